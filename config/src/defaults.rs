@@ -1,0 +1,54 @@
+//! Every default that a rule may leave out, each with its source.
+
+use std::time::Duration;
+
+/// Istio: `connectionPool.tcp.connectTimeout`, from mesh configuration.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Istio and Envoy: `connectionPool.http.idleTimeout`.
+pub const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Envoy: `tcp_proxy.idle_timeout`.
+pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Istio's default retry policy, which every route has that says nothing else.
+pub const RETRY_ATTEMPTS: u32 = 2;
+/// Istio: 503 is not among the status codes any more.
+pub const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+/// Envoy: first back-off interval.
+pub const RETRY_BACKOFF_BASE: Duration = Duration::from_millis(25);
+/// Envoy: the largest back-off interval is ten times the first.
+pub const RETRY_BACKOFF_FACTOR: u32 = 10;
+/// Istio: how often another endpoint than those already tried is looked for.
+pub const HOST_SELECTION_ATTEMPTS: u32 = 5;
+/// Istio: `outlierDetection.consecutive5xxErrors`.
+pub const OUTLIER_CONSECUTIVE_5XX: u32 = 5;
+/// Istio and Envoy: `outlierDetection.interval`.
+pub const OUTLIER_INTERVAL: Duration = Duration::from_secs(10);
+/// Istio and Envoy: `outlierDetection.baseEjectionTime`.
+pub const OUTLIER_BASE_EJECTION: Duration = Duration::from_secs(30);
+/// Envoy: an ejection never lasts longer.
+pub const OUTLIER_MAX_EJECTION: Duration = Duration::from_secs(300);
+/// Istio and Envoy: `outlierDetection.maxEjectionPercent`.
+pub const OUTLIER_MAX_EJECTION_PERCENT: f64 = 10.0;
+/// Istio: smallest hash ring.
+pub const RING_MIN: u64 = 1024;
+/// Envoy: largest hash ring.
+pub const RING_MAX: u64 = 8 * 1024 * 1024;
+/// Envoy: Maglev's table, a prime.
+pub const MAGLEV_TABLE: u64 = 65_537;
+/// Istio: share and floor of `retryBudget`.
+pub const RETRY_BUDGET_PERCENT: f64 = 20.0;
+/// Istio: share and floor of `retryBudget`.
+pub const RETRY_BUDGET_MIN: u32 = 3;
+/// Istio: `warmup.minimumPercent`.
+pub const WARMUP_MIN_PERCENT: f64 = 10.0;
+/// Istio: the root namespace.
+pub const ROOT_NAMESPACE: &str = "istio-system";
+/// Istio: the trust domain.
+pub const TRUST_DOMAIN: &str = "cluster.local";
+/// Kubernetes: the domain behind `NAMESPACE.svc`.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Kubernetes: where a document without a namespace stands.
+pub const NAMESPACE: &str = "default";
+/// Istio: the HTTP port of a sidecar without capture.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Istio: `Upgrade` tokens that pass.
+pub const UPGRADES: &[&str] = &["websocket"];

@@ -1,0 +1,231 @@
+//! A service as this proxy calls it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{ClusterName, Endpoints, Fraction};
+
+/// A group of endpoints that are called the same way.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cluster {
+    /// Unique in the proxy.
+    pub name: ClusterName,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// How one of them is chosen.
+    pub balance: Balance,
+    /// What is spoken with them.
+    pub protocol: UpstreamProtocol,
+    /// For the TCP (and TLS) handshake. Istio: 10 s.
+    pub connect_timeout: Duration,
+    /// An idle connection in the pool is closed after it. Istio and Envoy: 1 h.
+    pub idle_timeout: Option<Duration>,
+    /// A connection is closed after so many requests; `None`: no limit.
+    pub max_requests_per_connection: Option<u32>,
+    /// Limits, over which requests are refused (circuit breaking, first meaning).
+    pub limits: Limits,
+    /// Ejection of bad endpoints (circuit breaking, second meaning).
+    pub outlier: Option<OutlierDetection>,
+    /// TCP keep-alive probes.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Encryption.
+    pub tls: UpstreamTls,
+    /// Below this share of healthy endpoints, all are used; 0: never.
+    pub panic_threshold: Fraction,
+    /// Traffic ramps up to a new endpoint.
+    pub slow_start: Option<SlowStart>,
+    /// Requests spread by locality weights (`distribute`).
+    pub locality_weighted: bool,
+}
+
+impl Cluster {
+    /// A cluster with Istio's defaults, to be refined with struct update syntax.
+    pub fn new(name: ClusterName, discovery: Discovery) -> Self {
+        Self {
+            name,
+            discovery,
+            balance: Balance::LeastRequest { choices: 2 },
+            protocol: UpstreamProtocol::Http1,
+            connect_timeout: crate::defaults::CONNECT_TIMEOUT,
+            idle_timeout: Some(crate::defaults::POOL_IDLE_TIMEOUT),
+            max_requests_per_connection: None,
+            limits: Limits::default(),
+            outlier: None,
+            tcp_keepalive: None,
+            tls: UpstreamTls::Plain,
+            panic_threshold: Fraction::NONE,
+            slow_start: None,
+            locality_weighted: false,
+        }
+    }
+}
+
+/// Where endpoints come from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Discovery {
+    /// From a resource of their own; `None`: under the cluster's name.
+    Eds {
+        /// Name of the resource, where it is not the cluster's.
+        service: Option<String>,
+    },
+    /// Written in the cluster.
+    Static(Endpoints),
+    /// Names, all of whose addresses are used (Envoy's STRICT_DNS).
+    Dns(Endpoints),
+    /// The address that the client meant before the connection was captured.
+    OriginalDestination,
+    /// The address that the request's host resolves to (Envoy's dynamic forward proxy).
+    RequestHost,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// The one with fewer requests in flight, of some chosen at random.
+    LeastRequest {
+        /// How many are compared; Envoy: 2.
+        choices: u32,
+    },
+    /// In turn.
+    RoundRobin,
+    /// At random.
+    Random,
+    /// Consistent hashing on a ring.
+    RingHash {
+        /// Smallest ring.
+        min: u64,
+        /// Largest ring.
+        max: u64,
+    },
+    /// Consistent hashing with Maglev's table.
+    Maglev {
+        /// A prime below 5 000 011.
+        table: u64,
+    },
+}
+
+/// What is spoken upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// As the client came (`useClientProtocol`).
+    AsDownstream,
+    /// Bytes.
+    Tcp,
+}
+
+/// Limits of a cluster. `None`: no limit (Istio's 2³²-1).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Connections.
+    pub connections: Option<u32>,
+    /// Requests that wait for a connection.
+    pub pending: Option<u32>,
+    /// Requests under way.
+    pub requests: Option<u32>,
+    /// Retries under way.
+    pub retries: Option<u32>,
+    /// Retries as a share of the active requests.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// Retries as a share of requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RetryBudget {
+    /// Share of active and pending requests.
+    pub share: Fraction,
+    /// Always allowed.
+    pub min_concurrency: u32,
+}
+
+/// When an endpoint is left out for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutlierDetection {
+    /// So many 5xx in a row; `None`: off.
+    pub consecutive_5xx: Option<u32>,
+    /// So many 502, 503, 504 in a row; `None`: off.
+    pub consecutive_gateway: Option<u32>,
+    /// So many local errors (connect, reset, timeout) in a row, where they are counted apart.
+    pub consecutive_local: Option<u32>,
+    /// Local errors are counted apart.
+    pub split_local: bool,
+    /// Between two looks.
+    pub interval: Duration,
+    /// First ejection; grows with each.
+    pub base_ejection: Duration,
+    /// Longest ejection.
+    pub max_ejection: Duration,
+    /// At most this share is out at a time.
+    pub max_ejection_share: Fraction,
+    /// Statuses that count instead of 5xx; empty: 5xx.
+    pub status_codes: Vec<u16>,
+}
+
+/// TCP keep-alive probes; `None`: the system's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct TcpKeepalive {
+    pub probes: Option<u32>,
+    pub time: Option<Duration>,
+    pub interval: Option<Duration>,
+}
+
+/// Encryption toward the endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamTls {
+    /// Clear text.
+    Plain,
+    /// Mesh mTLS with endpoints that speak it, clear text with the others (Istio's auto-mTLS).
+    Auto(MeshTls),
+    /// Mesh mTLS always (`ISTIO_MUTUAL`).
+    Mesh(MeshTls),
+    /// TLS to the outside (`SIMPLE`), with an own certificate (`MUTUAL`).
+    External(ExternalTls),
+}
+
+/// TLS between sidecars.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MeshTls {
+    /// Server name, `outbound_.PORT_.SUBSET_.FQDN`.
+    pub sni: String,
+    /// SPIFFE IDs the peer may have, where the endpoint names none.
+    pub identities: Vec<String>,
+}
+
+/// TLS to the outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ExternalTls {
+    /// Server name; `None`: the request's host.
+    pub sni: Option<String>,
+    /// Names the peer's certificate may carry.
+    pub subject_alt_names: Vec<String>,
+    /// Files with roots; `None`: the system's.
+    pub roots: Option<String>,
+    /// Own certificate file.
+    pub certificate: Option<String>,
+    /// Own key file.
+    pub key: Option<String>,
+    /// Kubernetes secret with all of it.
+    pub credential: Option<String>,
+    /// The peer is not verified.
+    pub skip_verify: bool,
+}
+
+/// Traffic ramps up to a new endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SlowStart {
+    /// How long.
+    pub window: Duration,
+    /// Curve; 1: linear.
+    pub aggression: f64,
+    /// First share.
+    pub min_share: Fraction,
+}

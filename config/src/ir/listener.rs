@@ -1,0 +1,79 @@
+//! A socket and what is done with its connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{RouteConfig, TcpRoute};
+
+/// One listening socket.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listener {
+    /// Unique in the proxy: `ADDRESS_PORT` when compiled from rules.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Which way its traffic flows.
+    pub direction: Direction,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocol,
+}
+
+/// Toward the own app, or away from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From other workloads to the own app.
+    Inbound,
+    /// From the own app to other workloads.
+    Outbound,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerProtocol {
+    /// HTTP/1.1 or HTTP/2, told apart by the connection preface.
+    Http(HttpManager),
+    /// Bytes.
+    Tcp(TcpRoute),
+}
+
+/// How HTTP is handled on a listener (Envoy's HttpConnectionManager).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HttpManager {
+    /// Names the listener in statistics.
+    pub stat_prefix: String,
+    /// Where its routes are.
+    pub routes: RouteSource,
+    /// `Upgrade` tokens, lower case, that pass (Istio: `websocket`). Others are answered with 403.
+    pub upgrades: Vec<String>,
+    /// Path canonicalisation before routing.
+    pub path: PathNormalization,
+}
+
+/// Where a listener finds its routes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteSource {
+    /// A route configuration of its own resource type (RDS).
+    Named(String),
+    /// Inside the listener.
+    Inline(Arc<RouteConfig>),
+}
+
+/// What is done to a path before anything looks at it. Istio's default is BASE: dots resolved per RFC 3986, no
+/// merging of slashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PathNormalization {
+    /// Resolve `.` and `..`, decode unreserved escapes (Envoy `normalize_path`).
+    pub dots: bool,
+    /// `//` becomes `/` (Envoy `merge_slashes`).
+    pub merge_slashes: bool,
+}
+
+impl PathNormalization {
+    /// Istio's BASE.
+    pub const BASE: Self = Self { dots: true, merge_slashes: false };
+}
