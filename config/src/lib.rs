@@ -15,5 +15,7 @@
 //! The crate is pure: no sockets, no clock, no threads. What reads the disk stands in [`rules::document`] alone.
 
 pub mod defaults;
+pub mod diagnostic;
 pub mod ir;
 pub mod node;
+pub mod rules;
