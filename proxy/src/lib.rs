@@ -1,1 +1,4 @@
-//! stub
+//! Leno's data plane.
+
+pub mod state;
+pub mod xds;
