@@ -450,12 +450,7 @@ fn read(kind: Kind, name: &str, any: &Any, refuse: Refuse) -> Result<Decoded, Re
     }
     // The name on the wire is what the server will look for in the NACK.
     let decoded = decode(kind, any).map_err(|refused| Refusal { resource: name.to_owned(), ..refused })?;
-    let inner = match &decoded {
-        Decoded::Cluster(cluster) => cluster.name.as_str(),
-        Decoded::Endpoints(endpoints) => endpoints.cluster.as_str(),
-        Decoded::Listener(listener) => &listener.name,
-        Decoded::Route(routes) => &routes.name,
-    };
+    let inner = decoded.name();
     if inner != name {
         return Err(refusal(name, "name", &format!("is `{}` inside the resource", shortened(inner))));
     }

@@ -23,7 +23,7 @@ use leno_config::ir;
 use leno_config::xds::Kind;
 use serde::Serialize;
 
-use super::accepted::{Accepted, Held, Store};
+use super::accepted::{Accepted, Held, Shelf, Store};
 
 /// What the data path works by.
 #[derive(Debug, Clone, Default)]
@@ -136,6 +136,11 @@ pub fn resources(in_force: &Store) -> ir::Resources {
     resources
 }
 
+/// Whether this very state is in force: then there is nothing to wait for, whatever changed around it.
+fn is_in_force<T>(before: &Shelf<T>, name: &str, held: &Arc<Held<T>>) -> bool {
+    before.get(name).is_some_and(|old| Arc::ptr_eq(old, held))
+}
+
 struct Settling<'a> {
     before: &'a Store,
     accepted: &'a Accepted,
@@ -158,7 +163,7 @@ impl<'a> Settling<'a> {
                         || self.is_absent(Kind::Endpoints, endpoints)
                 }
             };
-            if ready {
+            if ready || is_in_force(&self.before.clusters, name, held) {
                 self.next.clusters.insert(name.clone(), Arc::clone(held));
                 continue;
             }
@@ -180,7 +185,8 @@ impl<'a> Settling<'a> {
                 None => true,
                 Some(routes) => self.route_table(routes).is_some() || self.is_absent(Kind::Route, routes),
             };
-            if has_routes && self.leads_to_warm_clusters(held) {
+            let ready = has_routes && self.leads_to_warm_clusters(held);
+            if ready || is_in_force(&self.before.listeners, name, held) {
                 self.next.listeners.insert(name.clone(), Arc::clone(held));
                 continue;
             }
@@ -197,7 +203,7 @@ impl<'a> Settling<'a> {
 
     fn routes(&mut self) {
         for (name, held) in &self.accepted.store().routes {
-            if self.leads_to_warm_clusters(held) {
+            if self.leads_to_warm_clusters(held) || is_in_force(&self.before.routes, name, held) {
                 continue;
             }
             self.warms(Kind::Route, name);
