@@ -44,8 +44,11 @@ impl<T> Held<T> {
     }
 }
 
+/// A name of a resource. Shared, since every change walks through all of them.
+pub type Name = Arc<str>;
+
 /// The resources of one kind, by name.
-pub type Shelf<T> = BTreeMap<String, Arc<Held<T>>>;
+pub type Shelf<T> = BTreeMap<Name, Arc<Held<T>>>;
 
 /// A set of resources of all kinds. Clones are cheap in bytes: the resources are shared.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -64,7 +67,7 @@ impl Store {
     /// Name and version of every resource of a kind.
     pub fn versions(&self, kind: Kind) -> BTreeMap<String, String> {
         fn of<T>(shelf: &Shelf<T>) -> BTreeMap<String, String> {
-            shelf.iter().map(|(name, held)| (name.clone(), held.version.clone())).collect()
+            shelf.iter().map(|(name, held)| (name.to_string(), held.version.clone())).collect()
         }
         match kind {
             Kind::Cluster => of(&self.clusters),
@@ -119,10 +122,10 @@ impl Store {
         }
     }
 
-    fn put(&mut self, name: String, version: String, any: Any, decoded: Decoded) {
-        fn into<T: Resource>(shelf: &mut Shelf<T>, name: String, version: String, any: Any, resource: T) {
+    fn put(&mut self, name: &str, version: String, any: Any, decoded: Decoded) {
+        fn into<T: Resource>(shelf: &mut Shelf<T>, name: &str, version: String, any: Any, resource: T) {
             let references = resource.references();
-            shelf.insert(name, Arc::new(Held { version, any, resource: Arc::new(resource), references }));
+            shelf.insert(name.into(), Arc::new(Held { version, any, resource: Arc::new(resource), references }));
         }
         match decoded {
             Decoded::Cluster(cluster) => into(&mut self.clusters, name, version, any, cluster),
@@ -177,11 +180,11 @@ pub struct Raw<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct References {
     /// The clusters that its routes lead to, sorted.
-    pub clusters: BTreeSet<String>,
+    pub clusters: BTreeSet<Name>,
     /// The route table that a listener asks for by name.
-    pub routes: Option<String>,
+    pub routes: Option<Name>,
     /// The endpoints that a cluster asks for by name.
-    pub endpoints: Option<String>,
+    pub endpoints: Option<Name>,
 }
 
 /// The part of a resource that this module looks at.
@@ -192,7 +195,7 @@ trait Resource {
 impl Resource for ir::Cluster {
     fn references(&self) -> References {
         let endpoints = match &self.discovery {
-            ir::Discovery::Eds { service } => Some(service.clone().unwrap_or_else(|| self.name.to_string())),
+            ir::Discovery::Eds { service } => Some(service.as_deref().unwrap_or(self.name.as_str()).into()),
             ir::Discovery::Static(_)
             | ir::Discovery::Dns(_)
             | ir::Discovery::OriginalDestination
@@ -218,7 +221,7 @@ impl Resource for ir::RouteConfig {
             }
             ir::Action::Redirect(_) | ir::Action::Direct(_) => Vec::new(),
         });
-        References { clusters: clusters.map(ToString::to_string).collect(), ..References::default() }
+        References { clusters: clusters.map(|name| name.as_str().into()).collect(), ..References::default() }
     }
 }
 
@@ -226,11 +229,13 @@ impl Resource for ir::Listener {
     fn references(&self) -> References {
         match &self.protocol {
             ir::ListenerProtocol::Http(manager) => match &manager.routes {
-                ir::RouteSource::Named(name) => References { routes: Some(name.clone()), ..References::default() },
+                ir::RouteSource::Named(name) => {
+                    References { routes: Some(name.as_str().into()), ..References::default() }
+                }
                 ir::RouteSource::Inline(routes) => routes.references(),
             },
             ir::ListenerProtocol::Tcp(route) => {
-                let clusters = route.clusters.as_slice().iter().map(|share| share.cluster.to_string());
+                let clusters = route.clusters.as_slice().iter().map(|share| share.cluster.as_str().into());
                 References { clusters: clusters.collect(), ..References::default() }
             }
         }
@@ -268,7 +273,7 @@ pub enum Wanted<'a> {
     /// All that there are.
     All,
     /// These; others are passed over.
-    Named(&'a BTreeSet<String>),
+    Named(&'a BTreeSet<Name>),
 }
 
 impl Wanted<'_> {
@@ -295,7 +300,7 @@ pub struct Applied {
 #[derive(Debug, Clone, Default)]
 pub struct Accepted {
     store: Store,
-    absent: BTreeMap<Kind, BTreeSet<String>>,
+    absent: BTreeMap<Kind, BTreeSet<Name>>,
     answered: BTreeSet<Kind>,
     overdue: BTreeSet<Kind>,
     bytes: usize,
@@ -329,7 +334,7 @@ impl Accepted {
 
     /// The server had its time and did not send this.
     pub fn give_up_on(&mut self, kind: Kind, name: &str) {
-        self.absent.entry(kind).or_default().insert(name.to_owned());
+        self.absent.entry(kind).or_default().insert(name.into());
     }
 
     /// The server had its time and did not say a word on this kind.
@@ -405,12 +410,12 @@ impl Accepted {
             }
             Some(_) | None => {
                 let decoded = read(kind, &name, &any, refuse)?;
-                self.store.put(name.clone(), version, any, decoded);
+                self.store.put(&name, version, any, decoded);
             }
         }
         self.bytes = self.bytes - held_bytes + bytes;
         if let Some(names) = self.absent.get_mut(&kind) {
-            names.remove(&name);
+            names.remove(name.as_str());
         }
         Ok(true)
     }
@@ -437,7 +442,7 @@ impl Accepted {
                 bytes.is_some()
             }
             Wanted::Named(_) if self.store.contains(kind, name) => false,
-            Wanted::Named(_) => self.absent.entry(kind).or_default().insert(name.to_owned()),
+            Wanted::Named(_) => self.absent.entry(kind).or_default().insert(name.into()),
         }
     }
 }

@@ -23,7 +23,7 @@ use leno_config::ir;
 use leno_config::xds::Kind;
 use serde::Serialize;
 
-use super::accepted::{Accepted, Held, Shelf, Store};
+use super::accepted::{Accepted, Held, Name, Shelf, Store};
 
 /// What the data path works by.
 #[derive(Debug, Clone, Default)]
@@ -31,12 +31,25 @@ pub struct Effective {
     /// Complete in itself: an EDS cluster has an entry in `endpoints` (under the name by which it asks for them) and a
     /// listener's named route table one in `routes`, if need be an empty one.
     pub resources: Arc<ir::Resources>,
-    /// The server's versions of exactly these resources. An empty stand-in has none.
-    pub versions: Arc<Versions>,
+    /// The same as the server sent it, with its versions; an empty stand-in is not among them.
+    pub in_force: Arc<Store>,
     /// When the last change of it came; `None` before the first, and for the state from disk.
     pub received_at: Option<SystemTime>,
-    /// Clusters and listeners are known, and no listener waits for its first routes: the proxy may call itself ready.
+    /// Clusters and listeners were known, and no listener waited for its first routes: the proxy may call itself ready.
+    /// Once true, it stays so: a listener that is added later is no reason to take the others out of service.
     pub complete: bool,
+}
+
+impl Effective {
+    /// The server's versions of exactly these resources. An empty stand-in has none.
+    pub fn versions(&self) -> Versions {
+        Versions {
+            clusters: self.in_force.versions(Kind::Cluster),
+            endpoints: self.in_force.versions(Kind::Endpoints),
+            listeners: self.in_force.versions(Kind::Listener),
+            routes: self.in_force.versions(Kind::Route),
+        }
+    }
 }
 
 /// Versions by name, for each kind.
@@ -49,20 +62,8 @@ pub struct Versions {
     pub routes: BTreeMap<String, String>,
 }
 
-impl Versions {
-    /// Those of a set of resources.
-    pub fn of(store: &Store) -> Self {
-        Self {
-            clusters: store.versions(Kind::Cluster),
-            endpoints: store.versions(Kind::Endpoints),
-            listeners: store.versions(Kind::Listener),
-            routes: store.versions(Kind::Route),
-        }
-    }
-}
-
 /// Names by kind.
-pub type Names = BTreeMap<Kind, BTreeSet<String>>;
+pub type Names = BTreeMap<Kind, BTreeSet<Name>>;
 
 /// What is done about things that are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub struct Settled {
     pub warming: Names,
     /// The endpoints and route tables that something accepted or in force refers to: what to subscribe to.
     pub wanted: Names,
-    /// No listener waits for its first time in force, and clusters and listeners are known.
+    /// No listener waits for its first time in force, and clusters and listeners are known, at this moment.
     pub complete: bool,
 }
 
@@ -109,9 +110,9 @@ pub fn settle(before: &Store, accepted: &Accepted, missing: Missing) -> Settled 
 pub fn resources(in_force: &Store) -> ir::Resources {
     let mut resources = ir::Resources::default();
     for (name, held) in &in_force.clusters {
-        resources.clusters.insert(ir::ClusterName::new(name.as_str()), Arc::clone(&held.resource));
+        resources.clusters.insert(ir::ClusterName::new(Arc::clone(name)), Arc::clone(&held.resource));
         if let Some(name) = &held.references.endpoints {
-            let key = ir::ClusterName::new(name.as_str());
+            let key = ir::ClusterName::new(Arc::clone(name));
             let endpoints = match in_force.endpoints.get(name) {
                 Some(held) => Arc::clone(&held.resource),
                 None => Arc::new(ir::Endpoints {
@@ -124,13 +125,13 @@ pub fn resources(in_force: &Store) -> ir::Resources {
         }
     }
     for (name, held) in &in_force.listeners {
-        resources.listeners.insert(name.clone(), Arc::clone(&held.resource));
+        resources.listeners.insert(name.to_string(), Arc::clone(&held.resource));
         if let Some(name) = &held.references.routes {
             let routes = match in_force.routes.get(name) {
                 Some(held) => Arc::clone(&held.resource),
-                None => Arc::new(ir::RouteConfig { name: name.clone(), virtual_hosts: Vec::new() }),
+                None => Arc::new(ir::RouteConfig { name: name.to_string(), virtual_hosts: Vec::new() }),
             };
-            resources.routes.insert(name.clone(), routes);
+            resources.routes.insert(name.to_string(), routes);
         }
     }
     resources
@@ -148,9 +149,9 @@ struct Settling<'a> {
     next: Store,
     warming: Names,
     /// Clusters without any state in force yet, and without endpoints.
-    first_time: BTreeSet<&'a str>,
+    first_time: BTreeSet<&'a Name>,
     /// Clusters that an old state needs which stays in force only because the new one is not ready.
-    kept: BTreeSet<&'a str>,
+    kept: BTreeSet<&'a Name>,
 }
 
 impl<'a> Settling<'a> {
@@ -164,13 +165,13 @@ impl<'a> Settling<'a> {
                 }
             };
             if ready || is_in_force(&self.before.clusters, name, held) {
-                self.next.clusters.insert(name.clone(), Arc::clone(held));
+                self.next.clusters.insert(Arc::clone(name), Arc::clone(held));
                 continue;
             }
             self.warms(Kind::Cluster, name);
             match self.before.clusters.get(name) {
                 Some(old) => {
-                    self.next.clusters.insert(name.clone(), Arc::clone(old));
+                    self.next.clusters.insert(Arc::clone(name), Arc::clone(old));
                 }
                 None => {
                     self.first_time.insert(name);
@@ -187,7 +188,7 @@ impl<'a> Settling<'a> {
             };
             let ready = has_routes && self.leads_to_warm_clusters(held);
             if ready || is_in_force(&self.before.listeners, name, held) {
-                self.next.listeners.insert(name.clone(), Arc::clone(held));
+                self.next.listeners.insert(Arc::clone(name), Arc::clone(held));
                 continue;
             }
             self.warms(Kind::Listener, name);
@@ -196,7 +197,7 @@ impl<'a> Settling<'a> {
                 if let Some(table) = old.references.routes.as_deref().and_then(|routes| self.route_table(routes)) {
                     self.keep_clusters_of(table);
                 }
-                self.next.listeners.insert(name.clone(), Arc::clone(old));
+                self.next.listeners.insert(Arc::clone(name), Arc::clone(old));
             }
         }
     }
@@ -211,11 +212,11 @@ impl<'a> Settling<'a> {
                 self.keep_clusters_of(old);
             }
         }
-        let named: Vec<&String> =
+        let named: Vec<&Name> =
             self.next.listeners.values().filter_map(|held| held.references.routes.as_ref()).collect();
         self.next.routes = named
             .into_iter()
-            .filter_map(|name| self.route_table(name).map(|held| (name.clone(), Arc::clone(held))))
+            .filter_map(|name| self.route_table(name).map(|held| (Arc::clone(name), Arc::clone(held))))
             .collect();
     }
 
@@ -228,7 +229,7 @@ impl<'a> Settling<'a> {
     fn clusters_of_what_was_kept(&mut self) {
         for name in std::mem::take(&mut self.kept) {
             if let Some(old) = self.before.clusters.get(name) {
-                self.next.clusters.entry(name.to_owned()).or_insert_with(|| Arc::clone(old));
+                self.next.clusters.entry(Arc::clone(name)).or_insert_with(|| Arc::clone(old));
             }
         }
     }
@@ -238,7 +239,7 @@ impl<'a> Settling<'a> {
         let accepted = &self.accepted.store().endpoints;
         let named = self.next.clusters.values().filter_map(|held| held.references.endpoints.as_ref());
         self.next.endpoints =
-            named.filter_map(|name| accepted.get(name).map(|held| (name.clone(), Arc::clone(held)))).collect();
+            named.filter_map(|name| accepted.get(name).map(|held| (Arc::clone(name), Arc::clone(held)))).collect();
     }
 
     fn done(self) -> Settled {
@@ -262,14 +263,14 @@ impl<'a> Settling<'a> {
     /// Before the server said which clusters there are, none is known not to be on its way.
     fn leads_to_warm_clusters<T>(&self, held: &Held<T>) -> bool {
         let known = self.missing == Missing::IsAbsent || self.accepted.is_settled(Kind::Cluster);
-        known && !held.references.clusters.iter().any(|name| self.first_time.contains(name.as_str()))
+        known && !held.references.clusters.iter().any(|name| self.first_time.contains(name))
     }
 
     fn keep_clusters_of<T>(&mut self, held: &'a Held<T>) {
-        self.kept.extend(held.references.clusters.iter().map(String::as_str));
+        self.kept.extend(&held.references.clusters);
     }
 
-    fn warms(&mut self, kind: Kind, name: &str) {
-        self.warming.entry(kind).or_default().insert(name.to_owned());
+    fn warms(&mut self, kind: Kind, name: &Name) {
+        self.warming.entry(kind).or_default().insert(Arc::clone(name));
     }
 }

@@ -36,7 +36,7 @@ impl Desk {
             // Half a state would make a restarted proxy call itself ready; and what comes from disk is there already.
             let is_worth_keeping = effective.complete && !session.is_from_disk();
             if let (true, Some(keeper)) = (is_worth_keeping, &self.keeper) {
-                keeper.keep(session.in_force().clone());
+                keeper.keep(Arc::clone(session.in_force()));
             }
             self.outputs.updates.send_replace(effective);
         }
@@ -106,8 +106,8 @@ impl Keeper {
         Self { latest, task }
     }
 
-    fn keep(&self, state: Store) {
-        self.latest.send_replace(Some(Arc::new(state)));
+    fn keep(&self, state: Arc<Store>) {
+        self.latest.send_replace(Some(state));
     }
 }
 

@@ -20,8 +20,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! * [`session`]: the protocol, without IO. * [`stream`]: one connection. * [`backoff`]: the time between two.
-//! * [`status`]: for `/config_dump` and metrics. What is accepted, in force and on disk stands in [`crate::state`].
+//! * [`session`]: the protocol, without IO.
+//! * [`stream`]: one connection; [`backoff`]: the time between two.
+//! * [`status`]: for `/config_dump` and metrics.
+//!
+//! What is accepted, in force and on disk stands in [`crate::state`].
 //!
 //! **Failure.** A lost control plane changes nothing in force; the client tries again for ever. A bad resource is
 //! refused by name and its siblings apply. A damaged state file is reported and written anew. The first effective state

@@ -32,9 +32,9 @@ use envoy_types::pb::google::rpc;
 use leno_config::xds::{Kind, Refusal};
 
 use super::status::{KindStatus, Nack, Status};
-use crate::state::accepted::{Accepted, Incoming, Refuse, Store, Update, Wanted};
+use crate::state::accepted::{Accepted, Incoming, Name, Refuse, Store, Update, Wanted};
 use crate::state::disk::Saved;
-use crate::state::warming::{self, Effective, Missing, Names, Versions};
+use crate::state::warming::{self, Effective, Missing, Names};
 
 /// So long may the server take to send what was asked for; then it does not exist (xDS protocol).
 pub const DOES_NOT_EXIST_AFTER: Duration = Duration::from_secs(15);
@@ -76,7 +76,7 @@ pub struct Session {
     node: core::Node,
     refuse: Refuse,
     accepted: Accepted,
-    in_force: Store,
+    in_force: Arc<Store>,
     effective: Effective,
     effective_is_new: bool,
     subscriptions: BTreeMap<Kind, Subscription>,
@@ -93,10 +93,10 @@ struct Subscription {
     /// On this stream a request of the kind was sent.
     is_started: bool,
     /// By name; empty for the wildcard kinds.
-    names: BTreeSet<String>,
+    names: BTreeSet<Name>,
     /// What has not come yet, and when it counts as not existing. For the wildcard kinds, the first answer stands under
     /// the name `*`.
-    due: BTreeMap<String, Instant>,
+    due: BTreeMap<Name, Instant>,
 }
 
 const FIRST_ANSWER: &str = "*";
@@ -110,7 +110,7 @@ impl Session {
             node,
             refuse,
             accepted: Accepted::default(),
-            in_force: Store::default(),
+            in_force: Arc::default(),
             effective: Effective::default(),
             effective_is_new: false,
             subscriptions: subscriptions.collect(),
@@ -178,7 +178,9 @@ impl Session {
         let update = update(kind, response);
         let subscription = self.subscriptions.entry(kind).or_default();
         let wanted = if is_wildcard(kind) { Wanted::All } else { Wanted::Named(&subscription.names) };
+        let is_first = !self.accepted.is_answered(kind);
         let applied = self.accepted.apply(update, wanted, self.refuse);
+        let changed = !applied.changed.is_empty() || !applied.removed.is_empty();
         // A name whose first state was refused is still missing, and its clock runs on.
         let accepted = &self.accepted;
         let is_missing = |name: &str| !accepted.store().contains(kind, name) && !accepted.is_absent(kind, name);
@@ -189,14 +191,16 @@ impl Session {
         let status = self.kinds.entry(kind).or_default();
         status.responses += 1;
         status.last_response = Some(now.wall);
-        if !applied.changed.is_empty() || !applied.removed.is_empty() {
+        if changed {
             status.last_change = Some(now.wall);
         }
         if let Answer::Nack(text) = &answer {
             status.nacks += 1;
             status.last_nack = Some(Nack { text: text.clone(), at: now.wall });
         }
-        self.settle(Missing::Wait, Some(now));
+        if changed || is_first {
+            self.settle(Missing::Wait, Some(now));
+        }
         answer
     }
 
@@ -236,7 +240,7 @@ impl Session {
     }
 
     /// The resources in force, as they came: what the disk keeps.
-    pub fn in_force(&self) -> &Store {
+    pub fn in_force(&self) -> &Arc<Store> {
         &self.in_force
     }
 
@@ -257,7 +261,8 @@ impl Session {
         for (kind, of_kind) in &self.kinds {
             let subscribed = self.subscriptions.get(kind);
             let missing = subscribed.into_iter().flat_map(|it| &it.names);
-            let missing = missing.filter(|name| !self.accepted.store().contains(*kind, name)).cloned().collect();
+            let missing =
+                missing.filter(|name| !self.accepted.store().contains(*kind, name)).map(ToString::to_string).collect();
             status.kinds.insert(kind.label(), KindStatus { missing, ..of_kind.clone() });
         }
     }
@@ -286,18 +291,19 @@ impl Session {
         self.subscribe(&settled.wanted, now);
         for (kind, status) in &mut self.kinds {
             let names = settled.warming.get(kind).into_iter().flatten();
-            let version = |name: &String| self.accepted.store().version(*kind, name).unwrap_or_default().to_owned();
-            status.warming = names.map(|name| (name.clone(), version(name))).collect();
+            let version = |name: &Name| self.accepted.store().version(*kind, name).unwrap_or_default().to_owned();
+            status.warming = names.map(|name| (name.to_string(), version(name))).collect();
         }
-        if settled.in_force.is_same(&self.in_force) && settled.complete == self.effective.complete {
+        let complete = settled.complete || self.effective.complete;
+        if settled.in_force.is_same(&self.in_force) && complete == self.effective.complete {
             return;
         }
-        self.in_force = settled.in_force;
+        self.in_force = Arc::new(settled.in_force);
         self.effective = Effective {
             resources: Arc::new(warming::resources(&self.in_force)),
-            versions: Arc::new(Versions::of(&self.in_force)),
+            in_force: Arc::clone(&self.in_force),
             received_at: now.map(|now| now.wall).or(self.effective.received_at),
-            complete: settled.complete,
+            complete,
         };
         self.effective_is_new = true;
     }
@@ -306,8 +312,8 @@ impl Session {
     fn subscribe(&mut self, wanted: &Names, now: Option<Now>) {
         for (kind, wanted) in wanted {
             let subscription = self.subscriptions.entry(*kind).or_default();
-            let added: BTreeSet<String> = wanted.difference(&subscription.names).cloned().collect();
-            let dropped: BTreeSet<String> = subscription.names.difference(wanted).cloned().collect();
+            let added: BTreeSet<Name> = wanted.difference(&subscription.names).cloned().collect();
+            let dropped: BTreeSet<Name> = subscription.names.difference(wanted).cloned().collect();
             subscription.names.clone_from(wanted);
             for name in &dropped {
                 subscription.due.remove(name);
@@ -325,7 +331,8 @@ impl Session {
     /// After a restore: what belongs to something that this program refused.
     fn forget_what_nothing_wants(&mut self) {
         for (kind, subscription) in self.subscriptions.iter().filter(|(kind, _)| !is_wildcard(**kind)) {
-            for name in self.accepted.store().versions(*kind).keys().filter(|name| !subscription.names.contains(*name))
+            for name in
+                self.accepted.store().versions(*kind).keys().filter(|name| !subscription.names.contains(name.as_str()))
             {
                 self.accepted.forget(*kind, name);
             }
@@ -333,24 +340,24 @@ impl Session {
     }
 
     /// Queues a request that subscribes and unsubscribes; the first of its kind on this stream says what is there.
-    fn request_names(&mut self, kind: Kind, added: BTreeSet<String>, dropped: BTreeSet<String>, now: Now) {
+    fn request_names(&mut self, kind: Kind, added: BTreeSet<Name>, dropped: BTreeSet<Name>, now: Now) {
         let subscription = self.subscriptions.entry(kind).or_default();
         let due = now.steady + DOES_NOT_EXIST_AFTER;
         let store = self.accepted.store();
         let missing = added.iter().filter(|name| !store.contains(kind, name) && !self.accepted.is_absent(kind, name));
-        subscription.due.extend(missing.map(|name| (name.clone(), due)));
+        subscription.due.extend(missing.map(|name| (Arc::clone(name), due)));
         let mut initial_resource_versions = HashMap::new();
         if !subscription.is_started {
             subscription.is_started = true;
             initial_resource_versions.extend(store.versions(kind));
             if is_wildcard(kind) && !self.accepted.is_settled(kind) {
-                subscription.due.insert(FIRST_ANSWER.to_owned(), due);
+                subscription.due.insert(FIRST_ANSWER.into(), due);
             }
         }
         self.queue(DeltaDiscoveryRequest {
             type_url: kind.url().to_owned(),
-            resource_names_subscribe: added.into_iter().collect(),
-            resource_names_unsubscribe: dropped.into_iter().collect(),
+            resource_names_subscribe: added.iter().map(ToString::to_string).collect(),
+            resource_names_unsubscribe: dropped.iter().map(ToString::to_string).collect(),
             initial_resource_versions,
             ..Default::default()
         });

@@ -130,7 +130,7 @@ fn clusters_are_removed_and_subscribed_endpoints_are_not() {
     apply(&mut accepted, Kind::Cluster, vec![eds("a").at("1")], &[]);
     assert_eq!(apply(&mut accepted, Kind::Cluster, vec![], &["a", "unknown"]).removed, ["a"]);
 
-    let names = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+    let names = BTreeSet::from(["a".into(), "b".into()]);
     let named = |accepted: &mut Accepted, resources, removed: &[&str]| {
         let removed = removed.iter().map(ToString::to_string).collect();
         let update = Update { kind: Kind::Endpoints, resources, removed };

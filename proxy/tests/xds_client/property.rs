@@ -159,7 +159,8 @@ impl World {
 
     /// What holds at any time.
     fn holds(&self) {
-        let Effective { resources, versions, .. } = &self.effective;
+        let Effective { resources, .. } = &self.effective;
+        let versions = self.effective.versions();
         let accepted = self.session.accepted();
         let mut status = Status::default();
         self.session.describe(&mut status);
@@ -185,12 +186,12 @@ impl World {
         }
         for (name, held) in &self.session.in_force().routes {
             // A table that was in force before the cluster was there leads nowhere until it is warm.
-            if self.before.versions.routes.get(name) == Some(&held.version) {
+            if self.before.versions().routes.get(&**name) == Some(&held.version) {
                 continue;
             }
             for cluster in &held.references.clusters {
                 let waits = accepted.store().contains(Kind::Cluster, cluster);
-                let leads_nowhere = !resources.clusters.contains_key(cluster.as_str());
+                let leads_nowhere = !resources.clusters.contains_key(&**cluster);
                 assert!(!(waits && leads_nowhere), "`{name}` leads to `{cluster}`, which is still warming");
             }
         }
@@ -230,7 +231,7 @@ impl World {
     }
 
     fn has_what_the_server_has(&self) {
-        let versions = &self.effective.versions;
+        let versions = &self.effective.versions();
         assert_eq!(versions.clusters, self.server.versions(Kind::Cluster));
         assert_eq!(versions.listeners, self.server.versions(Kind::Listener));
         for (kind, in_force) in [(Kind::Endpoints, &versions.endpoints), (Kind::Route, &versions.routes)] {

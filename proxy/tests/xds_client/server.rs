@@ -94,9 +94,7 @@ impl Server {
         for name in request.resource_names_subscribe {
             assert!(state.names.insert(name.clone()), "{name} was subscribed already");
             // With its version in the first request, it is asked for like everything else.
-            if !is_first {
-                state.asked_anew.insert(name);
-            } else if !state.client.contains_key(&name) {
+            if !is_first || !state.client.contains_key(&name) {
                 state.asked_anew.insert(name);
             }
         }

@@ -150,8 +150,13 @@ fn what_is_in_force_is_handed_on_complete_and_with_its_versions() {
     let effective = talk.session.take_effective().unwrap();
     assert!(effective.complete);
     assert_eq!(effective.resources.listeners.len(), 1);
-    assert_eq!(effective.versions.endpoints["a"], "2");
+    assert_eq!(effective.versions().endpoints["a"], "2");
     assert_eq!(effective.received_at, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)));
+    // One more listener, still without routes, does not take the proxy out of service.
+    talk.hears(Kind::Listener, vec![listener("m", 2, "s").at("1")], &[]);
+    talk.hears(Kind::Cluster, vec![passthrough("p").at("1")], &[]);
+    let effective = talk.session.take_effective().unwrap();
+    assert!(effective.complete && !effective.resources.listeners.contains_key("m"));
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn small_mesh(model: &mut Server) {
 }
 
 fn route_version(version: &str) -> impl Fn(&Effective) -> bool {
-    move |effective| effective.versions.routes.get("r").is_some_and(|it| it == version)
+    move |effective| effective.versions().routes.get("r").is_some_and(|it| it == version)
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn a_lost_control_plane_changes_nothing_and_its_return_brings_what_changed
     service.change(small_mesh);
     let (address, server) = service.listen(any_port()).await;
     let mut client = Client::start(address, None);
-    let first = client.has("the first state", |it| it.complete && it.versions.routes.len() == 1).await;
+    let first = client.has("the first state", |it| it.complete && it.versions().routes.len() == 1).await;
     assert_eq!(first.resources.endpoints.len(), 1);
 
     server.stop().await;
@@ -215,7 +215,7 @@ async fn a_bad_resource_is_refused_in_words_and_its_sibling_applies() {
         model.put(eds("good"), "1");
         model.put(endpoints("good", 2), "1");
     });
-    client.has("the sibling", |it| it.versions.clusters.contains_key("good")).await;
+    client.has("the sibling", |it| it.versions().clusters.contains_key("good")).await;
     service.sees("the NACK", |model| model.nacks.iter().any(|text| text.starts_with("bad: "))).await;
     client.says("the NACK", |status| status.kinds["clusters"].last_nack.is_some()).await;
     client.stop().await;
@@ -229,14 +229,14 @@ async fn a_restart_serves_from_disk_without_a_control_plane_and_catches_up_with_
     service.change(small_mesh);
     let (address, server) = service.listen(any_port()).await;
     let mut client = Client::start(address, Some(directory.path()));
-    let before = client.has("the first state", |it| it.complete && it.versions.routes.len() == 1).await;
+    let before = client.has("the first state", |it| it.complete && it.versions().routes.len() == 1).await;
     client.stop().await;
     server.stop().await;
 
     let mut client = Client::start(address, Some(directory.path()));
     let after = client.has("the state from disk", |it| it.complete).await;
     assert_eq!(after.resources, before.resources);
-    assert_eq!(after.versions, before.versions);
+    assert_eq!(after.versions(), before.versions());
     assert!(client.says("where it comes from", |status| status.from_disk).await.disk_error.is_none());
 
     service.change(|model| {

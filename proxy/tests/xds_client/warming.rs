@@ -66,14 +66,14 @@ impl Scene {
 
     #[track_caller]
     fn warms(&mut self, kind: Kind, expected: &[&str]) -> &mut Self {
-        let names: Vec<String> = self.last.warming.get(&kind).into_iter().flatten().cloned().collect();
+        let names: Vec<String> = self.last.warming.get(&kind).into_iter().flatten().map(ToString::to_string).collect();
         assert_eq!(names, expected);
         self
     }
 
     #[track_caller]
     fn wants(&mut self, kind: Kind, expected: &[&str]) -> &mut Self {
-        let names: Vec<String> = self.last.wanted.get(&kind).into_iter().flatten().cloned().collect();
+        let names: Vec<String> = self.last.wanted.get(&kind).into_iter().flatten().map(ToString::to_string).collect();
         assert_eq!(names, expected);
         self
     }
