@@ -17,3 +17,4 @@
 pub mod defaults;
 pub mod ir;
 pub mod node;
+pub mod xds;
