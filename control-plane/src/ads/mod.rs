@@ -15,4 +15,8 @@
 //! * [`status`]: what `leno status` says about it.
 
 pub(crate) mod order;
+pub(crate) mod push;
+pub(crate) mod service;
 pub(crate) mod session;
+pub(crate) mod status;
+pub(crate) mod wire;
