@@ -263,3 +263,6 @@ fn trailers(end: Status) -> Result<Frame<Bytes>, Status> {
     end.add_header(&mut headers)?;
     Ok(Frame::trailers(headers))
 }
+
+#[cfg(test)]
+mod tests;
