@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use leno_config::diagnostic::Diagnostic;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
@@ -73,6 +74,7 @@ enum LogFormat {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     log_to_stderr(arguments.log_format);
+    allow_many_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(arguments));
     // Looks at files and compilations under way need not hold up the end.
@@ -123,13 +125,14 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 
 /// Says where the process listens, to people and to programs.
 fn announce(state: Option<&Path>, xds: SocketAddr, http: SocketAddr) -> anyhow::Result<()> {
+    if let Some(state) = state {
+        let pid = std::process::id();
+        let addresses = serde_json::json!({ "xds": xds.to_string(), "http": http.to_string(), "pid": pid });
+        write_atomically(&state.join("serve.json"), addresses.to_string().as_bytes())
+            .with_context(|| format!("cannot write to the state directory `{}`", state.display()))?;
+    }
     info!(%xds, %http, "serving");
-    let Some(state) = state else { return Ok(()) };
-    let addresses = serde_json::json!({
-        "xds": xds.to_string(), "http": http.to_string(), "pid": std::process::id()
-    });
-    write_atomically(&state.join("serve.json"), addresses.to_string().as_bytes())
-        .with_context(|| format!("cannot write to the state directory `{}`", state.display()))
+    Ok(())
 }
 
 /// The gRPC server, until the hub stops and its streams have ended.
@@ -187,6 +190,14 @@ async fn told_to_stop() -> std::io::Result<&'static str> {
     tokio::select! {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// A proxy is a socket, and the usual soft limit of 1024 is for programs that use `select`.
+fn allow_many_sockets() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!("the limit on open files stays at {:?}, which bounds the number of proxies: {error}", limit.current);
     }
 }
 
