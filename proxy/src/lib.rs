@@ -15,6 +15,7 @@ pub mod random;
 pub mod reply;
 pub mod request;
 pub mod route;
+pub mod rule_files;
 pub mod sanitize;
 pub mod state;
 pub mod telemetry;
