@@ -202,21 +202,25 @@ impl Sidecar {
     /// Waits until it holds its configuration and listens on both ports; returns its admin address.
     async fn ready(&self, family: &mut Family, ports: SidecarPorts) -> anyhow::Result<SocketAddr> {
         let started = Instant::now();
-        let mut last = "it has not written where it listens".to_owned();
         loop {
             let found: Ports = written(&self.state.join("ports.json"), family, &self.name).await?;
             let listens = |port| found.listeners.values().any(|address| address.port() == port);
-            if listens(ports.inbound) && listens(ports.outbound) {
+            let missing = if listens(ports.inbound) && listens(ports.outbound) {
                 match load::status_of(found.admin, "/ready").await {
                     Ok(status) if status.is_success() => return Ok(found.admin),
-                    Ok(status) => last = format!("/ready answers {status}"),
-                    Err(error) => last = format!("{error:#}"),
+                    Ok(status) => format!("/ready answers {status}"),
+                    Err(error) => format!("{error:#}"),
                 }
             } else {
-                last = format!("it listens on {:?} only", found.listeners);
-            }
+                format!("it listens on {:?} only", found.listeners)
+            };
             family.all_alive()?;
-            anyhow::ensure!(started.elapsed() < START, "{} is not ready after {} s: {last}", self.name, START.as_secs());
+            anyhow::ensure!(
+                started.elapsed() < START,
+                "{} is not ready after {} s: {missing}",
+                self.name,
+                START.as_secs()
+            );
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }

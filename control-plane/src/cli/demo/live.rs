@@ -10,7 +10,7 @@ use super::expectation::{self, Expectation};
 use super::load::{self, Order, Sample};
 use super::report::Observed;
 use super::topology::OBSERVED_CALLS;
-use super::{Arguments, ONE_BY_HEADER_IN, Output, kinds, print, progress, program};
+use super::{Arguments, ONE_BY_HEADER_IN, Output, kinds, print, program, progress};
 
 /// The table shows the requests of this long.
 const WINDOW: Duration = Duration::from_secs(5);

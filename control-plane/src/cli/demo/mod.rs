@@ -91,11 +91,7 @@ async fn perform(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     progress("starting a control plane, six sidecars and six services …");
     let mut bookshop = Bookshop::open(rules, scratch.path()).await?;
     progress(&report::introduction(&bookshop, &program()));
-    if arguments.once {
-        once(&mut bookshop, arguments).await
-    } else {
-        live::run(&mut bookshop, arguments).await
-    }
+    if arguments.once { once(&mut bookshop, arguments).await } else { live::run(&mut bookshop, arguments).await }
 }
 
 /// Sends a number of requests and compares what was observed with what the rules say.
