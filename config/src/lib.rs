@@ -14,6 +14,10 @@
 //!
 //! The crate is pure: no sockets, no clock, no threads. What reads the disk stands in [`rules::document`] alone.
 
+pub mod compile;
 pub mod defaults;
+pub mod diagnostic;
 pub mod ir;
+pub mod mesh;
 pub mod node;
+pub mod rules;

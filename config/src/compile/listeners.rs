@@ -1,0 +1,253 @@
+//! The sockets of a proxy.
+//!
+//! Without capture of connections a proxy opens what the Sidecar rule names. Where that names no port of its own, or
+//! where there is no rule, there is one HTTP socket for all hosts, `127.0.0.1:15001`, and one TCP socket on loopback for
+//! each distinct TCP port of the services; a TCP port of two services belongs to the one in the proxy's namespace, then
+//! to the oldest, since bytes do not say whom they are for.
+//!
+//! Two rules for one address: the first has it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::defaults;
+use crate::ir::{
+    Address, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health, HttpManager, Listener,
+    ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization, Port, RetryOn, RetryPolicy, RouteConfig,
+    RouteSource, TcpRoute, UpstreamProtocol, VirtualHost, WeightedClusters,
+};
+use crate::mesh::{Protocol, Resolution, Service, Sidecar, port_number};
+use crate::rules::{EgressListener, IngressListener, SidecarPort};
+
+use super::Output;
+use super::clusters::apply_connection_pool;
+use super::http_action::default_retry;
+use super::routes;
+use super::scope::{Egress, View};
+use super::tcp_route;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Sockets toward the own app: those of the Sidecar's `ingress`.
+pub(super) fn inbound(view: &View<'_>, output: &mut Output<'_>) {
+    let Some(sidecar) = view.sidecar else { return };
+    for (index, written) in sidecar.spec.ingress.iter().enumerate() {
+        let Some((port, protocol)) = written.port.as_ref().and_then(port_and_protocol) else { continue };
+        let Some(address) = bind(written.bind.as_deref(), view.node.ip) else { continue };
+        let address = SocketAddr::new(address, port.get());
+        let Some(cluster) = app(view, sidecar, written, address, protocol) else { continue };
+        if is_taken(output, address) {
+            continue;
+        }
+        let origin = origin(sidecar, index);
+        let name = format!("inbound_{}_{port}", address.ip());
+        let protocol = if protocol.is_http() {
+            ListenerProtocol::Http(http_manager(&name, inbound_routes(&cluster.name, port, protocol, origin)))
+        } else {
+            ListenerProtocol::Tcp(TcpRoute {
+                stat_prefix: name.clone(),
+                origin: Some(origin),
+                clusters: WeightedClusters::single(cluster.name.clone()),
+                idle_timeout: Some(defaults::TCP_IDLE_TIMEOUT),
+            })
+        };
+        output.cluster(cluster);
+        output.listener(Listener { name, address, direction: Direction::Inbound, protocol });
+    }
+}
+
+/// Sockets toward other services.
+pub(super) fn outbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
+    for egress in view.egress() {
+        match egress.written {
+            Some(written) => chosen(view, &egress, written, output),
+            None => shared(view, &egress, output),
+        }
+    }
+}
+
+/// Whether the app is said to be at the node's own address: `0.0.0.0:PORT` or `[::]:PORT`.
+pub(super) fn is_on_node(endpoint: &str) -> bool {
+    endpoint.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
+}
+
+/// The cluster of the app behind an ingress listener; `None`: it is at a Unix socket, or not an address.
+fn app(
+    view: &View<'_>,
+    sidecar: &Sidecar,
+    written: &IngressListener,
+    listener: SocketAddr,
+    protocol: Protocol,
+) -> Option<Cluster> {
+    let endpoint = written.default_endpoint.as_deref().filter(|text| !text.is_empty());
+    let mut address = match endpoint {
+        Some(text) => text.parse().ok()?,
+        None => SocketAddr::new(LOOPBACK, listener.port()),
+    };
+    if address.ip().is_unspecified() {
+        address.set_ip(view.node.ip);
+    }
+    let name = ClusterName::inbound(listener.port());
+    let app = Endpoint {
+        address: Address::Socket(address),
+        weight: 1,
+        health: Health::Unknown,
+        mesh_tls: false,
+        identity: None,
+        labels: BTreeMap::new(),
+    };
+    // Behind a listener at the app's own address there is only the listener again: no app, then.
+    let endpoints = if address == listener || address.port() == 0 { Vec::new() } else { vec![app] };
+    let locality = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints };
+    let endpoints =
+        Endpoints { cluster: name.clone(), localities: vec![locality], overprovisioning: Endpoints::OVERPROVISIONING };
+    let protocol = match protocol {
+        Protocol::Http => UpstreamProtocol::Http1,
+        Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
+        Protocol::Tls | Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
+    };
+    let mut cluster = Cluster { protocol, ..Cluster::new(name, Discovery::Static(endpoints)) };
+    if let Some(pool) = written.connection_pool.as_ref().or(sidecar.spec.inbound_connection_pool.as_ref()) {
+        apply_connection_pool(&mut cluster, pool);
+    }
+    Some(cluster)
+}
+
+/// Everything to the app. It is called once more only where the request had not begun, and never for gRPC, whose clients
+/// do that themselves (Istio).
+fn inbound_routes(cluster: &ClusterName, port: Port, protocol: Protocol, origin: Origin) -> RouteSource {
+    let retry = RetryPolicy { on: [RetryOn::ResetBeforeRequest].into(), ..default_retry(false) };
+    let route = routes::row_to("default", Some(origin), WeightedClusters::single(cluster.clone()), |forward| {
+        forward.retry = Some(retry).filter(|_| protocol != Protocol::Grpc);
+    });
+    let name = format!("inbound|http|{port}");
+    let host = VirtualHost { name: name.clone(), domains: vec![Domain::Any], routes: vec![route] };
+    RouteSource::Inline(Arc::new(RouteConfig { name, virtual_hosts: vec![host] }))
+}
+
+/// An egress listener with a port of its own.
+fn chosen<'a>(view: &View<'a>, egress: &Egress<'a>, written: &EgressListener, output: &mut Output<'a>) {
+    let Some((port, protocol)) = written.port.as_ref().and_then(port_and_protocol) else { return };
+    let Some(address) = bind(written.bind.as_deref(), LOOPBACK) else { return };
+    let address = SocketAddr::new(address, port.get());
+    if protocol.is_http() {
+        http(view, egress, address, Some(port), output);
+        return;
+    }
+    // The port of the socket may be any free one: then it stands for the service's first TCP port.
+    let is_tcp = |service: &&&Service| service.ports.iter().any(|port| port.protocol == Protocol::Tcp);
+    let has_port = |service: &&&Service| {
+        service.port(port).is_some_and(|port| !port.protocol.is_http() && port.protocol != Protocol::Udp)
+    };
+    let services = preferred(view, egress);
+    let same = services.iter().find(has_port).map(|&service| (service, port));
+    let found = same.or_else(|| {
+        let service = *services.iter().find(is_tcp)?;
+        Some((service, service.ports.iter().find(|port| port.protocol == Protocol::Tcp)?.number))
+    });
+    if let Some((service, port)) = found {
+        tcp(view, egress, service, port, address, output);
+    }
+}
+
+/// The sockets of all listeners without a port: one for HTTP, one for each TCP port.
+fn shared<'a>(view: &View<'a>, egress: &Egress<'a>, output: &mut Output<'a>) {
+    http(view, egress, SocketAddr::new(LOOPBACK, defaults::OUTBOUND_PORT), None, output);
+    let mut ports = BTreeMap::<Port, &Service>::new();
+    for service in preferred(view, egress) {
+        // Without an address of its own a service that the client finds itself could only be called in a circle.
+        if service.resolution != Resolution::None {
+            for port in service.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+                ports.entry(port.number).or_insert(service);
+            }
+        }
+    }
+    for (port, service) in ports {
+        tcp(view, egress, service, port, SocketAddr::new(LOOPBACK, port.get()), output);
+    }
+}
+
+/// Services in the order in which they have a right to a port.
+fn preferred<'a>(view: &View<'a>, egress: &Egress<'a>) -> Vec<&'a Service> {
+    let mut services = egress.services.clone();
+    services.sort_by_key(|service| (service.id.namespace != view.node.namespace, &service.age));
+    services
+}
+
+fn http<'a>(
+    view: &View<'a>,
+    egress: &Egress<'a>,
+    address: SocketAddr,
+    own_port: Option<Port>,
+    output: &mut Output<'a>,
+) {
+    if is_taken(output, address) {
+        return;
+    }
+    let name = listener_name(address);
+    // A table is named by its port; a second socket on the same port, at another address, has a table of its own.
+    let port = address.port().to_string();
+    let table = if output.resources.routes.contains_key(&port) { name.clone() } else { port };
+    let routes = routes::table(view, egress, &table, own_port, output);
+    output.routes(routes);
+    let protocol = ListenerProtocol::Http(http_manager(&format!("outbound_{name}"), RouteSource::Named(table)));
+    output.listener(Listener { name, address, direction: Direction::Outbound, protocol });
+}
+
+fn tcp<'a>(
+    view: &View<'a>,
+    egress: &Egress<'a>,
+    service: &'a Service,
+    port: Port,
+    address: SocketAddr,
+    output: &mut Output<'a>,
+) {
+    if is_taken(output, address) {
+        return;
+    }
+    let protocol = ListenerProtocol::Tcp(tcp_route::route(view, egress, service, port, output));
+    output.listener(Listener { name: listener_name(address), address, direction: Direction::Outbound, protocol });
+}
+
+fn http_manager(stat_prefix: &str, routes: RouteSource) -> HttpManager {
+    HttpManager {
+        stat_prefix: stat_prefix.to_owned(),
+        routes,
+        upgrades: defaults::UPGRADES.iter().map(|&token| token.to_owned()).collect(),
+        path: PathNormalization::BASE,
+    }
+}
+
+fn listener_name(address: SocketAddr) -> String {
+    format!("{}_{}", address.ip(), address.port())
+}
+
+/// Whether a socket has the address, or one that contains it.
+fn is_taken(output: &Output<'_>, address: SocketAddr) -> bool {
+    output.resources.listeners.values().any(|listener| {
+        let (one, other) = (listener.address.ip(), address.ip());
+        listener.address.port() == address.port() && (one == other || one.is_unspecified() || other.is_unspecified())
+    })
+}
+
+fn port_and_protocol(written: &SidecarPort) -> Option<(Port, Protocol)> {
+    let port = port_number(written.number)?;
+    let protocol = written.protocol.as_deref().and_then(Protocol::parse).unwrap_or(Protocol::Tcp);
+    (protocol != Protocol::Udp).then_some((port, protocol))
+}
+
+/// The address to listen on; `None`: a Unix socket, or not an address.
+fn bind(written: Option<&str>, default: IpAddr) -> Option<IpAddr> {
+    written.filter(|text| !text.is_empty()).map_or(Some(default), |text| text.parse().ok())
+}
+
+fn origin(sidecar: &Sidecar, index: usize) -> Origin {
+    let id = &sidecar.id;
+    Origin {
+        kind: id.kind.clone(),
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+    }
+}

@@ -1,0 +1,118 @@
+//! (mesh, which proxy) → IR: names resolved, defaults applied, one file per kind of output.
+//!
+//! * [`mod@scope`]: what the proxy sees; [`listeners`]: its sockets; [`routes`]: hosts and their route tables, whose rows
+//!   [`http_route`] makes of VirtualServices; [`tcp_route`]: where bytes go; [`clusters`]: how services are called, by the
+//!   rules that [`destination_rule`] finds; [`endpoints`]: who they are, in the order of [`locality`].
+//!
+//! The work goes from the sockets inward, and only what a route can reach is compiled further: a cluster exists
+//! because a route, or a host without one, names its service and port. With it come all subsets of the service, also
+//! those that no route names yet, so that a canary's first percent finds a warm cluster and changes a route alone.
+//!
+//! Compilation cannot fail. What a rule says wrongly was refused by [`crate::validate`]; if it comes here all the same,
+//! the one route is left out that cannot be made, and an unknown destination is named by its route as Istio does, so
+//! that the proxy answers 503 NC.
+
+mod clusters;
+mod destination_rule;
+mod endpoints;
+mod http_action;
+mod http_filters;
+mod http_match;
+mod http_route;
+mod listeners;
+mod locality;
+mod routes;
+mod scope;
+mod tcp_route;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::ir::{Cluster, ClusterName, Discovery, Listener, Port, Resources, RouteConfig};
+use crate::mesh::{Mesh, Service, port_number};
+use crate::node::Node;
+use crate::rules::Destination;
+
+pub use scope::{Scope, scope};
+
+use scope::{Egress, View};
+
+/// Everything that the proxy `node` needs to know. The same input gives the same output, in every process.
+pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
+    let view = View::new(mesh, node);
+    let mut output = Output::default();
+    listeners::inbound(&view, &mut output);
+    listeners::outbound(&view, &mut output);
+    let reached = std::mem::take(&mut output.reached);
+    for ((_, port), service) in reached {
+        clusters::outbound(&view, service, port, &mut output.resources);
+    }
+    output.resources
+}
+
+/// What has been compiled so far, and the services that it reaches.
+#[derive(Default)]
+struct Output<'a> {
+    resources: Resources,
+    reached: BTreeMap<(&'a str, Port), &'a Service>,
+}
+
+impl<'a> Output<'a> {
+    fn listener(&mut self, listener: Listener) {
+        self.resources.listeners.insert(listener.name.clone(), Arc::new(listener));
+    }
+
+    fn routes(&mut self, routes: RouteConfig) {
+        self.resources.routes.insert(routes.name.clone(), Arc::new(routes));
+    }
+
+    fn cluster(&mut self, cluster: Cluster) {
+        self.resources.clusters.insert(cluster.name.clone(), Arc::new(cluster));
+    }
+
+    /// To whatever host a request names.
+    fn passthrough(&mut self) -> ClusterName {
+        let name = ClusterName::new("PassthroughCluster");
+        self.cluster(Cluster::new(name.clone(), Discovery::RequestHost));
+        name
+    }
+
+    /// The cluster of a port of a service.
+    fn reach(&mut self, service: &'a Service, port: Port) -> ClusterName {
+        self.reached.entry((&service.host, port)).or_insert(service);
+        ClusterName::outbound(port.get(), "", &service.host)
+    }
+
+    /// The cluster of a rule's destination. Without a port it is the service's only one, else the port that was called.
+    fn destination(
+        &mut self,
+        view: &View<'a>,
+        egress: &Egress<'a>,
+        destination: &Destination,
+        called: Port,
+    ) -> Reached<'a> {
+        let host = destination.host.as_str();
+        let service = egress.service(host).or_else(|| view.mesh.service(host, &view.node.namespace));
+        let written = destination.port.as_ref().and_then(|port| port_number(port.number));
+        let only = service.and_then(|service| match service.ports.as_slice() {
+            [only] => Some(only.number),
+            _ => None,
+        });
+        let port = written.or(only).unwrap_or(called);
+        let subset = destination.subset.clone().unwrap_or_default();
+        let known = service.filter(|service| service.port(port).is_some());
+        if let Some(service) = known {
+            self.reached.entry((&service.host, port)).or_insert(service);
+        }
+        Reached { cluster: ClusterName::outbound(port.get(), &subset, host), service: known, port, subset }
+    }
+}
+
+/// Where a rule's destination leads.
+struct Reached<'a> {
+    cluster: ClusterName,
+    /// `None`: nobody knows it, and there will be no such cluster.
+    service: Option<&'a Service>,
+    port: Port,
+    subset: String,
+}

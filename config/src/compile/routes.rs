@@ -1,0 +1,246 @@
+//! Route tables of outbound HTTP: every host that a socket serves, by all its names, and what stands behind it.
+//!
+//! A host is a port of a service. Its rows come from the VirtualService with the most specific host that covers it, of
+//! those the oldest that has a row for this proxy; without one there is a single row to the service. Hosts that
+//! VirtualServices name and no service has are served as on port 80 (Istio). What is left is for the outbound traffic
+//! policy.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use http::StatusCode;
+
+use crate::ir::{
+    Action, DirectResponse, Domain, Forward, HeaderOps, Origin, Port, Route, RouteConfig, RouteMatch, VirtualHost,
+    WeightedClusters,
+};
+use crate::mesh::{Service, VirtualService, in_cluster};
+use crate::rules::{OutboundTrafficMode, OutboundTrafficPolicy, ResourceId};
+
+use super::Output;
+use super::destination_rule::Policy;
+use super::http_action::{Context, default_retry};
+use super::http_route;
+use super::scope::{Egress, View};
+
+/// The port that a host without a service is called on.
+const PLAIN_PORT: Port = Port::new(80).expect("invariant: 80 is not 0");
+
+/// Builds the table `name` of a socket. `own_port` is the socket's, where a rule chose it: a host without a port then
+/// means that one, where the service has it.
+pub(super) fn table<'a>(
+    view: &View<'a>,
+    egress: &Egress<'a>,
+    name: &str,
+    own_port: Option<Port>,
+    output: &mut Output<'a>,
+) -> RouteConfig {
+    let mut table = Table { view, egress, output, compiled: HashMap::new(), covered: HashSet::new() };
+    let mut hosts = Vec::new();
+    for service in &egress.services {
+        let on_socket = own_port.and_then(|port| service.port(port)).filter(|port| port.protocol.is_http());
+        let bare = on_socket.or_else(|| service.bare_http_port()).map(|port| port.number);
+        for port in service.ports.iter().filter(|port| port.protocol.is_http()) {
+            hosts.push(Host {
+                name: format!("{}:{}", service.host, port.number),
+                domains: names(service, &view.node.namespace),
+                port: port.number,
+                bare: bare == Some(port.number),
+                routes: table.service_routes(service, port.number),
+            });
+        }
+    }
+    table.hosts_without_service(&mut hosts);
+    let mut virtual_hosts = with_domains(hosts);
+    virtual_hosts.push(table.remainder());
+    // Names and domains were made unique above, and the last is the only one with `*`.
+    RouteConfig::new(name, virtual_hosts)
+        .unwrap_or_else(|_| RouteConfig { name: name.to_owned(), virtual_hosts: Vec::new() })
+}
+
+/// A host before its domains are settled.
+struct Host {
+    name: String,
+    /// The full name first.
+    domains: Vec<String>,
+    port: Port,
+    /// Whether it is meant when no port is named.
+    bare: bool,
+    routes: Vec<Route>,
+}
+
+struct Table<'t, 'a> {
+    view: &'t View<'a>,
+    egress: &'t Egress<'a>,
+    output: &'t mut Output<'a>,
+    /// A VirtualService with a wildcard has many hosts; it is compiled once per port.
+    compiled: HashMap<(&'a ResourceId, Port), Vec<Route>>,
+    /// Hosts of VirtualServices that some service took.
+    covered: HashSet<&'a str>,
+}
+
+impl<'a> Table<'_, 'a> {
+    fn service_routes(&mut self, service: &'a Service, port: Port) -> Vec<Route> {
+        let egress = self.egress;
+        for (host, rules) in self.view.mesh.virtual_services().covering(&service.host) {
+            let seen: Vec<_> = rules.filter(|rule| !rule.http.is_empty() && egress.sees(rule, host)).collect();
+            if seen.is_empty() {
+                continue;
+            }
+            self.covered.insert(host);
+            // Clusters of its destinations are noted while compiling; the service's own is there in any case.
+            self.output.reach(service, port);
+            let routes = seen.into_iter().map(|rule| self.compile(rule, port)).find(|routes| !routes.is_empty());
+            return routes.unwrap_or_else(|| self.default_routes(service, port));
+        }
+        self.default_routes(service, port)
+    }
+
+    fn compile(&mut self, rule: &'a VirtualService, called: Port) -> Vec<Route> {
+        if let Some(routes) = self.compiled.get(&(&rule.id, called)) {
+            return routes.clone();
+        }
+        let mut context = Context { view: self.view, egress: self.egress, called, output: &mut *self.output };
+        let routes = http_route::routes(&mut context, rule);
+        let shared = rule.hosts.len() > 1 || rule.hosts.iter().any(|host| host.starts_with('*'));
+        if shared {
+            self.compiled.insert((&rule.id, called), routes.clone());
+        }
+        routes
+    }
+
+    /// Everything to the service, with the mesh's retries.
+    fn default_routes(&mut self, service: &'a Service, port: Port) -> Vec<Route> {
+        let rule = self.view.destination_rule(service);
+        let hash = Policy::of(self.view.mesh, rule, port, "").hash_policy();
+        let ResourceId { kind, namespace, name } = service.id.clone();
+        let forward = Forward {
+            retry: Some(default_retry(hash.is_some())),
+            hash: hash.into_iter().collect(),
+            ..plain(WeightedClusters::single(self.output.reach(service, port)))
+        };
+        vec![row("default", Some(Origin { kind, namespace, name, index: 0 }), Action::Forward(forward))]
+    }
+
+    /// Hosts that a VirtualService names and no service has; of two that name one, the oldest.
+    fn hosts_without_service(&mut self, hosts: &mut Vec<Host>) {
+        let (view, egress) = (self.view, self.egress);
+        let mut taken = HashSet::new();
+        for rule in view.mesh.virtual_services().iter().filter(|rule| !rule.http.is_empty()) {
+            for host in rule.hosts.iter().filter(|host| egress.sees(rule, host) && !matches!(host.as_str(), "" | "*")) {
+                let has_service = egress.service(host).is_some() || self.covered.contains(host.as_str());
+                if has_service || taken.contains(host.as_str()) {
+                    continue;
+                }
+                let routes = self.compile(rule, PLAIN_PORT);
+                if !routes.is_empty() {
+                    taken.insert(host.as_str());
+                    let name = format!("{host}:{PLAIN_PORT}");
+                    hosts.push(Host { name, domains: vec![host.clone()], port: PLAIN_PORT, bare: true, routes });
+                }
+            }
+        }
+    }
+
+    /// What becomes of all other hosts.
+    fn remainder(&mut self) -> VirtualHost {
+        let policy = outbound_policy(self.view);
+        let refused = policy.is_some_and(|policy| policy.mode.unwrap_or_default() == OutboundTrafficMode::RegistryOnly);
+        let proxy = policy.and_then(|policy| policy.egress_proxy.as_ref()).filter(|_| !refused);
+        let (name, action) = if refused {
+            let direct = DirectResponse { status: StatusCode::BAD_GATEWAY, body: Vec::new() };
+            ("block_all", Action::Direct(direct))
+        } else if let Some(destination) = proxy {
+            let mut destination = destination.clone();
+            let namespace = self.view.sidecar.map_or(self.view.node.namespace.as_str(), |rule| &rule.id.namespace);
+            destination.host = crate::mesh::full_name(&destination.host, namespace);
+            let reached = self.output.destination(self.view, self.egress, &destination, PLAIN_PORT);
+            ("allow_any", Action::Forward(plain(WeightedClusters::single(reached.cluster))))
+        } else {
+            ("allow_any", Action::Forward(plain(WeightedClusters::single(self.output.passthrough()))))
+        };
+        VirtualHost { name: name.to_owned(), domains: vec![Domain::Any], routes: vec![row(name, None, action)] }
+    }
+}
+
+/// The Sidecar's policy, else the mesh's; a Sidecar without one says nothing. `None`: unknown hosts are passed on.
+fn outbound_policy<'a>(view: &View<'a>) -> Option<&'a OutboundTrafficPolicy> {
+    let own = view.sidecar.and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref());
+    own.or(view.mesh.settings().outbound_traffic_policy.as_ref())
+}
+
+fn plain(clusters: WeightedClusters) -> Forward {
+    Forward {
+        clusters,
+        path_rewrite: None,
+        host_rewrite: None,
+        timeout: None,
+        retry: None,
+        mirrors: Vec::new(),
+        hash: Vec::new(),
+    }
+}
+
+/// A row for every request, which does nothing else.
+fn row(name: &str, origin: Option<Origin>, action: Action) -> Route {
+    Route {
+        name: name.to_owned(),
+        origin,
+        matcher: RouteMatch::any(),
+        action,
+        request_headers: HeaderOps::default(),
+        response_headers: HeaderOps::default(),
+        cors: None,
+        fault: None,
+    }
+}
+
+/// A row for every request to `clusters`, with what `refine` adds.
+pub(super) fn row_to(
+    name: &str,
+    origin: Option<Origin>,
+    clusters: WeightedClusters,
+    refine: impl FnOnce(&mut Forward),
+) -> Route {
+    let mut forward = plain(clusters);
+    refine(&mut forward);
+    row(name, origin, Action::Forward(forward))
+}
+
+/// All names of a service, the full one first: `reviews.default.svc.cluster.local` is also `reviews.default.svc` and
+/// `reviews.default`, in its own namespace just `reviews`, and it has its addresses.
+fn names(service: &Service, namespace: &str) -> Vec<String> {
+    let mut names = vec![service.host.clone()];
+    if let Some((name, own)) = in_cluster(&service.host) {
+        if own == namespace {
+            names.push(name.to_owned());
+        }
+        names.extend([format!("{name}.{own}"), format!("{name}.{own}.svc")]);
+    }
+    names.extend(service.addresses.iter().map(|address| match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }));
+    names
+}
+
+/// Settles who has which domain: no two hosts may have one. Full names go before shorter ones, whoever comes first.
+fn with_domains(hosts: Vec<Host>) -> Vec<VirtualHost> {
+    let mut taken = HashSet::from([Domain::Any]);
+    let mut domains: Vec<Vec<Domain>> = vec![Vec::new(); hosts.len()];
+    for full in [true, false] {
+        for (host, domains) in hosts.iter().zip(&mut domains) {
+            for name in host.domains.iter().enumerate().filter(|(index, _)| (*index == 0) == full).map(|(_, name)| name)
+            {
+                let bare = host.bare.then(|| name.clone());
+                for text in bare.into_iter().chain([format!("{name}:{}", host.port)]) {
+                    domains.extend(Domain::parse(&text).ok().filter(|domain| taken.insert(domain.clone())));
+                }
+            }
+        }
+    }
+    let mut named = HashSet::new();
+    let settled =
+        hosts.into_iter().zip(domains).filter(|(host, domains)| !domains.is_empty() && named.insert(host.name.clone()));
+    settled.map(|(host, domains)| VirtualHost { name: host.name, domains, routes: host.routes }).collect()
+}

@@ -1,0 +1,338 @@
+//! Everything that is known, indexed and immutable: services and where they run, and the rules by what they are looked
+//! up by.
+//!
+//! A [`Mesh`] is made once per change and shared; [`crate::compile`] reads it for one proxy after the other. Names are
+//! resolved here, once, in the namespace of the rule that writes them. Nothing depends on the order of the documents:
+//! where two claim the same thing, age decides, and among rules without a timestamp the namespace and the name.
+//!
+//! What is wrong in the documents was said by [`crate::validate`]; here it has no voice and does no harm: a port 0 is
+//! no port, an endpoint without an address is no endpoint.
+
+mod delegate;
+mod destination_rule;
+mod host;
+mod service;
+mod virtual_service;
+mod visibility;
+mod workload;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::defaults;
+use crate::diagnostic::Place;
+use crate::ir::Origin;
+use crate::node::{Interception, Node};
+use crate::rules::{self, Document, EndpointSlice, Resource, ResourceId, Rule, SERVICE_NAME_LABEL, WorkloadEntry};
+
+pub(crate) use destination_rule::{Client, DestinationRule};
+pub use host::full_name;
+pub(crate) use host::{HostSet, in_cluster};
+pub(crate) use service::{Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
+pub(crate) use virtual_service::{HttpRule, MESH_GATEWAY, TcpRule, VirtualService};
+pub(crate) use visibility::selects;
+pub(crate) use workload::Instance;
+
+use destination_rule::DestinationRules;
+use virtual_service::VirtualServices;
+use visibility::Age;
+use workload::Workloads;
+
+/// Everything that is known.
+#[derive(Debug)]
+pub struct Mesh {
+    settings: rules::MeshConfig,
+    /// By host; of one host, the preferred first.
+    services: Vec<Service>,
+    by_host: HashMap<String, Vec<usize>>,
+    workloads: Workloads,
+    virtual_services: VirtualServices,
+    destination_rules: DestinationRules,
+    /// The oldest first.
+    sidecars: Vec<Sidecar>,
+    documents: HashMap<ResourceId, Document>,
+    /// Keys of labels that any rule asks a proxy for.
+    client_labels: BTreeSet<String>,
+}
+
+/// A Sidecar rule.
+#[derive(Debug)]
+pub(crate) struct Sidecar {
+    pub(crate) id: ResourceId,
+    /// `None`: all workloads of the namespace.
+    selector: Option<BTreeMap<String, String>>,
+    pub(crate) spec: rules::Sidecar,
+}
+
+impl Mesh {
+    /// Indexes `documents`, whatever their order. Of two documents for one resource, the first by file and line counts.
+    pub fn new(documents: &[Document]) -> Self {
+        let sorted = Sorted::new(documents);
+        let settings = sorted.mesh_config();
+        let trust_domain = settings.trust_domain.as_deref().unwrap_or(defaults::TRUST_DOMAIN);
+        let mut workloads = Workloads::default();
+        for (id, entry) in &sorted.workload_entries {
+            if let Some(instance) = Instance::from_entry(&entry.spec, &id.namespace, trust_domain) {
+                workloads.insert(id, instance);
+            }
+        }
+        let services = sorted.services(&workloads, trust_domain);
+        let mut by_host = HashMap::<String, Vec<usize>>::new();
+        for (index, service) in services.iter().enumerate() {
+            by_host.entry(service.host.clone()).or_default().push(index);
+        }
+        Self {
+            client_labels: sorted.client_labels(),
+            sidecars: sorted.sidecars(),
+            virtual_services: VirtualServices::new(&sorted.virtual_services),
+            destination_rules: DestinationRules::new(&sorted.destination_rules),
+            documents: sorted.documents.into_iter().map(|document| (document.id.clone(), document.clone())).collect(),
+            workloads,
+            settings,
+            services,
+            by_host,
+        }
+    }
+
+    /// Where the rule behind something in the IR starts; `None`: no such document is known.
+    pub fn place_of(&self, origin: &Origin) -> Option<Place> {
+        let Origin { kind, namespace, name, .. } = origin.clone();
+        self.documents.get(&ResourceId { kind, namespace, name }).map(|document| document.place.clone())
+    }
+
+    /// First part of every identity.
+    pub fn trust_domain(&self) -> &str {
+        self.settings.trust_domain.as_deref().unwrap_or(defaults::TRUST_DOMAIN)
+    }
+
+    /// Where rules for the whole mesh stand.
+    pub fn root_namespace(&self) -> &str {
+        self.settings.root_namespace.as_deref().unwrap_or(defaults::ROOT_NAMESPACE)
+    }
+
+    /// The proxy beside a workload, as far as its WorkloadEntry says who it is. `name` is that of the entry, in
+    /// `namespace` or in the only namespace that has it.
+    pub fn node_of(&self, namespace: Option<&str>, name: &str) -> Option<Node> {
+        let mut named = self
+            .workloads
+            .iter()
+            .filter(|(id, _)| id.name == name && namespace.is_none_or(|namespace| id.namespace == namespace));
+        let (id, instance) = named.next()?;
+        if named.next().is_some() {
+            return None;
+        }
+        Some(Node {
+            name: id.name.clone(),
+            ip: instance.address.parse().unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
+            namespace: id.namespace.clone(),
+            service_account: instance
+                .identity
+                .as_deref()
+                .and_then(|identity| identity.rsplit('/').next())
+                .unwrap_or("default")
+                .to_owned(),
+            workload: id.name.clone(),
+            labels: instance.labels.clone(),
+            locality: instance.locality.clone(),
+            interception: Interception::None,
+        })
+    }
+
+    /// Labels and namespaces of the workloads that are known, for whoever looks for one.
+    pub fn workload_names(&self) -> impl Iterator<Item = (&str, &str, &BTreeMap<String, String>)> {
+        self.workloads.iter().map(|(id, instance)| (id.namespace.as_str(), id.name.as_str(), &instance.labels))
+    }
+
+    pub(crate) fn settings(&self) -> &rules::MeshConfig {
+        &self.settings
+    }
+
+    pub(crate) fn client_labels(&self) -> &BTreeSet<String> {
+        &self.client_labels
+    }
+
+    /// All services, by host.
+    pub(crate) fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The service that `namespace` means by `host`: its own, else the preferred one that it sees.
+    pub(crate) fn service(&self, host: &str, namespace: &str) -> Option<&Service> {
+        let named = self.by_host.get(host)?.iter().filter_map(|&index| self.services.get(index));
+        let mut seen = named.filter(|service| service.visibility.allows(namespace));
+        let first = seen.next()?;
+        if first.id.namespace == namespace {
+            return Some(first);
+        }
+        Some(seen.find(|service| service.id.namespace == namespace).unwrap_or(first))
+    }
+
+    pub(crate) fn virtual_services(&self) -> &VirtualServices {
+        &self.virtual_services
+    }
+
+    /// The DestinationRule for a service, as a client sees it.
+    pub(crate) fn destination_rule(&self, service: &Service, client: Client<'_>) -> Option<&DestinationRule> {
+        self.destination_rules.find(&service.host, &service.id.namespace, self.root_namespace(), client)
+    }
+
+    /// The Sidecar rule for a proxy: one that selects it, else the one for its whole namespace, else the one for the
+    /// whole mesh; of several, the oldest.
+    pub(crate) fn sidecar(&self, node: &Node) -> Option<&Sidecar> {
+        let of = |namespace: &str| {
+            let namespace = namespace.to_owned();
+            self.sidecars.iter().filter(move |sidecar| sidecar.id.namespace == namespace)
+        };
+        let selecting =
+            |sidecar: &&Sidecar| sidecar.selector.as_ref().is_some_and(|selector| selects(selector, &node.labels));
+        let general = |sidecar: &&Sidecar| sidecar.selector.is_none();
+        of(&node.namespace)
+            .find(selecting)
+            .or_else(|| of(&node.namespace).find(general))
+            .or_else(|| of(self.root_namespace()).find(general))
+    }
+}
+
+/// The documents by kind, in an order that does not depend on how they came.
+struct Sorted<'a> {
+    documents: Vec<&'a Document>,
+    mesh_configs: Vec<(&'a ResourceId, &'a Resource<rules::MeshConfig>)>,
+    virtual_services: Vec<(&'a ResourceId, &'a Resource<rules::VirtualService>)>,
+    destination_rules: Vec<(&'a ResourceId, &'a Resource<rules::DestinationRule>)>,
+    service_entries: Vec<(&'a ResourceId, &'a Resource<rules::ServiceEntry>)>,
+    kubernetes_services: Vec<(&'a ResourceId, &'a Resource<rules::Service>)>,
+    workload_entries: Vec<(&'a ResourceId, &'a Resource<WorkloadEntry>)>,
+    slices: Vec<(&'a ResourceId, &'a Resource<EndpointSlice>)>,
+    sidecars: Vec<(&'a ResourceId, &'a Resource<rules::Sidecar>)>,
+}
+
+impl<'a> Sorted<'a> {
+    fn new(documents: &'a [Document]) -> Self {
+        let mut ordered: Vec<&Document> = documents.iter().collect();
+        ordered.sort_by(|one, other| (&one.id, &one.place).cmp(&(&other.id, &other.place)));
+        ordered.dedup_by(|later, first| later.id == first.id);
+        let mut sorted = Self {
+            documents: Vec::new(),
+            mesh_configs: Vec::new(),
+            virtual_services: Vec::new(),
+            destination_rules: Vec::new(),
+            service_entries: Vec::new(),
+            kubernetes_services: Vec::new(),
+            workload_entries: Vec::new(),
+            slices: Vec::new(),
+            sidecars: Vec::new(),
+        };
+        for document in &ordered {
+            match &document.rule {
+                Rule::VirtualService(rule) => sorted.virtual_services.push((&document.id, rule)),
+                Rule::DestinationRule(rule) => sorted.destination_rules.push((&document.id, rule)),
+                Rule::ServiceEntry(rule) => sorted.service_entries.push((&document.id, rule)),
+                Rule::WorkloadEntry(rule) => sorted.workload_entries.push((&document.id, rule)),
+                Rule::Sidecar(rule) => sorted.sidecars.push((&document.id, rule)),
+                Rule::MeshConfig(rule) => sorted.mesh_configs.push((&document.id, rule)),
+                Rule::Service(rule) => sorted.kubernetes_services.push((&document.id, rule)),
+                Rule::EndpointSlice(rule) => sorted.slices.push((&document.id, rule)),
+            }
+        }
+        sorted.documents = ordered;
+        sorted
+    }
+
+    fn mesh_config(&self) -> rules::MeshConfig {
+        let oldest = self.mesh_configs.iter().min_by_key(|(id, rule)| Age::new(id, &rule.metadata));
+        oldest.map(|(_, rule)| rule.spec.clone()).unwrap_or_default()
+    }
+
+    fn sidecars(&self) -> Vec<Sidecar> {
+        let mut sidecars = self.sidecars.clone();
+        sidecars.sort_by_key(|(id, rule)| Age::new(id, &rule.metadata));
+        let sidecar = |(id, rule): (&ResourceId, &Resource<rules::Sidecar>)| {
+            let selector = rule.spec.workload_selector.as_ref().map(|selector| selector.labels.clone());
+            let selector = selector.filter(|labels| !labels.is_empty());
+            Sidecar { id: id.clone(), selector, spec: rule.spec.clone() }
+        };
+        sidecars.into_iter().map(sidecar).collect()
+    }
+
+    /// Services with their instances, by host and preference.
+    fn services(&self, workloads: &Workloads, trust_domain: &str) -> Vec<Service> {
+        let mut services: Vec<Service> = Vec::new();
+        for (id, entry) in &self.service_entries {
+            let inline: Vec<_> = entry
+                .spec
+                .endpoints
+                .iter()
+                .filter_map(|endpoint| Instance::from_entry(endpoint, &id.namespace, trust_domain))
+                .collect();
+            services.extend(Service::from_entry(id, entry).into_iter().map(|mut service| {
+                service.instances.clone_from(&inline);
+                service
+            }));
+        }
+        let slices = self.slices_by_service();
+        for (id, service) in &self.kubernetes_services {
+            let mut service = Service::from_kubernetes(id, service);
+            let own = slices.get(&(id.namespace.as_str(), id.name.as_str()));
+            service.instances.extend(own.into_iter().flatten().flat_map(|slice| Instance::from_slice(slice)));
+            services.push(service);
+        }
+        for service in &mut services {
+            if let Some(selector) = &service.selector {
+                service.instances.extend(workloads.select(&service.id.namespace, selector).cloned());
+            }
+        }
+        services.sort_by(|one, other| {
+            (&one.host, one.preference(), &one.id).cmp(&(&other.host, other.preference(), &other.id))
+        });
+        absorb_same(services)
+    }
+
+    fn slices_by_service(&self) -> HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>> {
+        let mut slices = HashMap::<_, Vec<_>>::new();
+        for &(id, slice) in &self.slices {
+            if let Some(service) = slice.metadata.labels.get(SERVICE_NAME_LABEL) {
+                slices.entry((id.namespace.as_str(), service.as_str())).or_default().push(&slice.spec);
+            }
+        }
+        slices
+    }
+
+    /// Keys of labels that some rule asks a proxy for; no other label makes two proxies differ.
+    fn client_labels(&self) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        for (_, rule) in &self.virtual_services {
+            let http = rule.spec.http.iter().flat_map(|http| &http.r#match).map(|block| &block.source_labels);
+            let tcp = rule.spec.tcp.iter().flat_map(|tcp| &tcp.r#match).map(|block| &block.source_labels);
+            keys.extend(http.chain(tcp).flat_map(BTreeMap::keys).cloned());
+        }
+        for (_, rule) in &self.destination_rules {
+            keys.extend(rule.spec.workload_selector.iter().flat_map(|clients| clients.match_labels.keys()).cloned());
+            let own = rule.spec.traffic_policy.iter();
+            for policy in own.chain(rule.spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref())) {
+                let ports = policy.port_level_settings.iter().filter_map(|port| port.load_balancer.as_ref());
+                let balancers = policy.load_balancer.iter().chain(ports);
+                let localities = balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref());
+                let labels = localities.flat_map(|locality| &locality.failover_priority);
+                keys.extend(labels.map(|label| label.split('=').next().unwrap_or(label).to_owned()));
+            }
+        }
+        for (_, rule) in &self.sidecars {
+            keys.extend(rule.spec.workload_selector.iter().flat_map(|clients| clients.labels.keys()).cloned());
+        }
+        keys
+    }
+}
+
+/// Entries of one host and namespace are one service (Istio); `services` are sorted by host and preference.
+fn absorb_same(services: Vec<Service>) -> Vec<Service> {
+    let mut merged: Vec<Service> = Vec::with_capacity(services.len());
+    for service in services {
+        let same_host = merged.iter_mut().rev().take_while(|older| older.host == service.host);
+        let mut same =
+            same_host.filter(|older| older.id.namespace == service.id.namespace && older.id.kind == service.id.kind);
+        match same.next() {
+            Some(older) => older.absorb(service),
+            None => merged.push(service),
+        }
+    }
+    merged
+}

@@ -1,0 +1,71 @@
+//! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh. The only kind here that is Leno's own.
+
+use super::common::{message, words};
+use super::{DurationText, OutboundTrafficPolicy, TrafficPolicy};
+
+message! {
+    /// What holds for the whole mesh.
+    pub struct MeshConfig {
+        /// First part of every identity; `cluster.local` by default.
+        pub trust_domain: Option<String>,
+        /// Where rules for the whole mesh live; `istio-system` by default.
+        pub root_namespace: Option<String>,
+        /// Which set of limits.
+        pub profile: Option<Profile>,
+        /// What becomes of unknown hosts, where no Sidecar says.
+        pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+        /// Fills the blocks that a DestinationRule leaves out.
+        pub default_traffic_policy: Option<TrafficPolicy>,
+        /// What is logged of each request.
+        #[serde(rename = "access_log")]
+        pub access_log: Option<AccessLog>,
+        /// What is traced of each request.
+        pub tracing: Option<Tracing>,
+    }
+
+    /// What is logged of each request.
+    pub struct AccessLog {
+        /// How.
+        pub format: Option<AccessLogFormat>,
+        /// Which; absent: all.
+        pub filter: Option<AccessLogFilter>,
+    }
+
+    /// Which requests are logged; all conditions hold.
+    pub struct AccessLogFilter {
+        /// This status or above.
+        pub min_status: Option<u32>,
+        /// As long or longer.
+        pub min_duration: Option<DurationText>,
+        /// Percent of those.
+        pub sample: Option<f64>,
+    }
+
+    /// What is traced of each request.
+    pub struct Tracing {
+        /// Address of a collector that speaks OTLP.
+        pub otlp: Option<String>,
+        /// Percent of requests.
+        pub sampling: Option<f64>,
+    }
+}
+
+words! {
+    /// Sets of limits.
+    pub enum Profile {
+        /// Istio's values wherever a user could notice.
+        #[default]
+        Istio = "istio",
+        /// Stricter.
+        Safe = "safe",
+    }
+
+    /// Forms of the access log.
+    pub enum AccessLogFormat {
+        /// Envoy's line.
+        #[default]
+        Text = "text",
+        /// Istio's keys.
+        Json = "json",
+    }
+}
