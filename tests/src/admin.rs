@@ -11,10 +11,9 @@ pub struct ConfigDump(pub Value);
 impl ConfigDump {
     /// The version of each resource in force, by kind (`clusters`, `endpoints`, `listeners`, `routes`) and name.
     pub fn versions(&self, kind: &str) -> BTreeMap<String, String> {
-        let resources =
-            self.0[kind].as_object().unwrap_or_else(|| panic!("no `{kind}` in /config_dump:\n{:#}", self.0));
-        let version = |value: &Value| value["version"].as_str().map(str::to_owned);
-        resources.iter().filter_map(|(name, value)| Some((name.clone(), version(value)?))).collect()
+        let listed = self.0[kind].as_array().unwrap_or_else(|| panic!("no `{kind}` in /config_dump:\n{:#}", self.0));
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        listed.iter().filter_map(|entry| Some((text(&entry["name"])?, text(&entry["version"])?))).collect()
     }
 
     /// What is served without a part of what its rules ask for.

@@ -49,6 +49,7 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// `leno echo`
 #[derive(Debug, Clone, clap::Args)]
+#[command(disable_version_flag = true)]
 pub(crate) struct Arguments {
     /// Name that it answers with
     #[arg(long)]

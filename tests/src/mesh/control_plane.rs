@@ -54,9 +54,9 @@ impl ControlPlane {
         served(&self.state).await;
     }
 
-    /// `/debug/status`, which `leno status -o json` prints.
+    /// `/debug/status?resources`, which `leno status --resources -o json` prints.
     pub async fn status(&self) -> Result<Value, String> {
-        let reply = Call::get("http://status/debug/status").try_send(self.http).await?;
+        let reply = Call::get("http://status/debug/status?resources").try_send(self.http).await?;
         serde_json::from_slice(&reply.body).map_err(|error| format!("{error}: {}", reply.text()))
     }
 

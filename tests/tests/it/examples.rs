@@ -98,7 +98,11 @@ async fn canary_sends_testers_to_the_new_version_and_the_checkout_to_the_old_one
     let (stable, canary) = (origin("v1").await, origin("v2").await);
     let (xds, http) = (free_port(), free_port());
     let mut replacements = moved("canary", "/tmp/canary/client");
-    replacements.extend([("8081", port(&stable)), ("8082", port(&canary)), ("15010", xds.to_string())]);
+    replacements.extend([
+        ("http: 8081}", format!("http: {}}}", port(&stable))),
+        ("http: 8082}", format!("http: {}}}", port(&canary))),
+        ("127.0.0.1:15010", format!("127.0.0.1:{xds}")),
+    ]);
     let copy = Copy::of("canary", &replacements);
     let mut serve = Command::new(leno());
     serve.args(["serve", "--rules"]).arg(copy.path("rules")).arg("--state").arg(copy.path("control-plane"));
@@ -127,7 +131,7 @@ async fn canary_sends_testers_to_the_new_version_and_the_checkout_to_the_old_one
 async fn file_mode_serves_its_rules_without_a_control_plane() {
     let app = origin("api").await;
     let mut replacements = moved("file-mode", "/tmp/file-mode");
-    replacements.push(("8081", port(&app)));
+    replacements.push(("http: 8081}", format!("http: {}}}", port(&app))));
     let copy = Copy::of("file-mode", &replacements);
     let proxy = copy.proxy(copy.outbound.port()).await;
     assert_eq!(copy.curl("http://api.example.com/v1/books", &[]).await.text(), "api");
@@ -146,10 +150,10 @@ async fn tcp_carries_bytes_to_the_primary_and_grpc_by_its_authority() {
     let database = free_port();
     let mut replacements = moved("tcp", "/tmp/tcp");
     replacements.extend([
-        ("15432", database.to_string()),
-        ("5433", primary.address().port().to_string()),
-        ("5434", replica.address().port().to_string()),
-        ("50051", port(&greeter)),
+        ("number: 15432", format!("number: {database}")),
+        ("tcp-sql: 5433}", format!("tcp-sql: {}}}", primary.address().port())),
+        ("tcp-sql: 5434}", format!("tcp-sql: {}}}", replica.address().port())),
+        ("grpc: 50051}", format!("grpc: {}}}", port(&greeter))),
     ]);
     let copy = Copy::of("tcp", &replacements);
     // The README's listeners are the default ones: that of HTTP stays at 15001 unless a document moves it.
@@ -174,7 +178,7 @@ async fn without_a_sidecar_document_the_default_listeners_serve() {
     // The only test that takes the default ports.
     let app = origin("api").await;
     let mut replacements = moved("file-mode", "/tmp/file-mode");
-    replacements.push(("8081", port(&app)));
+    replacements.push(("http: 8081}", format!("http: {}}}", port(&app))));
     let copy = Copy::of("file-mode", &replacements);
     std::fs::remove_file(copy.path("rules/test.yaml")).unwrap();
     let _proxy = copy.proxy(15001).await;

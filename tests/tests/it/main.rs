@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod changes;
+mod cli;
 mod demo;
 mod drain;
 mod examples;
+mod explain;
 mod grpc;
 mod load;
 mod local_replies;
@@ -16,4 +18,5 @@ mod protocols;
 mod pushes;
 mod routing;
 mod split;
+mod status;
 mod streaming;

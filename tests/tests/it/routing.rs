@@ -1,7 +1,7 @@
 //! What becomes of a request that a route has taken.
 
 use http::Method;
-use leno_tests::{Call, Mesh, Origin, Protocol, Recorded, free_port, mesh, origin};
+use leno_tests::{Call, Mesh, Origin, Protocol, Recorded, eventually, free_port, mesh, origin};
 
 /// A mesh with service `app`, whose VirtualService has this `http:` list.
 async fn routed(app: &Origin, http: &str) -> Mesh {
@@ -221,9 +221,13 @@ spec:
     let own_listener = mesh.get(&format!("http://127.0.0.1:{}/", mesh.outbound().port())).await;
     assert_eq!(own_listener.status, 503, "the sidecar does not call itself");
     mesh.edit(&policy("REGISTRY_ONLY"));
-    mesh.settles().await;
-    let refused = mesh.get(&url).await;
-    assert_eq!((refused.status, outside.count()), (502, 1));
+    eventually("the host is refused", async || match mesh.get(&url).await.status {
+        502 => Ok(()),
+        status => Err(status.to_string()),
+    })
+    .await;
+    let calls = outside.count();
+    assert_eq!((mesh.get(&url).await.status, outside.count()), (502, calls));
     assert_eq!(mesh.get("http://app/").await.text(), "app");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leno_tests::{Call, Connection, Mesh, Origin, Protocol, mesh, origin};
+use leno_tests::{Call, Connection, Mesh, Origin, Protocol, eventually, mesh, origin};
 
 const REQUESTS: u32 = 2000;
 
@@ -14,6 +14,7 @@ async fn start(workers: usize, origins: &[(&str, &Origin)], shares: &[(&str, u32
     mesh().service("app", &instances).workers(workers).rules(&rules(shares)).start().await
 }
 
+/// The rules name their shares in a header of every answer, so that the test sees when they are in force.
 fn rules(shares: &[(&str, u32)]) -> String {
     let share = |(subset, weight): &(&str, u32)| {
         format!("    - destination: {{host: app, subset: {subset}}}\n      weight: {weight}\n")
@@ -25,10 +26,16 @@ metadata: {{name: app}}
 spec:
   hosts: [app]
   http:
-  - route:
+  - headers: {{response: {{set: {{x-shares: \"{}\"}}}}}}
+    route:
 {}",
+        title(shares),
         shares.iter().map(share).collect::<String>()
     )
+}
+
+fn title(shares: &[(&str, u32)]) -> String {
+    shares.iter().map(|(subset, weight)| format!("{subset}={weight}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Sends requests on a few connections of both protocols and counts the answers.
@@ -77,7 +84,11 @@ async fn requests_are_split_as_the_weights_say() {
         must_agree(&observe(&mesh).await, cases[0]);
         for case in &cases[1..] {
             mesh.edit(&rules(case));
-            mesh.settles().await;
+            eventually("the shares are in force", async || {
+                let seen = mesh.get("http://app/").await.header("x-shares").to_owned();
+                if seen == title(case) { Ok(()) } else { Err(seen) }
+            })
+            .await;
             must_agree(&observe(&mesh).await, case);
         }
     }
