@@ -1,1 +1,22 @@
-//! stub
+//! The data plane: one small process beside every workload.
+//!
+//! Modules in the order in which a request meets them; `ARCHITECTURE.md` walks through the life of one.
+
+pub mod attempt;
+pub mod body;
+pub mod bootstrap;
+pub mod cluster;
+pub mod dns;
+pub mod downstream;
+pub mod error;
+pub mod headers;
+pub mod policy;
+pub mod random;
+pub mod reply;
+pub mod request;
+pub mod route;
+pub mod sanitize;
+pub mod state;
+pub mod telemetry;
+pub mod upstream;
+pub mod worker;

@@ -59,6 +59,8 @@ message! {
         pub cors_policy: Option<CorsPolicy>,
         /// Operations on headers.
         pub headers: Option<Headers>,
+        /// Old and without effect: WebSockets pass always.
+        pub websocket_upgrade: Option<bool>,
     }
 
     /// Conditions on a request; all of them hold.

@@ -1,0 +1,74 @@
+//! Runs over real rule files, which are not part of the repository: `LENO_CORPUS`, or `../shared/corpus/istio` beside
+//! the workspace.
+
+use std::path::{Path, PathBuf};
+
+use leno_config::diagnostic::{self, Diagnostic, Style};
+use leno_config::rules::{self, Document, Parsed};
+
+const KINDS: [&str; 6] = ["VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "Sidecar", "Service"];
+
+/// The folder; without it the test says so, and fails where `LENO_TEST_STRICT=1` asks for everything.
+fn corpus() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus/istio");
+    let folder = std::env::var_os("LENO_CORPUS").map_or(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let why = format!("there is no folder {}; set LENO_CORPUS", folder.display());
+    assert_ne!(std::env::var("LENO_TEST_STRICT").as_deref(), Ok("1"), "{why}");
+    eprintln!("SKIPPED corpus {why}");
+    None
+}
+
+/// YAML as values, without what means nothing in Kubernetes: nothing and empty lists.
+fn meaning(yaml: &str) -> serde_json::Value {
+    fn clean(value: serde_json::Value) -> Option<serde_json::Value> {
+        match value {
+            serde_json::Value::Null => None,
+            serde_json::Value::Array(entries) if entries.is_empty() => None,
+            serde_json::Value::Array(entries) => Some(entries.into_iter().filter_map(clean).collect()),
+            serde_json::Value::Object(entries) => {
+                Some(entries.into_iter().filter_map(|(key, value)| Some((key, clean(value)?))).collect())
+            }
+            serde_json::Value::Number(number) => number.as_f64().map(Into::into),
+            other => Some(other),
+        }
+    }
+    clean(serde_yaml::from_str(yaml).unwrap()).unwrap_or_default()
+}
+
+/// Istio's tests note the expected error in the document; that field is none of the kind's.
+fn is_marked_as_invalid(document: &Document) -> bool {
+    document.text.lines().any(|line| line.starts_with("_err:"))
+}
+
+fn is_about_marked(finding: &Diagnostic, parsed: &Parsed) -> bool {
+    let is_it = |document: &&Document| Some(&document.id) == finding.resource.as_ref();
+    parsed.broken.iter().filter(is_it).any(is_marked_as_invalid)
+        || finding.snippet.as_ref().is_some_and(|snippet| snippet.text.starts_with("_err:"))
+}
+
+#[test]
+fn every_file_loads_and_every_rule_is_written_as_it_was_read() {
+    let Some(folder) = corpus() else { return };
+    let sources = rules::read(&[folder]).unwrap();
+    assert!(sources.len() > 100, "only {} files", sources.len());
+    let mut compared = 0;
+    for source in sources.into_iter().filter(|source| !source.name.ends_with("MANIFEST.json")) {
+        let parsed = rules::parse(&[source]);
+        for document in parsed.documents.iter().chain(&parsed.broken).filter(|document| !is_marked_as_invalid(document))
+        {
+            let written = document.rule.to_yaml().unwrap();
+            assert_eq!(meaning(&written), meaning(&document.text), "{} at {}", document.id, document.place);
+            compared += 1;
+        }
+        for finding in parsed.diagnostics.iter().filter(|finding| finding.is_error()) {
+            let is_ours = finding.resource.as_ref().is_some_and(|id| KINDS.contains(&id.kind.as_str()));
+            // Istio's own tests define some resources twice, and mark those that are invalid.
+            let is_expected = finding.code == "L0010" || finding.path == "_err" || is_about_marked(finding, &parsed);
+            assert!(!is_ours || is_expected, "{}", diagnostic::render(finding, Style::Plain));
+        }
+    }
+    assert!(compared > 100, "only {compared} rules");
+}

@@ -1,0 +1,266 @@
+//! Sending a request until it is answered, as far as that is safe.
+//!
+//! This version sends again only what cannot have had an effect:
+//! * hyper hands the request back: not a byte of it left (a connection that the peer closed while it was idle);
+//! * the endpoint cannot be connected to: another one is tried;
+//! * the peer says it did not look at the stream (REFUSED_STREAM, GOAWAY), and the body has not moved;
+//! * a *reused* connection closes before the first byte of an answer, and the request is idempotent and has no body
+//!   (RFC 9110 §9.2.2): the keep-alive race, for which nobody should see a 503.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::request::Parts;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use leno_config::ir::UpstreamProtocol;
+
+use crate::body::{Reclaimable, RequestBody};
+use crate::cluster::{EndpointState, InFlight, Members};
+use crate::error::ProxyError;
+use crate::sanitize;
+use crate::upstream::connect::{ConnectError, is_link_local};
+use crate::upstream::pool::Lease;
+use crate::upstream::send::SendFailure;
+use crate::worker::{View, Worker, WorkerCluster};
+
+/// Sends of one request, the first included: a bound on what an unlucky row of dying connections can cost.
+const MAX_SENDS: usize = 5;
+/// Endpoints that are tried when connecting fails: Istio's default policy has two retries.
+const MAX_ENDPOINTS: usize = 3;
+
+/// An answer, with what it holds until its body ends.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its head, and its body to come.
+    pub response: Response<Incoming>,
+    /// The connection it comes over.
+    pub lease: Lease,
+    /// It counts at its endpoint.
+    pub in_flight: InFlight,
+}
+
+/// Where and how a request is sent.
+#[derive(Debug)]
+pub struct Attempts<'a> {
+    /// The worker that sends.
+    pub worker: &'a Worker,
+    /// The snapshot the request sees.
+    pub view: &'a View,
+    /// Where to.
+    pub cluster: &'a WorkerCluster,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+/// What is spoken with the endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
+impl Protocol {
+    /// What a cluster speaks with a caller who came by `http2`. An upgrade always travels over HTTP/1.1.
+    pub fn of(upstream: UpstreamProtocol, http2: bool, upgrade: bool) -> Self {
+        match upstream {
+            UpstreamProtocol::Http2 if !upgrade => Self::Http2,
+            UpstreamProtocol::AsDownstream if http2 && !upgrade => Self::Http2,
+            UpstreamProtocol::Http1
+            | UpstreamProtocol::Http2
+            | UpstreamProtocol::AsDownstream
+            | UpstreamProtocol::Tcp => Self::Http1,
+        }
+    }
+}
+
+impl Attempts<'_> {
+    /// Sends the request, again where that is safe, and returns the head of the answer.
+    pub async fn send(&self, mut parts: Parts, body: RequestBody) -> Result<Answer, ProxyError> {
+        let foreign = matches!(self.cluster.shared.members, Members::RequestHost);
+        let host = foreign.then(|| sanitize::authority(&parts).to_owned());
+        match self.protocol {
+            Protocol::Http1 => sanitize::to_http1(&mut parts)?,
+            Protocol::Http2 => sanitize::to_http2(&mut parts)?,
+        }
+        let mut request = Request::from_parts(parts, body);
+        let mut tried: Vec<Arc<EndpointState>> = Vec::new();
+        let mut failure = None;
+        for send in 0..MAX_SENDS {
+            let Some(endpoint) = self.endpoint(host.as_deref(), &tried).await? else { break };
+            let in_flight = endpoint.begin();
+            let mut lease = match self.lease(&endpoint).await {
+                Ok(lease) => lease,
+                Err(error) => {
+                    failure = Some(self.connect_error(endpoint.address, &error));
+                    tried.push(endpoint);
+                    if tried.len() < MAX_ENDPOINTS {
+                        continue;
+                    }
+                    break;
+                }
+            };
+            let copy = Copy::keep(&mut request, &lease, self.protocol);
+            match lease.send(request).await {
+                Ok(response) => return Ok(Answer { response, lease, in_flight }),
+                Err(SendFailure::Unsent(back)) => {
+                    failure = Some(self.closed(endpoint.address, "it was closed before the request could be sent"));
+                    request = *back;
+                }
+                Err(failed) => {
+                    let again = copy.and_then(|copy| copy.again(&failed));
+                    let error = self.send_error(endpoint.address, failed);
+                    match again {
+                        Some(copy) if send + 1 < MAX_SENDS => request = copy,
+                        Some(_) | None => return Err(error),
+                    }
+                    failure = Some(error);
+                }
+            }
+            self.cluster.shared.stats.unsent_retries.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(failure.unwrap_or_else(|| ProxyError::NoEndpoint(self.name())))
+    }
+
+    /// The next endpoint to try; `None` when there is none left.
+    async fn endpoint(
+        &self,
+        host: Option<&str>,
+        tried: &[Arc<EndpointState>],
+    ) -> Result<Option<Arc<EndpointState>>, ProxyError> {
+        let endpoint = match &self.cluster.shared.members {
+            Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
+            Members::RequestHost if tried.is_empty() => Some(self.resolve(host.unwrap_or_default()).await?),
+            Members::RequestHost | Members::OriginalDestination => None,
+        };
+        if let Some(endpoint) = &endpoint {
+            self.guard(endpoint.address)?;
+        }
+        Ok(endpoint)
+    }
+
+    /// The request's host is outside the mesh: its own name says where it is.
+    async fn resolve(&self, authority: &str) -> Result<Arc<EndpointState>, ProxyError> {
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+            _ => (authority, Some(80)),
+        };
+        let failed = |reason: String| ProxyError::Dns { host: host.to_owned(), reason };
+        let port = port.ok_or_else(|| failed("the port is not a number below 65536".to_owned()))?;
+        let found = self.worker.dns.resolve(host).await.map_err(|error| failed(error.to_string()))?;
+        let allowed = found.iter().find(|ip| !is_link_local(**ip));
+        match allowed {
+            Some(ip) => Ok(Arc::new(EndpointState::new(SocketAddr::new(*ip, port)))),
+            None => Err(ProxyError::Forbidden {
+                address: SocketAddr::new(*found.first().ok_or_else(|| failed("it has no address".to_owned()))?, port),
+                reason: "a link-local address is reached only when a rule names it",
+            }),
+        }
+    }
+
+    /// A proxy that calls its own listener goes round in a circle until something breaks. Its own inbound listener is a
+    /// legitimate endpoint of its own service, though, and ends at the app.
+    fn guard(&self, address: SocketAddr) -> Result<(), ProxyError> {
+        let own = match self.cluster.shared.config.discovery {
+            leno_config::ir::Discovery::Eds { .. } => self.view.shared.is_own_outbound(address),
+            _ => self.view.shared.is_own(address),
+        };
+        if own {
+            let reason = "it is a listener of this very proxy, and the request would go round in a circle";
+            return Err(ProxyError::Forbidden { address, reason });
+        }
+        Ok(())
+    }
+
+    async fn lease(&self, endpoint: &EndpointState) -> Result<Lease, ConnectError> {
+        let pool = self.cluster.pool(endpoint.address);
+        match self.protocol {
+            Protocol::Http1 => pool.http1().await.map(Lease::Http1),
+            Protocol::Http2 => pool.http2().await.map(Lease::Http2),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.cluster.shared.config.name.to_string()
+    }
+
+    fn connect_error(&self, address: SocketAddr, error: &ConnectError) -> ProxyError {
+        let timed_out = match error {
+            ConnectError::TimedOut(_) => true,
+            ConnectError::Io(_) => false,
+        };
+        ProxyError::Connect { cluster: self.name(), address, reason: error.to_string(), timed_out }
+    }
+
+    fn closed(&self, address: SocketAddr, reason: &str) -> ProxyError {
+        ProxyError::Closed { cluster: self.name(), address, reason: reason.to_owned() }
+    }
+
+    fn send_error(&self, address: SocketAddr, failure: SendFailure) -> ProxyError {
+        let cluster = self.name();
+        match failure {
+            SendFailure::Unsent(_) => self.closed(address, "it was closed before the request could be sent"),
+            SendFailure::Closed(error) => ProxyError::Closed { cluster, address, reason: error.to_string() },
+            SendFailure::Unprocessed(error) | SendFailure::Reset(error) => {
+                ProxyError::Reset { cluster, address, reason: error.to_string() }
+            }
+            SendFailure::Protocol(error) => {
+                ProxyError::UpstreamProtocol { cluster, address, reason: error.to_string() }
+            }
+        }
+    }
+}
+
+/// What is kept of a request that may have to be sent again.
+struct Copy {
+    head: Parts,
+    body: Option<Rc<Reclaimable>>,
+    idempotent: bool,
+}
+
+impl Copy {
+    /// A copy costs something, so it is kept only where it can be of use.
+    fn keep(request: &mut Request<RequestBody>, lease: &Lease, protocol: Protocol) -> Option<Self> {
+        let empty = matches!(request.body(), RequestBody::Empty);
+        let idempotent = matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+        );
+        let worth = match protocol {
+            Protocol::Http1 => empty && idempotent && lease.is_reused(),
+            Protocol::Http2 => true,
+        };
+        if !worth {
+            return None;
+        }
+        let body = (!empty).then(|| {
+            let shared = std::mem::replace(request.body_mut(), RequestBody::Empty).reclaimable();
+            *request.body_mut() = RequestBody::Reclaimable(Rc::clone(&shared));
+            shared
+        });
+        let mut head = Request::new(()).into_parts().0;
+        head.method = request.method().clone();
+        head.uri = request.uri().clone();
+        head.version = request.version();
+        head.headers = request.headers().clone();
+        Some(Self { head, body, idempotent })
+    }
+
+    /// The request to be sent once more, where that is safe after this failure.
+    fn again(self, failure: &SendFailure) -> Option<Request<RequestBody>> {
+        let body = match &self.body {
+            Some(shared) => shared.reclaim(),
+            None => Some(RequestBody::Empty),
+        };
+        let safe = match failure {
+            SendFailure::Unprocessed(_) => true,
+            SendFailure::Closed(_) => self.idempotent && self.body.is_none(),
+            SendFailure::Unsent(_) | SendFailure::Reset(_) | SendFailure::Protocol(_) => false,
+        };
+        body.filter(|_| safe).map(|body| Request::from_parts(self.head, body))
+    }
+}

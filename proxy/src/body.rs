@@ -1,0 +1,288 @@
+//! Bodies on their way through.
+//!
+//! One enum a direction, no boxes: a body is polled in place, frame by frame, so that back-pressure reaches from one
+//! side to the other and a gigabyte passes through a few pages of memory.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::cluster::InFlight;
+use crate::error::Flag;
+use crate::telemetry::RequestRecord;
+use crate::upstream::pool::Lease;
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The other side failed.
+    #[error("the body ended early")]
+    Peer(#[source] hyper::Error),
+    /// The route's timeout, after the head of the answer had been passed on.
+    #[error("the route's timeout ended the response")]
+    TimedOut,
+}
+
+/// A request body on its way to an endpoint.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// Nothing.
+    Empty,
+    /// From the caller.
+    Stream {
+        /// The frames.
+        incoming: Incoming,
+        /// Told when the last frame has passed, where somebody waits for it.
+        end: Option<RequestEnd>,
+    },
+    /// From the caller, and taken back when the peer refused the stream before a byte of it had moved.
+    Reclaimable(Rc<Reclaimable>),
+}
+
+/// A body that can be had back as long as nobody has polled it.
+#[derive(Debug)]
+pub struct Reclaimable {
+    body: RefCell<RequestBody>,
+    touched: Cell<bool>,
+}
+
+impl RequestBody {
+    /// The body of a caller's request; `end` is told when it is complete.
+    pub fn new(incoming: Incoming, end: Option<RequestEnd>) -> Self {
+        if incoming.is_end_stream() {
+            if let Some(end) = end {
+                end.signal();
+            }
+            return Self::Empty;
+        }
+        Self::Stream { incoming, end }
+    }
+
+    /// Makes it possible to have it back.
+    pub fn reclaimable(self) -> Rc<Reclaimable> {
+        Rc::new(Reclaimable { body: RefCell::new(self), touched: Cell::new(false) })
+    }
+}
+
+impl Reclaimable {
+    /// The body, if not a byte of it has moved.
+    pub fn reclaim(&self) -> Option<RequestBody> {
+        (!self.touched.get()).then(|| self.body.replace(RequestBody::Empty))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Stream { incoming, end } => {
+                let polled = Pin::new(&mut *incoming).poll_frame(context);
+                if matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream() {
+                    if let Some(end) = end.take() {
+                        end.signal();
+                    }
+                }
+                polled
+            }
+            Self::Reclaimable(shared) => {
+                let polled = Pin::new(&mut *shared.body.borrow_mut()).poll_frame(context);
+                if polled.is_ready() {
+                    shared.touched.set(true);
+                }
+                polled
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Reclaimable(shared) => shared.body.borrow().is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Reclaimable(shared) => shared.body.borrow().size_hint(),
+        }
+    }
+}
+
+/// Told when a request has been received to its end: the route's timeout starts there (Envoy).
+#[derive(Debug, Clone, Default)]
+pub struct RequestEnd(Rc<RequestEndState>);
+
+#[derive(Debug, Default)]
+struct RequestEndState {
+    done: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl RequestEnd {
+    fn signal(&self) {
+        self.0.done.set(true);
+        if let Some(waker) = self.0.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Ready when the request is complete.
+    pub fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if self.0.done.get() {
+            return Poll::Ready(());
+        }
+        *self.0.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// A response body on its way to the caller.
+#[derive(Debug)]
+pub enum Body {
+    /// Nothing.
+    Empty {
+        /// Counts the request when it is dropped.
+        record: Option<RequestRecord>,
+    },
+    /// From the endpoint.
+    Upstream(UpstreamBody),
+    /// Made here.
+    Full {
+        /// The bytes.
+        bytes: Option<Bytes>,
+        /// Counts the request when it is dropped.
+        record: Option<RequestRecord>,
+    },
+    /// Nothing: what follows the head is not HTTP, and is counted when it ends.
+    Tunnel,
+}
+
+/// A response body from an endpoint, with what has to happen at its end.
+#[derive(Debug)]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    in_flight: Option<InFlight>,
+    record: Option<RequestRecord>,
+    complete: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl UpstreamBody {
+    /// `lease` goes back to its pool and `in_flight` ends when the last frame has passed.
+    pub fn new(incoming: Incoming, lease: Lease, in_flight: InFlight, deadline: Option<Pin<Box<Sleep>>>) -> Self {
+        let (lease, in_flight) = (Some(lease), Some(in_flight));
+        let mut body = Self { incoming, lease, in_flight, record: None, complete: false, deadline };
+        if body.incoming.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    fn with_record(mut self, record: RequestRecord) -> Self {
+        self.record = Some(if self.complete { record.local() } else { record });
+        self
+    }
+
+    /// The response was read to its end: its connection can carry another.
+    fn finish(&mut self) {
+        self.complete = true;
+        self.in_flight = None;
+        self.deadline = None;
+        match self.lease.take() {
+            Some(Lease::Http1(lease)) => lease.release(),
+            Some(Lease::Http2(_)) | None => {}
+        }
+        if let Some(record) = self.record.take() {
+            record.complete();
+        }
+    }
+
+    fn flag(&mut self, flag: Flag) {
+        if let Some(record) = &mut self.record {
+            record.flag(flag);
+        }
+    }
+}
+
+impl Body {
+    /// Bytes made here.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::Empty { record: None } } else { Self::Full { bytes: Some(bytes), record: None } }
+    }
+
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self::Empty { record: None }
+    }
+
+    /// Counts the request when the body has passed.
+    pub fn with_record(self, new: RequestRecord) -> Self {
+        match self {
+            Self::Empty { .. } => Self::Empty { record: Some(new.local()) },
+            Self::Full { bytes, .. } => Self::Full { bytes, record: Some(new.local()) },
+            Self::Upstream(body) => Self::Upstream(body.with_record(new)),
+            Self::Tunnel => {
+                new.discard();
+                Self::Tunnel
+            }
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty { .. } | Self::Tunnel => Poll::Ready(None),
+            Self::Full { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Upstream(body) => {
+                if let Some(deadline) = &mut body.deadline
+                    && deadline.as_mut().poll(context).is_ready()
+                {
+                    body.flag(Flag::UT);
+                    return Poll::Ready(Some(Err(BodyError::TimedOut)));
+                }
+                let polled = Pin::new(&mut body.incoming).poll_frame(context);
+                match &polled {
+                    Poll::Ready(None) => body.finish(),
+                    Poll::Ready(Some(Ok(_))) if body.incoming.is_end_stream() => body.finish(),
+                    Poll::Ready(Some(Err(_))) => body.flag(Flag::UC),
+                    Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+                }
+                polled.map_err(BodyError::Peer)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty { .. } | Self::Tunnel => true,
+            Self::Full { bytes, .. } => bytes.is_none(),
+            Self::Upstream(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty { .. } | Self::Tunnel => SizeHint::with_exact(0),
+            Self::Full { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Upstream(body) => body.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! What a proxy has to know before it knows anything: who it is, where its rules come from, which ports are its own.
+//!
+//! A YAML file, flags and `LENO_…` variables say the same things under the same names; a flag wins over a variable, a
+//! variable over the file. What is wrong is said with its place and all at once.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use leno_config::ir::Locality;
+use leno_config::node::{Interception, Node};
+use serde::Deserialize;
+
+/// Why a proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The file cannot be read.
+    #[error("cannot read the bootstrap file {0}")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// The file is not what it should be.
+    #[error("the bootstrap file {path} is not valid: {reason}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Line, column and what is wrong.
+        reason: String,
+    },
+    /// A value makes no sense.
+    #[error("{key}: {reason}")]
+    Value {
+        /// Name of the key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+/// Everything, checked.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// Who it is.
+    pub node: Node,
+    /// Where its rules come from.
+    pub source: Source,
+    /// Where state is kept; `None`: nowhere.
+    pub state: Option<PathBuf>,
+    /// Admin address.
+    pub admin: SocketAddr,
+    /// Address for `/stats/prometheus` alone.
+    pub metrics: Option<SocketAddr>,
+    /// Address for `/ready` alone.
+    pub ready: Option<SocketAddr>,
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// How long what is under way may take after SIGTERM.
+    pub drain: Duration,
+}
+
+/// Where rules come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A control plane, `http://HOST:PORT`.
+    ControlPlane(String),
+    /// Files and directories.
+    Rules(Vec<PathBuf>),
+}
+
+/// Flags and variables; each is also a key of the file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Flags {
+    /// Bootstrap file (YAML)
+    #[arg(long, value_name = "FILE", env = "LENO_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Name of this instance of the workload
+    #[arg(long, env = "LENO_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Its address
+    #[arg(long, env = "LENO_NODE_IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Its namespace
+    #[arg(long, env = "LENO_NODE_NAMESPACE")]
+    pub node_namespace: Option<String>,
+    /// Its service account
+    #[arg(long, env = "LENO_NODE_SERVICE_ACCOUNT")]
+    pub node_service_account: Option<String>,
+    /// Name of the workload
+    #[arg(long, env = "LENO_NODE_WORKLOAD")]
+    pub node_workload: Option<String>,
+    /// Its labels, as app=reviews,version=v1
+    #[arg(long, value_delimiter = ',', env = "LENO_NODE_LABELS")]
+    pub node_labels: Vec<String>,
+    /// Where it runs, as region/zone/subzone
+    #[arg(long, env = "LENO_NODE_LOCALITY")]
+    pub node_locality: Option<String>,
+    /// How traffic reaches the proxy: none, redirect or tproxy
+    #[arg(long, env = "LENO_INTERCEPTION")]
+    pub interception: Option<String>,
+    /// Control plane, as http://127.0.0.1:15010
+    #[arg(long, value_name = "URL", env = "LENO_CONTROL_PLANE_ADDRESS")]
+    pub control_plane_address: Option<String>,
+    /// Rule file or directory, instead of a control plane; may be given several times
+    #[arg(long, value_name = "PATH", env = "LENO_RULES", value_delimiter = ',')]
+    pub rules: Vec<PathBuf>,
+    /// Directory for state that survives a restart
+    #[arg(long, value_name = "DIR", env = "LENO_STATE")]
+    pub state: Option<PathBuf>,
+    /// Admin address [default: 127.0.0.1:15000]
+    #[arg(long, env = "LENO_ADMIN")]
+    pub admin: Option<SocketAddr>,
+    /// One more address for /stats/prometheus alone
+    #[arg(long, env = "LENO_METRICS")]
+    pub metrics: Option<SocketAddr>,
+    /// One more address for /ready alone
+    #[arg(long, env = "LENO_READY")]
+    pub ready: Option<SocketAddr>,
+    /// Worker threads, or auto: as many as the process may use CPUs [default: auto]
+    #[arg(long, env = "LENO_WORKERS")]
+    pub workers: Option<String>,
+    /// How long work under way may take after SIGTERM, as 30s [default: 30s]
+    #[arg(long, env = "LENO_DRAIN")]
+    pub drain: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    node: FileNode,
+    interception: Option<String>,
+    control_plane: Option<FileControlPlane>,
+    rules: Vec<PathBuf>,
+    state: Option<PathBuf>,
+    admin: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    ready: Option<SocketAddr>,
+    workers: Option<Workers>,
+    limits: Option<BTreeMap<String, String>>,
+    drain: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileNode {
+    name: Option<String>,
+    ip: Option<IpAddr>,
+    namespace: Option<String>,
+    service_account: Option<String>,
+    workload: Option<String>,
+    labels: BTreeMap<String, String>,
+    locality: FileLocality,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileLocality {
+    region: String,
+    zone: String,
+    subzone: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileControlPlane {
+    address: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Workers {
+    Count(usize),
+    Word(String),
+}
+
+impl Bootstrap {
+    /// Reads the file, if one is named, and lays flags and variables over it.
+    pub fn load(flags: Flags) -> Result<Self, BootstrapError> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        Self::merge(flags, file)
+    }
+
+    fn merge(flags: Flags, file: File) -> Result<Self, BootstrapError> {
+        if let Some(key) = file.limits.as_ref().and_then(|limits| limits.keys().next()) {
+            let reason = format!("`{key}` cannot be set in this version; leave `limits` empty");
+            return Err(BootstrapError::Value { key: "limits", reason });
+        }
+        let address = flags.control_plane_address.clone().or(file.control_plane.map(|plane| plane.address));
+        let rules = if flags.rules.is_empty() { file.rules } else { flags.rules.clone() };
+        let source = match (address, rules.is_empty()) {
+            (Some(address), true) => Source::ControlPlane(control_plane(address)?),
+            (None, false) => Source::Rules(rules),
+            (Some(_), false) => {
+                let reason = "a proxy gets its rules from a control plane or from files, not from both".to_owned();
+                return Err(BootstrapError::Value { key: "rules", reason });
+            }
+            (None, true) => {
+                let reason = "say where the rules come from: control_plane.address or rules".to_owned();
+                return Err(BootstrapError::Value { key: "control_plane.address", reason });
+            }
+        };
+        let workers = flags.workers.clone().map(Workers::Word).or(file.workers);
+        let drain = flags.drain.clone().or(file.drain).unwrap_or_else(|| "30s".to_owned());
+        Ok(Self {
+            node: node(&flags, file.node, file.interception)?,
+            source,
+            state: flags.state.or(file.state),
+            admin: flags.admin.or(file.admin).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
+            metrics: flags.metrics.or(file.metrics),
+            ready: flags.ready.or(file.ready),
+            workers: count(workers)?,
+            drain: duration("drain", &drain)?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File, BootstrapError> {
+    let text = std::fs::read_to_string(path).map_err(|error| BootstrapError::Read(path.to_owned(), error))?;
+    serde_saphyr::from_str(&text)
+        .map_err(|error| BootstrapError::Parse { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn node(flags: &Flags, file: FileNode, interception: Option<String>) -> Result<Node, BootstrapError> {
+    let required = |key: &'static str, value: Option<String>| {
+        let reason = "is missing: a proxy has to say which workload it stands beside".to_owned();
+        value.filter(|value| !value.is_empty()).ok_or(BootstrapError::Value { key, reason })
+    };
+    let name = required("node.name", flags.node_name.clone().or(file.name))?;
+    let mut labels = file.labels;
+    for pair in &flags.node_labels {
+        let (key, value) = pair.split_once('=').ok_or_else(|| BootstrapError::Value {
+            key: "node.labels",
+            reason: format!("`{pair}` is not KEY=VALUE"),
+        })?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let FileLocality { region, zone, subzone } = file.locality;
+    let locality = match &flags.node_locality {
+        Some(text) => Locality::parse(text),
+        None => Locality { region, zone, subzone },
+    };
+    let interception = match flags.interception.clone().or(interception).as_deref() {
+        None | Some("none") => Interception::None,
+        Some(other) => {
+            let reason = format!("`{other}` is not supported in this version; only `none` is");
+            return Err(BootstrapError::Value { key: "interception", reason });
+        }
+    };
+    Ok(Node {
+        ip: flags.node_ip.or(file.ip).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        namespace: flags.node_namespace.clone().or(file.namespace).unwrap_or_else(|| "default".to_owned()),
+        service_account: flags
+            .node_service_account
+            .clone()
+            .or(file.service_account)
+            .unwrap_or_else(|| "default".to_owned()),
+        workload: flags.node_workload.clone().or(file.workload).unwrap_or_else(|| name.clone()),
+        name,
+        labels,
+        locality,
+        interception,
+    })
+}
+
+/// In clear text only to this machine; over TLS comes with identity.
+fn control_plane(address: String) -> Result<String, BootstrapError> {
+    let wrong = |reason: String| BootstrapError::Value { key: "control_plane.address", reason };
+    let uri: http::Uri = address.parse().map_err(|error| wrong(format!("`{address}` is not a URL: {error}")))?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(wrong("https:// is not supported in this version".to_owned())),
+        _ => return Err(wrong(format!("`{address}` does not begin with http://"))),
+    }
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if !loopback || uri.port_u16().is_none() {
+        return Err(wrong(format!("`{address}` must be a loopback address with a port, as http://127.0.0.1:15010")));
+    }
+    Ok(address)
+}
+
+fn count(workers: Option<Workers>) -> Result<usize, BootstrapError> {
+    let wrong = |reason: String| BootstrapError::Value { key: "workers", reason };
+    let count = match workers {
+        None => None,
+        Some(Workers::Count(count)) => Some(count),
+        Some(Workers::Word(word)) if word == "auto" => None,
+        Some(Workers::Word(word)) => {
+            Some(word.parse().map_err(|_| wrong(format!("`{word}` is neither a number nor `auto`")))?)
+        }
+    };
+    match count {
+        // Affinity and cgroup quotas are looked at by the standard library.
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+        Some(count @ 1..=256) => Ok(count),
+        Some(other) => Err(wrong(format!("{other} is not between 1 and 256"))),
+    }
+}
+
+/// `30s`, `500ms`, `2m`, `1h`.
+fn duration(key: &'static str, text: &str) -> Result<Duration, BootstrapError> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (amount, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    amount
+        .parse::<u64>()
+        .ok()
+        .zip(scale)
+        .and_then(|(amount, scale)| amount.checked_mul(scale))
+        .map(Duration::from_millis)
+        .ok_or_else(|| BootstrapError::Value { key, reason: format!("`{text}` is not a duration like 30s or 500ms") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(yaml: &str, flags: Flags) -> Result<Bootstrap, String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("bootstrap.yaml");
+        std::fs::write(&path, yaml).expect("written");
+        Bootstrap::load(Flags { config: Some(path), ..flags }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let yaml = "node: {name: a, labels: {app: x}}\nrules: [r]\nadmin: 127.0.0.1:1\nworkers: 3\ndrain: 5s\n";
+        let flags = Flags { node_name: Some("b".to_owned()), workers: Some("1".to_owned()), ..Flags::default() };
+        let bootstrap = load(yaml, flags).expect("valid");
+        assert_eq!((bootstrap.node.name.as_str(), bootstrap.workers), ("b", 1));
+        assert_eq!(bootstrap.admin.port(), 1);
+        assert_eq!(bootstrap.drain, Duration::from_secs(5));
+        assert_eq!(bootstrap.node.labels.get("app").map(String::as_str), Some("x"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let rows = [
+            ("rules: [r]\n", "node.name"),
+            ("node: {name: a}\n", "control_plane.address"),
+            ("node: {name: a}\nrules: [r]\ncontrol_plane: {address: 'http://127.0.0.1:1'}\n", "not from both"),
+            ("node: {name: a}\ncontrol_plane: {address: 'http://10.0.0.1:1'}\n", "loopback"),
+            ("node: {name: a}\ncontrol_plane: {address: 'https://127.0.0.1:1'}\n", "https"),
+            ("node: {name: a}\nrules: [r]\nworkers: many\n", "workers"),
+            ("node: {name: a}\nrules: [r]\ndrain: soon\n", "drain"),
+            ("node: {name: a}\nrules: [r]\ninterception: magic\n", "interception"),
+            ("node: {name: a}\nrules: [r]\nadmn: 1\n", "admn"),
+            ("node: {name: a}\nrules: [r]\nlimits: {x: '1'}\n", "limits"),
+        ];
+        for (yaml, expected) in rows {
+            let error = load(yaml, Flags::default()).expect_err(yaml);
+            assert!(error.contains(expected), "{yaml}: {error}");
+        }
+    }
+}

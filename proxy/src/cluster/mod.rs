@@ -1,0 +1,144 @@
+//! The endpoints of a cluster, and what all workers know of them.
+//!
+//! Configuration comes and goes; what was learnt about an endpoint stays. [`EndpointState`] is carried over by address
+//! from one snapshot to the next, so that a push resets no count. It is shared by all workers: "requests in flight"
+//! means the process, as users count.
+
+pub mod balance;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use leno_config::ir;
+
+use balance::Balancer;
+
+/// A cluster of the snapshot in force.
+#[derive(Debug)]
+pub struct Cluster {
+    /// As configured.
+    pub config: Arc<ir::Cluster>,
+    /// Whom to call.
+    pub members: Members,
+    /// What all workers count.
+    pub stats: Arc<ClusterStats>,
+}
+
+/// Whom a cluster calls.
+#[derive(Debug)]
+pub enum Members {
+    /// One of these.
+    Balanced(Balancer),
+    /// Whatever the request's host resolves to.
+    RequestHost,
+    /// Where the connection was going before it was captured.
+    OriginalDestination,
+}
+
+/// Counts of a cluster that outlive its configuration.
+#[derive(Debug, Default)]
+pub struct ClusterStats {
+    /// Requests sent and answered or failed.
+    pub requests: AtomicU64,
+    /// Connections opened.
+    pub connections: AtomicU64,
+    /// Connections that could not be opened.
+    pub connect_failures: AtomicU64,
+    /// Requests that were sent again because they were provably not sent before.
+    pub unsent_retries: AtomicU64,
+}
+
+/// What all workers know of one endpoint. Padded to its own cache line: workers write it at every request.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct EndpointState {
+    /// Where it listens.
+    pub address: SocketAddr,
+    active: AtomicU32,
+    /// Requests begun since the process started.
+    pub requests: AtomicU64,
+}
+
+impl EndpointState {
+    /// Nothing known yet.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, active: AtomicU32::new(0), requests: AtomicU64::new(0) }
+    }
+
+    /// Requests in flight, from all workers.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Counts one request until the guard is dropped.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+}
+
+/// One request in flight at an endpoint; ends with the guard.
+#[derive(Debug)]
+pub struct InFlight(Arc<EndpointState>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One endpoint as a balancer holds it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// What all workers know of it.
+    pub state: Arc<EndpointState>,
+    /// Share, at least 1.
+    pub weight: u32,
+}
+
+/// Endpoint states by address: those of the snapshot before, to be carried over.
+pub type KnownEndpoints = HashMap<SocketAddr, Arc<EndpointState>>;
+
+/// The usable members of the best priority that has any.
+///
+/// Localities of one priority share by their own weight only where the cluster asks for it; Istio's default is that
+/// every endpoint counts alike.
+pub fn members(endpoints: &ir::Endpoints, locality_weighted: bool, known: &mut KnownEndpoints) -> Vec<Member> {
+    let mut priorities: Vec<u32> = endpoints.localities.iter().map(|locality| locality.priority).collect();
+    priorities.sort_unstable();
+    priorities.dedup();
+    priorities
+        .into_iter()
+        .map(|priority| of_priority(endpoints, priority, locality_weighted, known))
+        .find(|members| !members.is_empty())
+        .unwrap_or_default()
+}
+
+fn of_priority(
+    endpoints: &ir::Endpoints,
+    priority: u32,
+    locality_weighted: bool,
+    known: &mut KnownEndpoints,
+) -> Vec<Member> {
+    let mut members = Vec::new();
+    for locality in endpoints.localities.iter().filter(|locality| locality.priority == priority) {
+        let usable: Vec<_> = locality.endpoints.iter().filter(|endpoint| endpoint.health.is_usable()).collect();
+        let sum: u64 = usable.iter().map(|endpoint| u64::from(endpoint.weight.max(1))).sum();
+        for endpoint in usable {
+            let ir::Address::Socket(address) = endpoint.address else { continue };
+            let weight = match locality.weight {
+                // In 1/1000 of a locality's weight, so that small localities keep their proportions.
+                Some(weight) if locality_weighted => {
+                    u64::from(weight) * 1000 * u64::from(endpoint.weight.max(1)) / sum.max(1)
+                }
+                Some(_) | None => u64::from(endpoint.weight.max(1)),
+            };
+            let state = known.entry(address).or_insert_with(|| Arc::new(EndpointState::new(address)));
+            members.push(Member { state: Arc::clone(state), weight: u32::try_from(weight.max(1)).unwrap_or(u32::MAX) });
+        }
+    }
+    members
+}

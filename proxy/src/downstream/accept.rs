@@ -1,0 +1,127 @@
+//! Sockets, and which worker gets a connection.
+//!
+//! One socket per listener, owned here and never closed while connections wait in its queue (SO_REUSEPORT sockets lose
+//! theirs). With one worker the acceptor runs on that worker's thread and hands over in place; with more it has a
+//! thread of its own and gives each connection to the worker that has the fewest.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::telemetry::WorkerStats;
+use crate::worker::{Command, ConnectionCount, Worker};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// After an error that is not one connection's (no descriptors left), so that the acceptor does not spin.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the acceptor is told.
+#[derive(Debug)]
+pub enum AcceptorCommand {
+    /// A listener's socket.
+    Listen(Arc<str>, std::net::TcpListener),
+    /// The listener is gone; connections that wait in its queue are still handed over.
+    Close(Arc<str>),
+}
+
+/// Binds a listener's socket. The address may be in TIME_WAIT from the process before, never shared with a living one.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whom connections are given to.
+#[derive(Debug)]
+pub enum Hand {
+    /// The worker on this very thread.
+    InPlace(Rc<Worker>),
+    /// The least busy of several.
+    Over(Vec<WorkerPort>),
+}
+
+/// How the acceptor reaches a worker.
+#[derive(Debug, Clone)]
+pub struct WorkerPort {
+    /// Its ear.
+    pub commands: mpsc::Sender<Command>,
+    /// How busy it is.
+    pub stats: Arc<WorkerStats>,
+}
+
+/// Accepts on all listeners until the other end is gone.
+pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand) {
+    let hand = Rc::new(hand);
+    let mut open: HashMap<Arc<str>, oneshot::Sender<()>> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            AcceptorCommand::Listen(name, socket) => match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let (close, closed) = oneshot::channel();
+                    open.insert(Arc::clone(&name), close);
+                    tokio::task::spawn_local(accept(socket, name, Rc::clone(&hand), closed));
+                }
+                Err(error) => tracing::error!(listener = %name, %error, "the listener's socket cannot be used"),
+            },
+            AcceptorCommand::Close(name) => drop(open.remove(&name)),
+        }
+    }
+}
+
+async fn accept(socket: TcpListener, name: Arc<str>, hand: Rc<Hand>, mut closed: oneshot::Receiver<()>) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            _ = &mut closed => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => hand.over(stream, peer, &name).await,
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(listener = %name, %error, "cannot accept connections for the moment");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+impl Hand {
+    async fn over(&self, stream: TcpStream, peer: SocketAddr, listener: &Arc<str>) {
+        match self {
+            Self::InPlace(worker) => {
+                let counted = ConnectionCount::new(Arc::clone(&worker.stats));
+                worker.serve(stream, peer, listener, counted);
+            }
+            Self::Over(workers) => {
+                let least = workers.iter().min_by_key(|one| one.stats.connections_active.load(Ordering::Relaxed));
+                if let (Some(worker), Ok(stream)) = (least, stream.into_std()) {
+                    // Counted here already: a burst must not find the same worker idle again and again.
+                    let counted = ConnectionCount::new(Arc::clone(&worker.stats));
+                    let connection = Command::Connection(stream, peer, Arc::clone(listener), counted);
+                    // An error means that the worker is gone, and with it the process.
+                    let _ = worker.commands.send(connection).await;
+                }
+            }
+        }
+    }
+}

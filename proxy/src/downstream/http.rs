@@ -1,0 +1,86 @@
+//! Requests of one connection, one after another or side by side, into the pipeline.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use crate::request;
+use crate::upstream::{LocalExecutor, h2_windows};
+
+use super::detect::{Prefixed, Spoken, detect};
+use super::{Connection, draining};
+
+/// From the first byte of a head to its last.
+const HEAD: Duration = Duration::from_secs(10);
+/// Fields in a head; more are answered with 431 (Envoy).
+const MAX_HEADERS: usize = 100;
+/// Bytes of a head; more are answered with 431 (Envoy: 60 KiB).
+const MAX_HEAD: usize = 64 * 1024;
+/// An HTTP/2 caller that stays silent is asked whether it is still there.
+const PING: Duration = Duration::from_secs(60);
+/// How long it has to answer.
+const PONG: Duration = Duration::from_secs(20);
+
+pub(super) async fn serve(connection: Rc<Connection>, stream: TcpStream) {
+    let Some((spoken, stream)) = detect(stream).await else { return };
+    match spoken {
+        Spoken::Http1 => serve_http1(connection, stream).await,
+        Spoken::Http2 => serve_http2(connection, stream).await,
+    }
+}
+
+/// Errors of a connection are the caller's: it left, or spoke nonsense and was told so. Each request is counted on its
+/// own, so there is nothing more to say here.
+async fn serve_http1(connection: Rc<Connection>, stream: Prefixed) {
+    let service = service_fn(|request| request::serve(&connection, request));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut served = pin!(served);
+    tokio::select! {
+        ended = served.as_mut() => return log(&connection, ended),
+        () = draining(&connection) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    log(&connection, served.await);
+}
+
+async fn serve_http2(connection: Rc<Connection>, stream: Prefixed) {
+    let service = service_fn(|request| {
+        let connection = Rc::clone(&connection);
+        async move { request::serve(&connection, request).await }
+    });
+    let served = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(h2_windows::STREAM)
+        .initial_connection_window_size(h2_windows::CONNECTION)
+        .max_header_list_size(h2_windows::HEADER_LIST)
+        .max_send_buf_size(h2_windows::SEND_BUFFER)
+        .max_concurrent_streams(h2_windows::STREAMS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG)
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = pin!(served);
+    tokio::select! {
+        ended = served.as_mut() => return log(&connection, ended),
+        () = draining(&connection) => {}
+    }
+    served.as_mut().graceful_shutdown();
+    log(&connection, served.await);
+}
+
+fn log(connection: &Connection, ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(peer = %connection.peer, %error, "the connection ended");
+    }
+}

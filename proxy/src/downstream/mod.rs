@@ -1,0 +1,65 @@
+//! A connection arrives.
+//!
+//! * [`accept`]: sockets, and which worker gets a connection.
+//! * [`detect`]: HTTP/1.1 or HTTP/2, by the first bytes.
+//! * [`http`]: requests one after another into [`crate::request`].
+//! * [`tcp`]: bytes both ways.
+//! * [`upgrade`]: a request that becomes a byte stream.
+
+pub mod accept;
+mod detect;
+mod http;
+mod tcp;
+pub mod upgrade;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use crate::state::snapshot::Handler;
+use crate::worker::{ConnectionCount, ListenerHandle, Worker};
+
+/// What all requests of a connection share.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its worker.
+    pub worker: Rc<Worker>,
+    /// The listener it came in by.
+    pub listener: Rc<ListenerHandle>,
+    /// Who called.
+    pub peer: SocketAddr,
+}
+
+/// Serves one connection to its end.
+pub async fn serve(
+    worker: Rc<Worker>,
+    listener: Rc<ListenerHandle>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    counted: ConnectionCount,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "the caller is gone already");
+        return;
+    }
+    let is_http = matches!(listener.view().listener.handler, Handler::Http(_));
+    let connection = Rc::new(Connection { worker, listener, peer });
+    if is_http {
+        http::serve(connection, stream).await;
+    } else {
+        tcp::serve(&connection, stream).await;
+    }
+    drop(counted);
+}
+
+/// Ready when the process or the listener drains.
+async fn draining(connection: &Connection) {
+    let mut process = connection.worker.drain.clone();
+    let mut listener = connection.listener.closing();
+    // An error means that the sender is gone, which is the end as well.
+    tokio::select! {
+        _ = process.wait_for(|draining| *draining) => {}
+        _ = listener.wait_for(|closing| *closing) => {}
+    }
+}

@@ -1,0 +1,197 @@
+//! How a request can fail here, and what the caller hears of it.
+//!
+//! One place maps a failure to status, body, response flag and sentence: the caller's `x-leno-error`, the metrics and
+//! later the access log agree word for word. Status, body and flag are Envoy's, which dashboards and people know; the
+//! sentence says who, what and where, because "upstream connect error" has never helped anyone on call.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use http::StatusCode;
+
+/// Envoy's response flags, as far as this proxy sets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Flag {
+    /// Nothing to say.
+    None,
+    /// No route.
+    NR,
+    /// The route names a cluster that is not there.
+    NC,
+    /// No healthy upstream.
+    UH,
+    /// Upstream connection failure.
+    UF,
+    /// Upstream closed the connection before the answer.
+    UC,
+    /// Upstream reset the stream.
+    UR,
+    /// Upstream timeout.
+    UT,
+    /// Upstream spoke nonsense.
+    UPE,
+    /// Downstream went away.
+    DC,
+    /// Downstream spoke nonsense.
+    DPE,
+    /// A name could not be resolved.
+    DF,
+    /// Refused by the loop guard or another rule of safety.
+    LR,
+}
+
+impl Flag {
+    /// Envoy's letters, `-` for none.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::NR => "NR",
+            Self::NC => "NC",
+            Self::UH => "UH",
+            Self::UF => "UF",
+            Self::UC => "UC",
+            Self::UR => "UR",
+            Self::UT => "UT",
+            Self::UPE => "UPE",
+            Self::DC => "DC",
+            Self::DPE => "DPE",
+            Self::DF => "DF",
+            Self::LR => "LR",
+        }
+    }
+}
+
+/// A request that this proxy answers itself because something went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// No virtual host or no route takes the request.
+    #[error("no route for {authority}{path}")]
+    NoRoute {
+        /// Requested host.
+        authority: String,
+        /// Requested path.
+        path: String,
+    },
+    /// The route's cluster is not there.
+    #[error("the route leads to cluster {0}, which is not configured: does its subset or port exist?")]
+    NoCluster(String),
+    /// The cluster has no usable endpoint.
+    #[error("cluster {0} has no healthy endpoint")]
+    NoEndpoint(String),
+    /// No connection to the endpoint.
+    #[error("cannot connect to {address} of cluster {cluster}: {reason}")]
+    Connect {
+        /// Whose endpoint.
+        cluster: String,
+        /// Which.
+        address: SocketAddr,
+        /// The system's words, or the time limit.
+        reason: String,
+        /// It was the time limit.
+        timed_out: bool,
+    },
+    /// The endpoint closed the connection before it answered.
+    #[error("{address} of cluster {cluster} closed the connection before it answered: {reason}")]
+    Closed {
+        /// Whose endpoint.
+        cluster: String,
+        /// Which.
+        address: SocketAddr,
+        /// What the HTTP library saw.
+        reason: String,
+    },
+    /// The endpoint reset the stream.
+    #[error("{address} of cluster {cluster} reset the stream: {reason}")]
+    Reset {
+        /// Whose endpoint.
+        cluster: String,
+        /// Which.
+        address: SocketAddr,
+        /// What the HTTP library saw.
+        reason: String,
+    },
+    /// The endpoint's answer was not HTTP.
+    #[error("{address} of cluster {cluster} did not answer in valid HTTP: {reason}")]
+    UpstreamProtocol {
+        /// Whose endpoint.
+        cluster: String,
+        /// Which.
+        address: SocketAddr,
+        /// What the HTTP library saw.
+        reason: String,
+    },
+    /// The route's time limit.
+    #[error("no answer within {0:?}, the route's timeout")]
+    Timeout(std::time::Duration),
+    /// A host outside the mesh that does not resolve.
+    #[error("{host} is not a service of the mesh and does not resolve: {reason}")]
+    Dns {
+        /// Requested host.
+        host: String,
+        /// The resolver's words.
+        reason: String,
+    },
+    /// It would call itself, or a link-local address that no rule names.
+    #[error("refused to connect to {address}: {reason}")]
+    Forbidden {
+        /// Where it would have gone.
+        address: SocketAddr,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A request that is not acceptable HTTP.
+    #[error("{reason}")]
+    BadRequest {
+        /// Its status: mostly 400.
+        status: StatusCode,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+/// What the caller gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The flag.
+    pub flag: Flag,
+    /// Envoy's body.
+    pub body: &'static str,
+}
+
+const CONNECTION_FAILURE: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure";
+const CONNECTION_TIMEOUT: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: connection timeout";
+const TERMINATION: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+const REMOTE_RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
+const PROTOCOL_ERROR: &str = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+
+impl ProxyError {
+    /// Status, flag and body (measured on Envoy 1.40).
+    pub fn reply(&self) -> Reply {
+        let (status, flag, body) = match self {
+            Self::NoRoute { .. } => (StatusCode::NOT_FOUND, Flag::NR, ""),
+            Self::NoCluster(_) => (StatusCode::SERVICE_UNAVAILABLE, Flag::NC, ""),
+            Self::NoEndpoint(_) => (StatusCode::SERVICE_UNAVAILABLE, Flag::UH, "no healthy upstream"),
+            Self::Connect { timed_out: false, .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UF, CONNECTION_FAILURE),
+            Self::Connect { timed_out: true, .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UF, CONNECTION_TIMEOUT),
+            Self::Closed { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UC, TERMINATION),
+            Self::Reset { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UR, REMOTE_RESET),
+            Self::UpstreamProtocol { .. } => (StatusCode::BAD_GATEWAY, Flag::UPE, PROTOCOL_ERROR),
+            Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout"),
+            Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
+            Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
+            Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
+        };
+        Reply { status, flag, body }
+    }
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

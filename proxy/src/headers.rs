@@ -1,0 +1,190 @@
+//! Headers that belong to one connection, and headers that this proxy adds.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use leno_config::ir::HeaderOps;
+
+use crate::random::Random;
+
+/// Names the proxy writes.
+pub mod name {
+    use http::HeaderName;
+
+    /// Envoy's, which tracing and support rely on.
+    pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+    /// `http` or `https`, as the caller came.
+    pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    /// The path before a rewrite (Envoy).
+    pub const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+    /// Milliseconds the endpoint took to answer (Envoy).
+    pub const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+    /// Milliseconds the endpoint has, where there is a timeout (Envoy).
+    pub const EXPECTED_TIME: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+    /// Why this proxy answered itself: `FLAG; sentence`.
+    pub const ERROR: HeaderName = HeaderName::from_static("x-leno-error");
+    /// Not registered, but still sent.
+    pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    /// Never standard, but still sent.
+    pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    /// How long a gRPC caller waits.
+    pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+}
+
+/// `Connection` must not remove these, whoever names them there: that would be a way to strip what others rely on.
+const PROTECTED: [HeaderName; 5] =
+    [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::COOKIE, name::FORWARDED_PROTO];
+
+/// Removes what is meant for one connection only (RFC 9110 §7.6.1), and what `Connection` names.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(connection) = headers.remove(header::CONNECTION) {
+        remove_named(headers, &connection);
+    }
+    headers.remove(name::KEEP_ALIVE);
+    headers.remove(name::PROXY_CONNECTION);
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::UPGRADE);
+    // `TE: trailers` alone says something about the whole way: gRPC needs it.
+    if headers.get(header::TE).is_some_and(|te| te != "trailers") {
+        let trailers = headers
+            .get_all(header::TE)
+            .iter()
+            .any(|te| te.to_str().is_ok_and(|te| te.split(',').any(|one| one.trim().eq_ignore_ascii_case("trailers"))));
+        headers.remove(header::TE);
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+#[cold]
+fn remove_named(headers: &mut HeaderMap, connection: &HeaderValue) {
+    let Ok(connection) = connection.to_str() else { return };
+    for named in connection.split(',').map(str::trim) {
+        if named.eq_ignore_ascii_case("keep-alive") || named.eq_ignore_ascii_case("close") {
+            continue;
+        }
+        if let Ok(named) = named.parse::<HeaderName>()
+            && named != header::TE
+            && !PROTECTED.contains(&named)
+            && !named.as_str().starts_with("x-forwarded-")
+        {
+            headers.remove(named);
+        }
+    }
+}
+
+/// Applies what a rule says (Envoy's order: remove, then set, then add).
+pub fn apply(operations: &HeaderOps, headers: &mut HeaderMap) {
+    for name in &operations.remove {
+        headers.remove(name);
+    }
+    for field in &operations.set {
+        headers.insert(field.name().clone(), field.value().clone());
+    }
+    for field in &operations.add {
+        headers.append(field.name().clone(), field.value().clone());
+    }
+}
+
+/// A random UUID (RFC 9562 §5.4): for finding a request again, not for secrets.
+pub fn request_id(random: &Random) -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bytes = [0_u8; 16];
+    bytes[..8].copy_from_slice(&random.next().to_le_bytes());
+    bytes[8..].copy_from_slice(&random.next().to_le_bytes());
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            at += 1;
+        }
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 15)];
+        at += 2;
+    }
+    HeaderValue::from_bytes(&text).expect("invariant: hex digits and dashes are a header value")
+}
+
+/// Whether a request speaks gRPC.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}
+
+/// What a gRPC caller says it waits, at most eight digits and a unit (gRPC over HTTP/2).
+pub fn grpc_timeout(headers: &HeaderMap) -> Option<std::time::Duration> {
+    let text = headers.get(name::GRPC_TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    let nanos = match unit {
+        "H" => amount.checked_mul(3_600_000_000_000)?,
+        "M" => amount.checked_mul(60_000_000_000)?,
+        "S" => amount.checked_mul(1_000_000_000)?,
+        "m" => amount.checked_mul(1_000_000)?,
+        "u" => amount.checked_mul(1_000)?,
+        "n" => amount,
+        _ => return None,
+    };
+    Some(std::time::Duration::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_str(value).expect("a value")))
+            .fold(HeaderMap::new(), |mut map, (name, value): (HeaderName, _)| {
+                map.append(name, value);
+                map
+            })
+    }
+
+    #[test]
+    fn what_belongs_to_one_connection_is_removed_and_nothing_else() {
+        let rows: [(&[(&str, &str)], &[(&str, &str)]); 6] = [
+            (&[("connection", "keep-alive"), ("keep-alive", "5"), ("a", "1")], &[("a", "1")]),
+            (&[("connection", "x-one, X-Two"), ("x-one", "1"), ("x-two", "2"), ("x-three", "3")], &[("x-three", "3")]),
+            (
+                &[("connection", "host, authorization"), ("host", "h"), ("authorization", "a")],
+                &[("host", "h"), ("authorization", "a")],
+            ),
+            (&[("te", "trailers")], &[("te", "trailers")]),
+            (&[("te", "gzip, trailers")], &[("te", "trailers")]),
+            (&[("te", "gzip"), ("proxy-connection", "x"), ("upgrade", "h2c")], &[]),
+        ];
+        for (given, expected) in rows {
+            let mut headers = map(given);
+            remove_hop_by_hop(&mut headers);
+            assert_eq!(headers, map(expected), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_a_version_4_uuid() {
+        let id = request_id(&Random::seeded(1));
+        let text = id.to_str().expect("ASCII");
+        assert_eq!(text.len(), 36);
+        assert_eq!(&text[14..15], "4");
+        assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"));
+        assert_eq!(text.matches('-').count(), 4);
+    }
+
+    #[test]
+    fn a_grpc_timeout_has_digits_and_a_unit() {
+        let rows = [("5S", Some(5_000)), ("100m", Some(100)), ("1H", Some(3_600_000)), ("S", None), ("5", None)];
+        for (text, millis) in rows {
+            let found = grpc_timeout(&map(&[("grpc-timeout", text)])).map(|limit| limit.as_millis());
+            assert_eq!(found, millis, "{text}");
+        }
+    }
+}

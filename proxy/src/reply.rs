@@ -1,0 +1,77 @@
+//! Answers that are made here.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use leno_config::ir::{DirectResponse, Redirect};
+
+use crate::body::Body;
+use crate::error::{ProxyError, Reply};
+use crate::headers::name;
+
+/// The answer to a request that failed here: Envoy's status and body, and a sentence in `x-leno-error`. A gRPC caller
+/// gets a gRPC status, since it would not look at an HTTP one.
+pub fn error(error: &ProxyError, grpc: bool) -> Response<Body> {
+    let Reply { status, flag, body } = error.reply();
+    let mut response = if grpc { grpc_status(status, body) } else { text(status, body) };
+    let sentence = format!("{flag}; {error}");
+    // Whatever came from outside into the sentence is escaped.
+    let visible: String = sentence.chars().map(|one| if (' '..='~').contains(&one) { one } else { '?' }).collect();
+    if let Ok(value) = HeaderValue::from_str(&visible) {
+        response.headers_mut().insert(name::ERROR, value);
+    }
+    response
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::full(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    if !body.is_empty() {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    response
+}
+
+/// Only headers, as gRPC's "trailers-only" has it.
+fn grpc_status(status: StatusCode, message: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from(grpc_code(status)));
+    if !message.is_empty() {
+        headers.insert("grpc-message", HeaderValue::from_static(message));
+    }
+    response
+}
+
+/// gRPC's "HTTP to gRPC status code mapping", as Envoy has it.
+fn grpc_code(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// The answer that a rule wrote.
+pub fn direct(rule: &DirectResponse) -> Response<Body> {
+    let mut response = Response::new(Body::full(rule.body.clone()));
+    *response.status_mut() = rule.status;
+    if !rule.body.is_empty() {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    response
+}
+
+/// A redirect.
+pub fn redirect(rule: &Redirect, location: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = rule.status;
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}

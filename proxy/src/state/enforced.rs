@@ -1,0 +1,80 @@
+//! What the configuration asks for and this version of the proxy does not do.
+//!
+//! What would protect (encryption) is refused: serving without it would be worse than not serving. What would only
+//! improve (retries, limits, …) is served without and listed as `not_enforced` in `/config_dump`, so that nobody has to
+//! guess. A row leaves this file when the feature arrives.
+
+use leno_config::ir;
+
+/// Why a cluster must not be used as it is.
+pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
+    match &cluster.tls {
+        ir::UpstreamTls::Plain => None,
+        ir::UpstreamTls::Auto(_) | ir::UpstreamTls::Mesh(_) | ir::UpstreamTls::External(_) => Some((
+            "transport_socket",
+            "TLS toward endpoints is not supported by this version; the traffic would go out in clear text".to_owned(),
+        )),
+    }
+}
+
+/// What is served without, one line per resource and feature: `cluster NAME: outlier detection`.
+pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
+    let mut lines = Vec::new();
+    for cluster in resources.clusters.values() {
+        lines.extend(of_cluster(cluster).into_iter().map(|feature| format!("cluster {}: {feature}", cluster.name)));
+    }
+    let inline = resources.listeners.values().filter_map(|listener| match &listener.protocol {
+        ir::ListenerProtocol::Http(ir::HttpManager { routes: ir::RouteSource::Inline(routes), .. }) => Some(routes),
+        ir::ListenerProtocol::Http(_) | ir::ListenerProtocol::Tcp(_) => None,
+    });
+    for table in resources.routes.values().chain(inline) {
+        for host in &table.virtual_hosts {
+            for route in &host.routes {
+                let place = || match &route.origin {
+                    Some(origin) => origin.to_string(),
+                    None => format!("{} {}", table.name, host.name),
+                };
+                lines.extend(of_route(route).into_iter().map(|feature| format!("route {}: {feature}", place())));
+            }
+        }
+    }
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
+    let ir::Limits { connections, pending, requests, retries, retry_budget } = &cluster.limits;
+    let limited = connections.is_some() || pending.is_some() || requests.is_some() || retries.is_some();
+    [
+        (cluster.outlier.is_some(), "outlier detection"),
+        (limited, "connection and request limits"),
+        (retry_budget.is_some(), "retry budget"),
+        (matches!(cluster.balance, ir::Balance::RingHash { .. } | ir::Balance::Maglev { .. }), "consistent hashing"),
+        (cluster.slow_start.is_some(), "warm-up"),
+        (matches!(cluster.discovery, ir::Discovery::OriginalDestination), "original destination"),
+    ]
+    .into_iter()
+    .filter_map(|(asked, feature)| asked.then_some(feature))
+    .collect()
+}
+
+fn of_route(route: &ir::Route) -> Vec<&'static str> {
+    let mut features = Vec::new();
+    if route.fault.is_some() {
+        features.push("fault injection");
+    }
+    if let ir::Action::Forward(forward) = &route.action {
+        // Connection failures and refused streams are retried; the rest of even the default policy is not.
+        if forward.retry.is_some() {
+            features.push("retries other than of unsent requests");
+        }
+        if !forward.mirrors.is_empty() {
+            features.push("mirroring");
+        }
+        if !forward.hash.is_empty() {
+            features.push("hash policy");
+        }
+    }
+    features
+}

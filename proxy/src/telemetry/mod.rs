@@ -1,0 +1,14 @@
+//! What the proxy counts.
+//!
+//! The request path must not lock, hash strings or share cache lines between workers. So every worker writes to blocks
+//! of its own, by plain loads and stores of atomics that nobody else writes; a scrape sums them. A block is found once
+//! per route and worker; within it the few pairs of status and flag that a route really answers with are a short list.
+//!
+//! * [`record`]: one request, counted when its body ends.
+//! * [`registry`]: all blocks of all workers, and the Prometheus collector over them.
+
+mod record;
+mod registry;
+
+pub use record::{RequestRecord, RouteSlot};
+pub use registry::{Direction, RouteKey, Telemetry, WorkerStats, build_info};

@@ -1,0 +1,130 @@
+//! One request, counted when its body ends.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::error::Flag;
+
+use super::registry::WorkerStats;
+
+/// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
+pub(super) const BUCKETS: [u64; 15] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 60_000_000,
+];
+
+/// What one worker counted of one route. The worker alone writes; a scrape reads.
+#[derive(Debug, Default)]
+pub(super) struct RouteBlock {
+    /// Grows by one entry for each pair of status and flag; the lock is taken only then and at a scrape.
+    pub(super) answers: Mutex<Vec<Arc<Answers>>>,
+    /// One more than there are bounds: the last is for the rest.
+    pub(super) buckets: [AtomicU64; BUCKETS.len() + 1],
+    pub(super) sum_micros: AtomicU64,
+}
+
+/// Answers of one kind.
+#[derive(Debug)]
+pub(super) struct Answers {
+    pub(super) code: u16,
+    pub(super) flag: Flag,
+    pub(super) count: AtomicU64,
+}
+
+/// Adds where nobody else writes: cheaper than a locked instruction.
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+/// A worker's handle on its block of one route.
+#[derive(Debug)]
+pub struct RouteSlot {
+    block: Arc<RouteBlock>,
+    /// The worker's own copy of the list, to be searched without a lock.
+    answers: RefCell<Vec<Arc<Answers>>>,
+}
+
+impl RouteSlot {
+    pub(super) fn new(block: Arc<RouteBlock>) -> Self {
+        Self { block, answers: RefCell::default() }
+    }
+
+    fn count(&self, code: u16, flag: Flag, micros: u64) {
+        let mut answers = self.answers.borrow_mut();
+        match answers.iter().find(|answers| answers.code == code && answers.flag == flag) {
+            Some(answers) => add(&answers.count, 1),
+            None => {
+                let new = Arc::new(Answers { code, flag, count: AtomicU64::new(1) });
+                self.block.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&new));
+                answers.push(new);
+            }
+        }
+        let bucket = BUCKETS.partition_point(|bound| *bound < micros);
+        if let Some(bucket) = self.block.buckets.get(bucket) {
+            add(bucket, 1);
+        }
+        add(&self.block.sum_micros, micros);
+    }
+}
+
+/// A request under way. Counted when it is dropped: with its last byte, or when somebody gave up on it.
+#[derive(Debug)]
+pub struct RequestRecord {
+    slot: Rc<RouteSlot>,
+    worker: Arc<WorkerStats>,
+    started: Instant,
+    code: u16,
+    flag: Flag,
+    complete: bool,
+    discarded: bool,
+}
+
+impl RequestRecord {
+    /// The answer has begun.
+    pub fn new(slot: Rc<RouteSlot>, worker: Arc<WorkerStats>, started: Instant, code: u16, flag: Flag) -> Self {
+        worker.requests_active.fetch_add(1, Ordering::Relaxed);
+        Self { slot, worker, started, code, flag, complete: false, discarded: false }
+    }
+
+    /// Something went wrong on the way; the first word stays.
+    pub fn flag(&mut self, flag: Flag) {
+        if self.flag == Flag::None {
+            self.flag = flag;
+        }
+    }
+
+    /// All of it has passed.
+    pub fn complete(mut self) {
+        self.complete = true;
+    }
+
+    /// Somebody else counts this request.
+    pub fn discard(mut self) {
+        self.discarded = true;
+    }
+
+    /// An answer made here is complete as soon as it is written.
+    pub fn local(mut self) -> Self {
+        self.complete = true;
+        self
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if !self.complete {
+            // The caller went away before the end.
+            self.flag(Flag::DC);
+        }
+        self.worker.requests_active.fetch_sub(1, Ordering::Relaxed);
+        if self.discarded {
+            return;
+        }
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.slot.count(self.code, self.flag, micros);
+    }
+}

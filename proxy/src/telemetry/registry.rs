@@ -1,0 +1,277 @@
+//! All blocks of all workers, and the Prometheus collector over them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use leno_config::ir;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto;
+
+use crate::error::Flag;
+
+use super::record::{BUCKETS, RouteBlock, RouteSlot};
+
+pub use leno_config::ir::Direction;
+
+/// Routes whose figures are kept apart; the rest is counted together as `other`.
+const MAX_ROUTES: usize = 10_000;
+
+/// Which figures belong together. Named by the rule, not by the place in a snapshot: a push resets nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// `inbound` or `outbound`.
+    pub direction: &'static str,
+    /// The rule, or the virtual host where no rule is behind a route.
+    pub route: String,
+}
+
+impl RouteKey {
+    /// A route of a listener.
+    pub fn new(direction: Direction, route: String) -> Self {
+        Self { direction: direction_label(direction), route }
+    }
+}
+
+fn direction_label(direction: Direction) -> &'static str {
+    match direction {
+        ir::Direction::Inbound => "inbound",
+        ir::Direction::Outbound => "outbound",
+    }
+}
+
+/// What a worker counts apart from routes.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct WorkerStats {
+    /// Open connections from callers.
+    pub connections_active: AtomicU64,
+    /// Connections from callers so far.
+    pub connections_total: AtomicU64,
+    /// Requests whose answer has begun and not ended.
+    pub requests_active: AtomicU64,
+    /// Tasks that ended in a panic; always 0 unless there is a bug.
+    pub panics: AtomicU64,
+}
+
+/// What the configuration has to say about itself.
+#[derive(Debug, Default, Clone)]
+struct ConfigFigures {
+    version: u64,
+    changed: Option<SystemTime>,
+    rejected: u64,
+}
+
+/// Everything counted in this process.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    routes: Mutex<BTreeMap<RouteKey, Vec<Arc<RouteBlock>>>>,
+    workers: Mutex<Vec<Arc<WorkerStats>>>,
+    config: Mutex<ConfigFigures>,
+}
+
+impl Telemetry {
+    /// A worker's block for a route. Called once per worker and route.
+    pub fn slot(&self, key: RouteKey) -> RouteSlot {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = routes.len() >= MAX_ROUTES && !routes.contains_key(&key);
+        let key = if full { RouteKey { route: "other".to_owned(), ..key } } else { key };
+        let block = Arc::new(RouteBlock::default());
+        routes.entry(key).or_default().push(Arc::clone(&block));
+        RouteSlot::new(block)
+    }
+
+    /// Figures of one more worker.
+    pub fn worker(&self) -> Arc<WorkerStats> {
+        let stats = Arc::new(WorkerStats::default());
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stats));
+        stats
+    }
+
+    /// A configuration was put in force.
+    pub fn configured(&self, now: SystemTime) {
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.version += 1;
+        config.changed = Some(now);
+    }
+
+    /// A part of a configuration was refused.
+    pub fn rejected(&self) {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected += 1;
+    }
+
+    /// Open connections of all workers.
+    pub fn connections_active(&self) -> u64 {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(|worker| worker.connections_active.load(Ordering::Relaxed)).sum()
+    }
+
+    fn routes_collected(&self) -> [proto::MetricFamily; 2] {
+        let mut requests = family("http_requests_total", "Requests, counted at their end.", proto::MetricType::COUNTER);
+        let mut durations = family(
+            "http_request_duration_seconds",
+            "From the head of a request to the last byte of its answer.",
+            proto::MetricType::HISTOGRAM,
+        );
+        for (key, blocks) in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let mut answers: BTreeMap<(u16, Flag), u64> = BTreeMap::new();
+            let mut buckets = [0_u64; BUCKETS.len() + 1];
+            let mut sum_micros = 0_u64;
+            for block in blocks {
+                for one in block.answers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    *answers.entry((one.code, one.flag)).or_default() += one.count.load(Ordering::Relaxed);
+                }
+                for (sum, bucket) in buckets.iter_mut().zip(&block.buckets) {
+                    *sum += bucket.load(Ordering::Relaxed);
+                }
+                sum_micros += block.sum_micros.load(Ordering::Relaxed);
+            }
+            let labels = [("direction", key.direction), ("route", key.route.as_str())];
+            for ((code, flag), count) in answers {
+                let code = code.to_string();
+                let answer = [("response_code", code.as_str()), ("response_flags", flag.as_str())];
+                requests.mut_metric().push(counter(&[labels.as_slice(), &answer].concat(), count));
+            }
+            durations.mut_metric().push(histogram(&labels, &buckets, sum_micros));
+        }
+        [requests, durations]
+    }
+
+    fn process_collected(&self) -> Vec<proto::MetricFamily> {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |figure: fn(&WorkerStats) -> &AtomicU64| -> u64 {
+            workers.iter().map(|worker| figure(worker).load(Ordering::Relaxed)).sum()
+        };
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let age = config.changed.and_then(|changed| changed.elapsed().ok()).unwrap_or_default();
+        vec![
+            one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
+            one_counter("connections_total", "Connections from callers.", sum(|w| &w.connections_total)),
+            one_gauge("active_requests", "Requests under way.", to_f64(sum(|w| &w.requests_active))),
+            one_counter("leno_panics_total", "Tasks that ended in a panic.", sum(|w| &w.panics)),
+            one_gauge("leno_config_version", "How often a configuration was put in force.", to_f64(config.version)),
+            one_gauge("leno_config_age_seconds", "Since a configuration was put in force.", age.as_secs_f64()),
+            one_counter("leno_config_rejected_total", "Parts of a configuration that were refused.", config.rejected),
+        ]
+    }
+}
+
+/// Names of the metrics, for the registry.
+const NAMES: [&str; 9] = [
+    "http_requests_total",
+    "http_request_duration_seconds",
+    "active_connections",
+    "connections_total",
+    "active_requests",
+    "leno_panics_total",
+    "leno_config_version",
+    "leno_config_age_seconds",
+    "leno_config_rejected_total",
+];
+
+/// The collector that a registry holds.
+#[derive(Debug)]
+pub struct TelemetryCollector {
+    telemetry: Arc<Telemetry>,
+    descriptions: Vec<Desc>,
+}
+
+impl Telemetry {
+    /// A collector over all figures.
+    pub fn collector(self: &Arc<Self>) -> Result<TelemetryCollector, prometheus::Error> {
+        let descriptions = NAMES
+            .iter()
+            .map(|name| Desc::new((*name).to_owned(), "leno".to_owned(), Vec::new(), std::collections::HashMap::new()))
+            .collect::<Result<_, _>>()?;
+        Ok(TelemetryCollector { telemetry: Arc::clone(self), descriptions })
+    }
+}
+
+impl Collector for TelemetryCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let routes = self.telemetry.routes_collected().into_iter().filter(|family| !family.get_metric().is_empty());
+        routes.chain(self.telemetry.process_collected()).collect()
+    }
+}
+
+/// `leno_build_info`, with the version as label.
+pub fn build_info() -> Result<prometheus::IntGauge, prometheus::Error> {
+    let options = prometheus::Opts::new("leno_build_info", "Always 1; the labels say what runs.")
+        .const_label("version", env!("CARGO_PKG_VERSION"));
+    let gauge = prometheus::IntGauge::with_opts(options)?;
+    gauge.set(1);
+    Ok(gauge)
+}
+
+fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
+    let mut family = proto::MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family
+}
+
+fn labelled(labels: &[(&str, &str)]) -> proto::Metric {
+    let mut metric = proto::Metric::default();
+    let pairs = labels.iter().map(|(name, value)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    metric.set_label(pairs.collect());
+    metric
+}
+
+fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
+    let mut metric = labelled(labels);
+    let mut counter = proto::Counter::default();
+    counter.set_value(to_f64(value));
+    metric.set_counter(counter);
+    metric
+}
+
+fn histogram(labels: &[(&str, &str)], buckets: &[u64], sum_micros: u64) -> proto::Metric {
+    let mut metric = labelled(labels);
+    let mut histogram = proto::Histogram::default();
+    let mut below = 0;
+    let bounds = BUCKETS.iter().zip(buckets).map(|(bound, count)| {
+        below += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(to_f64(*bound) / 1e6);
+        bucket.set_cumulative_count(below);
+        bucket
+    });
+    histogram.set_bucket(bounds.collect());
+    histogram.set_sample_count(buckets.iter().sum());
+    histogram.set_sample_sum(to_f64(sum_micros) / 1e6);
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn one_counter(name: &str, help: &str, value: u64) -> proto::MetricFamily {
+    let mut family = family(name, help, proto::MetricType::COUNTER);
+    family.mut_metric().push(counter(&[], value));
+    family
+}
+
+fn one_gauge(name: &str, help: &str, value: f64) -> proto::MetricFamily {
+    let mut family = family(name, help, proto::MetricType::GAUGE);
+    let mut metric = proto::Metric::default();
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    metric.set_gauge(gauge);
+    family.mut_metric().push(metric);
+    family
+}
+
+/// Prometheus counts in floating point.
+#[allow(clippy::cast_precision_loss)]
+fn to_f64(value: u64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,297 @@
+//! Connections to one endpoint, kept by one worker.
+//!
+//! HTTP/1.1 connections carry one request at a time and wait on a stack, the most recently used on top: it is warm, and
+//! the others can go. HTTP/2 connections are shared up to the peer's stream limit. A worker without a connection may
+//! always open one.
+//!
+//! A connection comes back when its response has been read to the end; if the request is still being written then, it
+//! waits for that on its own, for a limited time.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
+
+use crate::body::RequestBody;
+use crate::cluster::ClusterStats;
+
+use super::connect::{ConnectError, connect};
+use super::{LocalExecutor, h2_windows};
+
+/// Idle connections that one worker keeps to one endpoint.
+const MAX_IDLE: usize = 1024;
+/// How long a connection whose response has ended may go on writing its request before it is given up.
+const RECLAIM: Duration = Duration::from_secs(30);
+/// The HTTP/2 preface and SETTINGS of the peer.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// How connections of a pool are opened and how long they live; from the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolSettings {
+    /// For the TCP handshake.
+    pub connect_timeout: Duration,
+    /// An idle connection is closed after it.
+    pub idle_timeout: Option<Duration>,
+    /// A connection is closed after so many requests.
+    pub max_requests: Option<u32>,
+}
+
+/// Connections to one endpoint.
+#[derive(Debug)]
+pub struct Pool {
+    address: SocketAddr,
+    settings: PoolSettings,
+    stats: Arc<ClusterStats>,
+    idle: RefCell<Vec<Idle>>,
+    multiplexed: RefCell<Vec<Rc<Multiplexed>>>,
+    /// Only one HTTP/2 connection is opened at a time: those who wait share it.
+    opening: tokio::sync::Mutex<()>,
+    /// The endpoint is gone: nothing comes back.
+    closed: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    requests: u32,
+    since: Instant,
+}
+
+/// An HTTP/2 connection.
+#[derive(Debug)]
+pub struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Cell<usize>,
+    max_streams: Rc<Cell<usize>>,
+    requests: Cell<u32>,
+}
+
+/// A connection that can carry a request now.
+#[derive(Debug)]
+pub enum Lease {
+    /// An HTTP/1.1 connection of its own.
+    Http1(Http1Lease),
+    /// One stream of an HTTP/2 connection.
+    Http2(Http2Lease),
+}
+
+/// An HTTP/1.1 connection taken from the pool.
+#[derive(Debug)]
+pub struct Http1Lease {
+    pool: Rc<Pool>,
+    pub(super) sender: http1::SendRequest<RequestBody>,
+    requests: u32,
+}
+
+/// One stream of an HTTP/2 connection.
+#[derive(Debug)]
+pub struct Http2Lease {
+    connection: Rc<Multiplexed>,
+}
+
+impl Pool {
+    /// No connection yet.
+    pub fn new(address: SocketAddr, settings: PoolSettings, stats: Arc<ClusterStats>) -> Self {
+        Self {
+            address,
+            settings,
+            stats,
+            idle: RefCell::default(),
+            multiplexed: RefCell::default(),
+            opening: tokio::sync::Mutex::new(()),
+            closed: Cell::new(false),
+        }
+    }
+
+    /// Where its connections lead.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How its connections are opened and how long they live.
+    pub fn settings(&self) -> &PoolSettings {
+        &self.settings
+    }
+
+    /// Connections that wait for a request.
+    pub fn idle(&self) -> usize {
+        self.idle.borrow().len() + self.multiplexed.borrow().len()
+    }
+
+    /// A connection for one HTTP/1.1 request: an idle one, or a new one.
+    pub async fn http1(self: &Rc<Self>) -> Result<Http1Lease, ConnectError> {
+        if let Some(idle) = self.take_idle() {
+            return Ok(Http1Lease { pool: Rc::clone(self), sender: idle.sender, requests: idle.requests });
+        }
+        let sender = self.open_http1().await?;
+        Ok(Http1Lease { pool: Rc::clone(self), sender, requests: 0 })
+    }
+
+    /// A stream for one HTTP/2 request, on a connection that has room or on a new one.
+    pub async fn http2(self: &Rc<Self>) -> Result<Http2Lease, ConnectError> {
+        if let Some(connection) = self.with_room() {
+            return Ok(Http2Lease::new(connection));
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(connection) = self.with_room() {
+            return Ok(Http2Lease::new(connection));
+        }
+        let connection = self.open_http2().await?;
+        self.multiplexed.borrow_mut().push(Rc::clone(&connection));
+        Ok(Http2Lease::new(connection))
+    }
+
+    fn take_idle(&self) -> Option<Idle> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(top) = idle.pop() {
+            if !top.sender.is_closed() && top.sender.is_ready() {
+                return Some(top);
+            }
+        }
+        None
+    }
+
+    fn with_room(&self) -> Option<Rc<Multiplexed>> {
+        let mut connections = self.multiplexed.borrow_mut();
+        connections.retain(|connection| !connection.sender.is_closed());
+        connections
+            .iter()
+            .find(|connection| {
+                let used_up = self.settings.max_requests.is_some_and(|max| connection.requests.get() >= max);
+                !used_up && connection.streams.get() < connection.max_streams.get()
+            })
+            .cloned()
+    }
+
+    async fn open_http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
+        let stream = self.open().await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(MAX_RESPONSE_HEADERS)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(std::io::Error::other)?;
+        // Ends with the connection; what went wrong reaches whoever waits for the response.
+        tokio::task::spawn_local(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    async fn open_http2(&self) -> Result<Rc<Multiplexed>, ConnectError> {
+        let stream = self.open().await?;
+        let handshake = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(h2_windows::STREAM)
+            .initial_connection_window_size(h2_windows::CONNECTION)
+            .max_header_list_size(h2_windows::HEADER_LIST)
+            .max_send_buf_size(h2_windows::SEND_BUFFER)
+            .handshake(TokioIo::new(stream));
+        let (sender, connection) = tokio::time::timeout(HANDSHAKE, handshake)
+            .await
+            .map_err(|_| ConnectError::TimedOut(HANDSHAKE))?
+            .map_err(std::io::Error::other)?;
+        let max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let seen = Rc::clone(&max_streams);
+        tokio::task::spawn_local(async move {
+            let mut connection = pin!(connection);
+            poll_fn(|context| {
+                let polled = connection.as_mut().poll(context);
+                seen.set(connection.current_max_send_streams());
+                match polled {
+                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Pending => Poll::Pending,
+                }
+            })
+            .await;
+        });
+        Ok(Rc::new(Multiplexed { sender, streams: Cell::new(0), max_streams, requests: Cell::new(0) }))
+    }
+
+    async fn open(&self) -> Result<tokio::net::TcpStream, ConnectError> {
+        let stream = connect(self.address, self.settings.connect_timeout).await.inspect_err(|_| {
+            self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
+        })?;
+        self.stats.connections.fetch_add(1, Ordering::Relaxed);
+        Ok(stream)
+    }
+
+    fn give_back(&self, sender: http1::SendRequest<RequestBody>, requests: u32) {
+        let used_up = self.settings.max_requests.is_some_and(|max| requests >= max);
+        if self.closed.get() || used_up || sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { sender, requests, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has been idle for too long; called by the worker once a second.
+    pub fn sweep(&self, now: Instant) {
+        let limit = self.settings.idle_timeout.unwrap_or(Duration::MAX);
+        self.idle
+            .borrow_mut()
+            .retain(|idle| !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < limit);
+        self.multiplexed.borrow_mut().retain(|connection| !connection.sender.is_closed());
+    }
+
+    /// The endpoint is gone: idle connections close now, the others when their requests end.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().clear();
+        self.multiplexed.borrow_mut().clear();
+    }
+}
+
+/// More header fields in a response are refused (safety: 100).
+const MAX_RESPONSE_HEADERS: usize = 100;
+
+impl Http1Lease {
+    /// Whether the connection has carried a request before: then the peer may have closed it a moment ago.
+    pub fn is_reused(&self) -> bool {
+        self.requests > 0
+    }
+
+    pub(super) fn count(&mut self) {
+        self.requests = self.requests.saturating_add(1);
+    }
+
+    /// Gives the connection back once its response has been read to the end.
+    pub fn release(self) {
+        let Self { pool, mut sender, requests } = self;
+        if sender.is_ready() {
+            pool.give_back(sender, requests);
+        } else if !sender.is_closed() {
+            tokio::task::spawn_local(async move {
+                if let Ok(Ok(())) = tokio::time::timeout(RECLAIM, sender.ready()).await {
+                    pool.give_back(sender, requests);
+                }
+            });
+        }
+    }
+}
+
+impl Http2Lease {
+    fn new(connection: Rc<Multiplexed>) -> Self {
+        connection.streams.set(connection.streams.get() + 1);
+        connection.requests.set(connection.requests.get().saturating_add(1));
+        Self { connection }
+    }
+
+    pub(super) fn sender(&self) -> http2::SendRequest<RequestBody> {
+        self.connection.sender.clone()
+    }
+}
+
+impl Drop for Http2Lease {
+    fn drop(&mut self) {
+        self.connection.streams.set(self.connection.streams.get().saturating_sub(1));
+    }
+}

@@ -1,0 +1,68 @@
+//! One request on one connection.
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::body::RequestBody;
+
+use super::pool::Lease;
+
+/// What a failed send means for trying again.
+#[derive(Debug)]
+pub enum SendFailure {
+    /// Not a byte of the request left: hyper handed it back, body and all. Always safe to send again.
+    Unsent(Box<Request<RequestBody>>),
+    /// The peer says that it did not look at it: REFUSED_STREAM, or a stream above GOAWAY's last (RFC 9113 §8.7).
+    /// The request is gone, but a kept copy may be sent again.
+    Unprocessed(hyper::Error),
+    /// The connection ended before the first byte of an answer.
+    Closed(hyper::Error),
+    /// The stream was reset.
+    Reset(hyper::Error),
+    /// The answer was not HTTP.
+    Protocol(hyper::Error),
+}
+
+impl Lease {
+    /// Sends the request and waits for the head of the answer.
+    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendFailure> {
+        let result = match self {
+            Self::Http1(lease) => {
+                lease.count();
+                lease.sender.try_send_request(request).await
+            }
+            Self::Http2(lease) => lease.sender().try_send_request(request).await,
+        };
+        result.map_err(|mut failure| match failure.take_message() {
+            Some(request) => SendFailure::Unsent(Box::new(request)),
+            None => classify(failure.into_error()),
+        })
+    }
+
+    /// Whether the connection has carried a request before.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(lease) => lease.is_reused(),
+            Self::Http2(_) => true,
+        }
+    }
+}
+
+fn classify(error: hyper::Error) -> SendFailure {
+    let h2 = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<h2::Error>());
+    if let Some(h2) = h2 {
+        let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let above_last = h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+        return match () {
+            () if refused || above_last => SendFailure::Unprocessed(error),
+            () if h2.is_reset() || h2.is_go_away() => SendFailure::Reset(error),
+            () if h2.is_io() => SendFailure::Closed(error),
+            () => SendFailure::Protocol(error),
+        };
+    }
+    if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
+        SendFailure::Protocol(error)
+    } else {
+        SendFailure::Closed(error)
+    }
+}

@@ -1,0 +1,337 @@
+//! One worker: a thread with its own runtime, its own view of the snapshot, its own connection pools.
+//!
+//! Nothing here is shared with another worker but counters, so nothing is locked on the request path. A push reaches
+//! the worker as a message; it swaps its view, keeps the pools of endpoints that are still there and closes the others.
+//! Requests that began before keep the view they began with.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use leno_config::ir;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::cluster::balance::Cursor;
+use crate::cluster::{Cluster, EndpointState, Members};
+use crate::dns::Dns;
+use crate::downstream;
+use crate::random::Random;
+use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::telemetry::{RouteKey, RouteSlot, Telemetry, WorkerStats};
+use crate::upstream::pool::{Pool, PoolSettings};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// A connection for it, and the name of the listener that accepted it.
+    Connection(std::net::TcpStream, SocketAddr, Arc<str>, ConnectionCount),
+    /// A new configuration.
+    Snapshot(Arc<Snapshot>),
+}
+
+/// Pools of hosts outside the mesh that one worker keeps; the next one replaces them all.
+const MAX_FOREIGN_POOLS: usize = 1024;
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What all tasks of a worker share.
+#[derive(Debug)]
+pub struct Worker {
+    /// For balancing, splits and request ids.
+    pub random: Random,
+    /// Figures of this worker.
+    pub stats: Arc<WorkerStats>,
+    /// Names outside the mesh.
+    pub dns: Arc<Dns>,
+    /// Turns true when the process drains.
+    pub drain: watch::Receiver<bool>,
+    telemetry: Arc<Telemetry>,
+    snapshot: RefCell<Rc<View>>,
+    listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
+    slots: RefCell<HashMap<RouteKey, Rc<RouteSlot>>>,
+}
+
+/// A snapshot with this worker's own state of its clusters.
+#[derive(Debug, Default)]
+pub struct View {
+    /// What all workers see.
+    pub shared: Arc<Snapshot>,
+    /// By the index of [`Snapshot::clusters`].
+    pub clusters: Vec<Rc<WorkerCluster>>,
+}
+
+/// A cluster as one worker uses it.
+#[derive(Debug)]
+pub struct WorkerCluster {
+    /// What all workers see.
+    pub shared: Arc<Cluster>,
+    cursor: Cursor,
+    pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
+}
+
+/// A listener as its connections hold it; what it does changes under them with each push.
+#[derive(Debug)]
+pub struct ListenerHandle {
+    current: RefCell<Rc<ListenerView>>,
+    /// Turns true when the listener is gone: its connections drain.
+    closing: watch::Sender<bool>,
+}
+
+/// What a listener does, with the one snapshot that a request sees.
+#[derive(Debug)]
+pub struct ListenerView {
+    /// The snapshot.
+    pub view: Rc<View>,
+    /// The listener in it.
+    pub listener: Arc<Listener>,
+    /// One per route, found at its first request.
+    slots: Box<[OnceCell<Rc<RouteSlot>>]>,
+    /// For requests that no route took.
+    no_route: OnceCell<Rc<RouteSlot>>,
+}
+
+impl ListenerHandle {
+    /// What it does now.
+    pub fn view(&self) -> Rc<ListenerView> {
+        Rc::clone(&self.current.borrow())
+    }
+
+    /// Turns true when the listener is gone.
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+}
+
+impl ListenerView {
+    /// Where requests of a route are counted: by its rule, else by its virtual host.
+    pub fn slot(&self, worker: &Worker, route: Option<(usize, usize)>) -> Rc<RouteSlot> {
+        let Handler::Http(http) = &self.listener.handler else {
+            return worker.slot(RouteKey::new(self.listener.config.direction, "tcp".to_owned()));
+        };
+        let found = route.and_then(|(host, route)| {
+            let cell = self.slots.get(http.table.position(host, route)?)?;
+            Some((cell, host, route))
+        });
+        let direction = self.listener.config.direction;
+        let slot = match found {
+            Some((cell, host, route)) => cell.get_or_init(|| {
+                let named = http.table.route(host, route).and_then(|route| route.origin.as_ref());
+                let name = named.map_or_else(
+                    || http.table.config().virtual_hosts.get(host).map(|host| host.name.clone()).unwrap_or_default(),
+                    ToString::to_string,
+                );
+                worker.slot(RouteKey::new(direction, name))
+            }),
+            None => self.no_route.get_or_init(|| worker.slot(RouteKey::new(direction, "none".to_owned()))),
+        };
+        Rc::clone(slot)
+    }
+}
+
+impl WorkerCluster {
+    /// An endpoint that was not tried yet.
+    pub fn pick(&self, random: &Random, tried: &[Arc<EndpointState>]) -> Option<Arc<EndpointState>> {
+        match &self.shared.members {
+            Members::Balanced(balancer) => balancer.pick(&self.cursor, random, tried).cloned(),
+            Members::RequestHost | Members::OriginalDestination => None,
+        }
+    }
+
+    /// The connections to an endpoint.
+    pub fn pool(&self, address: SocketAddr) -> Rc<Pool> {
+        let mut pools = self.pools.borrow_mut();
+        if let Some(pool) = pools.get(&address) {
+            return Rc::clone(pool);
+        }
+        if !matches!(self.shared.members, Members::Balanced(_)) && pools.len() >= MAX_FOREIGN_POOLS {
+            pools.retain(|_, pool| pool.idle() > 0);
+            if pools.len() >= MAX_FOREIGN_POOLS {
+                pools.drain().for_each(|(_, pool)| pool.close());
+            }
+        }
+        let new = Rc::new(Pool::new(address, settings(&self.shared.config), Arc::clone(&self.shared.stats)));
+        pools.insert(address, Rc::clone(&new));
+        new
+    }
+
+    /// The cluster in a new snapshot, with the pools of the endpoints that are still there.
+    fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
+        let Some(before) = before else {
+            return Rc::new(Self { shared, cursor: Cursor::default(), pools: RefCell::default() });
+        };
+        if Arc::ptr_eq(&before.shared, &shared) {
+            return Rc::clone(before);
+        }
+        let wanted = settings(&shared.config);
+        let mut pools = before.pools.take();
+        let members: Option<std::collections::HashSet<SocketAddr>> = match &shared.members {
+            Members::Balanced(balancer) => Some(balancer.members().iter().map(|member| member.state.address).collect()),
+            Members::RequestHost | Members::OriginalDestination => None,
+        };
+        pools.retain(|address, pool| {
+            let stays = members.as_ref().is_none_or(|members| members.contains(address)) && *pool.settings() == wanted;
+            if !stays {
+                pool.close();
+            }
+            stays
+        });
+        Rc::new(Self { shared, cursor: Cursor::default(), pools: RefCell::new(pools) })
+    }
+}
+
+fn settings(cluster: &ir::Cluster) -> PoolSettings {
+    PoolSettings {
+        connect_timeout: cluster.connect_timeout,
+        idle_timeout: cluster.idle_timeout,
+        max_requests: cluster.max_requests_per_connection,
+    }
+}
+
+impl Worker {
+    /// A worker with nothing to do yet.
+    pub fn new(
+        telemetry: Arc<Telemetry>,
+        stats: Arc<WorkerStats>,
+        dns: Arc<Dns>,
+        drain: watch::Receiver<bool>,
+        random: Random,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            random,
+            stats,
+            dns,
+            drain,
+            telemetry,
+            snapshot: RefCell::default(),
+            listeners: RefCell::default(),
+            slots: RefCell::default(),
+        })
+    }
+
+    /// Does what it is told until the other end is gone.
+    pub async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Connection(stream, peer, listener, counted)) => {
+                        self.adopt(stream, peer, &listener, counted);
+                    }
+                    Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
+                    None => return,
+                },
+                now = sweep.tick() => self.sweep(now),
+            }
+        }
+    }
+
+    /// Serves a connection that another thread accepted.
+    fn adopt(self: &Rc<Self>, stream: std::net::TcpStream, peer: SocketAddr, listener: &str, counted: ConnectionCount) {
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.serve(stream, peer, listener, counted),
+            Err(error) => tracing::debug!(%peer, %error, "a connection was lost on its way to a worker"),
+        }
+    }
+
+    /// Serves a connection.
+    pub fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, listener: &str, counted: ConnectionCount) {
+        let Some(listener) = self.listeners.borrow().get(listener).cloned() else { return };
+        tokio::task::spawn_local(downstream::serve(Rc::clone(self), listener, stream, peer, counted));
+    }
+
+    /// Puts a configuration in force.
+    pub fn apply(&self, snapshot: Arc<Snapshot>) {
+        let before = Rc::clone(&self.snapshot.borrow());
+        let clusters = snapshot
+            .clusters
+            .iter()
+            .map(|cluster| {
+                let old = before.shared.index_of(cluster.config.name.as_str());
+                WorkerCluster::new(Arc::clone(cluster), old.and_then(|index| before.clusters.get(index)))
+            })
+            .collect();
+        close_removed(&before, &snapshot);
+        let view = Rc::new(View { shared: Arc::clone(&snapshot), clusters });
+        *self.snapshot.borrow_mut() = Rc::clone(&view);
+        let mut listeners = self.listeners.borrow_mut();
+        listeners.retain(|name, handle| {
+            let stays = snapshot.listeners.contains_key(&**name);
+            if !stays {
+                handle.closing.send_replace(true);
+            }
+            stays
+        });
+        for (name, listener) in &snapshot.listeners {
+            let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener)));
+            match listeners.get(name.as_str()) {
+                Some(handle) => *handle.current.borrow_mut() = current,
+                None => {
+                    let handle = ListenerHandle { current: RefCell::new(current), closing: watch::channel(false).0 };
+                    listeners.insert(name.as_str().into(), Rc::new(handle));
+                }
+            }
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        for cluster in &self.snapshot.borrow().clusters {
+            for pool in cluster.pools.borrow().values() {
+                pool.sweep(now);
+            }
+        }
+    }
+
+    fn slot(&self, key: RouteKey) -> Rc<RouteSlot> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.entry(key).or_insert_with_key(|key| Rc::new(self.telemetry.slot(key.clone())));
+        Rc::clone(slot)
+    }
+}
+
+/// Idle connections of clusters that are gone close now.
+fn close_removed(before: &View, snapshot: &Snapshot) {
+    for old in &before.clusters {
+        if snapshot.cluster_named(old.shared.config.name.as_str()).is_none() {
+            old.pools.borrow().values().for_each(|pool| pool.close());
+        }
+    }
+}
+
+impl ListenerView {
+    fn new(view: Rc<View>, listener: Arc<Listener>) -> Self {
+        let routes = match &listener.handler {
+            Handler::Http(http) => http.table.len(),
+            Handler::Tcp(_) => 0,
+        };
+        Self { view, listener, slots: (0..routes).map(|_| OnceCell::new()).collect(), no_route: OnceCell::new() }
+    }
+}
+
+/// One connection from a caller; ends with the guard.
+#[derive(Debug)]
+pub struct ConnectionCount(Arc<WorkerStats>);
+
+impl ConnectionCount {
+    /// One more.
+    pub fn new(stats: Arc<WorkerStats>) -> Self {
+        stats.connections_active.fetch_add(1, Ordering::Relaxed);
+        stats.connections_total.fetch_add(1, Ordering::Relaxed);
+        Self(stats)
+    }
+}
+
+impl Drop for ConnectionCount {
+    fn drop(&mut self) {
+        self.0.connections_active.fetch_sub(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.0.panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
