@@ -93,10 +93,23 @@ impl Mesh {
         }
     }
 
-    /// Where the rule behind something in the IR starts; `None`: no such document is known.
+    /// Where the rule behind something in the IR stands: the entry of its list, where there is one. `None`: no such
+    /// document is known. Reads the document's text anew, so this is for people, not for every request.
     pub fn place_of(&self, origin: &Origin) -> Option<Place> {
-        let Origin { kind, namespace, name, .. } = origin.clone();
-        self.documents.get(&ResourceId { kind, namespace, name }).map(|document| document.place.clone())
+        let Origin { kind, namespace, name, index } = origin.clone();
+        let document = self.documents.get(&ResourceId { kind, namespace, name })?;
+        let list = match &document.rule {
+            Rule::VirtualService(rule) if (index as usize) < rule.spec.http.len() => "http",
+            Rule::VirtualService(_) => "tcp",
+            Rule::Sidecar(_) => "ingress",
+            Rule::DestinationRule(_)
+            | Rule::ServiceEntry(_)
+            | Rule::WorkloadEntry(_)
+            | Rule::MeshConfig(_)
+            | Rule::Service(_)
+            | Rule::EndpointSlice(_) => return Some(document.place.clone()),
+        };
+        Some(document.place_of(&format!("spec.{list}[{index}]")))
     }
 
     /// First part of every identity.

@@ -253,7 +253,7 @@ fn instances_come_from_entries_endpoints_and_slices() {
         "{address: 10.0.0.1, ports: {web: 8080}, labels: {app: shop, security.istio.io/tlsMode: istio}, serviceAccount: shop, locality: r1/z1/s1, weight: 3}",
     ) + &document("WorkloadEntry", "default/shop-2", "{address: 10.0.0.2, labels: {app: shop}}")
         + &document("WorkloadEntry", "other/shop-3", "{address: 10.0.0.3, labels: {app: shop}}")
-        + "\n---\nkind: EndpointSlice\nmetadata: {name: shop-x, labels: {kubernetes.io/service-name: shop}}\nspec: {ports: [{name: http, port: 8081}], endpoints: [{addresses: [10.0.0.4], conditions: {ready: true}, zone: z2}, {addresses: [10.0.0.5], conditions: {ready: false}}, {addresses: [10.0.0.6], conditions: {ready: false, serving: true, terminating: true}}]}\n";
+        + "\n---\nkind: EndpointSlice\nmetadata: {name: shop-x, labels: {kubernetes.io/service-name: shop}}\naddressType: IPv4\nports: [{name: http, port: 8081}]\nendpoints: [{addresses: [10.0.0.4], conditions: {ready: true}, zone: z2}, {addresses: [10.0.0.5], conditions: {ready: false}}, {addresses: [10.0.0.6], conditions: {ready: false, serving: true, terminating: true}}]\n";
     let resources = compile(&services, &client());
     assert_eq!(
         endpoints_of(&resources, "outbound|80||shop.default.svc.cluster.local"),

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use leno_config::diagnostic::Place;
 use leno_config::ir::{Locality, Resources};
 use leno_config::mesh::Mesh;
 use leno_config::node::{Interception, Node};
-use leno_config::rules::{Document, Resource, ResourceId, Rule};
-use serde::Deserialize;
+use leno_config::rules::{Document, SourceText, parse};
 
 /// Services that most cases share: `reviews` in three versions, `ratings`, `shop` with two HTTP ports, `mongo`.
 pub const SERVICES: &str = "
@@ -80,42 +78,23 @@ pub fn document(kind: &str, name: &str, spec: &str) -> String {
     format!("\n---\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n")
 }
 
-/// All documents of a text. Kind and metadata are enough of an envelope here.
+/// All documents of a text, which leaves out what a file would have to say: the version of each kind.
 pub fn documents(text: &str) -> Vec<Document> {
-    let parts = text.split("\n---\n").enumerate().filter(|(_, part)| !part.trim().is_empty());
-    parts.map(|(index, part)| one_document(index, part)).collect()
+    let parts = text.split("\n---\n").filter(|part| !part.trim().is_empty());
+    let whole = parts.map(|part| format!("{}\n{}\n---\n", version(part), part.trim())).collect::<String>();
+    let parsed = parse(&[SourceText { name: Arc::from("rules.yaml"), text: whole.into_bytes() }]);
+    assert!(parsed.diagnostics.is_empty(), "{:#?}", parsed.diagnostics);
+    parsed.documents
 }
 
-fn one_document(index: usize, text: &str) -> Document {
-    #[derive(Deserialize)]
-    struct Envelope {
-        kind: String,
+fn version(document: &str) -> &'static str {
+    let kind = document.lines().find_map(|line| line.strip_prefix("kind: ")).unwrap_or_else(|| panic!("{document}"));
+    match kind {
+        "MeshConfig" => "apiVersion: leno.mesh/v1alpha1",
+        "Service" => "apiVersion: v1",
+        "EndpointSlice" => "apiVersion: discovery.k8s.io/v1",
+        _ => "apiVersion: networking.istio.io/v1",
     }
-    let kind = serde_yaml::from_str::<Envelope>(text).unwrap_or_else(|error| panic!("{error}:\n{text}")).kind;
-    let text = format!("apiVersion: test/v1\n{}", text.trim_start());
-    let rule = match kind.as_str() {
-        "VirtualService" => Rule::VirtualService(resource(&text)),
-        "DestinationRule" => Rule::DestinationRule(resource(&text)),
-        "ServiceEntry" => Rule::ServiceEntry(resource(&text)),
-        "WorkloadEntry" => Rule::WorkloadEntry(resource(&text)),
-        "Sidecar" => Rule::Sidecar(resource(&text)),
-        "MeshConfig" => Rule::MeshConfig(resource(&text)),
-        "Service" => Rule::Service(resource(&text)),
-        "EndpointSlice" => Rule::EndpointSlice(resource(&text)),
-        other => panic!("no such kind here: {other}"),
-    };
-    let metadata = rule.metadata();
-    let namespace = if metadata.namespace.is_empty() { "default" } else { metadata.namespace.as_str() };
-    Document {
-        id: ResourceId { kind, namespace: namespace.to_owned(), name: metadata.name.clone() },
-        place: Place { file: Arc::from("rules.yaml"), line: u32::try_from(index).unwrap() + 1, column: 1 },
-        text: Arc::from(text.as_str()),
-        rule,
-    }
-}
-
-fn resource<T: serde::de::DeserializeOwned>(text: &str) -> Resource<T> {
-    serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
 }
 
 /// The sidecar of a workload `app` in `default`.
