@@ -21,3 +21,4 @@ pub mod ir;
 pub mod mesh;
 pub mod node;
 pub mod rules;
+pub mod xds;

@@ -1,2 +1,63 @@
-//! stub
-fn main() {}
+//! Leno's control plane and command line.
+
+mod ads;
+mod board;
+mod cli;
+mod generation;
+mod http;
+mod metrics;
+mod snapshot;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A service mesh that reads Istio's rules
+#[derive(Debug, Parser)]
+#[command(name = "leno", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    /// Colour in the output
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    color: Color,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Everywhere
+    Always,
+    /// Nowhere
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the control plane: watch rules and push them to proxies
+    Serve(cli::serve::Arguments),
+    /// Show which proxy holds what, and what is wrong with the rules
+    Status(cli::status::Arguments),
+    /// Print the version
+    Version(cli::version::Arguments),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    match arguments.color {
+        Color::Auto => anstream::ColorChoice::Auto,
+        Color::Always => anstream::ColorChoice::Always,
+        Color::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+    match arguments.command {
+        Command::Serve(arguments) => cli::serve::run(arguments),
+        Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Version(arguments) => cli::version::run(&arguments),
+    }
+}

@@ -8,7 +8,7 @@
 //! The snapshot is taken once, at the top, and nothing below looks at any other configuration.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -136,7 +136,11 @@ impl Exchange<'_> {
         let attempts = Attempts { worker: &self.connection.worker, view: &self.view.view, cluster, protocol };
         let mut deadline = timeout.zip(end).map(|(limit, end)| Deadline::new(limit, end));
         let sent = Instant::now();
-        let answer = within(&mut deadline, attempts.send(parts, body)).await?;
+        let sending = pin!(attempts.send(parts, body));
+        let answer = match &mut deadline {
+            None => sending.await?,
+            Some(deadline) => within(deadline, sending).await?,
+        };
         let took = sent.elapsed();
 
         let record = || {
@@ -259,10 +263,9 @@ impl Deadline {
 }
 
 async fn within<T>(
-    deadline: &mut Option<Deadline>,
-    work: impl Future<Output = Result<T, ProxyError>>,
+    deadline: &mut Deadline,
+    work: impl Future<Output = Result<T, ProxyError>> + Unpin,
 ) -> Result<T, ProxyError> {
-    let Some(deadline) = deadline else { return work.await };
     let limit = deadline.limit;
     tokio::select! {
         biased;

@@ -224,12 +224,13 @@ impl Ord for OrderedName {
 }
 
 impl HeaderKey {
-    /// From Envoy's form: a header name or one of the four pseudo headers.
+    /// From Envoy's form: a header name or one of the four pseudo headers. `host` is `:authority`, as in Envoy.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         match text {
             ":method" => Ok(Self::Method),
             ":scheme" => Ok(Self::Scheme),
             ":authority" => Ok(Self::Authority),
+            _ if text.eq_ignore_ascii_case("host") => Ok(Self::Authority),
             ":path" => Ok(Self::Path),
             _ => text
                 .parse()

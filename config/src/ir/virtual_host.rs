@@ -13,6 +13,9 @@ pub struct RouteConfig {
     pub name: String,
     /// No domain stands in two of them.
     pub virtual_hosts: Vec<VirtualHost>,
+    /// The port of a request's host is cut off before it is looked up (Envoy's `ignore_port_in_host_matching`). Istio
+    /// sets it in the tables of its sidecars, whose domains then carry no port.
+    pub ignore_port: bool,
 }
 
 /// One host, by all its names, and its routes in the order of matching.
@@ -44,7 +47,7 @@ impl RouteConfig {
                 }
             }
         }
-        Ok(Self { name: name.into(), virtual_hosts })
+        Ok(Self { name: name.into(), virtual_hosts, ignore_port: false })
     }
 }
 

@@ -16,6 +16,7 @@ mod destination_rule;
 mod document;
 mod endpoint_slice;
 mod mesh_config;
+pub mod last_good;
 mod metadata;
 mod parse;
 mod path;

@@ -134,7 +134,7 @@ impl Attempts<'_> {
     ) -> Result<Option<Arc<EndpointState>>, ProxyError> {
         let endpoint = match &self.cluster.shared.members {
             Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
-            Members::RequestHost if tried.is_empty() => Some(self.resolve(host.unwrap_or_default()).await?),
+            Members::RequestHost if tried.is_empty() => Some(Box::pin(self.resolve(host.unwrap_or_default())).await?),
             Members::RequestHost | Members::OriginalDestination => None,
         };
         if let Some(endpoint) = &endpoint {
@@ -176,11 +176,19 @@ impl Attempts<'_> {
         Ok(())
     }
 
+    /// A connection that can carry the request. Opening one is rare and its future large: it goes to the heap, so that
+    /// every request's future stays small.
     async fn lease(&self, endpoint: &EndpointState) -> Result<Lease, ConnectError> {
         let pool = self.cluster.pool(endpoint.address);
         match self.protocol {
-            Protocol::Http1 => pool.http1().await.map(Lease::Http1),
-            Protocol::Http2 => pool.http2().await.map(Lease::Http2),
+            Protocol::Http1 => match pool.idle_http1() {
+                Some(lease) => Ok(Lease::Http1(lease)),
+                None => Box::pin(pool.new_http1()).await.map(Lease::Http1),
+            },
+            Protocol::Http2 => match pool.idle_http2() {
+                Some(lease) => Ok(Lease::Http2(lease)),
+                None => Box::pin(pool.new_http2()).await.map(Lease::Http2),
+            },
         }
     }
 

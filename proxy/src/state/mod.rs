@@ -1,7 +1,14 @@
 //! The configuration in force.
 //!
-//! [`snapshot`] turns resources into what the request path runs on; building one is pure and carries over what was
-//! learnt about endpoints.
+//! ```text
+//! xDS ─▶ accepted (what the server said and we took) ─▶ warming (what is complete) ─▶ snapshot (what workers run on)
+//! ```
+//!
+//! Building a [`snapshot`] is pure and carries over what was learnt about endpoints; [`disk`] keeps the last good state
+//! for the next start; [`enforced`] knows what this version does not do.
 
+pub mod accepted;
+pub mod disk;
 pub mod enforced;
 pub mod snapshot;
+pub mod warming;

@@ -127,20 +127,25 @@ impl Pool {
         self.idle.borrow().len() + self.multiplexed.borrow().len()
     }
 
-    /// A connection for one HTTP/1.1 request: an idle one, or a new one.
-    pub async fn http1(self: &Rc<Self>) -> Result<Http1Lease, ConnectError> {
-        if let Some(idle) = self.take_idle() {
-            return Ok(Http1Lease { pool: Rc::clone(self), sender: idle.sender, requests: idle.requests });
-        }
-        let sender = self.open_http1().await?;
-        Ok(Http1Lease { pool: Rc::clone(self), sender, requests: 0 })
+    /// An idle HTTP/1.1 connection, if there is one that can carry a request now.
+    pub fn idle_http1(self: &Rc<Self>) -> Option<Http1Lease> {
+        let Idle { sender, requests, .. } = self.take_idle()?;
+        Some(Http1Lease { pool: Rc::clone(self), sender, requests })
     }
 
-    /// A stream for one HTTP/2 request, on a connection that has room or on a new one.
-    pub async fn http2(self: &Rc<Self>) -> Result<Http2Lease, ConnectError> {
-        if let Some(connection) = self.with_room() {
-            return Ok(Http2Lease::new(connection));
-        }
+    /// A new HTTP/1.1 connection.
+    pub async fn new_http1(self: Rc<Self>) -> Result<Http1Lease, ConnectError> {
+        let sender = self.open_http1().await?;
+        Ok(Http1Lease { pool: self, sender, requests: 0 })
+    }
+
+    /// A stream on an HTTP/2 connection that has room, if there is one.
+    pub fn idle_http2(&self) -> Option<Http2Lease> {
+        self.with_room().map(Http2Lease::new)
+    }
+
+    /// A stream on an HTTP/2 connection that somebody else is just opening, or on a new one.
+    pub async fn new_http2(self: Rc<Self>) -> Result<Http2Lease, ConnectError> {
         let _opening = self.opening.lock().await;
         if let Some(connection) = self.with_room() {
             return Ok(Http2Lease::new(connection));

@@ -1,0 +1,234 @@
+//! HTTP filters: which stand in a listener, and what a route says to them.
+//!
+//! The order of Leno's stages is fixed, so the list is only checked. What Leno has no stage for is refused, unless its
+//! author says that it may be missing (`is_optional`) or it only measures.
+
+use std::collections::HashMap;
+
+use super::any;
+use super::pb;
+use super::policy;
+use super::refusal::{Problem, Result, Within, each, unsupported};
+use crate::ir::{Cors, Direction, Fault};
+use pb::hcm::{HttpFilter, http_filter::ConfigType};
+use pb::protobuf::Any;
+
+const CORS: &str = "envoy.filters.http.cors";
+const FAULT: &str = "envoy.filters.http.fault";
+
+/// Istio's filters that only measure, by their types.
+const TELEMETRY: [&str; 2] = ["stats.PluginConfig", "io.istio.http.peer_metadata.Config"];
+
+/// In Istio's order: a fault comes before everything else, the router last.
+pub(super) fn to_xds(direction: Direction) -> Vec<HttpFilter> {
+    let mut filters = vec![
+        filter(FAULT, any::pack(&pb::fault::HttpFault::default())),
+        filter(CORS, any::pack(&pb::cors::Cors::default())),
+    ];
+    if direction == Direction::Outbound {
+        // Resolves the host for clusters of `Discovery::RequestHost`; Envoy passes other clusters by.
+        let specifier = pb::forward_proxy_filter::filter_config::ImplementationSpecifier::DnsCacheConfig(dns_cache());
+        filters.push(filter(
+            "envoy.filters.http.dynamic_forward_proxy",
+            any::pack(&pb::forward_proxy_filter::FilterConfig {
+                implementation_specifier: Some(specifier),
+                ..Default::default()
+            }),
+        ));
+    }
+    filters.push(filter("envoy.filters.http.router", any::pack(&pb::router::Router::default())));
+    filters
+}
+
+/// The cache of addresses that filter and cluster share; Envoy wants it to be equal in both.
+pub(super) fn dns_cache() -> pb::dns_cache::DnsCacheConfig {
+    pb::dns_cache::DnsCacheConfig { name: "leno".to_owned(), ..Default::default() }
+}
+
+fn filter(name: &str, config: Any) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(ConfigType::TypedConfig(config)),
+        is_optional: false,
+        disabled: false,
+    }
+}
+
+/// Whether Leno does what these filters do: known ones, then the router.
+pub(super) fn check(filters: Vec<HttpFilter>) -> Result<()> {
+    let Some(last) = filters.len().checked_sub(1) else {
+        return Err(Problem::new("http_filters", "is required: at least the router, `envoy.filters.http.router`"));
+    };
+    for (index, filter) in filters.into_iter().enumerate() {
+        let is_router = check_one(filter).within_item("http_filters", index)?;
+        if is_router != (index == last) {
+            let reason = "the router (`envoy.filters.http.router`) stands last, and only there";
+            return Err(Problem::new("", reason)).within_item("http_filters", index);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a filter that Leno lacks; says whether it is the router.
+fn check_one(filter: HttpFilter) -> Result<bool> {
+    let HttpFilter { name, is_optional, disabled, config_type } = filter;
+    let config = match config_type {
+        Some(ConfigType::TypedConfig(config)) => config,
+        Some(ConfigType::ConfigDiscovery(_)) | None if is_optional => return Ok(false),
+        Some(ConfigType::ConfigDiscovery(_)) => return Err(Problem::unsupported("config_discovery")),
+        None => return Err(Problem::missing("typed_config")),
+    };
+    let is_router = any::is::<pb::router::Router>(&config);
+    let is_known = is_router || any::is::<pb::cors::Cors>(&config) || any::is::<pb::fault::HttpFault>(&config);
+    if is_known {
+        unsupported(&[("disabled", &disabled)])?;
+    }
+    if is_router {
+        router_from_xds(any::unpack(&config).within("typed_config")?).within("typed_config")?;
+    } else if any::is::<pb::fault::HttpFault>(&config) {
+        let fault = policy::fault_from_xds(any::unpack(&config).within("typed_config")?).within("typed_config")?;
+        let whole_listener: [(&str, &dyn super::refusal::IsSet); 2] =
+            [("typed_config.delay", &fault.delay), ("typed_config.abort", &fault.abort)];
+        unsupported(&whole_listener)?;
+    } else if !is_known && !is_harmless(&config) && !is_optional && !disabled {
+        return Err(Problem::new(
+            "",
+            format!("Leno has no filter `{name}` (`{}`); leave it out or set is_optional", any::type_name(&config)),
+        ));
+    }
+    Ok(is_router)
+}
+
+/// A filter that changes nothing for Leno: it measures, or does what Leno does anyway.
+fn is_harmless(config: &Any) -> bool {
+    any::is::<pb::grpc_stats::FilterConfig>(config)
+        || any::is::<pb::forward_proxy_filter::FilterConfig>(config)
+        || TELEMETRY.contains(&any::type_name(config))
+}
+
+fn router_from_xds(router: pb::router::Router) -> Result<()> {
+    #[allow(deprecated)]
+    let pb::router::Router {
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        upstream_http_filters,
+        // Statistics, logs and traces.
+        dynamic_stats: _,
+        start_child_span: _,
+        upstream_log: _,
+        upstream_log_options: _,
+        suppress_grpc_request_failure_code_stats: _,
+        // Leaves out headers that only inform.
+        suppress_envoy_headers: _,
+        // Of CONNECT, which Leno does not take.
+        reject_connect_request_early_data: _,
+    } = router;
+    unsupported(&[
+        ("strict_check_headers", &strict_check_headers),
+        ("respect_expected_rq_timeout", &respect_expected_rq_timeout),
+    ])?;
+    upstream_from_xds(upstream_http_filters).within("upstream_http_filters")
+}
+
+/// Filters on the way to the endpoint: only Envoy's codec, which is always there, or optional ones.
+pub(super) fn upstream_from_xds(filters: Vec<HttpFilter>) -> Result<()> {
+    each("", filters, |filter| {
+        let HttpFilter { name, is_optional, disabled, config_type: _ } = filter;
+        if is_optional || disabled || name == "envoy.filters.http.upstream_codec" {
+            return Ok(());
+        }
+        Err(Problem::new("", format!("Leno has no upstream filter `{name}`; leave it out or set is_optional")))
+    })?;
+    Ok(())
+}
+
+/// What a level (table, virtual host, route) says to a filter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Setting<T> {
+    /// Nothing: the level above holds.
+    #[default]
+    Inherit,
+    /// Not here.
+    Off,
+    /// This.
+    On(T),
+}
+
+impl<T: Clone> Setting<T> {
+    /// With the level above.
+    pub(super) fn or(self, above: &Self) -> Self {
+        match self {
+            Self::Inherit => above.clone(),
+            Self::Off | Self::On(_) => self,
+        }
+    }
+
+    /// What holds in the end.
+    pub(super) fn into_option(self) -> Option<T> {
+        match self {
+            Self::Inherit | Self::Off => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+/// What one level says to the filters.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct PerFilter {
+    pub(super) cors: Setting<Cors>,
+    pub(super) fault: Setting<Fault>,
+}
+
+/// What a route says to the filters.
+pub(super) fn per_filter_to_xds(cors: Option<&Cors>, fault: Option<&Fault>) -> HashMap<String, Any> {
+    let cors = cors.map(|cors| (CORS.to_owned(), any::pack(&policy::cors_to_xds(cors))));
+    let fault = fault.map(|fault| (FAULT.to_owned(), any::pack(&policy::fault_to_xds(fault))));
+    cors.into_iter().chain(fault).collect()
+}
+
+pub(super) fn per_filter_from_xds(configs: HashMap<String, Any>) -> Result<PerFilter> {
+    let mut settings = PerFilter::default();
+    // Sorted, so that of two problems the same one is told every time.
+    let mut configs: Vec<_> = configs.into_iter().collect();
+    configs.sort_by(|(left, _), (right, _)| left.cmp(right));
+    for (name, config) in configs {
+        one_from_xds(&mut settings, &name, config).within(&format!("typed_per_filter_config[{name}]"))?;
+    }
+    Ok(settings)
+}
+
+fn one_from_xds(settings: &mut PerFilter, name: &str, config: Any) -> Result<()> {
+    let (config, is_optional, disabled) = unwrapped(config)?;
+    if disabled {
+        match name {
+            CORS => settings.cors = Setting::Off,
+            FAULT => settings.fault = Setting::Off,
+            // Switching off what Leno does not have is done.
+            _ => {}
+        }
+        return Ok(());
+    }
+    let Some(config) = config else { return Ok(()) };
+    if any::is::<pb::cors::CorsPolicy>(&config) {
+        settings.cors = policy::cors_from_xds(any::unpack(&config)?)?.map_or(Setting::Off, Setting::On);
+    } else if any::is::<pb::fault::HttpFault>(&config) {
+        settings.fault = Setting::On(policy::fault_from_xds(any::unpack(&config)?)?);
+    } else if !is_optional && !is_harmless(&config) {
+        let reason = format!(
+            "Leno has no filter of type `{}`; leave it out or wrap it in an optional \
+                              envoy.config.route.v3.FilterConfig",
+            any::type_name(&config)
+        );
+        return Err(Problem::new("", reason));
+    }
+    Ok(())
+}
+
+/// Envoy's wrapper taken off: the configuration, whether it may be missing, whether the filter is switched off.
+fn unwrapped(config: Any) -> Result<(Option<Any>, bool, bool)> {
+    if !any::is::<pb::route::FilterConfig>(&config) {
+        return Ok((Some(config), false, false));
+    }
+    let pb::route::FilterConfig { config, is_optional, disabled } = any::unpack(&config)?;
+    Ok((config, is_optional, disabled))
+}

@@ -1,0 +1,102 @@
+//! Who a proxy says it is: Istio's form of the node.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::pb;
+use super::refusal::{Problem, Refusal, Result, Within};
+use super::{base, endpoint};
+use crate::node::{Interception, Node};
+use pb::protobuf::{Struct, Value, value::Kind as ValueKind};
+
+/// The node as a proxy sends it with its first request.
+pub fn node_to_xds(node: &Node) -> pb::core::Node {
+    let Node { name, ip, namespace, service_account, workload, labels, locality, interception } = node;
+    let mut metadata = base::texts([
+        ("NAME", name.as_str()),
+        ("NAMESPACE", namespace),
+        ("SERVICE_ACCOUNT", service_account),
+        ("WORKLOAD_NAME", workload),
+        ("INTERCEPTION_MODE", interception.as_metadata()),
+        ("INSTANCE_IPS", &ip.to_string()),
+        ("LENO_VERSION", env!("CARGO_PKG_VERSION")),
+    ]);
+    let labels = Value { kind: Some(ValueKind::StructValue(base::texts(labels))) };
+    metadata.fields.insert("LABELS".to_owned(), labels);
+    pb::core::Node {
+        id: node.id(),
+        cluster: format!("{workload}.{namespace}"),
+        metadata: Some(metadata),
+        locality: Some(endpoint::place_to_xds(locality)),
+        user_agent_name: "leno".to_owned(),
+        user_agent_version_type: Some(pb::core::node::UserAgentVersionType::UserAgentVersion(
+            env!("CARGO_PKG_VERSION").to_owned(),
+        )),
+        ..Default::default()
+    }
+}
+
+/// The node as the control plane understands it. The id has to be Istio's, `sidecar~IP~NAME.NAMESPACE~DOMAIN`; metadata
+/// says the same more exactly and wins. Nothing here is proven: identity comes from the connection.
+pub fn node_from_xds(node: &pb::core::Node) -> std::result::Result<Node, Refusal> {
+    read(node).map_err(|problem| problem.of("<node>"))
+}
+
+fn read(node: &pb::core::Node) -> Result<Node> {
+    #[allow(deprecated)]
+    let pb::core::Node {
+        id,
+        metadata,
+        locality,
+        // For people and statistics.
+        cluster: _,
+        user_agent_name: _,
+        user_agent_version_type: _,
+        listening_addresses: _,
+        // What the client can do besides: nothing that the resources depend on.
+        dynamic_parameters: _,
+        extensions: _,
+        client_features: _,
+    } = node;
+    let (ip, name, namespace) = id_from_xds(id).within("id")?;
+    let empty = Struct::default();
+    let metadata = metadata.as_ref().unwrap_or(&empty);
+    let text = |key: &str, default: &str| base::text_of(metadata, key).unwrap_or(default).to_owned();
+    let name = text("NAME", name);
+    Ok(Node {
+        ip,
+        namespace: text("NAMESPACE", namespace),
+        service_account: text("SERVICE_ACCOUNT", "default"),
+        workload: text("WORKLOAD_NAME", &name),
+        name,
+        labels: metadata.fields.get("LABELS").map(labels_from_xds).transpose()?.unwrap_or_default(),
+        locality: locality.clone().map(endpoint::place_from_xds).unwrap_or_default(),
+        interception: Interception::from_metadata(&text("INTERCEPTION_MODE", "")),
+    })
+}
+
+/// Address, name and namespace.
+fn id_from_xds(id: &str) -> Result<(IpAddr, &str, &str)> {
+    let bad = || Problem::new("", format!("`{id}` is not `sidecar~IP~NAME.NAMESPACE~DOMAIN`"));
+    let parts: Vec<&str> = id.split('~').collect();
+    let [_kind, ip, workload, _domain] = parts.as_slice() else { return Err(bad()) };
+    let (name, namespace) = workload.rsplit_once('.').ok_or_else(bad)?;
+    if name.is_empty() || namespace.is_empty() {
+        return Err(bad());
+    }
+    Ok((ip.parse().map_err(|_| bad())?, name, namespace))
+}
+
+fn labels_from_xds(labels: &Value) -> Result<BTreeMap<String, String>> {
+    let Some(ValueKind::StructValue(labels)) = &labels.kind else {
+        return Err(Problem::new("metadata.LABELS", "is a struct of texts"));
+    };
+    labels
+        .fields
+        .iter()
+        .map(|(key, value)| match &value.kind {
+            Some(ValueKind::StringValue(text)) => Ok((key.clone(), text.clone())),
+            _ => Err(Problem::new(&format!("metadata.LABELS.{key}"), "a label is a text")),
+        })
+        .collect()
+}

@@ -1,0 +1,22 @@
+//! The aggregated discovery service: what proxies are told, over one stream each.
+//!
+//! ```text
+//!   proxy ──▶ service ──▶ wire ──▶ session ──▶ wire ──▶ service ──▶ proxy
+//!             (HTTP/2)  (messages)    │ ▲     (bytes)
+//!                                 order push ◀── new snapshots
+//! ```
+//!
+//! * [`session`]: the state of one stream, without sockets or clock. It speaks of *changes*, which is what the delta
+//!   variant of the protocol carries; a front end for the state-of-the-world variant translates to the same words.
+//! * [`order`]: which part of a change goes first.
+//! * [`wire`]: Envoy's messages ⇄ the session's words.
+//! * [`push`]: who is connected, and how a new snapshot reaches them.
+//! * [`service`]: the gRPC method.
+//! * [`status`]: what `leno status` says about it.
+
+pub(crate) mod order;
+pub(crate) mod push;
+pub(crate) mod service;
+pub(crate) mod session;
+pub(crate) mod status;
+pub(crate) mod wire;

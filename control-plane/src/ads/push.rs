@@ -1,0 +1,134 @@
+//! Who is connected, and how a new generation of the rules reaches them.
+//!
+//! Every stream waits on the same [`watch`] channel, which holds the newest generation only: a stream that is busy or
+//! slow misses those in between and never queues any. What a proxy is to hold is worked out by the generation, once for
+//! all proxies of the same scope.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use leno_config::node::Node;
+use tokio::sync::watch;
+
+use super::session::Session;
+use crate::generation::Generation;
+use crate::metrics::Metrics;
+
+/// Most proxies that are connected at a time.
+pub(crate) const MAX_STREAMS: usize = 20_000;
+
+/// All streams of this process and what they wait for.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    /// `None` before the first complete load.
+    newest: watch::Sender<Option<Arc<Generation>>>,
+    /// Set once, when the process stops.
+    stopping: watch::Sender<bool>,
+    streams: Mutex<BTreeMap<u64, Arc<Stream>>>,
+    next_stream: AtomicU64,
+    metrics: Metrics,
+}
+
+/// One connected proxy.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) node: Node,
+    pub(crate) connected: SystemTime,
+    session: Mutex<Session>,
+}
+
+/// More proxies than one process serves.
+#[derive(Debug, thiserror::Error)]
+#[error("{MAX_STREAMS} proxies are connected already; start another control plane over the same rules")]
+pub(crate) struct Full;
+
+impl Hub {
+    /// Nobody is connected and nothing is known.
+    pub(crate) fn new(metrics: Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            newest: watch::Sender::new(None),
+            stopping: watch::Sender::new(false),
+            streams: Mutex::default(),
+            next_stream: AtomicU64::new(0),
+            metrics,
+        })
+    }
+
+    /// From now on this is what proxies are to hold.
+    pub(crate) fn publish(&self, generation: Arc<Generation>) {
+        self.newest.send_replace(Some(generation));
+    }
+
+    /// The newest generation, and word of every later one.
+    pub(crate) fn generations(&self) -> watch::Receiver<Option<Arc<Generation>>> {
+        self.newest.subscribe()
+    }
+
+    /// Ends all streams.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Resolves when [`Hub::stop`] was called.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as the hub, so that the only way to return is the wanted one.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    /// Whether [`Hub::stop`] was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Enters a proxy into the list; it leaves it when the returned value is dropped.
+    pub(crate) fn connect(self: &Arc<Self>, node: Node, now: Instant) -> Result<Connection, Full> {
+        let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
+        let stream = Arc::new(Stream { node, connected: SystemTime::now(), session: Mutex::new(Session::new(now)) });
+        let mut streams = lock(&self.streams);
+        if streams.len() >= MAX_STREAMS {
+            return Err(Full);
+        }
+        streams.insert(id, Arc::clone(&stream));
+        self.metrics.connected.set(i64::try_from(streams.len()).unwrap_or(i64::MAX));
+        Ok(Connection { hub: Arc::clone(self), id, stream })
+    }
+
+    /// Everyone who is connected, in the order of connecting.
+    pub(crate) fn streams(&self) -> Vec<Arc<Stream>> {
+        lock(&self.streams).values().cloned().collect()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+}
+
+impl Stream {
+    /// The state of the stream, for a moment: never across an await.
+    pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
+        lock(&self.session)
+    }
+}
+
+/// A proxy's place in the list.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    hub: Arc<Hub>,
+    id: u64,
+    pub(crate) stream: Arc<Stream>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut streams = lock(&self.hub.streams);
+        streams.remove(&self.id);
+        self.hub.metrics.connected.set(i64::try_from(streams.len()).unwrap_or(i64::MAX));
+    }
+}
+
+/// The data behind these locks is whole between two statements, so that a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,268 @@
+//! The gRPC method `DeltaAggregatedResources`.
+//!
+//! A stream is no task of its own: it is the body of its HTTP response. Polling the body drives the conversation, so
+//! that a stream lives exactly as long as its connection wants it, ends with it without a trace, and does nothing at
+//! all (does not even read) while its proxy does not take what was sent.
+//!
+//! ```text
+//! Introduced ──first request, names the node──▶ Serving ──request │ new generation │ deadline──▶ Serving
+//!      └─────10 s of silence, a node that cannot be read─────┐   └───proxy leaves, process stops, too many names──┐
+//!                                                            ▼                                                    ▼
+//!                                                          trailers with a status that says why
+//! ```
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready as poll_ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use http_body::Frame;
+use leno_config::xds::{self, Kind};
+use tokio::sync::mpsc;
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
+use tracing::{debug, error, info, warn};
+
+use super::push::{Connection, Hub};
+use super::session::Received;
+use super::wire::{self, MAX_MESSAGE, MessageDecoder};
+use crate::generation::Generation;
+
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+
+/// How long a stream may be silent before it says who it is.
+const INTRODUCTION: Duration = Duration::from_secs(10);
+
+/// Pieces of messages between a stream and the connection. The session is the real queue.
+const QUEUE: usize = 4;
+
+/// Longest part of a refusal that is written to the log.
+const LOGGED: usize = 4096;
+
+/// The aggregated discovery service.
+#[derive(Debug, Clone)]
+pub(crate) struct Discovery {
+    hub: Arc<Hub>,
+}
+
+impl Discovery {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+}
+
+impl NamedService for Discovery {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl Service<http::Request<tonic::body::Body>> for Discovery {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        ready(Ok(match request.uri().path() {
+            DELTA => converse(Arc::clone(&self.hub), request),
+            STATE_OF_THE_WORLD => Status::unimplemented(
+                "this control plane speaks the delta variant of xDS only; set api_type: DELTA_GRPC",
+            )
+            .into_http(),
+            other => Status::unimplemented(format!("there is no method {other}")).into_http(),
+        }))
+    }
+}
+
+/// Answers with a body that holds the conversation.
+fn converse(hub: Arc<Hub>, request: http::Request<tonic::body::Body>) -> http::Response<tonic::body::Body> {
+    let decoder = MessageDecoder::<discovery::DeltaDiscoveryRequest>::default();
+    if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
+        return Status::unimplemented("compressed requests are not understood; send them as they are").into_http();
+    }
+    let requests = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_MESSAGE));
+    let (sender, pieces) = mpsc::channel(QUEUE);
+    let conversation = Box::pin(async move {
+        match serve(hub, requests, sender).await {
+            Ok(()) => Status::ok(""),
+            Err(status) => status,
+        }
+    });
+    let body = Conversation { conversation: Some(conversation), pieces, end: None };
+    let mut response = http::Response::new(tonic::body::Body::new(body));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
+    response
+}
+
+/// One stream, from the first request to its end.
+async fn serve(
+    hub: Arc<Hub>,
+    mut requests: Streaming<discovery::DeltaDiscoveryRequest>,
+    pieces: mpsc::Sender<Bytes>,
+) -> Result<(), Status> {
+    let Some(first) = introduction(&hub, &mut requests).await? else { return Ok(()) };
+    let node = first
+        .node
+        .as_ref()
+        .ok_or_else(|| Status::invalid_argument("the first request of a stream names its node; this one names none"))?;
+    let node = xds::node_from_xds(node)
+        .map_err(|refusal| Status::invalid_argument(format!("the node cannot be understood: {refusal}")))?;
+    let connection = hub.connect(node, Instant::now()).map_err(|full| Status::resource_exhausted(full.to_string()))?;
+    let id = connection.stream.node.id();
+    info!(node = %id, "proxy connected");
+    let end = Serving { hub: &hub, connection: &connection, id: &id, pieces }.run(first, requests).await;
+    match &end {
+        Ok(()) => info!(node = %id, "proxy left"),
+        Err(status) => info!(node = %id, reason = status.message(), "stream ended"),
+    }
+    end
+}
+
+async fn introduction(
+    hub: &Hub,
+    requests: &mut Streaming<discovery::DeltaDiscoveryRequest>,
+) -> Result<Option<wire::Received>, Status> {
+    tokio::select! {
+        message = tokio::time::timeout(INTRODUCTION, requests.message()) => match message {
+            Ok(message) => Ok(message?.map(Into::into)),
+            Err(_) => Err(Status::deadline_exceeded("the stream was opened and nothing was asked for")),
+        },
+        () = hub.stopped() => Err(stopping()),
+    }
+}
+
+struct Serving<'a> {
+    hub: &'a Arc<Hub>,
+    connection: &'a Connection,
+    id: &'a str,
+    pieces: mpsc::Sender<Bytes>,
+}
+
+impl Serving<'_> {
+    async fn run(
+        &self,
+        first: wire::Received,
+        mut requests: Streaming<discovery::DeltaDiscoveryRequest>,
+    ) -> Result<(), Status> {
+        let mut generations = self.hub.generations();
+        generations.mark_changed();
+        self.on_request(first)?;
+        loop {
+            let deadline = self.connection.stream.session().deadline();
+            tokio::select! {
+                message = requests.message() => match message? {
+                    Some(message) => self.on_request(message.into())?,
+                    None => return Ok(()),
+                },
+                changed = generations.changed() => {
+                    let generation = generations.borrow_and_update().clone();
+                    if let (Ok(()), Some(generation)) = (changed, generation) {
+                        self.take(&generation).await;
+                    }
+                }
+                () = until(deadline) => {}
+                () = self.hub.stopped() => return Err(stopping()),
+            }
+            self.send_what_is_due().await?;
+        }
+    }
+
+    fn on_request(&self, received: wire::Received) -> Result<(), Status> {
+        let wire::Received { node: _, type_url, request } = received;
+        let Some(kind) = Kind::from_url(&type_url) else {
+            debug!(node = self.id, type_url, "ignored a subscription to a type that is not served");
+            return Ok(());
+        };
+        let outcome = self.connection.stream.session().on_request(kind, request);
+        match outcome.map_err(|error| Status::resource_exhausted(error.to_string()))? {
+            Received::Subscription | Received::Ack => {}
+            Received::Nack(text) => {
+                self.hub.metrics().nacks.with_label_values(&[kind.label()]).inc();
+                let text = text.chars().take(LOGGED).collect::<String>();
+                warn!(
+                    node = self.id,
+                    kind = kind.label(),
+                    "the proxy refused what it was sent: {}",
+                    text.escape_debug()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(&self, generation: &Generation) {
+        match generation.snapshot(&self.connection.stream.node).await {
+            Ok(snapshot) => self.connection.stream.session().on_snapshot(snapshot),
+            Err(error) => error!(node = self.id, cause = error.source().map(ToString::to_string), "{error}"),
+        }
+    }
+
+    async fn send_what_is_due(&self) -> Result<(), Status> {
+        loop {
+            let Some(response) = self.connection.stream.session().poll(Instant::now()) else { return Ok(()) };
+            self.hub.metrics().pushes.with_label_values(&[response.kind.label()]).inc();
+            let (changed, removed) = (response.resources.len(), response.removed.len());
+            debug!(node = self.id, kind = response.kind.label(), changed, removed, "sent");
+            for piece in wire::pieces(&response, concat!("leno ", env!("CARGO_PKG_VERSION"))) {
+                self.pieces.send(piece).await.map_err(|_| Status::cancelled("the stream was closed"))?;
+            }
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the control plane is stopping; keep what you have and connect again")
+}
+
+/// The body of a response: the conversation and what it has to say.
+struct Conversation {
+    /// `None` once it has come to its end.
+    conversation: Option<Pin<Box<dyn Future<Output = Status> + Send>>>,
+    pieces: mpsc::Receiver<Bytes>,
+    /// How it ended, until that was said.
+    end: Option<Status>,
+}
+
+impl http_body::Body for Conversation {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(conversation) = &mut self.conversation
+            && let Poll::Ready(end) = conversation.as_mut().poll(context)
+        {
+            self.conversation = None;
+            self.end = Some(end);
+        }
+        // The sender is gone once the conversation is, so that the queue ends after its last piece.
+        match poll_ready!(self.pieces.poll_recv(context)) {
+            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+            None => Poll::Ready(self.end.take().map(trailers)),
+        }
+    }
+}
+
+fn trailers(end: Status) -> Result<Frame<Bytes>, Status> {
+    let mut headers = http::HeaderMap::new();
+    end.add_header(&mut headers)?;
+    Ok(Frame::trailers(headers))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! The commands, one file each.
+
+pub(crate) mod serve;
+pub(crate) mod status;
+pub(crate) mod version;

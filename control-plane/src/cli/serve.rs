@@ -1,0 +1,217 @@
+//! `leno serve`: the control plane.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use leno_config::diagnostic::Diagnostic;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tracing::{info, warn};
+
+use crate::ads::push::Hub;
+use crate::ads::service::Discovery;
+use crate::ads::status::RulesStatus;
+use crate::board::Board;
+use crate::generation::Generation;
+use crate::http;
+use crate::metrics::Metrics;
+use crate::snapshot::Shelf;
+use crate::source::files::{Files, Options, State, write_atomically};
+
+/// Streams that do not end by themselves when the process stops are cut after so long.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A connection that does not answer a ping is dead. Proxies are idle most of the time, so pings are what finds out.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A proxy needs one stream; a few more do no harm.
+const STREAMS_PER_CONNECTION: u32 = 16;
+/// What a proxy may send before we read it. Requests are small except for the first ones after a reconnect.
+const WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// `leno serve`
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Directory or file with rules; may be given several times
+    #[arg(long, value_name = "DIR", required = true)]
+    rules: Vec<PathBuf>,
+    /// Directory where the accepted rules are kept for the next start, and the addresses are written (serve.json)
+    #[arg(long, value_name = "DIR", env = "LENO_STATE")]
+    state: Option<PathBuf>,
+    /// Where proxies connect (port 0: a free one)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010", env = "LENO_XDS_ADDRESS")]
+    xds_address: SocketAddr,
+    /// Where /ready, /metrics and /debug/status are (port 0: a free one)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014", env = "LENO_HTTP_ADDRESS")]
+    http_address: SocketAddr,
+    /// Take a directory without rules for what is meant
+    #[arg(long)]
+    allow_empty: bool,
+    /// Let --xds-address and --http-address be other than loopback, although whoever reaches the port reads all rules
+    /// in clear text
+    #[arg(long)]
+    allow_plain_text: bool,
+    /// Form of the log on stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    log_to_stderr(arguments.log_format);
+    allow_many_sockets();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(serve(arguments));
+    // Looks at files and compilations under way need not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+    for address in [arguments.xds_address, arguments.http_address] {
+        ensure!(
+            address.ip().is_loopback() || arguments.allow_plain_text,
+            "{address} can be reached from other machines and what is served there is neither encrypted nor \
+             authenticated; use 127.0.0.1, or --allow-plain-text if the network is trusted"
+        );
+    }
+    let xds = bind(arguments.xds_address, "--xds-address").await?;
+    let http_listener = bind(arguments.http_address, "--http-address").await?;
+    announce(arguments.state.as_deref(), xds.local_addr()?, http_listener.local_addr()?)?;
+
+    let hub = Hub::new(Metrics::new()?);
+    let board = Arc::new(Board::new(Arc::clone(&hub)));
+    let options = Options { rules: arguments.rules, state: arguments.state, allow_empty: arguments.allow_empty };
+    let mut files = Files::watch(options);
+    let stopped = || {
+        let hub = Arc::clone(&hub);
+        async move { hub.stopped().await }
+    };
+    let discovery = tokio::spawn(discovery(xds, Arc::clone(&hub)));
+    let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), stopped()));
+    let follow = follow(&mut files, &hub, &board);
+    tokio::select! {
+        () = follow => {}
+        signal = told_to_stop() => info!("{} received, closing all streams; proxies keep what they have", signal?),
+    }
+    hub.stop();
+    match tokio::time::timeout(DRAIN, discovery).await {
+        Ok(ended) => ended.context("the discovery service failed")??,
+        Err(_) => warn!("some connections did not end within {DRAIN:?} and are cut"),
+    }
+    answers.await.context("the HTTP server failed")
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another {flag}, or port 0 for a free one"))
+}
+
+/// Says where the process listens, to people and to programs.
+fn announce(state: Option<&Path>, xds: SocketAddr, http: SocketAddr) -> anyhow::Result<()> {
+    if let Some(state) = state {
+        let pid = std::process::id();
+        let addresses = serde_json::json!({ "xds": xds.to_string(), "http": http.to_string(), "pid": pid });
+        write_atomically(&state.join("serve.json"), addresses.to_string().as_bytes())
+            .with_context(|| format!("cannot write to the state directory `{}`", state.display()))?;
+    }
+    info!(%xds, %http, "serving");
+    Ok(())
+}
+
+/// The gRPC server, until the hub stops and its streams have ended.
+async fn discovery(listener: TcpListener, hub: Arc<Hub>) -> Result<(), tonic::transport::Error> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_max_header_list_size(16 << 10)
+        .add_service(Discovery::new(Arc::clone(&hub)))
+        .serve_with_incoming_shutdown(incoming, async move { hub.stopped().await })
+        .await
+}
+
+/// Puts every accepted state of the files in force. Does not return.
+async fn follow(files: &mut Files, hub: &Hub, board: &Board) {
+    let shelf = Arc::new(Mutex::new(Shelf::default()));
+    let mut version = None;
+    loop {
+        let state = files.next().await;
+        let mut generation = None;
+        if let Some(documents) = state.documents.as_ref().filter(|_| state.changed) {
+            let newest = Generation::new(documents.iter(), Arc::clone(&shelf));
+            hub.metrics().in_force(newest.version(), newest.documents());
+            version = Some(newest.version().to_owned());
+            generation = Some(newest);
+        }
+        let rules = rules_status(&state, version.clone());
+        hub.metrics().rule_errors.set(i64::try_from(rules.errors()).unwrap_or(i64::MAX));
+        board.note(rules);
+        if let Some(generation) = generation {
+            hub.publish(generation);
+        }
+    }
+}
+
+fn rules_status(state: &State, version: Option<String>) -> RulesStatus {
+    let errors = state.diagnostics.iter().filter(|finding| finding.is_error());
+    let json = |finding: &Diagnostic| serde_json::to_value(finding).unwrap_or_default();
+    RulesStatus {
+        accepted: state.documents.as_ref().map_or(0, Vec::len),
+        version,
+        rejected: errors.map(json).collect(),
+        held_back: state.held_back.iter().map(|(id, reason)| (id.to_string(), reason.clone())).collect(),
+        problem: state.problem.clone(),
+    }
+}
+
+async fn told_to_stop() -> std::io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}
+
+/// A proxy is a socket, and the usual soft limit of 1024 is for programs that use `select`.
+fn allow_many_sockets() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!("the limit on open files stays at {:?}, which bounds the number of proxies: {error}", limit.current);
+    }
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LENO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let set = match format {
+        LogFormat::Text => {
+            let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+            log.with_ansi(colour).try_init()
+        }
+        LogFormat::Json => log.json().try_init(),
+    };
+    // Set already: whoever did it decides.
+    drop(set);
+}

@@ -1,0 +1,281 @@
+//! `leno status`: which proxy holds what, and what is wrong with the rules.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use http_body_util::{BodyExt as _, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::ads::status::{ProxyStatus, RulesStatus, Status, TypeStatus};
+
+/// The server cannot be reached.
+const UNREACHABLE: u8 = 3;
+/// For the whole exchange.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest answer that is read.
+const MAX_ANSWER: usize = 256 << 20;
+/// Versions are hashes; so many characters tell two apart.
+const SHOWN: usize = 8;
+
+/// `leno status`
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// HTTP address of the control plane
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15014", env = "LENO_STATUS_ADDRESS")]
+    address: String,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// With the version of each resource, not only of each set (with -o json)
+    #[arg(long)]
+    resources: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Asks a running control plane and prints what it says.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let authority = authority(&arguments.address)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let path = if arguments.resources { "/debug/status?resources" } else { "/debug/status" };
+    let fetched = runtime.block_on(async { tokio::time::timeout(TIMEOUT, fetch(&authority, path)).await });
+    let answer = match fetched.context("no answer in time").and_then(|answer| answer) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let mut stderr = anstream::stderr();
+            writeln!(stderr, "error: cannot reach the control plane at {}: {error:#}", arguments.address)?;
+            writeln!(stderr, "help: is `leno serve` running? --address takes what it prints as http")?;
+            return Ok(ExitCode::from(UNREACHABLE));
+        }
+    };
+    let mut stdout = anstream::stdout();
+    match arguments.output {
+        Output::Json => writeln!(stdout, "{answer}")?,
+        Output::Table => {
+            let status: Status = serde_json::from_str(&answer).context("the answer is not a status of Leno")?;
+            write!(stdout, "{}", table(&status))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn authority(address: &str) -> anyhow::Result<String> {
+    let address = address.trim_end_matches('/');
+    let authority = address.strip_prefix("http://").unwrap_or(address);
+    ensure!(!authority.contains('/'), "--address has the form http://HOST:PORT, not {address}");
+    ensure!(authority.contains(':'), "--address names a port, as in http://127.0.0.1:15014");
+    Ok(authority.to_owned())
+}
+
+async fn fetch(authority: &str, path: &str) -> anyhow::Result<String> {
+    let socket = TcpStream::connect(authority).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let request = http::Request::get(path).header(http::header::HOST, authority).body(String::new())?;
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+        if !status.is_success() {
+            bail!("it answers {status}: {}", String::from_utf8_lossy(&body).trim());
+        }
+        Ok(String::from_utf8(body.into())?)
+    };
+    tokio::pin!(exchange, connection);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        ended = &mut connection => {
+            ended?;
+            exchange.await
+        }
+    }
+}
+
+/// One row per proxy and type, then what is wrong with the rules.
+fn table(status: &Status) -> String {
+    let mut rows = vec![["PROXY", "TYPE", "STATE", "SENT", "ACKED", "AGE", "LAST NACK"].map(str::to_owned)];
+    for proxy in &status.proxies {
+        rows.extend(proxy_rows(proxy));
+    }
+    let mut text = if status.proxies.is_empty() { "No proxy is connected.\n".to_owned() } else { aligned(&rows) };
+    text.push('\n');
+    text.push_str(&rules(&status.rules));
+    text
+}
+
+fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 7]> {
+    // As written by us: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
+    let name = proxy.node.split('~').nth(2).unwrap_or(&proxy.node);
+    let row = |label: &str, status: &TypeStatus| {
+        let version = |version: &Option<String>| {
+            version.as_ref().map_or_else(|| "-".to_owned(), |text| text.chars().take(SHOWN).collect())
+        };
+        let nack = status.nack.as_deref().map_or_else(|| "-".to_owned(), |text| text.escape_debug().to_string());
+        [
+            name.to_owned(),
+            label.to_owned(),
+            state(status).to_owned(),
+            version(&status.sent),
+            version(&status.acked),
+            age(Duration::from_millis(status.age_ms)),
+            nack,
+        ]
+    };
+    match proxy.types.is_empty() {
+        true => vec![[name, "-", "NOT ASKED", "-", "-", "-", "-"].map(str::to_owned)],
+        false => proxy.types.iter().map(|(label, status)| row(label, status)).collect(),
+    }
+}
+
+/// In the words of `istioctl proxy-status`, with one for refusals.
+fn state(status: &TypeStatus) -> &'static str {
+    match (&status.sent, &status.acked, &status.nack) {
+        (_, _, Some(_)) => "REFUSED",
+        (None, _, None) => "NOT SENT",
+        (sent, acked, None) if sent == acked => "SYNCED",
+        (Some(_), _, None) => "STALE",
+    }
+}
+
+fn age(age: Duration) -> String {
+    match age.as_secs() {
+        0 => format!("{}ms", age.as_millis()),
+        seconds @ 1..60 => format!("{seconds}s"),
+        seconds @ 60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        seconds => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+fn aligned(rows: &[[String; 7]]) -> String {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths = [0, 1, 2, 3, 4, 5, 6].map(width);
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
+        text.push_str(cells.join("   ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn rules(rules: &RulesStatus) -> String {
+    let RulesStatus { accepted, version, rejected, held_back, problem } = rules;
+    let version = version.as_deref().unwrap_or("none");
+    let mut text = format!(
+        "Rules: {accepted} documents in force (version {}), {} rejected\n",
+        version.chars().take(SHOWN).collect::<String>(),
+        rejected.len()
+    );
+    let mut line = |line: std::fmt::Arguments<'_>| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "  {line}");
+    };
+    if let Some(problem) = problem {
+        line(format_args!("the files are not taken: {problem}"));
+    }
+    for finding in rejected {
+        let of = |key: &str| match finding.get(key) {
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(serde_json::Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        };
+        let (file, place) = (of("file"), format!("{}:{}", of("line"), of("column")));
+        line(format_args!("{file}:{place}: {} {} {}: {}", of("code"), of("resource"), of("path"), of("message")));
+    }
+    for (resource, reason) in held_back {
+        line(format_args!("{resource} {reason}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn types(sent: Option<&str>, acked: Option<&str>, nack: Option<&str>) -> TypeStatus {
+        TypeStatus {
+            sent: sent.map(str::to_owned),
+            acked: acked.map(str::to_owned),
+            age_ms: 61_000,
+            nack: nack.map(str::to_owned),
+            resources: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_row_says_how_a_type_stands() {
+        let cases = [
+            (types(None, None, None), "NOT SENT"),
+            (types(Some("a"), None, None), "STALE"),
+            (types(Some("a"), Some("b"), None), "STALE"),
+            (types(Some("a"), Some("a"), None), "SYNCED"),
+            (types(Some("a"), Some("b"), Some("no")), "REFUSED"),
+        ];
+        for (status, expected) in cases {
+            assert_eq!(state(&status), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_shows_proxies_refusals_and_rejected_rules() {
+        let mut of_type = BTreeMap::new();
+        of_type.insert("clusters".to_owned(), types(Some("0123456789"), Some("0123456789"), None));
+        of_type.insert("routes".to_owned(), types(Some("22222222222"), None, Some("9080: field: bad\u{1b}")));
+        let proxy = ProxyStatus {
+            node: "sidecar~127.0.0.1~shop.default~default.svc.cluster.local".to_owned(),
+            connected_since: String::new(),
+            types: of_type,
+        };
+        let rules = RulesStatus {
+            accepted: 4,
+            version: Some("abcdefghijkl".to_owned()),
+            rejected: vec![serde_json::json!({
+                "code": "L0107", "severity": "error", "file": "rules/a.yaml", "line": 4, "column": 9,
+                "resource": "VirtualService default/reviews", "path": "spec.http", "message": "weights add up to 0",
+                "help": null
+            })],
+            held_back: BTreeMap::from([("VirtualService default/reviews".to_owned(), "has an error".to_owned())]),
+            problem: None,
+        };
+        let expected = "\
+PROXY          TYPE       STATE     SENT       ACKED      AGE    LAST NACK
+shop.default   clusters   SYNCED    01234567   01234567   1m1s   -
+shop.default   routes     REFUSED   22222222   -          1m1s   9080: field: bad\\u{1b}
+
+Rules: 4 documents in force (version abcdefgh), 1 rejected
+  rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights add up to 0
+  VirtualService default/reviews has an error
+";
+        assert_eq!(table(&Status { proxies: vec![proxy], rules }), expected);
+    }
+
+    #[test]
+    fn ages_are_short() {
+        let cases = [(7, "7ms"), (1_500, "1s"), (59_999, "59s"), (61_000, "1m1s"), (7_380_000, "2h3m")];
+        for (millis, expected) in cases {
+            assert_eq!(age(Duration::from_millis(millis)), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_are_checked_before_anything_is_dialled() {
+        assert_eq!(authority("http://127.0.0.1:15014/").unwrap(), "127.0.0.1:15014");
+        assert_eq!(authority("[::1]:15014").unwrap(), "[::1]:15014");
+        assert!(authority("https://127.0.0.1:15014").is_err());
+        assert!(authority("http://localhost").is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! One accepted state of the rules, and what each proxy is to hold because of it.
+//!
+//! Snapshots are compiled when the first proxy of a scope asks for one, off the threads that serve, and kept for all
+//! others of that scope for as long as the generation lasts.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use leno_config::compile::{Scope, compile, scope};
+use leno_config::mesh::Mesh;
+use leno_config::node::Node;
+use leno_config::rules::Document;
+use leno_config::xds;
+use tokio::sync::OnceCell;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::snapshot::{Shelf, Snapshot};
+
+/// Most scopes whose snapshots are kept. Labels come from proxies, so their number is not ours to decide; beyond it,
+/// snapshots that nobody holds any more make room.
+const MAX_SCOPES: usize = 4096;
+
+/// One accepted state of the rules.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    mesh: Arc<Mesh>,
+    version: String,
+    documents: usize,
+    scopes: Mutex<BTreeMap<Scope, Slot>>,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+/// Filled once, however many ask at the same time.
+type Slot = Arc<OnceCell<Arc<Snapshot>>>;
+
+/// The compiler gave up on a scope; that is a fault of the program, and the proxy keeps what it has.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the rules could not be compiled for this proxy, which keeps what it has; this is a fault in leno, please report it"
+)]
+pub(crate) struct CompileError(#[source] tokio::task::JoinError);
+
+impl Generation {
+    /// Takes the accepted documents. Resources that are equal to those of earlier generations are taken off the shelf.
+    pub(crate) fn new<'a>(documents: impl Iterator<Item = &'a Document>, shelf: Arc<Mutex<Shelf>>) -> Arc<Self> {
+        let documents = documents.cloned().collect::<Vec<_>>();
+        lock(&shelf).tidy();
+        Arc::new(Self {
+            mesh: Arc::new(Mesh::new(&documents)),
+            version: version(&documents),
+            documents: documents.len(),
+            scopes: Mutex::default(),
+            shelf,
+        })
+    }
+
+    /// A hash over the documents: equal in every process for equal rules.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// How many documents are in force.
+    pub(crate) fn documents(&self) -> usize {
+        self.documents
+    }
+
+    /// What a proxy is to hold.
+    pub(crate) async fn snapshot(&self, node: &Node) -> Result<Arc<Snapshot>, CompileError> {
+        let slot = self.slot(scope(&self.mesh, node));
+        let snapshot = slot.get_or_try_init(|| async {
+            let (mesh, shelf, node) = (Arc::clone(&self.mesh), Arc::clone(&self.shelf), node.clone());
+            let work = move || {
+                let encoded = xds::encode(&compile(&mesh, &node));
+                Arc::new(Snapshot::new(encoded, &mut lock(&shelf)))
+            };
+            tokio::task::spawn_blocking(work).await.map_err(CompileError)
+        });
+        snapshot.await.map(Arc::clone)
+    }
+
+    fn slot(&self, scope: Scope) -> Slot {
+        let mut scopes = lock(&self.scopes);
+        if scopes.len() >= MAX_SCOPES && !scopes.contains_key(&scope) {
+            let is_held = |snapshot: &Arc<Snapshot>| Arc::strong_count(snapshot) > 1;
+            scopes.retain(|_, slot| slot.get().is_none_or(is_held));
+        }
+        if scopes.len() >= MAX_SCOPES && !scopes.contains_key(&scope) {
+            return Slot::default();
+        }
+        Arc::clone(scopes.entry(scope).or_default())
+    }
+}
+
+fn version(documents: &[Document]) -> String {
+    let mut hash = Xxh3::new();
+    for document in documents {
+        for text in [&document.id.to_string(), &*document.text] {
+            hash.update(&text.len().to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+    }
+    format!("{:032x}", hash.digest128())
+}
+
+/// What is behind these locks is whole between two statements, so that a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,133 @@
+//! The control plane's own HTTP: readiness, metrics and status. HTTP/1.1, in clear text, for loopback and probes.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/ready` | 200 once rules are in force, else 503 with the reason |
+//! | `/metrics` | Prometheus' text format |
+//! | `/debug/status` | the JSON of `leno status -o json`; with `?resources` the version of each resource too |
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+
+use crate::board::Board;
+
+/// Connections that are served at a time; others wait in the listener's queue.
+const CONNECTIONS: usize = 256;
+/// Requests that are answered at a time; others get 503.
+const REQUESTS: usize = 32;
+/// For the head of a request, and for its answer to be made.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests under way may end when the process stops.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Serves until `stop` resolves.
+pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, stop: impl Future<Output = ()>) {
+    let answers = ServiceBuilder::new().load_shed().concurrency_limit(REQUESTS).timeout(TIMEOUT).service_fn(
+        move |request: Request<()>| {
+            let board = Arc::clone(&board);
+            // Status and metrics of thousands of proxies take a while to write down.
+            async move { tokio::task::spawn_blocking(move || answer(&board, &request)).await }
+        },
+    );
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            permit = Arc::clone(&room).acquire_owned() => {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = &mut stop => break,
+                };
+                match accepted {
+                    Ok((socket, _)) => {
+                        let answers = answers.clone();
+                        connections.spawn(async move {
+                            let _permit = permit;
+                            connection(socket, answers).await;
+                        });
+                    }
+                    // Out of descriptors, most likely: wait for some to come back.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+            () = &mut stop => break,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    let _ = tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// One client. An error here is the client's: it left or spoke something else.
+async fn connection<S>(socket: TcpStream, answers: S)
+where
+    S: Service<Request<()>, Response = Response<Full<Bytes>>, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let answers = answers.clone();
+        let (head, _body) = request.into_parts();
+        async move {
+            let answered = answers.oneshot(Request::from_parts(head, ())).await;
+            Ok::<_, Infallible>(answered.unwrap_or_else(|_| {
+                text(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time; try again\n".to_owned())
+            }))
+        }
+    });
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(TIMEOUT)
+        .max_buf_size(16 << 10)
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
+}
+
+fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is understood here\n".to_owned());
+    }
+    match request.uri().path() {
+        "/ready" => match board.readiness() {
+            Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+        },
+        "/metrics" => match board.metrics().text() {
+            Ok(metrics) => with_type(StatusCode::OK, metrics, "text/plain; version=0.0.4; charset=utf-8"),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")),
+        },
+        "/debug/status" => {
+            let query = request.uri().query().unwrap_or_default();
+            let resources = query.split('&').any(|pair| pair.split('=').next() == Some("resources"));
+            match serde_json::to_string(&board.status(resources, Instant::now())) {
+                Ok(status) => with_type(StatusCode::OK, status, "application/json"),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("status cannot be written: {error}\n")),
+            }
+        }
+        "/" => text(StatusCode::OK, "/ready\n/metrics\n/debug/status\n/debug/status?resources\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "there is: /ready, /metrics, /debug/status\n".to_owned()),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    with_type(status, body, "text/plain; charset=utf-8")
+}
+
+fn with_type(status: StatusCode, body: String, content_type: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
+}

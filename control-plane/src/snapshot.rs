@@ -1,0 +1,174 @@
+//! What one proxy is to hold: an immutable, consistent set of resources, encoded once and shared by all streams.
+//!
+//! A [`Resource`] carries the very bytes that go onto the wire, so that a push to a thousand proxies copies pointers.
+//! Resources that are equal in two snapshots (of two namespaces, or of two generations of the rules) are one value:
+//! [`Shelf`] hands out the one that is already there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use leno_config::xds::{Encoded, Kind};
+use prost::Message as _;
+use xxhash_rust::xxh3::Xxh3;
+
+/// What one proxy is to hold.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    clusters: Set,
+    endpoints: Set,
+    listeners: Set,
+    routes: Set,
+}
+
+/// All resources of one kind.
+#[derive(Debug, Default)]
+pub(crate) struct Set {
+    /// A hash over names and versions: equal in every process for equal contents.
+    pub(crate) version: Arc<str>,
+    /// By name.
+    pub(crate) resources: BTreeMap<Arc<str>, Arc<Resource>>,
+}
+
+/// One resource, ready for the wire.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Resource {
+    pub(crate) name: Arc<str>,
+    /// Hash of the canonical IR.
+    pub(crate) version: Arc<str>,
+    /// A `DeltaDiscoveryResponse` with this resource and nothing else. Messages of protobuf are joined by joining their
+    /// bytes, so a response is its head and the bytes of its resources.
+    pub(crate) bytes: Bytes,
+}
+
+impl Snapshot {
+    /// Takes what was compiled; equal resources come from the shelf.
+    pub(crate) fn new(mut encoded: BTreeMap<Kind, BTreeMap<String, Encoded>>, shelf: &mut Shelf) -> Self {
+        let mut set = |kind| Set::new(kind, encoded.remove(&kind).unwrap_or_default(), shelf);
+        Self {
+            clusters: set(Kind::Cluster),
+            endpoints: set(Kind::Endpoints),
+            listeners: set(Kind::Listener),
+            routes: set(Kind::Route),
+        }
+    }
+
+    /// All resources of a kind.
+    pub(crate) fn set(&self, kind: Kind) -> &Set {
+        match kind {
+            Kind::Cluster => &self.clusters,
+            Kind::Endpoints => &self.endpoints,
+            Kind::Listener => &self.listeners,
+            Kind::Route => &self.routes,
+        }
+    }
+}
+
+impl Set {
+    fn new(kind: Kind, encoded: BTreeMap<String, Encoded>, shelf: &mut Shelf) -> Self {
+        let mut hash = Xxh3::new();
+        let mut resources = BTreeMap::new();
+        for (name, encoded) in encoded {
+            // Neither names nor versions hold a line feed, so the text that is hashed is unambiguous.
+            for part in [name.as_str(), "\n", encoded.version.as_str(), "\n"] {
+                hash.update(part.as_bytes());
+            }
+            let resource = shelf.take(kind, &name, encoded);
+            resources.insert(Arc::clone(&resource.name), resource);
+        }
+        Self { version: format!("{:032x}", hash.digest128()).into(), resources }
+    }
+}
+
+impl Resource {
+    fn new(name: &str, encoded: Encoded) -> Self {
+        let Encoded { version, any } = encoded;
+        let resource = discovery::Resource {
+            name: name.to_owned(),
+            version: version.clone(),
+            resource: Some(any),
+            ..discovery::Resource::default()
+        };
+        let response = discovery::DeltaDiscoveryResponse { resources: vec![resource], ..Default::default() };
+        Self { name: name.into(), version: version.into(), bytes: response.encode_to_vec().into() }
+    }
+}
+
+/// The resources that some snapshot holds at this moment, so that equal ones are kept once.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    resources: HashMap<(Kind, Arc<str>), Weak<Resource>>,
+}
+
+impl Shelf {
+    fn take(&mut self, kind: Kind, name: &str, encoded: Encoded) -> Arc<Resource> {
+        let key = (kind, Arc::<str>::from(encoded.version.as_str()));
+        if let Some(known) = self.resources.get(&key).and_then(Weak::upgrade).filter(|known| &*known.name == name) {
+            return known;
+        }
+        let resource = Arc::new(Resource::new(name, encoded));
+        self.resources.insert(key, Arc::downgrade(&resource));
+        resource
+    }
+
+    /// Forgets what no snapshot holds any more; called once per generation, so that the shelf stays as large as what
+    /// is in use.
+    pub(crate) fn tidy(&mut self) {
+        self.resources.retain(|_, resource| resource.strong_count() > 0);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use envoy_types::pb::google::protobuf::Any;
+
+    /// A snapshot of resources given as (kind, name, version).
+    pub(crate) fn snapshot(resources: &[(Kind, &str, &str)]) -> Arc<Snapshot> {
+        Arc::new(Snapshot::new(encoded(resources), &mut Shelf::default()))
+    }
+
+    fn encoded(resources: &[(Kind, &str, &str)]) -> BTreeMap<Kind, BTreeMap<String, Encoded>> {
+        let mut encoded = BTreeMap::<Kind, BTreeMap<String, Encoded>>::new();
+        for (kind, name, version) in resources {
+            let any = Any { type_url: kind.url().to_owned(), value: format!("{name} {version}").into_bytes() };
+            let value = Encoded { version: (*version).to_owned(), any };
+            encoded.entry(*kind).or_default().insert((*name).to_owned(), value);
+        }
+        encoded
+    }
+
+    #[test]
+    fn the_bytes_of_a_resource_are_a_response_with_this_resource() {
+        let snapshot = snapshot(&[(Kind::Cluster, "a", "1")]);
+        let [resource] = snapshot.set(Kind::Cluster).resources.values().collect::<Vec<_>>()[..] else { panic!() };
+        let response = discovery::DeltaDiscoveryResponse::decode(resource.bytes.clone()).unwrap();
+        let [decoded] = &response.resources[..] else { panic!("{response:?}") };
+        assert_eq!((decoded.name.as_str(), decoded.version.as_str()), ("a", "1"));
+        assert_eq!(decoded.resource.as_ref().unwrap().value, b"a 1");
+    }
+
+    #[test]
+    fn the_version_of_a_set_follows_its_contents_alone() {
+        let version = |resources: &[_]| Arc::clone(&snapshot(resources).set(Kind::Route).version);
+        let base = version(&[(Kind::Route, "a", "1"), (Kind::Route, "b", "2")]);
+        assert_eq!(base, version(&[(Kind::Route, "b", "2"), (Kind::Route, "a", "1"), (Kind::Cluster, "c", "3")]));
+        assert_ne!(base, version(&[(Kind::Route, "a", "1"), (Kind::Route, "b", "3")]));
+        assert_ne!(base, version(&[(Kind::Route, "a", "1")]));
+        assert_ne!(base, version(&[]));
+    }
+
+    #[test]
+    fn equal_resources_of_two_snapshots_are_one_and_unused_ones_are_forgotten() {
+        let mut shelf = Shelf::default();
+        let first = Snapshot::new(encoded(&[(Kind::Route, "a", "1"), (Kind::Route, "b", "1b")]), &mut shelf);
+        let second = Snapshot::new(encoded(&[(Kind::Route, "a", "1"), (Kind::Route, "b", "2b")]), &mut shelf);
+        let of = |snapshot: &Snapshot, name: &str| Arc::clone(&snapshot.set(Kind::Route).resources[name]);
+        assert!(Arc::ptr_eq(&of(&first, "a"), &of(&second, "a")));
+        assert!(!Arc::ptr_eq(&of(&first, "b"), &of(&second, "b")));
+        drop(first);
+        shelf.tidy();
+        assert_eq!(shelf.resources.len(), 2);
+    }
+}

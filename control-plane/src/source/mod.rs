@@ -1,0 +1,3 @@
+//! Where rules come from. Each source hands out the documents in force, whenever they change.
+
+pub(crate) mod files;

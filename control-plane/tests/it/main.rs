@@ -1,0 +1,6 @@
+//! The program `leno` from outside: real processes, real sockets.
+
+mod client;
+mod memory;
+mod process;
+mod serve;
