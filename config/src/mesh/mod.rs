@@ -11,6 +11,7 @@
 mod delegate;
 mod destination_rule;
 mod host;
+mod proxy;
 mod service;
 mod virtual_service;
 mod visibility;
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::defaults;
 use crate::diagnostic::Place;
 use crate::ir::Origin;
-use crate::node::{Interception, Node};
+use crate::node::Node;
 use crate::rules::{self, Document, EndpointSlice, Resource, ResourceId, Rule, SERVICE_NAME_LABEL, WorkloadEntry};
 
 pub(crate) use destination_rule::{Client, DestinationRule};
@@ -93,10 +94,23 @@ impl Mesh {
         }
     }
 
-    /// Where the rule behind something in the IR starts; `None`: no such document is known.
+    /// Where the rule behind something in the IR stands: the entry of its list, where there is one. `None`: no such
+    /// document is known. Reads the document's text anew, so this is for people, not for every request.
     pub fn place_of(&self, origin: &Origin) -> Option<Place> {
-        let Origin { kind, namespace, name, .. } = origin.clone();
-        self.documents.get(&ResourceId { kind, namespace, name }).map(|document| document.place.clone())
+        let Origin { kind, namespace, name, index } = origin.clone();
+        let document = self.documents.get(&ResourceId { kind, namespace, name })?;
+        let list = match &document.rule {
+            Rule::VirtualService(rule) if (index as usize) < rule.spec.http.len() => "http",
+            Rule::VirtualService(_) => "tcp",
+            Rule::Sidecar(_) => "ingress",
+            Rule::DestinationRule(_)
+            | Rule::ServiceEntry(_)
+            | Rule::WorkloadEntry(_)
+            | Rule::MeshConfig(_)
+            | Rule::Service(_)
+            | Rule::EndpointSlice(_) => return Some(document.place.clone()),
+        };
+        Some(document.place_of(&format!("spec.{list}[{index}]")))
     }
 
     /// First part of every identity.
@@ -107,39 +121,6 @@ impl Mesh {
     /// Where rules for the whole mesh stand.
     pub fn root_namespace(&self) -> &str {
         self.settings.root_namespace.as_deref().unwrap_or(defaults::ROOT_NAMESPACE)
-    }
-
-    /// The proxy beside a workload, as far as its WorkloadEntry says who it is. `name` is that of the entry, in
-    /// `namespace` or in the only namespace that has it.
-    pub fn node_of(&self, namespace: Option<&str>, name: &str) -> Option<Node> {
-        let mut named = self
-            .workloads
-            .iter()
-            .filter(|(id, _)| id.name == name && namespace.is_none_or(|namespace| id.namespace == namespace));
-        let (id, instance) = named.next()?;
-        if named.next().is_some() {
-            return None;
-        }
-        Some(Node {
-            name: id.name.clone(),
-            ip: instance.address.parse().unwrap_or(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
-            namespace: id.namespace.clone(),
-            service_account: instance
-                .identity
-                .as_deref()
-                .and_then(|identity| identity.rsplit('/').next())
-                .unwrap_or("default")
-                .to_owned(),
-            workload: id.name.clone(),
-            labels: instance.labels.clone(),
-            locality: instance.locality.clone(),
-            interception: Interception::None,
-        })
-    }
-
-    /// Labels and namespaces of the workloads that are known, for whoever looks for one.
-    pub fn workload_names(&self) -> impl Iterator<Item = (&str, &str, &BTreeMap<String, String>)> {
-        self.workloads.iter().map(|(id, instance)| (id.namespace.as_str(), id.name.as_str(), &instance.labels))
     }
 
     pub(crate) fn settings(&self) -> &rules::MeshConfig {

@@ -21,6 +21,7 @@ pub(crate) struct Instance {
     pub(crate) locality: Locality,
     /// At least 1.
     pub(crate) weight: u32,
+    pub(crate) account: Option<String>,
     /// Its SPIFFE ID, where its service account is known.
     pub(crate) identity: Option<String>,
     pub(crate) health: Health,
@@ -48,6 +49,7 @@ impl Instance {
             labels: entry.labels.clone(),
             locality: entry.locality.as_deref().map(Locality::parse).unwrap_or_default(),
             weight: entry.weight.unwrap_or(1).max(1),
+            account: account.map(str::to_owned),
             identity: account.map(|account| format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}")),
             health: Health::Unknown,
         })
@@ -73,6 +75,7 @@ impl Instance {
                 labels: BTreeMap::new(),
                 locality: Locality { zone: endpoint.zone.clone().unwrap_or_default(), ..Locality::default() },
                 weight: 1,
+                account: None,
                 identity: None,
                 health,
             })

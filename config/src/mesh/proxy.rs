@@ -1,0 +1,65 @@
+//! Proxies by the names that people use for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::defaults;
+use crate::ir::Locality;
+use crate::node::{Interception, Node};
+
+use super::host::full_name;
+use super::workload::Instance;
+use super::{Mesh, Service};
+
+/// The label that says which application a workload is part of.
+const APP_LABEL: &str = "app";
+
+impl Mesh {
+    /// The proxy beside what somebody calls `name` in `namespace`: a WorkloadEntry of that name, else a workload with
+    /// the label `app: name`, else a workload of the service `name`. Of several the first by name; where a service
+    /// selects workloads and none is known, one with just the labels that it asks for.
+    pub fn proxy_of(&self, namespace: &str, name: &str) -> Option<Node> {
+        let here = || self.workloads.iter().filter(|(id, _)| id.namespace == namespace);
+        let named = here().find(|(id, _)| id.name == name);
+        let found =
+            named.or_else(|| here().find(|(_, instance)| instance.labels.get(APP_LABEL).is_some_and(|app| app == name)));
+        if let Some((id, instance)) = found {
+            return Some(node(namespace, &id.name, Some(instance), &instance.labels));
+        }
+        let service =
+            self.service(&full_name(name, namespace), namespace).filter(|service| service.id.namespace == namespace)?;
+        let instance = service.instances.first();
+        let asked = service.selector.clone().unwrap_or_default();
+        Some(node(namespace, name, instance, instance.map_or(&asked, |instance| &instance.labels)))
+    }
+
+    /// A proxy of which nothing is known but where it stands.
+    pub fn anonymous_proxy(namespace: &str) -> Node {
+        node(namespace, "anonymous", None, &BTreeMap::new())
+    }
+
+    /// What [`proxy_of`](Self::proxy_of) would find in `namespace`, for a hint.
+    pub fn proxy_names(&self, namespace: &str) -> BTreeSet<String> {
+        let workloads =
+            self.workloads.iter().filter(|(id, _)| id.namespace == namespace).map(|(id, _)| id.name.clone());
+        let in_namespace = |service: &&Service| service.id.namespace == namespace;
+        let short = |service: &Service| super::in_cluster(&service.host).map(|(name, _)| name.to_owned());
+        workloads.chain(self.services.iter().filter(in_namespace).filter_map(short)).collect()
+    }
+}
+
+fn node(namespace: &str, name: &str, instance: Option<&Instance>, labels: &BTreeMap<String, String>) -> Node {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Node {
+        name: name.to_owned(),
+        ip: instance.and_then(|instance| instance.address.parse().ok()).unwrap_or(loopback),
+        namespace: namespace.to_owned(),
+        service_account: instance
+            .and_then(|instance| instance.account.clone())
+            .unwrap_or_else(|| defaults::NAMESPACE.to_owned()),
+        workload: name.to_owned(),
+        labels: labels.clone(),
+        locality: instance.map_or_else(Locality::default, |instance| instance.locality.clone()),
+        interception: Interception::None,
+    }
+}

@@ -1,0 +1,12 @@
+//! Rules and a proxy in, what the proxy is told out: one line of text per route, one case per promise.
+
+#![allow(missing_docs, unreachable_pub)]
+
+mod destination_rules;
+mod hosts;
+mod http_rules;
+mod listeners;
+mod locality;
+mod properties;
+mod render;
+mod support;

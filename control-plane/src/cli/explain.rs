@@ -1,0 +1,332 @@
+//! `leno explain`: where a request would go, by which rule, and why not by another.
+//!
+//! The rules are compiled for one proxy as the control plane compiles them, the request is made canonical and matched by
+//! the data plane's own code: what is said here is what happens there.
+
+mod text;
+mod verdict;
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail, ensure};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
+use leno_config::defaults;
+use leno_config::mesh::Mesh;
+use leno_config::node::Node;
+use leno_config::rules::{self, Document};
+
+use verdict::Verdict;
+
+/// `leno explain`
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Arguments {
+    /// Method of the request
+    #[arg(value_name = "METHOD")]
+    method: Method,
+    /// What the client calls, as in http://reviews:9080/reviews/1
+    #[arg(value_name = "URL")]
+    url: String,
+    /// A header of the request, as in end-user=jason or 'end-user: jason'; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// File or directory with rules, - for standard input; may be given several times
+    #[arg(short = 'f', long = "rules", value_name = "RULES", required = true)]
+    rules: Vec<PathBuf>,
+    /// Who calls: a WorkloadEntry, an app or a service, with its namespace where that is not `default`
+    #[arg(long, value_name = "[NAMESPACE/]WORKLOAD")]
+    from: Option<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Explains and prints.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let documents = served(&arguments.rules)?;
+    let mesh = Mesh::new(&documents);
+    let node = caller(&mesh, arguments.from.as_deref())?;
+    let request = request(arguments)?;
+    let verdict = Verdict::of(&mesh, &node, request);
+    let mut stdout = anstream::stdout();
+    match arguments.output {
+        Output::Text => {
+            let asked = format!("{} {}", arguments.method, arguments.url);
+            write!(stdout, "{}", text::render(&asked, &node, &verdict))?;
+        }
+        Output::Json => writeln!(stdout, "{}", serde_json::to_string(&verdict)?)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The documents that a control plane would serve. What it would refuse is counted on stderr: an explanation without
+/// some rules had better say so.
+fn served(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
+    let parsed = rules::parse(&rules::read(paths)?);
+    let errors: Vec<_> = parsed.diagnostics.iter().filter(|finding| finding.is_error()).collect();
+    if let Some(first) = errors.first() {
+        let mut stderr = anstream::stderr();
+        writeln!(stderr, "warning: {} error(s) in the rules; what they stand in is left out, as it is not served", errors.len())?;
+        writeln!(stderr, "  {first}")?;
+        writeln!(stderr, "help: `leno validate` shows all of them")?;
+    }
+    let refused: BTreeSet<_> = errors.iter().filter_map(|finding| finding.resource.clone()).collect();
+    Ok(parsed.documents.into_iter().filter(|document| !refused.contains(&document.id)).collect())
+}
+
+/// The proxy beside the caller.
+fn caller(mesh: &Mesh, from: Option<&str>) -> anyhow::Result<Node> {
+    let Some(from) = from else { return Ok(Mesh::anonymous_proxy(defaults::NAMESPACE)) };
+    let (namespace, name) = from.split_once('/').unwrap_or((defaults::NAMESPACE, from));
+    if let Some(node) = mesh.proxy_of(namespace, name) {
+        return Ok(node);
+    }
+    let known: Vec<_> = mesh.proxy_names(namespace).into_iter().collect();
+    match known.is_empty() {
+        true => bail!("there is no workload and no service in namespace `{namespace}`; leave --from out to ask for one without labels"),
+        false => bail!("`{name}` is no workload, app or service in namespace `{namespace}`; there are: {}", known.join(", ")),
+    }
+}
+
+/// The request as it comes to the proxy: HTTP/1.1 with a `Host`.
+fn request(arguments: &Arguments) -> anyhow::Result<Parts> {
+    let whole = match arguments.url.contains("://") {
+        true => arguments.url.clone(),
+        false => format!("http://{}", arguments.url),
+    };
+    let uri: Uri = whole.parse().with_context(|| format!("`{}` is not a URL such as http://reviews:9080/", arguments.url))?;
+    let scheme = uri.scheme_str().unwrap_or("http");
+    ensure!(
+        scheme == "http",
+        "`{scheme}` is not HTTP in clear text: a sidecar routes what it can read; call http:// and let a DestinationRule add TLS"
+    );
+    let authority = uri.authority().with_context(|| format!("`{}` names no host", arguments.url))?;
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let mut builder = Request::builder().method(arguments.method.clone()).uri(target);
+    if !arguments.headers.iter().any(|(name, _)| name == header::HOST) {
+        builder = builder.header(header::HOST, authority.as_str());
+    }
+    for (name, value) in &arguments.headers {
+        builder = builder.header(name, value);
+    }
+    let (parts, ()) = builder.body(()).context("this is not a request")?.into_parts();
+    Ok(parts)
+}
+
+/// `name=value` or `name: value`, whichever sign comes first.
+fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(['=', ':']).ok_or("a header has the form name=value or `name: value`")?;
+    let name = name.trim().parse().map_err(|_| format!("`{name}` is not a header name"))?;
+    let value = value.trim().parse().map_err(|_| format!("`{value}` is not a header value"))?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{FromArgMatches as _, Subcommand as _};
+
+    use super::*;
+
+    #[derive(Debug, clap::Subcommand)]
+    enum Command {
+        Explain(Arguments),
+    }
+
+    const RULES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec:
+  selector: {app: reviews}
+  ports: [{name: http, port: 9080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: productpage}
+spec:
+  selector: {app: productpage}
+  ports: [{name: http, port: 9080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec:
+  ports: [{name: tcp, port: 5432}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: reviews-1}
+spec: {address: 10.0.0.1, labels: {app: reviews, version: v1}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{sourceLabels: {app: productpage}, uri: {prefix: /own}}]
+    route: [{destination: {host: reviews, subset: v1}}]
+  - match: [{headers: {end-user: {exact: jason}}}, {uri: {exact: /jason}}]
+    route: [{destination: {host: reviews, subset: v2}}]
+  - match: [{uri: {prefix: /old}}]
+    redirect: {uri: /new, redirectCode: 302}
+  - match: [{uri: {prefix: /teapot}}]
+    directResponse: {status: 418, body: {string: short and stout}}
+  - match: [{uri: {prefix: /lost}}]
+    route: [{destination: {host: reviews, subset: v9}}]
+  - name: split
+    match: [{uri: {prefix: /api}}]
+    rewrite: {uri: /, authority: inner}
+    timeout: 1.5s
+    retries: {attempts: 3, perTryTimeout: 500ms, retryOn: '5xx,429'}
+    fault: {delay: {fixedDelay: 1s, percentage: {value: 5}}}
+    mirror: {host: reviews, subset: v2}
+    headers: {request: {set: {x-a: b}}}
+    route:
+    - destination: {host: reviews, subset: v1}
+      weight: 3
+    - destination: {host: reviews, subset: v2}
+      weight: 1
+  - match: [{uri: {prefix: /last}}]
+    route: [{destination: {host: reviews}}]
+";
+
+    /// Runs everything but the printing.
+    fn explain(words: &[&str]) -> (String, serde_json::Value) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("rules.yaml");
+        std::fs::write(&file, RULES).unwrap();
+        let arguments = arguments(words, file.to_str().unwrap());
+        let mesh = Mesh::new(&served(&arguments.rules).unwrap());
+        let node = caller(&mesh, arguments.from.as_deref()).unwrap();
+        let verdict = Verdict::of(&mesh, &node, request(&arguments).unwrap());
+        let asked = format!("{} {}", arguments.method, arguments.url);
+        let text = text::render(&asked, &node, &verdict).replace(file.to_str().unwrap(), "rules.yaml");
+        let json = serde_json::to_string(&verdict).unwrap().replace(file.to_str().unwrap(), "rules.yaml");
+        (anstream::adapter::strip_str(&text).to_string(), serde_json::from_str(&json).unwrap())
+    }
+
+    fn arguments(words: &[&str], file: &str) -> Arguments {
+        let command = Command::augment_subcommands(clap::Command::new("leno"));
+        let all = ["leno", "explain", "-f", file].iter().chain(words);
+        let Command::Explain(arguments) = Command::from_arg_matches(&command.get_matches_from(all)).unwrap();
+        arguments
+    }
+
+    #[test]
+    fn the_winner_is_shown_with_its_place_and_the_losers_with_their_reasons() {
+        let (text, json) = explain(&["GET", "http://reviews:9080/api/1?x=y"]);
+        insta_like(
+            &text,
+            "GET http://reviews:9080/api/1?x=y
+from a workload without labels in namespace default
+
+  host      reviews.default.svc.cluster.local:9080
+  rule      VirtualService default/reviews http[5] `split`, rules.yaml:45
+  to        75 %  outbound|9080|v1|reviews.default.svc.cluster.local  1 endpoint
+            25 %  outbound|9080|v2|reviews.default.svc.cluster.local  no endpoint in these rules
+  rewrite   path /1?x=y, host inner
+  timeout   1.5s
+  retries   3 on 5xx, retriable-status-codes (429), each within 500ms
+  fault     delay of 1s for 5 %
+  mirror    100 % to outbound|9080|v2|reviews.default.svc.cluster.local
+  headers   request: set x-a: b
+
+Rules before it, in order:
+
+  http[0]   rules.yaml:35  does not hold for this workload or port (sourceLabels, sourceNamespace, gateways, port)
+  http[1]   rules.yaml:37  header `end-user` is missing
+  http[1]   rules.yaml:37  path `/api/1` is not `/jason`
+  http[2]   rules.yaml:39  path `/api/1` does not begin with `/old`
+  http[3]   rules.yaml:41  path `/api/1` does not begin with `/teapot`
+  http[4]   rules.yaml:43  path `/api/1` does not begin with `/lost`
+",
+        );
+        assert_eq!(json["status"], serde_json::Value::Null);
+        assert_eq!(
+            json["rule"],
+            serde_json::json!({"kind": "VirtualService", "namespace": "default", "name": "reviews", "index": 5, "file": "rules.yaml", "line": 45})
+        );
+        assert_eq!(json["clusters"][0]["name"], "outbound|9080|v1|reviews.default.svc.cluster.local");
+        assert_eq!((&json["clusters"][0]["weight"], &json["clusters"][1]["weight"]), (&3.into(), &1.into()));
+        assert_eq!(json["timeout"], "1.5s");
+        assert_eq!(json["lost"].as_array().unwrap().len(), 6);
+        assert_eq!(json["lost"][1]["reason"], "header `end-user` is missing");
+        assert_eq!(json["lost"][1]["line"], 37);
+    }
+
+    /// Compares texts and shows both whole where they differ.
+    fn insta_like(found: &str, expected: &str) {
+        assert!(found == expected, "found:\n{found}\nexpected:\n{expected}");
+    }
+
+    #[test]
+    fn headers_and_the_caller_decide() {
+        for header in ["end-user=jason", "end-user: jason", "End-User:jason"] {
+            let (_, json) = explain(&["GET", "reviews:9080/api", "-H", header]);
+            assert_eq!(json["rule"]["index"], 1, "{header}");
+        }
+        for (from, rule) in [("productpage", 0), ("reviews", 6), ("default/reviews-1", 6)] {
+            let path = if rule == 0 { "/own" } else { "/last" };
+            let (_, json) = explain(&["GET", &format!("http://reviews:9080{path}"), "--from", from]);
+            assert_eq!(json["rule"]["index"], rule, "{from}");
+        }
+    }
+
+    #[test]
+    fn answers_of_the_proxy_have_a_status() {
+        for (url, status, index, words) in [
+            ("reviews:9080/old", 302.into(), 2.into(), "location http://reviews:9080/new"),
+            ("reviews:9080/teapot", 418.into(), 3.into(), "short and stout"),
+            ("reviews:9080/lost", 503.into(), 4.into(), "is not configured"),
+            ("reviews:9080/nowhere", 404.into(), serde_json::Value::Null, "no rule of this host takes the request"),
+            ("reviews:9080/../../api/../nowhere", 404.into(), serde_json::Value::Null, "takes the request"),
+        ] {
+            let (text, json) = explain(&["GET", url]);
+            assert_eq!((&json["status"], &json["rule"]["index"]), (&status, &index), "{url}");
+            assert!(text.contains(words), "{url}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_nobody_serves_gets_a_hint() {
+        for (url, words) in [
+            ("http://reviews:9081/", "`reviews` is served on port 9080"),
+            ("http://db:5432/", "port 5432 is TCP"),
+            ("http://example.com/", "no service or VirtualService has this host"),
+        ] {
+            let (text, json) = explain(&["GET", url]);
+            assert_eq!(json["clusters"][0]["name"], "PassthroughCluster", "{url}");
+            assert!(text.contains(words), "{url}: {text}");
+        }
+        let (_, json) = explain(&["GET", "http://productpage:9080/"]);
+        assert_eq!((&json["rule"]["kind"], &json["rule"]["line"]), (&"Service".into(), &8.into()));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_a_remedy() {
+        let refused = |words: &[&str]| request(&arguments(words, "rules.yaml")).unwrap_err().to_string();
+        assert!(refused(&["GET", "https://reviews/"]).contains("call http://"));
+        assert!(refused(&["GET", "http://"]).contains("URL"));
+        let mesh = Mesh::new(&[]);
+        assert!(caller(&mesh, Some("nobody")).unwrap_err().to_string().contains("leave --from out"));
+    }
+}

@@ -1,0 +1,205 @@
+//! A verdict for people.
+
+use std::fmt::Write as _;
+
+use clap::builder::styling::{AnsiColor, Style};
+use leno_config::ir::{AbortStatus, Fraction, HashPolicy, HeaderOps};
+use leno_config::node::Node;
+
+use super::verdict::{Lost, Policy, RulePlace, Share, Verdict, words};
+
+const STRONG: Style = Style::new().bold();
+const FAINT: Style = Style::new().dimmed();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// Every line of what is said about the winner begins with its subject, in a column of this width.
+const SUBJECT: usize = 10;
+
+/// The whole answer, with colours; whoever prints it takes them out where they do not belong.
+pub(super) fn render(asked: &str, node: &Node, verdict: &Verdict) -> String {
+    let mut text = format!("{}\nfrom {}\n\n", styled(STRONG, asked), caller(node));
+    for (subject, line) in lines(verdict) {
+        let _ = writeln!(text, "  {subject:SUBJECT$}{line}");
+    }
+    if !verdict.lost.is_empty() {
+        let title = if verdict.rule.is_some() { "Rules before it, in order:" } else { "Rules that were asked, in order:" };
+        let _ = writeln!(text, "\n{title}\n");
+        let places: Vec<_> = verdict.lost.iter().map(|lost| place(&lost.rule)).collect();
+        let width = places.iter().map(String::len).max().unwrap_or_default();
+        for (lost, place) in verdict.lost.iter().zip(places) {
+            let _ = writeln!(text, "  {:SUBJECT$}{place:width$}  {}", entry(verdict, lost), lost.reason);
+        }
+    }
+    text
+}
+
+fn styled(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+fn caller(node: &Node) -> String {
+    let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    match labels.is_empty() {
+        true if node.name == "anonymous" => format!("a workload without labels in namespace {}", node.namespace),
+        true => format!("{} in namespace {}", node.name, node.namespace),
+        false => format!("{} in namespace {} ({})", node.name, node.namespace, labels.join(", ")),
+    }
+}
+
+/// What there is to say of the winner. A subject of several lines is named on the first.
+fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    lines.extend(verdict.host.iter().map(|host| ("host", host.clone())));
+    lines.push(("rule", rule(verdict)));
+    match verdict.status {
+        Some(status) if verdict.redirect.is_none() => lines.push(("answer", styled(BAD, &status.to_string()))),
+        _ => {}
+    }
+    if let Some(redirect) = &verdict.redirect {
+        lines.push(("answer", format!("{} location {}", redirect.status, redirect.location)));
+    }
+    lines.extend(verdict.clusters.iter().enumerate().map(|(index, share)| {
+        (if index == 0 { "to" } else { "" }, destination(share, verdict.clusters.len() == 1))
+    }));
+    if let Some(note) = &verdict.note {
+        lines.push(("note", note.clone()));
+    }
+    if let Some(rewrite) = &verdict.rewrite {
+        let path = rewrite.path.iter().map(|path| format!("path {path}"));
+        let parts: Vec<_> = path.chain(rewrite.host.iter().map(|host| format!("host {host}"))).collect();
+        lines.push(("rewrite", parts.join(", ")));
+    }
+    if !verdict.clusters.is_empty() {
+        lines.push(("timeout", verdict.timeout.clone().unwrap_or_else(|| "none".to_owned())));
+        lines.push(("retries", retries(verdict)));
+    }
+    lines.extend(policy(&verdict.policy));
+    lines
+}
+
+fn rule(verdict: &Verdict) -> String {
+    let Some(rule) = &verdict.rule else {
+        return match &verdict.route {
+            Some(route) => format!("none: the outbound traffic policy says {route}"),
+            None => "none".to_owned(),
+        };
+    };
+    let name = format!("{} {}/{}", rule.origin.kind, rule.origin.namespace, rule.origin.name);
+    let route = verdict.route.as_ref().filter(|_| has_list(rule));
+    let which = if has_list(rule) { format!(" http[{}]", rule.origin.index) } else { String::new() };
+    let route = route.map(|route| format!(" `{route}`")).unwrap_or_default();
+    let why = if has_list(rule) { "" } else { "; no VirtualService takes the request" };
+    format!("{}, {}{why}", styled(STRONG, &format!("{name}{which}{route}")), place(rule))
+}
+
+fn has_list(rule: &RulePlace) -> bool {
+    rule.origin.kind == "VirtualService"
+}
+
+fn place(rule: &RulePlace) -> String {
+    match (&rule.file, rule.line) {
+        (Some(file), Some(line)) => format!("{file}:{line}"),
+        _ => "-".to_owned(),
+    }
+}
+
+/// The losing rule: its index, and its name where it is not the winner's.
+fn entry(verdict: &Verdict, lost: &Lost) -> String {
+    let origin = &lost.rule.origin;
+    let winner = verdict.rule.as_ref().map(|rule| &rule.origin);
+    let same = winner.is_none_or(|winner| (&winner.namespace, &winner.name) == (&origin.namespace, &origin.name));
+    match same {
+        true => format!("http[{}]", origin.index),
+        false => format!("{}/{} http[{}] ", origin.namespace, origin.name, origin.index),
+    }
+}
+
+fn destination(share: &Share, alone: bool) -> String {
+    let part = if alone { String::new() } else { format!("{:>4}  ", percent(share.percent)) };
+    let members = match (share.known, share.endpoints) {
+        (false, _) => styled(BAD, "no such cluster: does its host, subset or port exist?"),
+        (true, None) => String::new(),
+        (true, Some(0)) => styled(FAINT, "no endpoint in these rules"),
+        (true, Some(1)) => styled(FAINT, "1 endpoint"),
+        (true, Some(count)) => styled(FAINT, &format!("{count} endpoints")),
+    };
+    let headers = headers(&share.request_headers, &share.response_headers);
+    let more: Vec<_> = [members, headers].into_iter().filter(|text| !text.is_empty()).collect();
+    format!("{part}{}  {}", share.name, more.join("  ")).trim_end().to_owned()
+}
+
+/// Two digits behind the point at most, and no zeros there.
+fn percent(value: f64) -> String {
+    let text = format!("{value:.2}");
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+fn retries(verdict: &Verdict) -> String {
+    let Some(retries) = &verdict.retries else {
+        return "none, but for what was provably not sent".to_owned();
+    };
+    let mut text = format!("{} on {}", retries.attempts, retries.on.join(", "));
+    if !retries.status_codes.is_empty() {
+        let codes: Vec<_> = retries.status_codes.iter().map(u16::to_string).collect();
+        let _ = write!(text, " ({})", codes.join(", "));
+    }
+    if let Some(timeout) = &retries.per_try_timeout {
+        let _ = write!(text, ", each within {timeout}");
+    }
+    text
+}
+
+fn policy(policy: &Policy) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(delay) = policy.fault.as_ref().and_then(|fault| fault.delay.as_ref()) {
+        lines.push(("fault", format!("delay of {} for {}", words(delay.duration), share(delay.share))));
+    }
+    if let Some(abort) = policy.fault.as_ref().and_then(|fault| fault.abort.as_ref()) {
+        let with = match &abort.with {
+            AbortStatus::Http(status) => status.as_u16().to_string(),
+            AbortStatus::Grpc(code) => format!("gRPC status {code}"),
+        };
+        lines.push(("fault", format!("{with} for {}", share(abort.share))));
+    }
+    lines.extend(
+        policy.mirrors.iter().map(|mirror| ("mirror", format!("{} to {}", share(mirror.share), mirror.cluster))),
+    );
+    lines.extend(policy.hash.iter().map(|hash| ("hash", hash_by(hash))));
+    if policy.cors.is_some() {
+        lines.push(("cors", "yes, see -o json".to_owned()));
+    }
+    let headers = headers(&policy.request_headers, &policy.response_headers);
+    if !headers.is_empty() {
+        lines.push(("headers", headers));
+    }
+    lines
+}
+
+fn share(share: Fraction) -> String {
+    percent(f64::from(share.millionths()) / 10_000.0)
+}
+
+fn hash_by(hash: &HashPolicy) -> String {
+    match hash {
+        HashPolicy::Header(name) => format!("by header `{name}`"),
+        HashPolicy::Cookie { name, .. } => format!("by cookie `{name}`"),
+        HashPolicy::SourceIp => "by the caller's address".to_owned(),
+        HashPolicy::QueryParameter(name) => format!("by query parameter `{name}`"),
+    }
+}
+
+fn headers(request: &HeaderOps, response: &HeaderOps) -> String {
+    let parts = [("request", request), ("response", response)].into_iter().filter(|(_, operations)| !operations.is_empty());
+    let parts: Vec<_> = parts.map(|(direction, operations)| format!("{direction}: {}", operations_in_words(operations))).collect();
+    parts.join("; ")
+}
+
+fn operations_in_words(operations: &HeaderOps) -> String {
+    let field = |verb: &str, field: &leno_config::ir::HeaderField| {
+        format!("{verb} {}: {}", field.name(), String::from_utf8_lossy(field.value().as_bytes()))
+    };
+    let removed = operations.remove.iter().map(|name| format!("remove {name}"));
+    let set = operations.set.iter().map(|one| field("set", one));
+    let added = operations.add.iter().map(|one| field("add", one));
+    removed.chain(set).chain(added).collect::<Vec<_>>().join(", ")
+}
