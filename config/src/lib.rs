@@ -21,4 +21,5 @@ pub mod ir;
 pub mod mesh;
 pub mod node;
 pub mod rules;
+pub mod validate;
 pub mod xds;

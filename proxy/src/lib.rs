@@ -2,21 +2,25 @@
 //!
 //! Modules in the order in which a request meets them; `ARCHITECTURE.md` walks through the life of one.
 
+pub mod admin;
 pub mod attempt;
 pub mod body;
 pub mod bootstrap;
+pub mod cli;
 pub mod cluster;
 pub mod dns;
 pub mod downstream;
 pub mod error;
 pub mod headers;
 pub mod policy;
+pub mod process;
 pub mod random;
 pub mod reply;
 pub mod request;
 pub mod route;
 pub mod rule_files;
 pub mod sanitize;
+pub mod source;
 pub mod state;
 pub mod telemetry;
 pub mod upstream;

@@ -123,7 +123,7 @@ fn inbound_routes(cluster: &ClusterName, port: Port, protocol: Protocol, origin:
     });
     let name = format!("inbound|http|{port}");
     let host = VirtualHost { name: name.clone(), domains: vec![Domain::Any], routes: vec![route] };
-    RouteSource::Inline(Arc::new(RouteConfig { name, virtual_hosts: vec![host] }))
+    RouteSource::Inline(Arc::new(RouteConfig { name, virtual_hosts: vec![host], ignore_port: false }))
 }
 
 /// An egress listener with a port of its own.

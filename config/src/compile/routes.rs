@@ -54,8 +54,11 @@ pub(super) fn table<'a>(
     let mut virtual_hosts = with_domains(hosts);
     virtual_hosts.push(table.remainder());
     // Names and domains were made unique above, and the last is the only one with `*`.
-    RouteConfig::new(name, virtual_hosts)
-        .unwrap_or_else(|_| RouteConfig { name: name.to_owned(), virtual_hosts: Vec::new() })
+    RouteConfig::new(name, virtual_hosts).unwrap_or_else(|_| RouteConfig {
+        name: name.to_owned(),
+        virtual_hosts: Vec::new(),
+        ignore_port: false,
+    })
 }
 
 /// A host before its domains are settled.

@@ -77,7 +77,8 @@ impl RouteTable {
 
     /// The virtual host that answers to `authority`: an index into its `virtual_hosts`.
     pub fn host(&self, authority: &str) -> Option<usize> {
-        self.hosts.find(authority)
+        let host = if self.config.ignore_port { without_port(authority) } else { authority };
+        self.hosts.find(host)
     }
 
     /// The first route of a virtual host that takes the request: an index into its `routes`.
@@ -106,6 +107,14 @@ impl RouteTable {
     /// Whether there is no route at all.
     pub fn is_empty(&self) -> bool {
         self.total == 0
+    }
+}
+
+/// The host alone. An IPv6 address keeps its brackets.
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(':') => host,
+        Some(_) | None => authority,
     }
 }
 

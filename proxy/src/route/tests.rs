@@ -64,6 +64,17 @@ fn a_host_is_found_by_exact_name_then_longest_suffix_then_longest_prefix_then_an
 }
 
 #[test]
+fn a_table_that_ignores_ports_takes_a_host_with_any_port_or_none() {
+    let config = table(&[("reviews", vec![]), ("[::1]", vec![])]).config().as_ref().clone();
+    let table = RouteTable::new(Arc::new(RouteConfig { ignore_port: true, ..config }));
+    let rows =
+        [("reviews", Some(0)), ("reviews:9080", Some(0)), ("[::1]:80", Some(1)), ("[::1]", Some(1)), ("x:1", None)];
+    for (authority, expected) in rows {
+        assert_eq!(table.host(authority), expected, "{authority}");
+    }
+}
+
+#[test]
 fn every_condition_has_its_reason_when_it_fails() {
     let header = |name: &str, value: Option<StringMatch>, invert, missing_is_empty| HeaderMatch {
         key: HeaderKey::parse(name).expect("a header"),

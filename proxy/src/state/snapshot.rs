@@ -211,7 +211,13 @@ impl Snapshot {
                 let routes = match &http.routes {
                     ir::RouteSource::Inline(routes) => Arc::clone(routes),
                     ir::RouteSource::Named(name) => resources.routes.get(name).map_or_else(
-                        || Arc::new(ir::RouteConfig { name: name.clone(), virtual_hosts: Vec::new() }),
+                        || {
+                            Arc::new(ir::RouteConfig {
+                                name: name.clone(),
+                                virtual_hosts: Vec::new(),
+                                ignore_port: false,
+                            })
+                        },
                         Arc::clone,
                     ),
                 };

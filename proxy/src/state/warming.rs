@@ -31,8 +31,9 @@ pub struct Effective {
     /// Complete in itself: an EDS cluster has an entry in `endpoints` (under the name by which it asks for them) and a
     /// listener's named route table one in `routes`, if need be an empty one.
     pub resources: Arc<ir::Resources>,
-    /// The same as the server sent it, with its versions; an empty stand-in is not among them.
-    pub in_force: Arc<Store>,
+    /// The same as the server sent it, with its versions; an empty stand-in is not among them. `None` where no server is
+    /// behind it but rule files.
+    pub in_force: Option<Arc<Store>>,
     /// When the last change of it came; `None` before the first, and for the state from disk.
     pub received_at: Option<SystemTime>,
     /// Clusters and listeners were known, and no listener waited for its first routes: the proxy may call itself ready.
@@ -41,15 +42,28 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// The server's versions of exactly these resources. An empty stand-in has none.
+    /// The server's versions of exactly these resources; an empty stand-in has none. Without a server, what Leno's own
+    /// would call them.
     pub fn versions(&self) -> Versions {
-        Versions {
-            clusters: self.in_force.versions(Kind::Cluster),
-            endpoints: self.in_force.versions(Kind::Endpoints),
-            listeners: self.in_force.versions(Kind::Listener),
-            routes: self.in_force.versions(Kind::Route),
+        match &self.in_force {
+            Some(store) => Versions {
+                clusters: store.versions(Kind::Cluster),
+                endpoints: store.versions(Kind::Endpoints),
+                listeners: store.versions(Kind::Listener),
+                routes: store.versions(Kind::Route),
+            },
+            None => Versions {
+                clusters: content(&self.resources.clusters),
+                endpoints: content(&self.resources.endpoints),
+                listeners: content(&self.resources.listeners),
+                routes: content(&self.resources.routes),
+            },
         }
     }
+}
+
+fn content<K: ToString, T: Serialize>(resources: &BTreeMap<K, Arc<T>>) -> BTreeMap<String, String> {
+    resources.iter().map(|(name, resource)| (name.to_string(), ir::version(&**resource))).collect()
 }
 
 /// Versions by name, for each kind.
@@ -129,7 +143,11 @@ pub fn resources(in_force: &Store) -> ir::Resources {
         if let Some(name) = &held.references.routes {
             let routes = match in_force.routes.get(name) {
                 Some(held) => Arc::clone(&held.resource),
-                None => Arc::new(ir::RouteConfig { name: name.to_string(), virtual_hosts: Vec::new() }),
+                None => Arc::new(ir::RouteConfig {
+                    name: name.to_string(),
+                    ignore_port: false,
+                    virtual_hosts: Vec::new(),
+                }),
             };
             resources.routes.insert(name.to_string(), routes);
         }

@@ -301,7 +301,7 @@ impl Session {
         self.in_force = Arc::new(settled.in_force);
         self.effective = Effective {
             resources: Arc::new(warming::resources(&self.in_force)),
-            in_force: Arc::clone(&self.in_force),
+            in_force: Some(Arc::clone(&self.in_force)),
             received_at: now.map(|now| now.wall).or(self.effective.received_at),
             complete,
         };

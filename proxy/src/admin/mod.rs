@@ -1,0 +1,164 @@
+//! What an operator asks a proxy.
+//!
+//! Loopback unless the bootstrap says otherwise; what changes something is POST only. Served from the control thread by
+//! plain hyper: a web framework for ten paths would double the program.
+
+mod dump;
+mod shared;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::Encoder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+pub use shared::Shared;
+
+/// Connections at a time on one admin address.
+const CONNECTIONS: usize = 64;
+/// For one connection, all requests included; a scraper opens a new one.
+const LIFE: Duration = Duration::from_secs(300);
+/// From a connection to the head of its request.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// What an address answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    /// Everything.
+    All,
+    /// `/stats/prometheus` and `/metrics`.
+    Metrics,
+    /// `/ready` and `/healthz/ready`.
+    Ready,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves an address until the process ends; returns where it really listens.
+pub async fn open(address: SocketAddr, shared: Arc<Shared>, face: Face) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot listen on {address} for {face:?}: {error}"))?;
+    let real = listener.local_addr()?;
+    tokio::task::spawn_local(accept(listener, shared, face));
+    Ok(real)
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, face: Face) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                tokio::task::spawn_local(async move {
+                    serve(stream, shared, face).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept on an admin address for the moment");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>, face: Face) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let answer = answer(&shared, face, &request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let ended = tokio::time::timeout(LIFE, pin!(served)).await;
+    if let Ok(Err(error)) = ended {
+        tracing::debug!(%error, "an admin connection ended");
+    }
+}
+
+const HELP: &str = "\
+leno-proxy admin
+  GET  /ready              200 when it can serve, 503 with the reason when it cannot
+  GET  /config_dump        what is in force, with versions and what is not enforced (JSON)
+  GET  /clusters           clusters and their endpoints
+  GET  /listeners          listeners and their addresses
+  GET  /stats/prometheus   metrics
+  GET  /server_info        version, node, state (JSON)
+  POST /quitquitquit       drain and exit
+";
+
+fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Answer {
+    let path = request.uri().path();
+    let wanted = match face {
+        Face::All => true,
+        Face::Metrics => matches!(path, "/stats/prometheus" | "/metrics"),
+        Face::Ready => matches!(path, "/ready" | "/healthz/ready"),
+    };
+    if !wanted {
+        return text(StatusCode::NOT_FOUND, "not here\n");
+    }
+    match (request.method(), path) {
+        (&Method::GET | &Method::HEAD, path) => get(shared, path),
+        (&Method::POST, "/quitquitquit") => {
+            shared.quit();
+            text(StatusCode::OK, "OK\n")
+        }
+        (&Method::POST, _) => text(StatusCode::NOT_FOUND, HELP),
+        _ => text(StatusCode::METHOD_NOT_ALLOWED, "use GET, or POST for what changes something\n"),
+    }
+}
+
+fn get(shared: &Shared, path: &str) -> Answer {
+    match path {
+        "/" | "/help" => text(StatusCode::OK, HELP),
+        "/ready" | "/healthz/ready" => match shared.why_not_ready() {
+            None => text(StatusCode::OK, "LIVE\n"),
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        },
+        "/config_dump" => json(&dump::config(shared)),
+        "/clusters" => text(StatusCode::OK, dump::clusters(shared)),
+        "/listeners" => text(StatusCode::OK, dump::listeners(shared)),
+        "/server_info" => json(&dump::server_info(shared)),
+        "/stats/prometheus" | "/metrics" => metrics(shared),
+        "/quitquitquit" => text(StatusCode::METHOD_NOT_ALLOWED, "use POST: it changes something\n"),
+        _ => text(StatusCode::NOT_FOUND, HELP),
+    }
+}
+
+fn metrics(shared: &Shared) -> Answer {
+    let mut encoded = Vec::new();
+    match prometheus::TextEncoder::new().encode(&shared.registry.gather(), &mut encoded) {
+        Ok(()) => with_type(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", body)
+}
+
+fn json(value: &serde_json::Value) -> Answer {
+    with_type(StatusCode::OK, "application/json", format!("{value:#}\n"))
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

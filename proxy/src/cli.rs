@@ -1,0 +1,93 @@
+//! The command line of `leno-proxy`, which `leno proxy` shares.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::bootstrap::{Bootstrap, Flags};
+use crate::process;
+
+/// The sidecar of the Leno service mesh.
+#[derive(Debug, Parser)]
+#[command(name = "leno-proxy", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy until SIGTERM, then drain
+    Run(Box<Run>),
+}
+
+/// Flags of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    flags: Flags,
+    /// How much is logged: error, warn, info, debug, trace, or per module
+    #[arg(long, default_value = "info", env = "LENO_LOG")]
+    log_level: String,
+    /// Log in JSON
+    #[arg(long, env = "LENO_LOG_JSON")]
+    log_json: bool,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub fn run(self) -> ExitCode {
+        self.command.run()
+    }
+}
+
+impl Command {
+    /// Does what the command says; 0 when it went well, 1 when it did not, 2 when it was asked wrongly.
+    pub fn run(self) -> ExitCode {
+        match self {
+            Self::Run(run) => run.run(),
+        }
+    }
+}
+
+impl Run {
+    fn run(self) -> ExitCode {
+        let filter = match EnvFilter::try_new(&self.log_level) {
+            Ok(filter) => filter,
+            Err(error) => return fail(2, &format!("--log-level {}: {error}", self.log_level)),
+        };
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        if self.log_json {
+            log.json().init()
+        } else {
+            log.init()
+        }
+        let bootstrap = match Bootstrap::load(self.flags) {
+            Ok(bootstrap) => bootstrap,
+            Err(error) => return fail(2, &chain(&error)),
+        };
+        match process::run(bootstrap) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &format!("{error:#}")),
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    use std::io::Write;
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "leno-proxy: {message}");
+    ExitCode::from(code)
+}

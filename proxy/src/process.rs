@@ -1,0 +1,326 @@
+//! The threads of a proxy and who tells whom.
+//!
+//! ```text
+//! control thread (this one): rules or xDS ─▶ snapshot ─▶ workers;  admin;  signals
+//! acceptor thread (only with several workers): sockets ─▶ least busy worker
+//! worker threads: connections and requests, nothing else
+//! ```
+//!
+//! A busy data path cannot starve readiness, and a large push cannot stall a request.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use leno_config::ir;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Shared};
+use crate::bootstrap::{Bootstrap, Source};
+use crate::dns::{Dns, Names};
+use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
+use crate::random::Random;
+use crate::source;
+use crate::state::snapshot::Snapshot;
+use crate::state::warming::Effective;
+use crate::telemetry::Telemetry;
+use crate::worker::{Command, Worker};
+
+/// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
+const QUEUE: usize = 1024;
+/// How often a listener that could not be bound is tried again.
+const REBIND: Duration = Duration::from_secs(2);
+/// How often the end of draining is looked for.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
+const DRAIN_GRACE: Duration = Duration::from_millis(250);
+
+/// Runs a proxy until it is told to stop.
+pub fn run(bootstrap: Bootstrap) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let mut proxy = Proxy::start(bootstrap).await?;
+        proxy.serve().await
+    })
+}
+
+fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
+/// A running proxy, as its control thread sees it.
+struct Proxy {
+    shared: Arc<Shared>,
+    bootstrap: Bootstrap,
+    workers: Vec<WorkerPort>,
+    acceptor: mpsc::Sender<AcceptorCommand>,
+    effective: watch::Receiver<Effective>,
+    names: Names,
+    snapshot: Arc<Snapshot>,
+    bound: HashMap<Arc<str>, Bound>,
+    drain: watch::Sender<bool>,
+    stop_source: watch::Sender<bool>,
+    #[allow(dead_code)] // Held, so that the threads' end is the process's.
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A listener's socket.
+struct Bound {
+    asked: SocketAddr,
+    /// The real address; `None`: it could not be bound, and is tried again.
+    real: Option<SocketAddr>,
+}
+
+impl Proxy {
+    async fn start(bootstrap: Bootstrap) -> anyhow::Result<Self> {
+        let telemetry = Arc::new(Telemetry::default());
+        let dns = Arc::new(Dns::from_system());
+        let (drain, draining) = watch::channel(false);
+        let (stop_source, source_stopped) = watch::channel(false);
+        let (workers, acceptor, threads) = start_workers(bootstrap.workers, &telemetry, &dns, &draining)?;
+        let (effective, status) = match &bootstrap.source {
+            Source::ControlPlane(address) => {
+                source::control_plane(address, bootstrap.node.clone(), bootstrap.state.clone(), source_stopped)?
+            }
+            Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
+        };
+        let shared = Arc::new(Shared::new(telemetry, bootstrap.node.clone(), status, drain.clone()));
+        let mut proxy = Self {
+            shared,
+            workers,
+            acceptor,
+            effective,
+            names: Names::new(dns),
+            snapshot: Arc::default(),
+            bound: HashMap::new(),
+            drain,
+            stop_source,
+            threads,
+            bootstrap,
+        };
+        proxy.open_admin().await?;
+        Ok(proxy)
+    }
+
+    async fn open_admin(&mut self) -> anyhow::Result<()> {
+        let admin = admin::open(self.bootstrap.admin, Arc::clone(&self.shared), admin::Face::All).await?;
+        self.shared.set_admin(admin);
+        for (address, face) in
+            [(self.bootstrap.metrics, admin::Face::Metrics), (self.bootstrap.ready, admin::Face::Ready)]
+        {
+            if let Some(address) = address {
+                admin::open(address, Arc::clone(&self.shared), face).await?;
+            }
+        }
+        self.write_ports();
+        Ok(())
+    }
+
+    async fn serve(&mut self) -> anyhow::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut rebind = tokio::time::interval(REBIND);
+        loop {
+            tokio::select! {
+                changed = self.effective.changed() => {
+                    if changed.is_err() {
+                        anyhow::bail!("the task that reads the rules has ended");
+                    }
+                    self.apply().await;
+                }
+                () = self.names.changed() => self.rebuild(true).await,
+                _ = rebind.tick() => self.bind_missing().await,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = self.shared.quit_asked() => break,
+            }
+        }
+        self.drain().await;
+        Ok(())
+    }
+
+    /// Takes what the source says should be in force.
+    async fn apply(&mut self) {
+        let effective = self.effective.borrow_and_update().clone();
+        self.names.want(&effective.resources);
+        self.shared.set_effective(effective);
+        self.rebuild(false).await;
+    }
+
+    /// Builds a snapshot and hands it to all workers, then opens and closes sockets to match.
+    async fn rebuild(&mut self, names_changed: bool) {
+        let effective = self.shared.effective();
+        let resources = Arc::clone(&effective.resources);
+        if names_changed && Arc::ptr_eq(&resources, &self.snapshot.resources) && self.snapshot.listeners.is_empty() {
+            return;
+        }
+        let resolved = self.names.resolved();
+        let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved));
+        self.snapshot = Arc::clone(&snapshot);
+        self.shared.set_snapshot(Arc::clone(&snapshot));
+        for worker in &self.workers {
+            // An error means that the worker's thread has ended, which the process does not outlive.
+            let _ = worker.commands.send(Command::Snapshot(Arc::clone(&snapshot))).await;
+        }
+        self.shared.telemetry.configured(SystemTime::now());
+        self.sockets().await;
+        if effective.complete && !self.shared.is_ready() {
+            self.shared.set_ready();
+            let listeners = snapshot.listeners.len();
+            tracing::info!(listeners, clusters = snapshot.clusters.len(), "ready");
+        }
+    }
+
+    /// Opens what is new and closes what is gone. A listener whose address changed is both.
+    async fn sockets(&mut self) {
+        let wanted: HashMap<Arc<str>, SocketAddr> = self
+            .snapshot
+            .listeners
+            .iter()
+            .map(|(name, listener)| (Arc::from(name.as_str()), listener.config.address))
+            .collect();
+        let gone: Vec<Arc<str>> = self
+            .bound
+            .iter()
+            .filter(|(name, bound)| wanted.get(*name) != Some(&bound.asked))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for name in gone {
+            self.bound.remove(&name);
+            let _ = self.acceptor.send(AcceptorCommand::Close(name)).await;
+        }
+        for (name, address) in wanted {
+            self.bound.entry(name).or_insert(Bound { asked: address, real: None });
+        }
+        self.bind_missing().await;
+        self.write_ports();
+    }
+
+    async fn bind_missing(&mut self) {
+        let mut opened = false;
+        for (name, bound) in self.bound.iter_mut().filter(|(_, bound)| bound.real.is_none()) {
+            let socket = accept::bind(bound.asked).and_then(|socket| Ok((socket.local_addr()?, socket)));
+            match socket {
+                Ok((real, socket)) => {
+                    bound.real = Some(real);
+                    opened = true;
+                    let _ = self.acceptor.send(AcceptorCommand::Listen(Arc::clone(name), socket)).await;
+                }
+                Err(error) => {
+                    let address = bound.asked;
+                    tracing::warn!(listener = %name, %address, %error, "cannot listen; trying again");
+                }
+            }
+        }
+        let unbound = self.bound.iter().filter(|(_, bound)| bound.real.is_none()).map(|(name, _)| name.to_string());
+        self.shared.set_unbound(unbound.collect());
+        if opened {
+            self.write_ports();
+        }
+    }
+
+    /// Tells where everything listens: with port 0, nobody else knows.
+    fn write_ports(&self) {
+        let Some(state) = &self.bootstrap.state else { return };
+        let listeners: std::collections::BTreeMap<String, String> =
+            self.bound.iter().filter_map(|(name, bound)| Some((name.to_string(), bound.real?.to_string()))).collect();
+        let ports = serde_json::json!({ "admin": self.shared.admin_address(), "listeners": listeners });
+        if let Err(error) = write_atomically(state, "ports.json", ports.to_string().as_bytes()) {
+            tracing::warn!(%error, state = %state.display(), "cannot write ports.json");
+        }
+    }
+
+    /// Readiness fails first; then connections are asked to end, and what is under way does. Listeners stay open for a
+    /// moment: a caller that has not heard yet gets an answer and `connection: close`.
+    async fn drain(&mut self) {
+        tracing::info!(limit = ?self.bootstrap.drain, "draining");
+        let end = Instant::now() + self.bootstrap.drain;
+        self.shared.set_draining();
+        self.drain.send_replace(true);
+        self.stop_source.send_replace(true);
+        tokio::time::sleep(DRAIN_GRACE.min(self.bootstrap.drain)).await;
+        for name in self.bound.keys() {
+            let _ = self.acceptor.send(AcceptorCommand::Close(Arc::clone(name))).await;
+        }
+        while self.shared.telemetry.connections_active() > 0 && Instant::now() < end {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        let left = self.shared.telemetry.connections_active();
+        if left > 0 {
+            tracing::warn!(connections = left, "the drain time is over; these connections are cut");
+        }
+    }
+}
+
+/// Writes a file so that a reader sees either the old one or the new one.
+fn write_atomically(directory: &Path, name: &str, contents: &[u8]) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let temporary: PathBuf = directory.join(format!(".{name}.new"));
+    std::fs::write(&temporary, contents)?;
+    std::fs::rename(temporary, directory.join(name))
+}
+
+type Started = (Vec<WorkerPort>, mpsc::Sender<AcceptorCommand>, Vec<JoinHandle<()>>);
+
+/// One worker accepts in place; several have an acceptor beside them.
+fn start_workers(
+    count: usize,
+    telemetry: &Arc<Telemetry>,
+    dns: &Arc<Dns>,
+    draining: &watch::Receiver<bool>,
+) -> anyhow::Result<Started> {
+    let (acceptor, acceptor_commands) = mpsc::channel(QUEUE);
+    let mut acceptor_commands = Some(acceptor_commands);
+    let mut threads = Vec::new();
+    let mut workers = Vec::new();
+    for index in 0..count {
+        let (commands, inbox) = mpsc::channel(QUEUE);
+        let stats = telemetry.worker();
+        workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
+        let (telemetry, dns, draining) = (Arc::clone(telemetry), Arc::clone(dns), draining.clone());
+        let accepts = acceptor_commands.take_if(|_| count == 1);
+        threads.push(thread(&format!("leno-worker-{index}"), move || async move {
+            let worker = Worker::new(telemetry, stats, dns, draining, Random::from_entropy());
+            if let Some(commands) = accepts {
+                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));
+            }
+            worker.run(inbox).await;
+        })?);
+    }
+    if let Some(commands) = acceptor_commands {
+        let hand = workers.clone();
+        threads.push(thread("leno-acceptor", move || accept::run(commands, Hand::Over(hand)))?);
+    }
+    Ok((workers, acceptor, threads))
+}
+
+fn thread<F, W>(name: &str, work: W) -> anyhow::Result<JoinHandle<()>>
+where
+    F: Future<Output = ()>,
+    W: FnOnce() -> F + Send + 'static,
+{
+    let runtime_failed = "the system has no room for another event loop";
+    Ok(std::thread::Builder::new().name(name.to_owned()).spawn(move || match runtime() {
+        Ok(runtime) => runtime.block_on(work()),
+        Err(error) => tracing::error!(%error, "{runtime_failed}"),
+    })?)
+}
+
+/// Whether a resource is one that this version must refuse: what would protect and cannot be done.
+pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::Refusal> {
+    match decoded {
+        leno_config::xds::Decoded::Cluster(cluster) => refuse_cluster(cluster),
+        leno_config::xds::Decoded::Endpoints(_)
+        | leno_config::xds::Decoded::Listener(_)
+        | leno_config::xds::Decoded::Route(_) => None,
+    }
+}
+
+fn refuse_cluster(cluster: &ir::Cluster) -> Option<leno_config::xds::Refusal> {
+    let (field, reason) = crate::state::enforced::refuse_cluster(cluster)?;
+    Some(leno_config::xds::Refusal { resource: cluster.name.to_string(), field: field.to_owned(), reason })
+}

@@ -1,0 +1,126 @@
+//! Where configuration comes from: a control plane, or the same rule files compiled in this very process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use leno_config::compile::compile;
+use leno_config::diagnostic::Severity;
+use leno_config::ir;
+use leno_config::mesh::Mesh;
+use leno_config::node::Node;
+use leno_config::rules::{self, SourceText};
+use leno_config::validate::validate;
+use tokio::sync::watch;
+
+use crate::process::refuse;
+use crate::rule_files::RuleFiles;
+use crate::state::enforced;
+use crate::state::warming::Effective;
+use crate::telemetry::Telemetry;
+use crate::xds::{self, Address, ClientConfig, Hooks, Outputs};
+
+/// What is to be in force, and how it stands with the source.
+pub type Outcome = (watch::Receiver<Effective>, watch::Receiver<Status>);
+
+/// How it stands with the source of the rules.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// A control plane.
+    ControlPlane(Box<xds::Status>),
+    /// Files.
+    Rules {
+        /// The paths.
+        paths: Vec<PathBuf>,
+        /// What was wrong at the last look; what was right before stays in force.
+        findings: Vec<String>,
+    },
+}
+
+/// Follows a control plane.
+pub fn control_plane(
+    address: &str,
+    node: Node,
+    state: Option<PathBuf>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<Outcome> {
+    let config = ClientConfig::new(Address::parse(address)?, node, state);
+    let (updates, effective) = watch::channel(Effective::default());
+    let (status, mut inner) = watch::channel(xds::Status::default());
+    let (outer, shown) = watch::channel(Status::ControlPlane(Box::default()));
+    let hooks = Hooks { refuse, ..Hooks::default() };
+    tokio::task::spawn_local(xds::run(config, hooks, Outputs { updates, status }, stop));
+    tokio::task::spawn_local(async move {
+        while inner.changed().await.is_ok() {
+            outer.send_replace(Status::ControlPlane(Box::new(inner.borrow_and_update().clone())));
+        }
+    });
+    Ok((effective, shown))
+}
+
+/// Follows files.
+pub fn rules(paths: Vec<PathBuf>, node: Node, telemetry: Arc<Telemetry>) -> Outcome {
+    let (updates, effective) = watch::channel(Effective::default());
+    let (status, shown) = watch::channel(Status::Rules { paths: paths.clone(), findings: Vec::new() });
+    tokio::task::spawn_local(async move {
+        let mut files = RuleFiles::watch(paths.clone());
+        loop {
+            let findings = match files.next(|_| false).await {
+                Ok(texts) => match load(&texts, &node) {
+                    Ok((effective, findings)) => {
+                        updates.send_replace(effective);
+                        findings
+                    }
+                    Err(findings) => {
+                        telemetry.rejected();
+                        tracing::warn!("the rules are not valid; what was in force stays\n{}", findings.join("\n"));
+                        findings
+                    }
+                },
+                Err(error) => {
+                    telemetry.rejected();
+                    tracing::warn!(%error, "the rules cannot be read; what was in force stays");
+                    vec![error.to_string()]
+                }
+            };
+            status.send_replace(Status::Rules { paths: paths.clone(), findings });
+        }
+    });
+    (effective, shown)
+}
+
+/// From texts to resources; refused as a whole when there is an error, so that half an edit is never in force.
+fn load(texts: &[SourceText], node: &Node) -> Result<(Effective, Vec<String>), Vec<String>> {
+    let parsed = rules::parse(texts);
+    let mut findings = parsed.diagnostics;
+    findings.extend(validate(&parsed.documents));
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        return Err(lines);
+    }
+    let mut resources = compile(&Mesh::new(&parsed.documents), node);
+    let refused = refuse_unsafe(&mut resources);
+    let effective = Effective {
+        resources: Arc::new(resources),
+        in_force: None,
+        received_at: Some(SystemTime::now()),
+        complete: true,
+    };
+    Ok((effective, [lines, refused].concat()))
+}
+
+/// Leaves out what would go over the wire unprotected although a rule asks for protection: its routes answer 503.
+fn refuse_unsafe(resources: &mut ir::Resources) -> Vec<String> {
+    let mut refused = Vec::new();
+    resources.clusters.retain(|name, cluster| match enforced::refuse_cluster(cluster) {
+        Some((_, reason)) => {
+            let line = format!("cluster {name} is left out: {reason}");
+            tracing::warn!("{line}");
+            refused.push(line);
+            false
+        }
+        None => true,
+    });
+    refused
+}
