@@ -43,11 +43,17 @@ enum Command {
     Serve(cli::serve::Arguments),
     /// Show which proxy holds what, and what is wrong with the rules
     Status(cli::status::Arguments),
+    /// Try everything out: a small bookshop with sidecars, on this machine
+    Demo(cli::demo::Arguments),
     /// Print the version
     Version(cli::version::Arguments),
+    /// A small service for demonstrations
+    #[command(hide = true)]
+    Echo(cli::echo::Arguments),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    cli::demo::hold_lifeline();
     let arguments = Arguments::parse();
     match arguments.color {
         Color::Auto => anstream::ColorChoice::Auto,
@@ -58,6 +64,8 @@ fn main() -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Demo(arguments) => cli::demo::run(arguments),
         Command::Version(arguments) => cli::version::run(&arguments),
+        Command::Echo(arguments) => cli::echo::run(arguments),
     }
 }
