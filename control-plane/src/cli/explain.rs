@@ -77,7 +77,11 @@ fn served(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let errors: Vec<_> = parsed.diagnostics.iter().filter(|finding| finding.is_error()).collect();
     if let Some(first) = errors.first() {
         let mut stderr = anstream::stderr();
-        writeln!(stderr, "warning: {} error(s) in the rules; what they stand in is left out, as it is not served", errors.len())?;
+        writeln!(
+            stderr,
+            "warning: {} error(s) in the rules; what they stand in is left out, as it is not served",
+            errors.len()
+        )?;
         writeln!(stderr, "  {first}")?;
         writeln!(stderr, "help: `leno validate` shows all of them")?;
     }
@@ -94,8 +98,12 @@ fn caller(mesh: &Mesh, from: Option<&str>) -> anyhow::Result<Node> {
     }
     let known: Vec<_> = mesh.proxy_names(namespace).into_iter().collect();
     match known.is_empty() {
-        true => bail!("there is no workload and no service in namespace `{namespace}`; leave --from out to ask for one without labels"),
-        false => bail!("`{name}` is no workload, app or service in namespace `{namespace}`; there are: {}", known.join(", ")),
+        true => bail!(
+            "there is no workload and no service in namespace `{namespace}`; leave --from out to ask for one without labels"
+        ),
+        false => {
+            bail!("`{name}` is no workload, app or service in namespace `{namespace}`; there are: {}", known.join(", "))
+        }
     }
 }
 
@@ -105,7 +113,8 @@ fn request(arguments: &Arguments) -> anyhow::Result<Parts> {
         true => arguments.url.clone(),
         false => format!("http://{}", arguments.url),
     };
-    let uri: Uri = whole.parse().with_context(|| format!("`{}` is not a URL such as http://reviews:9080/", arguments.url))?;
+    let uri: Uri =
+        whole.parse().with_context(|| format!("`{}` is not a URL such as http://reviews:9080/", arguments.url))?;
     let scheme = uri.scheme_str().unwrap_or("http");
     ensure!(
         scheme == "http",
