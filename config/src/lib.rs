@@ -19,3 +19,4 @@ pub mod diagnostic;
 pub mod ir;
 pub mod node;
 pub mod rules;
+pub mod validate;
