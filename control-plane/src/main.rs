@@ -52,6 +52,9 @@ enum Command {
     /// A small service that says who it is and what it was asked, for the demo
     #[command(hide = true)]
     Echo(cli::echo::Arguments),
+    /// The sidecar, as leno-proxy is
+    #[command(hide = true, subcommand)]
+    Proxy(leno_proxy::cli::Command),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => cli::status::run(&arguments),
         Command::Version(arguments) => cli::version::run(&arguments),
         Command::Echo(arguments) => cli::echo::run(arguments),
+        Command::Proxy(command) => Ok(command.run()),
     };
     match ended {
         // `leno … | head` has read what it wanted.
