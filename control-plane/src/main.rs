@@ -39,6 +39,8 @@ enum Color {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show where a request would go, by which rule, and why not by another
+    Explain(cli::explain::Arguments),
     /// Run the control plane: watch rules and push them to proxies
     Serve(cli::serve::Arguments),
     /// Show which proxy holds what, and what is wrong with the rules
@@ -56,6 +58,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     .write_global();
     match arguments.command {
+        Command::Explain(arguments) => cli::explain::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
         Command::Version(arguments) => cli::version::run(&arguments),
