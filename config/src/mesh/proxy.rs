@@ -21,8 +21,8 @@ impl Mesh {
     pub fn proxy_of(&self, namespace: &str, name: &str) -> Option<Node> {
         let here = || self.workloads.iter().filter(|(id, _)| id.namespace == namespace);
         let named = here().find(|(id, _)| id.name == name);
-        let found =
-            named.or_else(|| here().find(|(_, instance)| instance.labels.get(APP_LABEL).is_some_and(|app| app == name)));
+        let found = named
+            .or_else(|| here().find(|(_, instance)| instance.labels.get(APP_LABEL).is_some_and(|app| app == name)));
         if let Some((id, instance)) = found {
             return Some(node(namespace, &id.name, Some(instance), &instance.labels));
         }

@@ -143,11 +143,9 @@ pub fn resources(in_force: &Store) -> ir::Resources {
         if let Some(name) = &held.references.routes {
             let routes = match in_force.routes.get(name) {
                 Some(held) => Arc::clone(&held.resource),
-                None => Arc::new(ir::RouteConfig {
-                    name: name.to_string(),
-                    ignore_port: false,
-                    virtual_hosts: Vec::new(),
-                }),
+                None => {
+                    Arc::new(ir::RouteConfig { name: name.to_string(), ignore_port: false, virtual_hosts: Vec::new() })
+                }
             };
             resources.routes.insert(name.to_string(), routes);
         }

@@ -22,7 +22,8 @@ pub(super) fn render(asked: &str, node: &Node, verdict: &Verdict) -> String {
         let _ = writeln!(text, "  {subject:SUBJECT$}{line}");
     }
     if !verdict.lost.is_empty() {
-        let title = if verdict.rule.is_some() { "Rules before it, in order:" } else { "Rules that were asked, in order:" };
+        let title =
+            if verdict.rule.is_some() { "Rules before it, in order:" } else { "Rules that were asked, in order:" };
         let _ = writeln!(text, "\n{title}\n");
         let places: Vec<_> = verdict.lost.iter().map(|lost| place(&lost.rule)).collect();
         let width = places.iter().map(String::len).max().unwrap_or_default();
@@ -58,9 +59,11 @@ fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
     if let Some(redirect) = &verdict.redirect {
         lines.push(("answer", format!("{} location {}", redirect.status, redirect.location)));
     }
-    lines.extend(verdict.clusters.iter().enumerate().map(|(index, share)| {
-        (if index == 0 { "to" } else { "" }, destination(share, verdict.clusters.len() == 1))
-    }));
+    lines.extend(
+        verdict.clusters.iter().enumerate().map(|(index, share)| {
+            (if index == 0 { "to" } else { "" }, destination(share, verdict.clusters.len() == 1))
+        }),
+    );
     if let Some(note) = &verdict.note {
         lines.push(("note", note.clone()));
     }
@@ -189,8 +192,10 @@ fn hash_by(hash: &HashPolicy) -> String {
 }
 
 fn headers(request: &HeaderOps, response: &HeaderOps) -> String {
-    let parts = [("request", request), ("response", response)].into_iter().filter(|(_, operations)| !operations.is_empty());
-    let parts: Vec<_> = parts.map(|(direction, operations)| format!("{direction}: {}", operations_in_words(operations))).collect();
+    let parts =
+        [("request", request), ("response", response)].into_iter().filter(|(_, operations)| !operations.is_empty());
+    let parts: Vec<_> =
+        parts.map(|(direction, operations)| format!("{direction}: {}", operations_in_words(operations))).collect();
     parts.join("; ")
 }
 

@@ -230,10 +230,11 @@ impl Asked<'_> {
         let missing: Vec<_> =
             (0..winner.index).filter(|index| lost.iter().all(|lost| lost.rule.origin.index != *index)).collect();
         let reason = "does not hold for this workload or port (sourceLabels, sourceNamespace, gateways, port)";
-        lost.extend(missing.into_iter().map(|index| Lost {
-            rule: self.place(&Origin { index, ..winner.clone() }),
-            reason: reason.to_owned(),
-        }));
+        lost.extend(
+            missing
+                .into_iter()
+                .map(|index| Lost { rule: self.place(&Origin { index, ..winner.clone() }), reason: reason.to_owned() }),
+        );
         lost.sort_by_key(|lost| lost.rule.origin.index);
     }
 
