@@ -63,7 +63,7 @@ fn random_request(random: &mut Random) -> Request {
         headers.push(("x-tenant", *random.pick(&["one", ""])));
     }
     Request {
-        method: *random.pick::<&str>(&["GET", "GET", "POST", "PUT", "DELETE"]),
+        method: random.pick::<&str>(&["GET", "GET", "POST", "PUT", "DELETE"]),
         url: format!("http://{host}{path}{query}"),
         headers,
     }

@@ -74,7 +74,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
-            outcome = perform(&arguments) => outcome,
+            outcome = perform(&arguments) => Ok(outcome.unwrap_or_else(|error| {
+                progress(&format!("error: {error:#}"));
+                ExitCode::FAILURE
+            })),
             signal = interrupted() => {
                 signal?;
                 progress("ending all processes");
