@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::process::{Place, SOON, Serve};
+use crate::process::{Place, SOON};
 
 const VERSION: &str = "1.40.0";
 
