@@ -39,17 +39,26 @@ enum Color {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show where a request would go, by which rule, and why not by another
+    /// Say where a request would go, by which rule, and why not by another
     Explain(cli::explain::Arguments),
     /// Run the control plane: watch rules and push them to proxies
     Serve(cli::serve::Arguments),
     /// Show which proxy holds what, and what is wrong with the rules
     Status(cli::status::Arguments),
+    /// Try everything out: a small bookshop with sidecars, on this machine
+    Demo(cli::demo::Arguments),
     /// Print the version
     Version(cli::version::Arguments),
+    /// A small service that says who it is and what it was asked, for the demo
+    #[command(hide = true)]
+    Echo(cli::echo::Arguments),
+    /// The data plane, as `leno-proxy` runs it
+    #[command(hide = true, subcommand)]
+    Proxy(leno_proxy::cli::Command),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    cli::demo::hold_lifeline();
     let arguments = Arguments::parse();
     match arguments.color {
         Color::Auto => anstream::ColorChoice::Auto,
@@ -57,10 +66,23 @@ fn main() -> anyhow::Result<ExitCode> {
         Color::Never => anstream::ColorChoice::Never,
     }
     .write_global();
-    match arguments.command {
+    let ended = match arguments.command {
         Command::Explain(arguments) => cli::explain::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Demo(arguments) => cli::demo::run(arguments),
         Command::Version(arguments) => cli::version::run(&arguments),
+        Command::Echo(arguments) => cli::echo::run(arguments),
+        Command::Proxy(command) => Ok(command.run()),
+    };
+    match ended {
+        // `leno … | head` has read what it wanted.
+        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        ended => ended,
     }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

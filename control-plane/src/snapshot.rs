@@ -16,10 +16,10 @@ use xxhash_rust::xxh3::Xxh3;
 /// What one proxy is to hold.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    clusters: Set,
-    endpoints: Set,
-    listeners: Set,
-    routes: Set,
+    clusters: Arc<Set>,
+    endpoints: Arc<Set>,
+    listeners: Arc<Set>,
+    routes: Arc<Set>,
 }
 
 /// All resources of one kind.
@@ -45,7 +45,7 @@ pub(crate) struct Resource {
 impl Snapshot {
     /// Takes what was compiled; equal resources come from the shelf.
     pub(crate) fn new(mut encoded: BTreeMap<Kind, BTreeMap<String, Encoded>>, shelf: &mut Shelf) -> Self {
-        let mut set = |kind| Set::new(kind, encoded.remove(&kind).unwrap_or_default(), shelf);
+        let mut set = |kind| Arc::new(Set::new(kind, encoded.remove(&kind).unwrap_or_default(), shelf));
         Self {
             clusters: set(Kind::Cluster),
             endpoints: set(Kind::Endpoints),
@@ -55,7 +55,7 @@ impl Snapshot {
     }
 
     /// All resources of a kind.
-    pub(crate) fn set(&self, kind: Kind) -> &Set {
+    pub(crate) fn set(&self, kind: Kind) -> &Arc<Set> {
         match kind {
             Kind::Cluster => &self.clusters,
             Kind::Endpoints => &self.endpoints,

@@ -1,5 +1,6 @@
 //! The command line of `leno-proxy`, which `leno proxy` shares.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -58,7 +59,8 @@ impl Run {
             Ok(filter) => filter,
             Err(error) => return fail(2, &format!("--log-level {}: {error}", self.log_level)),
         };
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
         if self.log_json {
             log.json().init()
         } else {

@@ -1,1 +1,46 @@
-//! stub
+//! The harness of the end-to-end suites: real programs, real sockets, and peers that remember what they saw.
+//!
+//! A test reads as prose:
+//!
+//! ```no_run
+//! # use leno_tests::*;
+//! # async fn test() {
+//! let v1 = origin("v1").await;
+//! let v2 = origin("v2").await;
+//! let mesh = mesh().service("reviews", &[("v1", v1.address()), ("v2", v2.address())]).start().await;
+//! let reply = mesh.get("http://reviews/").await;
+//! assert_eq!(reply.status, 200);
+//! # }
+//! ```
+//!
+//! * [`mesh()`] starts a control plane and sidecars, as processes, on ports of their own; [`Mesh`] edits rules, kills and
+//!   restarts them.
+//! * [`origin()`] is the app behind a service; [`raw`] is one that speaks bytes.
+//! * [`Call`] is a request that is never retried.
+//! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
+//!
+//! Every helper panics with a sentence where a test cannot go on, and a process that was started prints its log when
+//! the test fails. What a test needs beyond Rust is set up below `target/`; where that is impossible, [`skip`] says so.
+
+mod admin;
+mod client;
+mod mesh;
+mod origin;
+mod ports;
+mod process;
+mod program;
+mod python;
+mod random;
+pub mod raw;
+mod wait;
+
+pub use admin::{ConfigDump, metric};
+pub use client::{Body, Call, Connection, Protocol, Reply, empty, full, get, stream};
+pub use mesh::{ControlPlane, Mesh, MeshBuilder, Proxy, mesh};
+pub use origin::{Origin, Recorded, origin};
+pub use ports::free_port;
+pub use process::Process;
+pub use program::{Outcome, leno, leno_proxy, run_leno, workspace};
+pub use python::{Python, python, skip};
+pub use random::Random;
+pub use wait::{PATIENCE, eventually, eventually_within};

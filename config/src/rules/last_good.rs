@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Document, Parsed, ResourceId, SourceText, parse};
 use crate::diagnostic::Diagnostic;
-use crate::validate::validate;
+use crate::validate::{check, validate};
 
 /// More changes at once than that are not tried one by one when something unchanged breaks; all of them stay out.
 const MAX_TRIALS: usize = 64;
@@ -50,7 +50,7 @@ pub struct Outcome {
 pub enum HeldBack {
     /// It has an error; its previous version is served.
     Previous,
-    /// It has an error and no previous version; it is not served.
+    /// It has an error, or would break another resource, and has no previous version; it is not served.
     Absent,
     /// Its file cannot be read, so nobody knows what has become of it; its previous version is served.
     Unreadable,
@@ -62,7 +62,7 @@ impl fmt::Display for HeldBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Previous => "has an error; its previous version stays in force",
-            Self::Absent => "has an error and no previous version; it is left out",
+            Self::Absent => "is left out: it has an error, or breaks another resource, and has no previous version",
             Self::Unreadable => "came from a file that cannot be read now; its previous version stays in force",
             Self::Needed => "would break another resource if it changed; its previous version stays in force",
         })
@@ -102,9 +102,8 @@ impl LastGood {
 
     /// Takes what the files say, except for what is wrong.
     pub fn update(&mut self, parsed: Parsed) -> Outcome {
-        let Parsed { documents, mut diagnostics, .. } = parsed;
-        diagnostics.extend(validate(&documents));
-        let mut attempt = Attempt::new(&self.documents, documents, &diagnostics);
+        let diagnostics = check(&parsed);
+        let mut attempt = Attempt::new(&self.documents, parsed.documents, &diagnostics);
         for _ in 0..MAX_ROUNDS {
             if !attempt.take_back_what_is_wrong() && !attempt.take_back_what_breaks_others() {
                 break;
@@ -113,7 +112,6 @@ impl LastGood {
         let Attempt { candidate, held_back, .. } = attempt;
         let changed = !same(&self.documents, &candidate);
         self.documents = candidate;
-        crate::diagnostic::sort(&mut diagnostics);
         Outcome { diagnostics, held_back, changed }
     }
 
@@ -186,26 +184,35 @@ impl<'a> Attempt<'a> {
 
     /// Changes without which an unchanged document would have no error. Returns whether there were any.
     fn take_back_what_breaks_others(&mut self) -> bool {
-        let mut broken = self.errors().len();
-        let changed = self.before.keys().filter(|resource| self.is_changed(resource)).cloned().collect::<Vec<_>>();
+        let changed = self.before.keys().chain(self.candidate.keys()).filter(|it| self.is_changed(it));
+        let changed = changed.cloned().collect::<BTreeSet<_>>();
+        let written = (self.candidate.clone(), self.held_back.clone());
+        let all_broken = self.errors().len();
+        let mut broken = all_broken;
         if broken == 0 || changed.is_empty() {
             return false;
         }
-        let mut any = false;
-        for resource in &changed {
-            let written = self.candidate.get(resource).cloned();
-            let reason = self.held_back.get(resource).copied();
-            self.take_back(resource, HeldBack::Needed);
-            let now = if changed.len() > MAX_TRIALS { 0 } else { self.errors().len() };
-            if now < broken {
-                any = true;
-                broken = if changed.len() > MAX_TRIALS { broken } else { now };
-            } else {
-                restore_entry(&mut self.candidate, resource, written);
-                restore_entry(&mut self.held_back, resource, reason);
+        if changed.len() <= MAX_TRIALS {
+            for resource in &changed {
+                let without = (self.candidate.clone(), self.held_back.clone());
+                self.take_back(resource, HeldBack::Needed);
+                match self.errors().len() {
+                    fewer if fewer < broken => broken = fewer,
+                    _ => (self.candidate, self.held_back) = without,
+                }
             }
         }
-        any
+        if broken == all_broken {
+            // No single change is to blame, or there are too many to tell.
+            for resource in &changed {
+                self.take_back(resource, HeldBack::Needed);
+            }
+            broken = self.errors().len();
+        }
+        if broken == all_broken {
+            (self.candidate, self.held_back) = written;
+        }
+        broken < all_broken
     }
 
     fn errors(&self) -> BTreeSet<ResourceId> {
@@ -230,13 +237,6 @@ impl<'a> Attempt<'a> {
                 self.held_back.insert(resource.clone(), HeldBack::Absent);
             }
         }
-    }
-}
-
-fn restore_entry<V>(map: &mut BTreeMap<ResourceId, V>, key: &ResourceId, value: Option<V>) {
-    match value {
-        Some(value) => drop(map.insert(key.clone(), value)),
-        None => drop(map.remove(key)),
     }
 }
 
@@ -279,4 +279,196 @@ fn on_their_lines(documents: &[&Document]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVICE: &str = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: reviews}
+spec: {hosts: [reviews.default.svc.cluster.local], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}
+";
+
+    fn subsets(names: &[&str]) -> String {
+        let subsets = names.iter().map(|name| format!("{{name: {name}, labels: {{version: {name}}}}}"));
+        let subsets = subsets.collect::<Vec<_>>().join(", ");
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews}}\n\
+             spec: {{host: reviews, subsets: [{subsets}]}}\n"
+        )
+    }
+
+    fn route(name: &str, subset: &str) -> String {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\n\
+             spec: {{hosts: [{name}], http: [{{route: [{{destination: {{host: reviews, subset: {subset}}}}}]}}]}}\n"
+        )
+    }
+
+    fn files(files: &[(&str, &str)]) -> Parsed {
+        let source = |(name, text): &(&str, &str)| SourceText { name: (*name).into(), text: text.as_bytes().to_vec() };
+        parse(&files.iter().map(source).collect::<Vec<_>>())
+    }
+
+    /// Where each document in force comes from, as `KIND name: text`.
+    fn in_force(rules: &LastGood) -> Vec<String> {
+        rules.documents().map(|document| format!("{}: {}", document.id, document.text.trim())).collect()
+    }
+
+    fn good() -> LastGood {
+        let mut rules = LastGood::default();
+        let outcome = rules.update(files(&[
+            ("service.yaml", SERVICE),
+            ("subsets.yaml", &subsets(&["v1", "v2"])),
+            ("route.yaml", &route("reviews", "v2")),
+        ]));
+        assert!(outcome.changed && outcome.held_back.is_empty(), "{outcome:?}");
+        rules
+    }
+
+    fn held_back(outcome: &Outcome) -> Vec<(String, HeldBack)> {
+        outcome.held_back.iter().map(|(resource, reason)| (resource.to_string(), *reason)).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_stays_as_it_was_and_the_rest_proceeds() {
+        let bad_route = route("reviews", "v2").replace("spec: {", "spec: {retires: 1, ");
+        let unknown_subset = route("reviews", "v9");
+        let new_bad_route = route("ratings", "v9");
+        let fewer = subsets(&["v1"]);
+        let more = subsets(&["v1", "v2", "v3"]);
+        let both = subsets(&["v1", "v2"]);
+        let route = route("reviews", "v2");
+        let reviews = || "VirtualService default/reviews".to_owned();
+        let cases: [(&str, Vec<(&str, &str)>, Vec<(String, HeldBack)>); 8] = [
+            ("nothing new", vec![("subsets.yaml", &both), ("route.yaml", &route)], vec![]),
+            (
+                "an unknown field, while another file changes",
+                vec![("subsets.yaml", &more), ("route.yaml", &bad_route)],
+                vec![(reviews(), HeldBack::Previous)],
+            ),
+            (
+                "a subset that never was",
+                vec![("subsets.yaml", &both), ("route.yaml", &unknown_subset)],
+                vec![(reviews(), HeldBack::Previous)],
+            ),
+            (
+                "a file that is no YAML",
+                vec![("subsets.yaml", &both), ("route.yaml", "spec: [")],
+                vec![(reviews(), HeldBack::Unreadable)],
+            ),
+            (
+                "a new rule with an error",
+                vec![("subsets.yaml", &both), ("route.yaml", &route), ("new.yaml", &new_bad_route)],
+                vec![("VirtualService default/ratings".to_owned(), HeldBack::Absent)],
+            ),
+            (
+                "a subset taken away from a rule that uses it",
+                vec![("subsets.yaml", &fewer), ("route.yaml", &route)],
+                vec![("DestinationRule default/reviews".to_owned(), HeldBack::Needed)],
+            ),
+            (
+                "the whole DestinationRule taken away from a rule that uses it",
+                vec![("route.yaml", &route)],
+                vec![("DestinationRule default/reviews".to_owned(), HeldBack::Needed)],
+            ),
+            ("both taken away", vec![], vec![]),
+        ];
+        for (what, mut written, expected) in cases {
+            let mut rules = good();
+            written.push(("service.yaml", SERVICE));
+            let outcome = rules.update(files(&written));
+            assert_eq!(held_back(&outcome), expected, "{what}: {:?}", outcome.diagnostics);
+            let errors = validate(&rules.documents().cloned().collect::<Vec<_>>());
+            assert!(!errors.iter().any(Diagnostic::is_error), "{what}: {errors:?}");
+            assert_eq!(
+                in_force(&rules).iter().any(|text| text.contains("v3")),
+                what.contains("another file"),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_that_needs_what_is_held_back_is_held_back_too() {
+        let mut rules = good();
+        let broken_subsets = subsets(&["v1", "v2", "v3"]).replace("spec: {", "spec: {hots: a, ");
+        let outcome = rules.update(files(&[
+            ("service.yaml", SERVICE),
+            ("subsets.yaml", &broken_subsets),
+            ("route.yaml", &route("reviews", "v3")),
+        ]));
+        let expected = ["DestinationRule default/reviews", "VirtualService default/reviews"];
+        assert_eq!(
+            held_back(&outcome),
+            expected.map(|resource| (resource.to_owned(), HeldBack::Previous)),
+            "{:?}",
+            outcome.diagnostics
+        );
+        assert!(!outcome.changed);
+    }
+
+    #[test]
+    fn a_repaired_document_is_taken() {
+        let mut rules = good();
+        let update = |rules: &mut LastGood, subset: &str| {
+            rules.update(files(&[
+                ("service.yaml", SERVICE),
+                ("subsets.yaml", &subsets(&["v1", "v2"])),
+                ("route.yaml", &route("reviews", subset)),
+            ]))
+        };
+        assert!(!update(&mut rules, "v9").changed);
+        let outcome = update(&mut rules, "v1");
+        assert!(outcome.changed && outcome.held_back.is_empty() && outcome.diagnostics.iter().all(|it| !it.is_error()));
+        assert!(in_force(&rules).iter().any(|text| text.contains("subset: v1")));
+    }
+
+    #[test]
+    fn what_was_saved_is_in_force_after_a_restart_with_its_places() {
+        let mut rules = LastGood::default();
+        let all =
+            format!("# two rules\n{SERVICE}---\n{}\n\n---\n# the route\n{}", subsets(&["v2"]), route("reviews", "v2"));
+        rules.update(files(&[("all.yaml", &all), ("more.yaml", &route("ratings", "v2"))]));
+        assert_eq!(rules.documents().len(), 4);
+        let (restored, findings) = LastGood::restore(&rules.save()).unwrap();
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(in_force(&restored), in_force(&rules));
+        let places = |rules: &LastGood| rules.documents().map(|it| it.place.to_string()).collect::<Vec<_>>();
+        assert_eq!(places(&restored), places(&rules));
+        // A bad file after the restart still finds its predecessors.
+        let mut restored = restored;
+        let outcome = restored.update(files(&[("all.yaml", "spec: ["), ("more.yaml", &route("ratings", "v2"))]));
+        assert_eq!((outcome.held_back.len(), outcome.changed), (3, false));
+    }
+
+    #[test]
+    fn a_damaged_saved_set_is_refused_with_a_reason() {
+        for (saved, words) in [("{", "cannot be read"), (r#"{"format":9,"files":[]}"#, "format 9")] {
+            let error = LastGood::restore(saved.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn many_changes_at_once_that_break_something_stay_out_together() {
+        let mut rules = good();
+        let extra = |version: &str| {
+            let entry = |index: usize| SERVICE.replace("reviews", &format!("s{index}-{version}"));
+            (0..=MAX_TRIALS).map(entry).collect::<Vec<_>>().join("---")
+        };
+        let outcome = rules.update(files(&[
+            ("service.yaml", SERVICE),
+            ("route.yaml", &route("reviews", "v2")),
+            ("subsets.yaml", &subsets(&["v1", "v2"])),
+            ("extra.yaml", &extra("a")),
+        ]));
+        assert!(outcome.held_back.is_empty(), "{outcome:?}");
+        let outcome = rules.update(files(&[("service.yaml", SERVICE), ("route.yaml", &route("reviews", "v2"))]));
+        assert_eq!(outcome.held_back.len(), MAX_TRIALS + 2, "{:?}", held_back(&outcome));
+        assert!(!validate(&rules.documents().cloned().collect::<Vec<_>>()).iter().any(Diagnostic::is_error));
+    }
 }

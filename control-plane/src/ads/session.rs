@@ -122,8 +122,11 @@ struct KindState {
     wildcard: Wildcard,
     /// Subscribed by name.
     names: BTreeSet<Arc<str>>,
-    /// What the client holds as far as we know, name → version: sent or brought along.
+    /// What the client holds as far as we know, name → version: sent or brought along. Empty at rest.
     held: BTreeMap<Arc<str>, Arc<str>>,
+    /// The client holds of this set exactly what it subscribed to, and nothing is due. That is how nearly all streams
+    /// are nearly all of the time, and then they need no list of their own.
+    at_rest: Option<Arc<Set>>,
     /// Of `held`: refused in this version, so the client uses an older one.
     rejected: BTreeSet<Arc<str>>,
     /// To be answered whatever `held` says.
@@ -189,10 +192,11 @@ impl Session {
 
     /// Takes what the client says about a kind. Call [`Session::poll`] afterwards.
     pub(crate) fn on_request(&mut self, kind: Kind, request: Request) -> Result<Received, TooManyNames> {
-        let set = self.snapshot.as_deref().map(|snapshot| snapshot.set(kind));
+        let set = self.snapshot.as_deref().map(|snapshot| &**snapshot.set(kind));
         let state = self.kinds.entry(kind).or_default();
         let received = state.settle(request.nonce.as_deref(), request.error);
         if !state.seen || !request.subscribe.is_empty() || !request.unsubscribe.is_empty() {
+            state.stir();
             let first = !std::mem::replace(&mut state.seen, true);
             if first && request.subscribe.is_empty() && has_wildcard(kind) {
                 state.wildcard = Wildcard::Implied;
@@ -207,7 +211,6 @@ impl Session {
             if first {
                 state.bring_along(request.initial_versions, set);
             }
-            state.due = None;
             if first && kind == Kind::Endpoints {
                 let owed = std::mem::take(&mut self.clusters_before_endpoints);
                 state.owed.extend(owed.into_iter().filter(|name| state.names.contains(name)));
@@ -222,9 +225,11 @@ impl Session {
     /// From now on the client is to hold this. Call [`Session::poll`] afterwards.
     pub(crate) fn on_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         for (kind, state) in &mut self.kinds {
-            let unchanged = |old: &Arc<Snapshot>| old.set(*kind).version == snapshot.set(*kind).version;
-            if !self.snapshot.as_ref().is_some_and(unchanged) {
-                state.due = None;
+            let set = snapshot.set(*kind);
+            match self.snapshot.as_ref().is_some_and(|old| old.set(*kind).version == set.version) {
+                // An equal set; that of the old snapshot is not kept for its sake.
+                true => state.at_rest = state.at_rest.take().map(|_| Arc::clone(set)),
+                false => state.stir(),
             }
         }
         self.snapshot = Some(snapshot);
@@ -272,7 +277,10 @@ impl Session {
             acked: state.report.acked.clone(),
             since: state.report.since.unwrap_or(self.opened),
             nack: state.report.nack.clone(),
-            resources: state.held.iter().map(|(name, version)| (Arc::clone(name), Arc::clone(version))).collect(),
+            resources: match &state.at_rest {
+                Some(set) => state.wanted(set).map(held).collect(),
+                None => state.held.iter().map(|(name, version)| (Arc::clone(name), Arc::clone(version))).collect(),
+            },
         };
         self.kinds.iter().filter(|(_, state)| state.seen).map(|(kind, state)| (*kind, status(state))).collect()
     }
@@ -294,10 +302,10 @@ impl Session {
         let names = clusters.resources.iter().map(|resource| Arc::clone(&resource.name));
         match self.kinds.get_mut(&Kind::Endpoints).filter(|endpoints| endpoints.seen) {
             Some(endpoints) => {
+                endpoints.stir();
                 let held = |name: &Arc<str>| endpoints.names.contains(name) && endpoints.held.contains_key(name);
                 let owed = names.filter(held).collect::<Vec<_>>();
                 endpoints.owed.extend(owed);
-                endpoints.due = None;
             }
             None => self.clusters_before_endpoints.extend(names),
         }
@@ -305,6 +313,22 @@ impl Session {
 }
 
 impl KindState {
+    /// Something changes: what is due has to be worked out anew, from a list of what is held.
+    fn stir(&mut self) {
+        self.due = None;
+        if let Some(set) = self.at_rest.take() {
+            self.held = self.wanted(&set).map(held).collect();
+        }
+    }
+
+    /// What the client subscribed to, of a set.
+    fn wanted<'a>(&'a self, set: &'a Set) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let everything = (self.wildcard != Wildcard::Off).then(|| set.resources.values());
+        let named = self.wildcard == Wildcard::Off;
+        let named = named.then(|| self.names.iter().filter_map(|name| set.resources.get(name)));
+        everything.into_iter().flatten().chain(named.into_iter().flatten())
+    }
+
     /// Notes what the client says about a response: everything up to it is decided.
     fn settle(&mut self, nonce: Option<&str>, error: Option<String>) -> Received {
         let position = nonce.and_then(|nonce| self.in_flight.iter().position(|sent| sent.nonce == nonce));
@@ -333,6 +357,7 @@ impl KindState {
 
     /// A refusal names the resources it is about; where it does not, it is about all of the response.
     fn reject(&mut self, response: &InFlight, text: &str) {
+        self.stir();
         let current = |(name, version): &&(Arc<str>, Arc<str>)| self.held.get(name) == Some(version);
         let resources = response.resources.iter().filter(current).map(|(name, _)| name);
         let named = resources.clone().filter(|name| text.contains(&***name)).cloned().collect::<Vec<_>>();
@@ -390,36 +415,38 @@ impl KindState {
     }
 
     /// Compares what the client holds with what it is to hold, where that may have changed.
-    fn work_out_due(&mut self, set: &Set, now: Instant) {
+    fn work_out_due(&mut self, set: &Arc<Set>, now: Instant) {
         if self.due.is_some() {
             return;
         }
         let mut due = Due { asked: self.owes_answer, ..Due::default() };
-        let wildcard = self.wildcard != Wildcard::Off;
-        let is_new = |name: &Arc<str>, resource: &Resource| {
-            self.held.get(name).is_none_or(|held| *held != resource.version) || self.owed.contains(name)
+        let is_new = |resource: &&Arc<Resource>| {
+            self.held.get(&resource.name).is_none_or(|held| *held != resource.version)
+                || self.owed.contains(&resource.name)
         };
-        if wildcard {
-            let resources = set.resources.iter().filter(|(name, resource)| is_new(name, resource));
-            due.resources.extend(resources.map(|(_, resource)| Arc::clone(resource)));
-        } else {
-            let resources = self.names.iter().filter_map(|name| set.resources.get_key_value(name));
-            let resources = resources.filter(|(name, resource)| is_new(name, resource));
-            due.resources.extend(resources.map(|(_, resource)| Arc::clone(resource)));
-        }
+        due.resources.extend(self.wanted(set).filter(is_new).cloned());
         let gone = |name: &&Arc<str>| !set.resources.contains_key(*name);
         due.removals.extend(self.held.keys().filter(gone).cloned());
         // What is held and gone is answered in its turn, so that routes which still use it do not break.
         due.absent.extend(self.owed.iter().filter(gone).filter(|name| !self.held.contains_key(*name)).cloned());
         due.asked |= !due.absent.is_empty() || self.owed.iter().any(|name| set.resources.contains_key(name));
-        let in_sync = due.resources.is_empty() && due.removals.is_empty() && self.in_flight.is_empty();
-        if in_sync && self.rejected.is_empty() && !due.asked && self.report.sent.as_ref() != Some(&set.version) {
+        if due.resources.is_empty() && due.removals.is_empty() && !due.asked {
+            self.rest(set, now);
+        }
+        self.due = Some(due);
+    }
+
+    /// The client holds what it is to hold.
+    fn rest(&mut self, set: &Arc<Set>, now: Instant) {
+        self.held = BTreeMap::new();
+        self.at_rest = Some(Arc::clone(set));
+        let decided = self.in_flight.is_empty() && self.rejected.is_empty();
+        if decided && self.report.sent.as_ref() != Some(&set.version) {
             // Another set, but not for what this client wants of it (or it brought all of it along).
             self.report.sent = Some(Arc::clone(&set.version));
             self.report.acked = Some(Arc::clone(&set.version));
             self.report.since = Some(now);
         }
-        self.due = Some(due);
     }
 
     fn progress(&self) -> Progress {
@@ -472,6 +499,10 @@ impl KindState {
         self.report.since = Some(now);
         Response { kind, nonce, version, resources, removed }
     }
+}
+
+fn held(resource: &Arc<Resource>) -> (Arc<str>, Arc<str>) {
+    (Arc::clone(&resource.name), Arc::clone(&resource.version))
 }
 
 /// Whether a kind can be subscribed to as a whole.

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 
 use super::session::{Request, Response};
 
@@ -107,6 +107,11 @@ impl<T> Default for MessageDecoder<T> {
 impl<T: Message + Default> Decoder for MessageDecoder<T> {
     type Item = T;
     type Error = Status;
+
+    /// Most requests are acknowledgements, and the buffer stays for as long as the stream.
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(1 << 10, 32 << 10)
+    }
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
         let refused = |error| Status::invalid_argument(format!("the request is not a discovery request: {error}"));

@@ -1,5 +1,7 @@
 //! The commands, one file each.
 
+pub(crate) mod demo;
+pub(crate) mod echo;
 pub(crate) mod explain;
 pub(crate) mod serve;
 pub(crate) mod status;

@@ -11,7 +11,7 @@ const PROXIES: usize = 500;
 const SERVICES: usize = 300;
 /// Resident memory per proxy in a debug build: connection, stream, and what the session remembers of 300 clusters, 300
 /// sets of endpoints, a listener and a route table. The resources themselves are shared.
-const MOST_PER_PROXY: usize = 160 << 10;
+const MOST_PER_PROXY: usize = 120 << 10;
 
 #[tokio::test]
 async fn a_thousand_idle_proxies_are_cheap() {

@@ -87,6 +87,7 @@ impl Attempts<'_> {
             Protocol::Http1 => sanitize::to_http1(&mut parts)?,
             Protocol::Http2 => sanitize::to_http2(&mut parts)?,
         }
+        self.cluster.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
         let mut request = Request::from_parts(parts, body);
         let mut tried: Vec<Arc<EndpointState>> = Vec::new();
         let mut failure = None;

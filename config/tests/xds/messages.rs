@@ -1,0 +1,360 @@
+//! One valid resource of each kind, in the IR and as messages, for tests that change something about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::google::protobuf::Any;
+use leno_config::ir;
+use leno_config::xds::{encode_cluster, encode_endpoints, encode_listener, encode_route};
+use prost::{Message, Name};
+
+pub(crate) const REVIEWS: &str = "reviews.default.svc.cluster.local";
+
+fn header(name: &str, value: &str) -> ir::HeaderField {
+    ir::HeaderField::new(name, value).unwrap()
+}
+
+fn to(cluster: ir::ClusterName) -> ir::Forward {
+    ir::Forward {
+        clusters: ir::WeightedClusters::single(cluster),
+        path_rewrite: None,
+        host_rewrite: None,
+        timeout: None,
+        retry: None,
+        mirrors: Vec::new(),
+        hash: Vec::new(),
+    }
+}
+
+fn route(matcher: ir::RouteMatch, action: ir::Action) -> ir::Route {
+    ir::Route {
+        name: String::new(),
+        origin: None,
+        matcher,
+        action,
+        request_headers: ir::HeaderOps::default(),
+        response_headers: ir::HeaderOps::default(),
+        cors: None,
+        fault: None,
+    }
+}
+
+/// A canary with everything that a rule can ask of it, a redirect and an answer, and a last host for all others.
+pub(crate) fn ir_route_table() -> ir::RouteConfig {
+    let reviews = |subset| ir::ClusterName::outbound(9080, subset, REVIEWS);
+    let split = ir::WeightedClusters::new(vec![
+        ir::WeightedCluster {
+            request_headers: ir::HeaderOps { set: vec![header("x-version", "v1")], ..Default::default() },
+            ..ir::WeightedCluster::plain(reviews("v1"), 80)
+        },
+        ir::WeightedCluster::plain(reviews("v2"), 20),
+    ]);
+    let canary = ir::Route {
+        name: "canary".to_owned(),
+        origin: Some(ir::Origin {
+            kind: "VirtualService".to_owned(),
+            namespace: "default".to_owned(),
+            name: "reviews".to_owned(),
+            index: 1,
+        }),
+        request_headers: ir::HeaderOps {
+            remove: vec!["x-secret".parse().unwrap()],
+            set: vec![header("x-share", "100%")],
+            add: vec![header("x-via", "leno"), header("x-empty", "")],
+        },
+        cors: Some(ir::Cors {
+            allow_origins: vec![ir::StringMatch::exact("https://example.com")],
+            allow_methods: "GET,POST".to_owned(),
+            allow_headers: "x-token".to_owned(),
+            expose_headers: String::new(),
+            max_age: Some(Duration::from_secs(600)),
+            allow_credentials: true,
+            forward_unmatched_preflights: true,
+        }),
+        fault: Some(ir::Fault {
+            delay: Some(ir::FaultDelay { duration: Duration::from_millis(5), share: ir::Fraction::NONE }),
+            abort: Some(ir::FaultAbort {
+                with: ir::AbortStatus::Http(http::StatusCode::IM_A_TEAPOT),
+                share: ir::Fraction::from_percent(0.5).unwrap(),
+            }),
+        }),
+        ..route(
+            ir::RouteMatch {
+                path: ir::PathMatch::Regex(ir::Regex::new("/reviews/[0-9]+").unwrap()),
+                headers: vec![ir::HeaderMatch {
+                    key: ir::HeaderKey::parse("end-user").unwrap(),
+                    value: Some(ir::StringMatch::exact("jason")),
+                    invert: true,
+                    missing_is_empty: true,
+                }],
+                query: vec![ir::QueryMatch { name: "debug".to_owned(), value: None }],
+            },
+            ir::Action::Forward(ir::Forward {
+                clusters: split.unwrap(),
+                path_rewrite: Some(ir::PathRewrite::Full(r"/v1\x".to_owned())),
+                host_rewrite: Some("reviews.example.com".to_owned()),
+                timeout: Some(Duration::from_secs(3)),
+                retry: Some(retry()),
+                mirrors: vec![ir::Mirror { cluster: reviews("v3"), share: ir::Fraction::from_percent(1.0).unwrap() }],
+                hash: vec![
+                    ir::HashPolicy::Header("x-user".parse().unwrap()),
+                    ir::HashPolicy::Cookie {
+                        name: "session".to_owned(),
+                        path: "/".to_owned(),
+                        ttl: Some(Duration::ZERO),
+                    },
+                    ir::HashPolicy::SourceIp,
+                ],
+            }),
+        )
+    };
+    let redirect = ir::Action::Redirect(ir::Redirect {
+        status: ir::Redirect::status(308).unwrap(),
+        host: Some("new.example.com".to_owned()),
+        scheme: Some("https".to_owned()),
+        port: Some(8443),
+        path: Some(ir::PathRewrite::Prefix("/new".to_owned())),
+    });
+    let old = ir::RouteMatch {
+        path: ir::PathMatch::SegmentPrefix { value: "/old".to_owned(), ignore_case: false },
+        ..ir::RouteMatch::any()
+    };
+    let refuse = ir::Action::Direct(ir::DirectResponse {
+        status: http::StatusCode::BAD_GATEWAY,
+        body: b"no such host".to_vec(),
+    });
+    let host = |name: &str, domains: &[&str], routes| ir::VirtualHost {
+        name: name.to_owned(),
+        domains: domains.iter().map(|domain| ir::Domain::parse(domain).unwrap()).collect(),
+        routes,
+    };
+    let hosts = vec![
+        host(
+            "reviews.default.svc.cluster.local:9080",
+            &["reviews:9080", REVIEWS, "*.reviews.example.com"],
+            vec![canary, route(old, redirect), route(ir::RouteMatch::any(), ir::Action::Forward(to(reviews(""))))],
+        ),
+        host("block_all", &["*"], vec![route(ir::RouteMatch::any(), refuse)]),
+    ];
+    ir::RouteConfig::new("15001", hosts).unwrap()
+}
+
+fn retry() -> ir::RetryPolicy {
+    let on = leno_config::defaults::RETRY_ON.split(',').map(|word| ir::RetryOn::parse(word).unwrap());
+    ir::RetryPolicy {
+        on: on.collect(),
+        attempts: 2,
+        per_try_timeout: Some(Duration::from_secs(1)),
+        status_codes: [503, 504].into(),
+        backoff_base: Duration::from_millis(25),
+        backoff_max: Duration::from_millis(250),
+        avoid_previous_hosts: true,
+        host_selection_attempts: 5,
+        other_localities: true,
+    }
+}
+
+pub(crate) fn ir_listener() -> ir::Listener {
+    ir::Listener {
+        name: "127.0.0.1_15001".to_owned(),
+        address: "127.0.0.1:15001".parse().unwrap(),
+        direction: ir::Direction::Outbound,
+        protocol: ir::ListenerProtocol::Http(ir::HttpManager {
+            stat_prefix: "outbound".to_owned(),
+            routes: ir::RouteSource::Named("15001".to_owned()),
+            upgrades: vec!["websocket".to_owned()],
+            path: ir::PathNormalization::BASE,
+        }),
+    }
+}
+
+/// Inbound, with its routes inside.
+pub(crate) fn ir_inline_listener() -> ir::Listener {
+    ir::Listener {
+        name: "inbound_127.0.0.1_9080".to_owned(),
+        address: "127.0.0.1:9080".parse().unwrap(),
+        direction: ir::Direction::Inbound,
+        protocol: ir::ListenerProtocol::Http(ir::HttpManager {
+            stat_prefix: "inbound".to_owned(),
+            routes: ir::RouteSource::Inline(Arc::new(ir_route_table())),
+            upgrades: Vec::new(),
+            path: ir::PathNormalization { dots: true, merge_slashes: true },
+        }),
+    }
+}
+
+pub(crate) fn ir_tcp_listener() -> ir::Listener {
+    let share = |subset, weight| {
+        ir::WeightedCluster::plain(ir::ClusterName::outbound(3306, subset, "db.default.svc.cluster.local"), weight)
+    };
+    ir::Listener {
+        name: "127.0.0.1_3306".to_owned(),
+        address: "127.0.0.1:3306".parse().unwrap(),
+        direction: ir::Direction::Outbound,
+        protocol: ir::ListenerProtocol::Tcp(ir::TcpRoute {
+            stat_prefix: "db".to_owned(),
+            origin: None,
+            clusters: ir::WeightedClusters::new(vec![share("v1", 9), share("v2", 1)]).unwrap(),
+            idle_timeout: None,
+        }),
+    }
+}
+
+/// One of every kind of discovery, balance and encryption.
+pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
+    let name = |subset| ir::ClusterName::outbound(9080, subset, REVIEWS);
+    let mesh = ir::MeshTls {
+        sni: format!("outbound_.9080_._.{REVIEWS}"),
+        identities: vec!["spiffe://cluster.local/ns/default/sa/reviews".to_owned()],
+    };
+    let external = ir::ExternalTls { subject_alt_names: vec!["api.example.com".to_owned()], ..Default::default() };
+    let dns = ir::Endpoints { cluster: name("dns"), ..group("reviews.example.com") };
+    let fixed = ir::Endpoints { cluster: name("static"), ..ir_endpoints() };
+    let app = ir::Endpoints { cluster: ir::ClusterName::inbound(9080), ..ir_endpoints() };
+    vec![
+        ir::Cluster {
+            outlier: Some(outlier()),
+            tls: ir::UpstreamTls::Auto(mesh.clone()),
+            protocol: ir::UpstreamProtocol::Http2,
+            tcp_keepalive: Some(ir::TcpKeepalive { time: Some(Duration::from_secs(60)), ..Default::default() }),
+            slow_start: Some(ir::SlowStart {
+                window: Duration::from_secs(30),
+                aggression: 1.5,
+                min_share: ir::Fraction::from_percent(10.0).unwrap(),
+            }),
+            locality_weighted: true,
+            limits: ir::Limits {
+                connections: Some(10),
+                retry_budget: Some(ir::RetryBudget {
+                    share: ir::Fraction::from_percent(20.0).unwrap(),
+                    min_concurrency: 3,
+                }),
+                ..Default::default()
+            },
+            ..ir::Cluster::new(name("v1"), ir::Discovery::Eds { service: None })
+        },
+        ir::Cluster {
+            balance: ir::Balance::RingHash { min: 1024, max: 8 << 20 },
+            tls: ir::UpstreamTls::Mesh(mesh),
+            protocol: ir::UpstreamProtocol::AsDownstream,
+            ..ir::Cluster::new(name("static"), ir::Discovery::Static(fixed))
+        },
+        ir::Cluster {
+            balance: ir::Balance::Maglev { table: 65_537 },
+            tls: ir::UpstreamTls::External(external),
+            ..ir::Cluster::new(name("dns"), ir::Discovery::Dns(dns))
+        },
+        ir::Cluster {
+            balance: ir::Balance::RoundRobin,
+            protocol: ir::UpstreamProtocol::Tcp,
+            ..ir::Cluster::new(name("tcp"), ir::Discovery::Eds { service: Some("db".to_owned()) })
+        },
+        ir::Cluster {
+            balance: ir::Balance::Random,
+            ..ir::Cluster::new(ir::ClusterName::inbound(9080), ir::Discovery::Static(app))
+        },
+        ir::Cluster::new(ir::ClusterName::new("PassthroughCluster"), ir::Discovery::RequestHost),
+        ir::Cluster::new(ir::ClusterName::new("original"), ir::Discovery::OriginalDestination),
+    ]
+}
+
+fn outlier() -> ir::OutlierDetection {
+    ir::OutlierDetection {
+        consecutive_5xx: Some(5),
+        consecutive_gateway: None,
+        consecutive_local: None,
+        split_local: false,
+        interval: Duration::from_secs(10),
+        base_ejection: Duration::from_secs(30),
+        max_ejection: Duration::from_secs(300),
+        max_ejection_share: ir::Fraction::from_percent(10.0).unwrap(),
+        status_codes: vec![500, 503],
+    }
+}
+
+fn endpoint(host: &str) -> ir::Endpoint {
+    ir::Endpoint {
+        address: ir::Address::new(host, 9080).unwrap(),
+        weight: 1,
+        health: ir::Health::Healthy,
+        mesh_tls: true,
+        identity: Some("spiffe://cluster.local/ns/default/sa/reviews".to_owned()),
+        labels: [("version".to_owned(), "v1".to_owned())].into(),
+    }
+}
+
+fn group(host: &str) -> ir::Endpoints {
+    ir::Endpoints {
+        cluster: ir::ClusterName::outbound(9080, "v1", REVIEWS),
+        localities: vec![ir::LocalityEndpoints {
+            locality: ir::Locality::parse("r1/z1"),
+            priority: 0,
+            weight: Some(3),
+            endpoints: vec![endpoint(host)],
+        }],
+        overprovisioning: ir::Endpoints::OVERPROVISIONING,
+    }
+}
+
+pub(crate) fn ir_endpoints() -> ir::Endpoints {
+    group("127.0.0.2")
+}
+
+/// The message of a packed resource.
+pub(crate) fn message<M: Message + Default + Name>(any: &Any) -> M {
+    assert_eq!(any.type_url, M::type_url());
+    M::decode(any.value.as_slice()).unwrap()
+}
+
+pub(crate) fn pack<M: Message + Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+pub(crate) fn listener() -> Listener {
+    message(&encode_listener(&ir_listener()).any)
+}
+
+pub(crate) fn inline_listener() -> Listener {
+    message(&encode_listener(&ir_inline_listener()).any)
+}
+
+pub(crate) fn tcp_listener() -> Listener {
+    message(&encode_listener(&ir_tcp_listener()).any)
+}
+
+pub(crate) fn route_table() -> RouteConfiguration {
+    message(&encode_route(&ir_route_table()).any)
+}
+
+/// The cluster of EDS.
+pub(crate) fn cluster() -> Cluster {
+    message(&encode_cluster(&ir_clusters()[0]).any)
+}
+
+/// A cluster with TLS to the outside.
+pub(crate) fn tls_cluster() -> Cluster {
+    message(&encode_cluster(&ir_clusters()[2]).any)
+}
+
+pub(crate) fn endpoints() -> ClusterLoadAssignment {
+    message(&encode_endpoints(&ir_endpoints()).any)
+}
+
+/// The configuration of a listener's only filter.
+pub(crate) fn filter_config(listener: &mut Listener) -> &mut Any {
+    match &mut listener.filter_chains[0].filters[0].config_type {
+        Some(filter::ConfigType::TypedConfig(any)) => any,
+        _ => panic!("a typed config"),
+    }
+}
+
+/// Changes a message that stands inside another one.
+pub(crate) fn change<M: Message + Default + Name>(any: &mut Any, change: impl FnOnce(&mut M)) {
+    let mut inner: M = message(any);
+    change(&mut inner);
+    *any = pack(&inner);
+}

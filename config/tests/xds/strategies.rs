@@ -1,0 +1,501 @@
+//! Arbitrary values of the IR, within what its types promise and the wire can say.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use leno_config::ir::*;
+use leno_config::node::{Interception, Node};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+
+pub(crate) fn name() -> impl Strategy<Value = String> + Clone {
+    "[a-z][a-z0-9.-]{0,12}"
+}
+
+/// Anything that a person might write, percent signs and backslashes included.
+fn text() -> impl Strategy<Value = String> {
+    r"[ -~éß]{0,16}"
+}
+
+fn path() -> impl Strategy<Value = String> {
+    r"/[a-zA-Z0-9/_.%\\-]{0,16}"
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    (0..100_000_u64, 1..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+fn seconds() -> impl Strategy<Value = Duration> {
+    (0..100_000_u64).prop_map(Duration::from_secs)
+}
+
+fn fraction() -> impl Strategy<Value = Fraction> {
+    (0..=1_000_000_u32).prop_map(|millionths| Fraction::from_millionths(millionths).unwrap())
+}
+
+fn whole_percent() -> impl Strategy<Value = Fraction> {
+    (0..=100_u32).prop_map(|percent| Fraction::from_percent(percent.into()).unwrap())
+}
+
+fn cluster_name() -> impl Strategy<Value = ClusterName> {
+    prop_oneof![
+        (1..=u16::MAX, prop_oneof![Just(""), Just("v1")], name())
+            .prop_map(|(port, subset, host)| ClusterName::outbound(port, subset, &host)),
+        name().prop_map(ClusterName::new),
+    ]
+}
+
+fn pattern() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![".*", "/v(1|2)/.*", r"\d{3}", "[^a-z]+", "(?i)jason", ""])
+}
+
+fn regex() -> impl Strategy<Value = Regex> {
+    pattern().prop_map(|pattern| Regex::new(pattern).unwrap())
+}
+
+fn string_match() -> impl Strategy<Value = StringMatch> {
+    prop_oneof![
+        (text(), any::<bool>()).prop_map(|(value, ignore_case)| StringMatch::Exact { value, ignore_case }),
+        (text(), any::<bool>()).prop_map(|(value, ignore_case)| StringMatch::Prefix { value, ignore_case }),
+        (text(), any::<bool>()).prop_map(|(value, ignore_case)| StringMatch::Suffix { value, ignore_case }),
+        (text(), any::<bool>()).prop_map(|(value, ignore_case)| StringMatch::Contains { value, ignore_case }),
+        regex().prop_map(StringMatch::Regex),
+    ]
+}
+
+fn path_match() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        (path(), any::<bool>()).prop_map(|(value, ignore_case)| PathMatch::Exact { value, ignore_case }),
+        (path(), any::<bool>()).prop_map(|(value, ignore_case)| PathMatch::Prefix { value, ignore_case }),
+        ("/[a-z]{1,6}(/[a-z]{1,6})?", any::<bool>())
+            .prop_map(|(value, ignore_case)| PathMatch::SegmentPrefix { value, ignore_case }),
+        regex().prop_map(PathMatch::Regex),
+    ]
+}
+
+fn header_name() -> impl Strategy<Value = String> {
+    "x-[a-z0-9-]{1,8}"
+}
+
+fn header_match() -> impl Strategy<Value = HeaderMatch> {
+    let key = prop_oneof![
+        header_name(),
+        prop::sample::select(vec![":method", ":scheme", ":authority", ":path", "host"]).prop_map(str::to_owned),
+    ];
+    (key, of(string_match()), any::<bool>(), any::<bool>()).prop_map(|(key, value, invert, missing_is_empty)| {
+        HeaderMatch { key: HeaderKey::parse(&key).unwrap(), value, invert, missing_is_empty }
+    })
+}
+
+fn route_match() -> impl Strategy<Value = RouteMatch> {
+    let query = (name(), of(string_match())).prop_map(|(name, value)| QueryMatch { name, value });
+    (path_match(), vec(header_match(), 0..3), vec(query, 0..3)).prop_map(|(path, headers, query)| RouteMatch {
+        path,
+        headers,
+        query,
+    })
+}
+
+fn header_ops() -> impl Strategy<Value = HeaderOps> {
+    let field = || (header_name(), text()).prop_map(|(name, value)| HeaderField::new(&name, &value).unwrap());
+    let remove = header_name().prop_map(|name| name.parse().unwrap());
+    (vec(remove, 0..2), vec(field(), 0..3), vec(field(), 0..3)).prop_map(|(remove, set, add)| HeaderOps {
+        remove,
+        set,
+        add,
+    })
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    (vec(string_match(), 0..3), text(), text(), text(), of(seconds()), any::<bool>(), any::<bool>()).prop_map(
+        |(allow_origins, allow_methods, allow_headers, expose_headers, max_age, allow_credentials, forward)| Cors {
+            allow_origins,
+            allow_methods,
+            allow_headers,
+            expose_headers,
+            max_age,
+            allow_credentials,
+            forward_unmatched_preflights: forward,
+        },
+    )
+}
+
+fn status() -> impl Strategy<Value = StatusCode> {
+    (200..=599_u16).prop_map(|code| StatusCode::from_u16(code).unwrap())
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let with = prop_oneof![status().prop_map(AbortStatus::Http), (0..=16_u32).prop_map(AbortStatus::Grpc)];
+    let delay = (duration(), fraction()).prop_map(|(duration, share)| FaultDelay { duration, share });
+    let abort = (with, fraction()).prop_map(|(with, share)| FaultAbort { with, share });
+    (of(delay), of(abort)).prop_map(|(delay, abort)| Fault { delay, abort })
+}
+
+fn retry() -> impl Strategy<Value = RetryPolicy> {
+    let on = btree_set(prop::sample::select(RetryOn::words().collect::<Vec<_>>()), 1..4);
+    let numbers = (0..10_u32, 1..10_u32, btree_set(100..=599_u16, 0..4));
+    let times = (of(duration()), duration(), duration());
+    (on, numbers, times, any::<bool>(), any::<bool>()).prop_map(
+        |(
+            on,
+            (attempts, host_selection_attempts, status_codes),
+            (per_try_timeout, base, more),
+            avoid_previous_hosts,
+            other_localities,
+        )| RetryPolicy {
+            on: on.into_iter().map(|word| RetryOn::parse(word).unwrap()).collect(),
+            attempts,
+            per_try_timeout,
+            status_codes,
+            backoff_base: base,
+            backoff_max: base + more,
+            avoid_previous_hosts,
+            host_selection_attempts,
+            other_localities,
+        },
+    )
+}
+
+fn hash() -> impl Strategy<Value = HashPolicy> {
+    prop_oneof![
+        header_name().prop_map(|name| HashPolicy::Header(name.parse().unwrap())),
+        (name(), text(), of(seconds())).prop_map(|(name, path, ttl)| HashPolicy::Cookie { name, path, ttl }),
+        Just(HashPolicy::SourceIp),
+        name().prop_map(HashPolicy::QueryParameter),
+    ]
+}
+
+fn path_rewrite() -> impl Strategy<Value = PathRewrite> {
+    prop_oneof![
+        path().prop_map(PathRewrite::Prefix),
+        path().prop_map(PathRewrite::Full),
+        (pattern(), text()).prop_map(|(pattern, substitution)| PathRewrite::Regex {
+            pattern: RewritePattern::new(pattern).unwrap(),
+            substitution,
+        }),
+    ]
+}
+
+fn weighted_clusters() -> impl Strategy<Value = WeightedClusters> {
+    let share = (cluster_name(), 1..1_000_u32, of((header_ops(), header_ops(), of(name())))).prop_map(
+        |(cluster, weight, more)| match more {
+            None => WeightedCluster::plain(cluster, weight),
+            Some((request_headers, response_headers, host_rewrite)) => {
+                WeightedCluster { cluster, weight, request_headers, response_headers, host_rewrite }
+            }
+        },
+    );
+    vec(share, 1..4).prop_map(|shares| WeightedClusters::new(shares).unwrap())
+}
+
+fn forward() -> impl Strategy<Value = Forward> {
+    let mirror = (cluster_name(), fraction()).prop_map(|(cluster, share)| Mirror { cluster, share });
+    (
+        weighted_clusters(),
+        of(path_rewrite()),
+        of(name()),
+        of(duration()),
+        of(retry()),
+        vec(mirror, 0..3),
+        vec(hash(), 0..3),
+    )
+        .prop_map(|(clusters, path_rewrite, host_rewrite, timeout, retry, mirrors, hash)| Forward {
+            clusters,
+            path_rewrite,
+            host_rewrite,
+            timeout,
+            retry,
+            mirrors,
+            hash,
+        })
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let code = prop::sample::select(vec![301_u16, 302, 303, 307, 308]);
+    let redirect = (code, of(name()), of(name()), of(1..=u16::MAX), of(path_rewrite())).prop_map(
+        |(code, host, scheme, port, path)| {
+            Action::Redirect(Redirect { status: Redirect::status(code).unwrap(), host, scheme, port, path })
+        },
+    );
+    let direct =
+        (status(), vec(any::<u8>(), 0..20)).prop_map(|(status, body)| Action::Direct(DirectResponse { status, body }));
+    prop_oneof![3 => forward().prop_map(Action::Forward), 1 => redirect, 1 => direct]
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (name(), name(), name(), any::<u32>()).prop_map(|(kind, namespace, name, index)| Origin {
+        kind,
+        namespace,
+        name,
+        index,
+    })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    (text(), of(origin()), route_match(), action(), header_ops(), header_ops(), of(cors()), of(fault())).prop_map(
+        |(name, origin, matcher, action, request_headers, response_headers, cors, fault)| Route {
+            name,
+            origin,
+            matcher,
+            action,
+            request_headers,
+            response_headers,
+            cors,
+            fault,
+        },
+    )
+}
+
+/// Domains of one virtual host; its number keeps them apart from those of the others.
+fn domains(number: usize) -> impl Strategy<Value = Vec<Domain>> {
+    let one = prop_oneof![
+        name().prop_map(move |name| format!("{number}.{name}")),
+        name().prop_map(move |name| format!("*.{name}.{number}.example")),
+        name().prop_map(move |name| format!("{number}.{name}:*")),
+    ];
+    btree_set(one, 1..4).prop_map(|domains| domains.iter().map(|domain| Domain::parse(domain).unwrap()).collect())
+}
+
+pub(crate) fn route_config() -> impl Strategy<Value = RouteConfig> {
+    let hosts: Vec<_> = (0..3_usize)
+        .map(|number| {
+            (name(), domains(number), vec(route(), 0..3)).prop_map(move |(name, domains, routes)| VirtualHost {
+                name: format!("{name}{number}"),
+                domains,
+                routes,
+            })
+        })
+        .collect();
+    let everything = |name: String| VirtualHost { name, domains: vec![Domain::Any], routes: Vec::new() };
+    (name(), hosts, 0..=3_usize, any::<bool>(), any::<bool>()).prop_map(move |(name, mut hosts, count, any, port)| {
+        hosts.truncate(count);
+        hosts.extend(any.then(|| everything("allow_any".to_owned())));
+        RouteConfig { ignore_port: port, ..RouteConfig::new(name, hosts).unwrap() }
+    })
+}
+
+fn tcp_route() -> impl Strategy<Value = TcpRoute> {
+    let share = (cluster_name(), 1..1_000_u32).prop_map(|(cluster, weight)| WeightedCluster::plain(cluster, weight));
+    let clusters = vec(share, 1..4).prop_map(|shares| WeightedClusters::new(shares).unwrap());
+    (text(), of(origin()), clusters, of(duration())).prop_map(|(stat_prefix, origin, clusters, idle_timeout)| {
+        TcpRoute { stat_prefix, origin, clusters, idle_timeout }
+    })
+}
+
+fn http_manager() -> impl Strategy<Value = HttpManager> {
+    let routes = prop_oneof![
+        name().prop_map(RouteSource::Named),
+        route_config().prop_map(|table| RouteSource::Inline(Arc::new(table))),
+    ];
+    let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
+    (text(), routes, upgrades, any::<bool>(), any::<bool>()).prop_map(
+        |(stat_prefix, routes, upgrades, dots, merge_slashes)| HttpManager {
+            stat_prefix,
+            routes,
+            upgrades: upgrades.into_iter().map(str::to_owned).collect(),
+            path: PathNormalization { dots, merge_slashes },
+        },
+    )
+}
+
+pub(crate) fn listener() -> impl Strategy<Value = Listener> {
+    let direction = prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)];
+    let protocol =
+        prop_oneof![http_manager().prop_map(ListenerProtocol::Http), tcp_route().prop_map(ListenerProtocol::Tcp),];
+    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol).prop_map(|(name, ip, port, direction, protocol)| {
+        Listener { name, address: SocketAddr::new(ip, port), direction, protocol }
+    })
+}
+
+pub(crate) fn locality() -> impl Strategy<Value = Locality> {
+    (text(), text(), text()).prop_map(|(region, zone, subzone)| Locality { region, zone, subzone })
+}
+
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let host =
+        prop_oneof![any::<IpAddr>().prop_map(|ip| ip.to_string()), r"[a-z]{1,8}\.example\.com".prop_map(|name| name),];
+    let health = prop::sample::select(vec![
+        Health::Unknown,
+        Health::Healthy,
+        Health::Unhealthy,
+        Health::Draining,
+        Health::Timeout,
+        Health::Degraded,
+    ]);
+    let labels = btree_map(name(), text(), 0..4);
+    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(text()), labels).prop_map(
+        |(host, port, weight, health, mesh_tls, identity, labels)| Endpoint {
+            address: Address::new(&host, port).unwrap(),
+            weight,
+            health,
+            mesh_tls,
+            identity,
+            labels,
+        },
+    )
+}
+
+pub(crate) fn endpoints() -> impl Strategy<Value = Endpoints> {
+    let group = (locality(), 0..=128_u32, of(1..1_000_u32), vec(endpoint(), 0..4)).prop_map(
+        |(locality, priority, weight, endpoints)| LocalityEndpoints { locality, priority, weight, endpoints },
+    );
+    (cluster_name(), vec(group, 0..3), prop_oneof![Just(140_u32), 1..500_u32])
+        .prop_map(|(cluster, localities, overprovisioning)| Endpoints { cluster, localities, overprovisioning })
+}
+
+fn discovery() -> impl Strategy<Value = Discovery> {
+    prop_oneof![
+        2 => of(name()).prop_map(|service| Discovery::Eds { service }),
+        1 => endpoints().prop_map(Discovery::Static),
+        1 => endpoints().prop_map(Discovery::Dns),
+        1 => Just(Discovery::OriginalDestination),
+        1 => Just(Discovery::RequestHost),
+    ]
+}
+
+/// How an endpoint is chosen, and how new ones ramp up where that is possible.
+fn balance() -> impl Strategy<Value = (Balance, Option<SlowStart>)> {
+    let slow_start = || {
+        of((duration(), 0.1..10.0_f64, fraction()).prop_map(|(window, aggression, min_share)| SlowStart {
+            window,
+            aggression,
+            min_share,
+        }))
+    };
+    prop_oneof![
+        (2..10_u32, slow_start()).prop_map(|(choices, start)| (Balance::LeastRequest { choices }, start)),
+        slow_start().prop_map(|start| (Balance::RoundRobin, start)),
+        Just((Balance::Random, None)),
+        (1..1024_u64, 1024..=8_388_608_u64).prop_map(|(min, max)| (Balance::RingHash { min, max }, None)),
+        prop::sample::select(vec![2_u64, 101, 65_537, 5_000_011]).prop_map(|table| (Balance::Maglev { table }, None)),
+    ]
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let limit = || of(0..u32::MAX);
+    let budget = (fraction(), any::<u32>()).prop_map(|(share, min_concurrency)| RetryBudget { share, min_concurrency });
+    (limit(), limit(), limit(), limit(), of(budget)).prop_map(
+        |(connections, pending, requests, retries, retry_budget)| Limits {
+            connections,
+            pending,
+            requests,
+            retries,
+            retry_budget,
+        },
+    )
+}
+
+fn outlier() -> impl Strategy<Value = OutlierDetection> {
+    let count = || of(1..100_u32);
+    let codes = btree_set(100..=599_u16, 0..4).prop_map(|codes: BTreeSet<u16>| codes.into_iter().collect());
+    ((count(), count(), count()), any::<bool>(), (duration(), duration(), duration()), whole_percent(), codes).prop_map(
+        |(
+            (consecutive_5xx, consecutive_gateway, consecutive_local),
+            split_local,
+            (interval, base_ejection, max_ejection),
+            max_ejection_share,
+            status_codes,
+        )| OutlierDetection {
+            consecutive_5xx,
+            consecutive_gateway,
+            consecutive_local,
+            split_local,
+            interval,
+            base_ejection,
+            max_ejection,
+            max_ejection_share,
+            status_codes,
+        },
+    )
+}
+
+fn tls() -> impl Strategy<Value = UpstreamTls> {
+    let names = || {
+        let one = prop_oneof![name(), name().prop_map(|name| format!("spiffe://cluster.local/ns/default/sa/{name}"))];
+        btree_set(one, 0..3).prop_map(|names| names.into_iter().collect::<Vec<_>>())
+    };
+    let mesh = move || (name(), names()).prop_map(|(sni, identities)| MeshTls { sni, identities });
+    let files = (of(path()), of(path()), of(path()), of(name()));
+    let external = (of(name()), names(), files, any::<bool>()).prop_map(
+        |(sni, subject_alt_names, (roots, certificate, key, credential), skip_verify)| ExternalTls {
+            sni,
+            subject_alt_names,
+            roots,
+            certificate,
+            key,
+            credential,
+            skip_verify,
+        },
+    );
+    prop_oneof![
+        Just(UpstreamTls::Plain),
+        mesh().prop_map(UpstreamTls::Auto),
+        mesh().prop_map(UpstreamTls::Mesh),
+        external.prop_map(UpstreamTls::External),
+    ]
+}
+
+pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
+    let protocol = prop::sample::select(vec![
+        UpstreamProtocol::Http1,
+        UpstreamProtocol::Http2,
+        UpstreamProtocol::AsDownstream,
+        UpstreamProtocol::Tcp,
+    ]);
+    let keepalive = (of(any::<u32>()), of(seconds()), of(seconds()))
+        .prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
+    let connections = (duration(), of(duration()), of(1..1_000_u32), of(keepalive));
+    let health = (limits(), of(outlier()), fraction(), any::<bool>());
+    (cluster_name(), discovery(), balance(), protocol, connections, health, tls()).prop_map(
+        |(
+            name,
+            discovery,
+            balance,
+            protocol,
+            (connect_timeout, idle_timeout, max_requests_per_connection, tcp_keepalive),
+            (limits, outlier, panic_threshold, locality_weighted),
+            tls,
+        )| {
+            // A cluster that finds its endpoint itself has nothing to choose.
+            let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
+            let (balance, slow_start) = if chooses { balance } else { (Balance::LeastRequest { choices: 2 }, None) };
+            Cluster {
+                name,
+                discovery,
+                balance,
+                protocol,
+                connect_timeout,
+                idle_timeout,
+                max_requests_per_connection,
+                limits,
+                outlier,
+                tcp_keepalive,
+                tls,
+                panic_threshold,
+                slow_start,
+                locality_weighted,
+            }
+        },
+    )
+}
+
+pub(crate) fn node() -> impl Strategy<Value = Node> {
+    let names = (name(), "[a-z][a-z0-9-]{0,8}", text(), text());
+    let interception = prop_oneof![Just(Interception::None), Just(Interception::Redirect), Just(Interception::Tproxy)];
+    (names, any::<IpAddr>(), btree_map(name(), text(), 0..4), locality(), interception).prop_map(
+        |((name, namespace, service_account, workload), ip, labels, locality, interception)| Node {
+            name,
+            ip,
+            namespace,
+            service_account,
+            workload,
+            labels,
+            locality,
+            interception,
+        },
+    )
+}

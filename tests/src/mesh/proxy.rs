@@ -1,0 +1,133 @@
+//! `leno-proxy run` as a process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{address, written};
+use crate::admin::ConfigDump;
+use crate::client::Call;
+use crate::process::Process;
+use crate::program::leno_proxy;
+use crate::wait::eventually;
+
+/// A sidecar that can be killed and started again.
+pub struct Proxy {
+    /// The running program.
+    pub process: Process,
+    name: String,
+    state: PathBuf,
+}
+
+/// What a sidecar is told at its start.
+pub(super) struct Bootstrap<'a> {
+    /// Name of the instance.
+    pub(super) name: &'a str,
+    /// Label `app`.
+    pub(super) app: &'a str,
+    /// Label `version`.
+    pub(super) version: &'a str,
+    /// Number of worker threads.
+    pub(super) workers: usize,
+    /// `control_plane` or `rules`.
+    pub(super) source: (&'static str, Value),
+}
+
+impl Proxy {
+    /// Starts it; see [`ready`](Self::ready).
+    pub(super) fn start(directory: &Path, bootstrap: &Bootstrap<'_>) -> Self {
+        let state = directory.join(bootstrap.name);
+        std::fs::create_dir_all(&state).expect("cannot create a directory");
+        let mut text = json!({
+            "node": {
+                "name": bootstrap.name,
+                "ip": "127.0.0.1",
+                "namespace": "default",
+                "service_account": bootstrap.app,
+                "workload": bootstrap.name,
+                "labels": {"app": bootstrap.app, "version": bootstrap.version},
+            },
+            "interception": "none",
+            "state": state,
+            "admin": "127.0.0.1:0",
+            "workers": bootstrap.workers,
+            "drain": "5s",
+        });
+        text[bootstrap.source.0] = bootstrap.source.1.clone();
+        std::fs::write(state.join("bootstrap.yaml"), format!("{text:#}\n")).expect("cannot write a file");
+        Self { process: spawn(bootstrap.name, &state), name: bootstrap.name.to_owned(), state }
+    }
+
+    /// Starts a proxy from a bootstrap file that a person wrote; its state directory has to be `state`.
+    pub fn from_file(name: &str, config: &Path, state: &Path, working_directory: &Path) -> Self {
+        std::fs::create_dir_all(state).expect("cannot create a directory");
+        let mut command = Command::new(leno_proxy());
+        command.arg("run").arg("--config").arg(config).current_dir(working_directory);
+        let process = Process::start(name, &mut command, &state.join("log"));
+        Self { process, name: name.to_owned(), state: state.to_owned() }
+    }
+
+    /// Waits until it holds a configuration and listens on `port`.
+    pub async fn ready(&self, port: u16) {
+        eventually(&format!("{} is ready on port {port}", self.name), async || {
+            let ports = written(&self.state.join("ports.json")).await?;
+            let listeners = ports["listeners"].as_object().cloned().unwrap_or_default();
+            if !listeners.values().any(|listener| address(listener).is_ok_and(|found| found.port() == port)) {
+                return Err(format!("it listens on {ports}"));
+            }
+            let reply = Call::get("http://admin/ready").try_send(address(&ports["admin"])?).await?;
+            if reply.status == 200 { Ok(()) } else { Err(format!("/ready says {} {}", reply.status, reply.text())) }
+        })
+        .await;
+    }
+
+    /// Kills it and starts it again with its state.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        let _ = std::fs::remove_file(self.state.join("ports.json"));
+        self.process = spawn(&self.name, &self.state);
+    }
+
+    /// Its admin address.
+    pub async fn admin(&self) -> SocketAddr {
+        eventually(&format!("{} says where its admin interface is", self.name), async || {
+            address(&written(&self.state.join("ports.json")).await?["admin"])
+        })
+        .await
+    }
+
+    /// Status of `/ready`; an error while nobody listens.
+    pub async fn readiness(&self) -> Result<u16, String> {
+        let ports = written(&self.state.join("ports.json")).await?;
+        Ok(Call::get("http://admin/ready").try_send(address(&ports["admin"])?).await?.status)
+    }
+
+    /// `/config_dump`
+    pub async fn config_dump(&self) -> ConfigDump {
+        let reply = Call::get("http://admin/config_dump").send(self.admin().await).await;
+        ConfigDump(serde_json::from_slice(&reply.body).expect("/config_dump is JSON"))
+    }
+
+    /// `/clusters`
+    pub async fn clusters(&self) -> String {
+        Call::get("http://admin/clusters").send(self.admin().await).await.text()
+    }
+
+    /// `/stats/prometheus`
+    pub async fn metrics(&self) -> String {
+        Call::get("http://admin/stats/prometheus").send(self.admin().await).await.text()
+    }
+
+    /// Its directory: snapshot, ports, log.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+}
+
+fn spawn(name: &str, state: &Path) -> Process {
+    let mut command = Command::new(leno_proxy());
+    command.arg("run").arg("--config").arg(state.join("bootstrap.yaml"));
+    Process::start(name, &mut command, &state.join("log"))
+}

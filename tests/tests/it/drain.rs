@@ -1,0 +1,93 @@
+//! SIGTERM: what is under way ends well, nothing new is kept waiting.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Frame;
+use leno_tests::{Call, Connection, Origin, Protocol, empty, eventually, mesh, stream};
+use tokio::sync::{mpsc, watch};
+
+/// An app that begins its answer at once and ends it when it is told.
+async fn slow_app(done: watch::Receiver<bool>) -> (Origin, mpsc::Receiver<()>) {
+    let (started, starts) = mpsc::channel(16);
+    let app = Origin::scripted(move |request| {
+        let (mut done, started) = (done.clone(), started.clone());
+        async move {
+            if request.uri().path() != "/slow" {
+                return http::Response::new(empty());
+            }
+            let (frames, body) = stream();
+            tokio::spawn(async move {
+                let _ = frames.send(Ok(Frame::data(Bytes::from("begin ")))).await;
+                let _ = started.send(()).await;
+                let _ = done.wait_for(|done| *done).await;
+                let _ = frames.send(Ok(Frame::data(Bytes::from("end")))).await;
+            });
+            http::Response::new(body)
+        }
+    })
+    .await;
+    (app, starts)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_lets_requests_end_and_exits_with_0() {
+    for (workers, protocol) in [(1, Protocol::Http1), (1, Protocol::Http2), (4, Protocol::Http1), (4, Protocol::Http2)]
+    {
+        let (finish, done) = watch::channel(false);
+        let (app, mut starts) = slow_app(done).await;
+        let mut mesh = mesh().service("app", &[("v1", app.address())]).workers(workers).start().await;
+        let through = mesh.outbound();
+        let mut idle = Connection::open(through, protocol).await;
+        assert_eq!(idle.send(Call::get("http://app/")).await.status, 200);
+        let slow = tokio::spawn(async move { Call::get("http://app/slow").over(protocol).try_send(through).await });
+        starts.recv().await.expect("the slow request reaches the app");
+
+        mesh.client.process.terminate();
+        eventually("the proxy says that it is not ready", async || match mesh.client.readiness().await {
+            Ok(503) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        eventually("the idle connection is ended", async || {
+            // An HTTP/1.1 connection ends with its next answer, or at once.
+            if idle.is_open() && protocol == Protocol::Http1 {
+                let _ = idle.try_send(Call::get("http://app/")).await;
+            }
+            if idle.is_open() { Err("it is open".to_owned()) } else { Ok(()) }
+        })
+        .await;
+        mesh.client.process.must_be_running();
+        finish.send(true).expect("the app is there");
+        let reply = slow.await.expect("the caller does not panic").expect("the slow request ends");
+        assert_eq!((reply.status, reply.text().as_str()), (200, "begin end"), "{workers} workers, {protocol:?}");
+        let (status, _) = mesh.client.process.ended().await;
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_waits_no_longer_than_it_was_told() {
+    let (_never, done) = watch::channel(false);
+    let (app, mut starts) = slow_app(done).await;
+    let mut mesh = mesh().service("app", &[("v1", app.address())]).start().await;
+    let through = mesh.outbound();
+    let slow = tokio::spawn(async move { Call::get("http://app/slow").try_send(through).await });
+    starts.recv().await.expect("the slow request reaches the app");
+    mesh.client.process.terminate();
+    let (status, took) = mesh.client.process.ended().await;
+    assert!(status.success(), "{status}");
+    // The harness says `drain: 5s`.
+    assert!((4..12).contains(&took.as_secs()), "it took {took:?}");
+    assert!(slow.await.expect("the caller does not panic").is_err(), "an answer that never ended is not a whole one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_proxy_ends_at_once() {
+    let app = leno_tests::origin("app").await;
+    let mut mesh = mesh().service("app", &[("v1", app.address())]).start().await;
+    assert_eq!(mesh.get("http://app/").await.status, 200);
+    mesh.client.process.terminate();
+    let (status, took) = mesh.client.process.ended().await;
+    assert!(status.success() && took < Duration::from_secs(4), "{status} after {took:?}");
+}

@@ -1,0 +1,190 @@
+//! Every example does what its README says, on ports of the test's own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use leno_tests::{
+    Call, Origin, Process, Protocol, Proxy, eventually, free_port, leno, origin, raw, run_leno, workspace,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A copy of an example with its ports, paths and addresses replaced.
+struct Copy {
+    directory: TempDir,
+    outbound: SocketAddr,
+}
+
+impl Copy {
+    /// The outbound listener of the examples is the default one, 127.0.0.1:15001; a Sidecar document moves it.
+    fn of(example: &str, replacements: &[(&str, String)]) -> Self {
+        let directory = TempDir::with_prefix("leno-example-").unwrap();
+        let port = free_port();
+        copy(&workspace().join("examples").join(example), directory.path(), replacements);
+        let sidecar = format!(
+            "apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: test}}
+spec:
+  egress:
+  - port: {{number: {port}, protocol: HTTP, name: http}}
+    bind: 127.0.0.1
+    hosts: [\"*/*\"]
+"
+        );
+        std::fs::write(directory.path().join("rules/test.yaml"), sidecar).unwrap();
+        Self { directory, outbound: ([127, 0, 0, 1], port).into() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Starts its sidecar in file mode or with a control plane, as its bootstrap says.
+    async fn proxy(&self, listener: u16) -> Proxy {
+        let state = self.path("state");
+        let proxy = Proxy::from_file("sidecar", &self.path("proxy.yaml"), &state, self.directory.path());
+        proxy.ready(listener).await;
+        proxy
+    }
+
+    async fn curl(&self, url: &str, headers: &[(&str, &str)]) -> leno_tests::Reply {
+        let call = headers.iter().fold(Call::get(url), |call, (name, value)| call.header(name, value));
+        call.send(self.outbound).await
+    }
+}
+
+fn copy(from: &Path, to: &Path, replacements: &[(&str, String)]) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target, replacements);
+        } else {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            std::fs::write(target, replacements.iter().fold(text, |text, (old, new)| text.replace(old, new))).unwrap();
+        }
+    }
+}
+
+/// What every bootstrap of an example has replaced.
+fn moved(example: &str, state: &str) -> Vec<(&'static str, String)> {
+    // Leaked, for a handful of strings in a test.
+    let leak = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
+    vec![
+        (leak(format!("state: {state}")), "state: state".to_owned()),
+        (leak(format!("[examples/{example}/rules]")), "[rules]".to_owned()),
+        ("admin: 127.0.0.1:15000", "admin: 127.0.0.1:0".to_owned()),
+    ]
+}
+
+fn port(origin: &Origin) -> String {
+    origin.address().port().to_string()
+}
+
+#[test]
+fn every_example_is_valid_without_a_finding() {
+    for rules in ["bookinfo", "canary/rules", "file-mode/rules", "tcp/rules"] {
+        let path = format!("examples/{rules}");
+        let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");
+        assert_eq!(outcome.code, 0, "{path}: {}{}", outcome.stdout, outcome.stderr);
+        assert_eq!(serde_json::from_str::<Value>(&outcome.stdout).unwrap(), serde_json::json!([]), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn canary_sends_testers_to_the_new_version_and_the_checkout_to_the_old_one() {
+    let (stable, canary) = (origin("v1").await, origin("v2").await);
+    let (xds, http) = (free_port(), free_port());
+    let mut replacements = moved("canary", "/tmp/canary/client");
+    replacements.extend([
+        ("http: 8081}", format!("http: {}}}", port(&stable))),
+        ("http: 8082}", format!("http: {}}}", port(&canary))),
+        ("127.0.0.1:15010", format!("127.0.0.1:{xds}")),
+    ]);
+    let copy = Copy::of("canary", &replacements);
+    let mut serve = Command::new(leno());
+    serve.args(["serve", "--rules"]).arg(copy.path("rules")).arg("--state").arg(copy.path("control-plane"));
+    serve.args(["--xds-address", &format!("127.0.0.1:{xds}"), "--http-address", &format!("127.0.0.1:{http}")]);
+    let _serve = Process::start("control plane", &mut serve, &copy.path("serve.log"));
+    let _proxy = copy.proxy(copy.outbound.port()).await;
+    for _ in 0..20 {
+        for (url, headers, version) in [
+            ("http://shop.example.com/", &[("x-canary", "true")][..], "v2"),
+            ("http://shop.example.com/?canary=1", &[], "v2"),
+            ("http://shop.example.com/checkout", &[], "v1"),
+        ] {
+            let reply = copy.curl(url, headers).await;
+            assert_eq!((reply.status, reply.text().as_str()), (200, version), "{url} {headers:?}");
+        }
+    }
+    let mut new = 0;
+    for _ in 0..400 {
+        new += u32::from(copy.curl("http://shop.example.com/", &[]).await.text() == "v2");
+    }
+    // 5 % of 400, give or take four standard deviations.
+    assert!((3..=37).contains(&new), "{new} of 400 requests went to the canary");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_mode_serves_its_rules_without_a_control_plane() {
+    let app = origin("api").await;
+    let mut replacements = moved("file-mode", "/tmp/file-mode");
+    replacements.push(("http: 8081}", format!("http: {}}}", port(&app))));
+    let copy = Copy::of("file-mode", &replacements);
+    let proxy = copy.proxy(copy.outbound.port()).await;
+    assert_eq!(copy.curl("http://api.example.com/v1/books", &[]).await.text(), "api");
+    let seen = app.last();
+    assert_eq!((seen.path.as_str(), seen.header("x-api-version")), ("/books", "1"));
+    let moved = copy.curl("http://api.example.com/docs", &[]).await;
+    assert_eq!((moved.status, moved.header("location")), (308, "http://api.example.com/v1/docs"));
+    assert_eq!(copy.curl("http://api.example.com/healthz", &[]).await.text(), "ok\n");
+    assert!(!proxy.config_dump().await.versions("routes").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_carries_bytes_to_the_primary_and_grpc_by_its_authority() {
+    let (primary, replica) = (raw::Server::echo().await, raw::Server::echo().await);
+    let greeter = origin("greeter").await;
+    let database = free_port();
+    let mut replacements = moved("tcp", "/tmp/tcp");
+    replacements.extend([
+        ("number: 15432", format!("number: {database}")),
+        ("tcp-sql: 5433}", format!("tcp-sql: {}}}", primary.address().port())),
+        ("tcp-sql: 5434}", format!("tcp-sql: {}}}", replica.address().port())),
+        ("grpc: 50051}", format!("grpc: {}}}", port(&greeter))),
+    ]);
+    let copy = Copy::of("tcp", &replacements);
+    // The README's listeners are the default ones: that of HTTP stays at 15001 unless a document moves it.
+    let sidecar = std::fs::read_to_string(copy.path("rules/test.yaml")).unwrap();
+    let tcp = format!(
+        "  - port: {{number: {database}, protocol: TCP, name: tcp}}\n    bind: 127.0.0.1\n    hosts: [\"*/*\"]\n"
+    );
+    std::fs::write(copy.path("rules/test.yaml"), sidecar + &tcp).unwrap();
+    let _proxy = copy.proxy(database).await;
+    for _ in 0..10 {
+        let mut connection = raw::connect(([127, 0, 0, 1], database).into()).await;
+        assert_eq!(raw::round_trip(&mut connection, b"select 1").await, b"select 1");
+    }
+    assert_eq!((primary.connections(), replica.connections()), (10, 0));
+    let call = Call::get("http://greeter.example.com/").over(Protocol::Http2);
+    assert_eq!(call.send(copy.outbound).await.text(), "greeter");
+    assert_eq!(greeter.last().version, http::Version::HTTP_2, "a port named grpc is HTTP/2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_sidecar_document_the_default_listeners_serve() {
+    // The only test that takes the default ports.
+    let app = origin("api").await;
+    let mut replacements = moved("file-mode", "/tmp/file-mode");
+    replacements.push(("http: 8081}", format!("http: {}}}", port(&app))));
+    let copy = Copy::of("file-mode", &replacements);
+    std::fs::remove_file(copy.path("rules/test.yaml")).unwrap();
+    let _proxy = copy.proxy(15001).await;
+    eventually("the default listener answers", async || {
+        let reply = Call::get("http://api.example.com/books").try_send(([127, 0, 0, 1], 15001).into()).await?;
+        if reply.text() == "api" { Ok(()) } else { Err(reply.text()) }
+    })
+    .await;
+}

@@ -1,0 +1,22 @@
+//! The end-to-end suites: one program, so that the harness is linked once.
+//!
+//! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
+#![allow(clippy::unwrap_used)] // A test may.
+
+mod changes;
+mod cli;
+mod demo;
+mod drain;
+mod examples;
+mod explain;
+mod grpc;
+mod load;
+mod local_replies;
+mod matches;
+mod outages;
+mod protocols;
+mod pushes;
+mod routing;
+mod split;
+mod status;
+mod streaming;
