@@ -20,6 +20,7 @@ pub struct Resource<T> {
     /// What it says.
     pub spec: T,
     /// What a cluster noted down about it. Read, never used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
 }
 

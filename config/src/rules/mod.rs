@@ -42,5 +42,6 @@ pub use sidecar::*;
 pub use virtual_service::*;
 pub use workload_entry::*;
 
+pub(crate) use parse::is_dns_label;
 pub(crate) use reader::{closest, listed};
 pub(crate) use yaml::Aim;

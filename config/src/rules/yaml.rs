@@ -170,6 +170,17 @@ impl Node {
         }
     }
 
+    /// The first key of a mapping without braces, else the value as a whole.
+    fn start(&self) -> &Span {
+        match &self.value {
+            Value::Map(entries) => match entries.first() {
+                Some((key, _)) if (key.at.line, key.at.column) == (self.at.line, self.at.column) => &key.at,
+                Some(_) | None => &self.at,
+            },
+            _ => &self.at,
+        }
+    }
+
     /// Takes out keys that stand a second time in their mapping.
     pub(crate) fn take_repeats(&mut self) -> Vec<Repeat> {
         let mut repeats = Vec::new();
@@ -225,7 +236,7 @@ impl Node {
         for step in Path::steps(path) {
             let next = match (&step, &node.value) {
                 (Step::Key(key), _) => node.entry(key).map(|(key, node)| (&key.at, node)),
-                (Step::Index(index), Value::List(entries)) => entries.get(*index).map(|node| (&node.at, node)),
+                (Step::Index(index), Value::List(entries)) => entries.get(*index).map(|node| (node.start(), node)),
                 (Step::Index(_), _) => None,
             };
             let Some((at, inner)) = next else { break };

@@ -1,5 +1,81 @@
-//! temp
-/// t
-pub fn validate(_: &[crate::rules::Document]) -> Vec<crate::diagnostic::Diagnostic> {
-    Vec::new()
+//! What is wrong with documents that could be read: values that cannot be, and what does not fit together.
+//!
+//! Three kinds of findings, in files of their own: one value or one document at a time (a file per kind, on top of
+//! [`values`]); several documents together ([`references`], [`order`], [`conflicts`]); and what Leno understands but
+//! the proxy does not act on yet ([`not_enforced`]).
+//!
+//! Errors are what Istio's own validation refuses, and what would be served wrong; the document keeps its last good
+//! version. Warnings are served. Where the IR has a constructor that may refuse a value, that constructor decides here
+//! too, so that what passes can be compiled.
+
+mod conflicts;
+mod destination_rule;
+mod fault_injection;
+mod findings;
+mod http_match;
+mod http_route;
+mod index;
+mod kubernetes;
+mod l4_route;
+mod load_balancer;
+mod mesh_config;
+mod not_enforced;
+mod order;
+mod references;
+mod service_entry;
+mod sidecar;
+mod tls;
+mod traffic_policy;
+mod values;
+mod virtual_service;
+mod workload_entry;
+
+use crate::diagnostic::{self, Diagnostic};
+use crate::rules::{Document, Parsed, Rule};
+
+use findings::Findings;
+use index::Index;
+
+/// All findings about documents that belong together, by file and line.
+pub fn validate(documents: &[Document]) -> Vec<Diagnostic> {
+    validate_among(documents, &[])
+}
+
+/// As [`validate`], where `others` are known as well: a rule may name a service of theirs. Nothing is said about them.
+pub fn validate_among(documents: &[Document], others: &[Document]) -> Vec<Diagnostic> {
+    let index = Index::new(documents.iter().chain(others));
+    let mut all = Vec::new();
+    for document in documents {
+        let mut found = Findings::default();
+        values_of(document, &mut found);
+        references::check(document, &index, &mut found);
+        order::check(document, &mut found);
+        conflicts::check(document, &index, &mut found);
+        not_enforced::check(document, &mut found);
+        all.extend(found.placed(document));
+    }
+    diagnostic::sort(&mut all);
+    all
+}
+
+/// Everything that is wrong with some texts: what reading found, and what is wrong with the rest.
+pub fn check(parsed: &Parsed) -> Vec<Diagnostic> {
+    let mut all = parsed.diagnostics.clone();
+    all.extend(validate_among(&parsed.documents, &parsed.broken));
+    diagnostic::sort(&mut all);
+    all
+}
+
+/// One document by itself.
+fn values_of(document: &Document, found: &mut Findings) {
+    match &document.rule {
+        Rule::VirtualService(rule) => virtual_service::check(&rule.spec, found),
+        Rule::DestinationRule(rule) => destination_rule::check(&rule.spec, found),
+        Rule::ServiceEntry(rule) => service_entry::check(&rule.spec, found),
+        Rule::WorkloadEntry(rule) => workload_entry::check(&rule.spec, &findings::spec(), found),
+        Rule::Sidecar(rule) => sidecar::check(&rule.spec, found),
+        Rule::MeshConfig(rule) => mesh_config::check(&rule.spec, found),
+        Rule::Service(rule) => kubernetes::check_service(&rule.spec, found),
+        Rule::EndpointSlice(rule) => kubernetes::check_slice(rule, found),
+    }
 }

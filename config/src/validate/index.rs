@@ -1,0 +1,207 @@
+//! All documents by what other documents name: services by host, subsets, delegates, and who is older.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::defaults;
+use crate::rules::{self, Document, Metadata, Resource, Rule};
+
+use super::virtual_service::is_for_mesh;
+
+/// What is known of one host.
+#[derive(Debug, Default)]
+pub(super) struct KnownService {
+    /// Numbers, by which clients call it.
+    pub(super) ports: BTreeSet<u32>,
+    /// Labels of its endpoints, as far as documents say.
+    pub(super) endpoints: Vec<BTreeMap<String, String>>,
+}
+
+/// Something that has a host, with what decides which of several counts.
+pub(super) struct Claim<'a, T> {
+    pub(super) document: &'a Document,
+    pub(super) spec: &'a T,
+}
+
+/// All documents by what others name.
+#[derive(Default)]
+pub(super) struct Index<'a> {
+    /// By full name; `*.example.com` as it is written.
+    services: HashMap<String, KnownService>,
+    /// By full name of the host.
+    destination_rules: HashMap<String, Vec<Claim<'a, rules::DestinationRule>>>,
+    /// By namespace and name.
+    virtual_services: HashMap<(&'a str, &'a str), &'a rules::VirtualService>,
+    /// Rules for sidecars by full name of each host.
+    mesh_hosts: HashMap<String, Vec<Claim<'a, rules::VirtualService>>>,
+    /// By namespace; only those without a selector.
+    sidecars: HashMap<&'a str, Vec<&'a Document>>,
+    mesh_configs: Vec<&'a Document>,
+}
+
+/// The full name of a host in a rule of `namespace`: a name without a dot is a service of that namespace.
+pub(super) fn full_name(host: &str, namespace: &str) -> String {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host.is_empty() || host.contains(['.', '*', ':', '/']) {
+        return host;
+    }
+    format!("{host}.{namespace}.svc.{}", defaults::CLUSTER_DOMAIN)
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn new(documents: impl Iterator<Item = &'a Document> + Clone) -> Self {
+        let mut index = Self::default();
+        let workloads: Vec<(&str, &rules::WorkloadEntry)> = documents
+            .clone()
+            .filter_map(|document| {
+                let Rule::WorkloadEntry(entry) = &document.rule else { return None };
+                Some((document.id.namespace.as_str(), &entry.spec))
+            })
+            .collect();
+        for document in documents {
+            index.add(document, &workloads);
+        }
+        index
+    }
+
+    fn add(&mut self, document: &'a Document, workloads: &[(&str, &rules::WorkloadEntry)]) {
+        let (namespace, name) = (document.id.namespace.as_str(), document.id.name.as_str());
+        match &document.rule {
+            Rule::VirtualService(Resource { spec, .. }) => {
+                self.virtual_services.insert((namespace, name), spec);
+                if is_for_mesh(spec) {
+                    for host in &spec.hosts {
+                        let claims = self.mesh_hosts.entry(full_name(host, namespace)).or_default();
+                        claims.push(Claim { document, spec });
+                    }
+                }
+            }
+            Rule::DestinationRule(Resource { spec, .. }) => {
+                let claims = self.destination_rules.entry(full_name(&spec.host, namespace)).or_default();
+                claims.push(Claim { document, spec });
+            }
+            Rule::ServiceEntry(Resource { spec, .. }) => self.add_entry(spec, namespace, workloads),
+            Rule::Service(Resource { spec, .. }) => {
+                let service = self.services.entry(full_name(name, namespace)).or_default();
+                service.ports.extend(spec.ports.iter().filter_map(|port| port.port));
+                if !spec.selector.is_empty() {
+                    service.endpoints.extend(selected(&spec.selector, namespace, workloads));
+                }
+            }
+            Rule::Sidecar(Resource { spec, .. }) => {
+                if spec.workload_selector.as_ref().is_none_or(|selector| selector.labels.is_empty()) {
+                    self.sidecars.entry(namespace).or_default().push(document);
+                }
+            }
+            Rule::MeshConfig(_) => self.mesh_configs.push(document),
+            Rule::WorkloadEntry(_) | Rule::EndpointSlice(_) => {}
+        }
+    }
+
+    fn add_entry(&mut self, spec: &rules::ServiceEntry, namespace: &str, workloads: &[(&str, &rules::WorkloadEntry)]) {
+        for host in &spec.hosts {
+            let service = self.services.entry(full_name(host, namespace)).or_default();
+            service.ports.extend(spec.ports.iter().filter_map(|port| port.number));
+            service.endpoints.extend(spec.endpoints.iter().map(|endpoint| endpoint.labels.clone()));
+            if let Some(selector) = &spec.workload_selector {
+                service.endpoints.extend(selected(&selector.labels, namespace, workloads));
+            }
+        }
+    }
+
+    /// The service behind a full name, its own or that of a wildcard around it.
+    pub(super) fn service(&self, host: &str) -> Option<&KnownService> {
+        self.services.get(host).or_else(|| wildcards(host).find_map(|wildcard| self.services.get(&wildcard)))
+    }
+
+    /// Hosts of all services.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.services.keys().map(String::as_str)
+    }
+
+    /// DestinationRules that may hold for a full name.
+    pub(super) fn destination_rules(&self, host: &str) -> impl Iterator<Item = &Claim<'a, rules::DestinationRule>> {
+        let around = wildcards(host).filter_map(|wildcard| self.destination_rules.get(&wildcard)).flatten();
+        self.destination_rules.get(host).into_iter().flatten().chain(around)
+    }
+
+    /// DestinationRules that name exactly this host.
+    pub(super) fn destination_rules_of(&self, host: &str) -> &[Claim<'a, rules::DestinationRule>] {
+        self.destination_rules.get(host).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn virtual_service(&self, namespace: &str, name: &str) -> Option<&'a rules::VirtualService> {
+        self.virtual_services.get(&(namespace, name)).copied()
+    }
+
+    /// Names of the delegates of a namespace.
+    pub(super) fn delegates(&self, namespace: &str) -> Vec<&'a str> {
+        let inside = self.virtual_services.iter().filter(|((of, _), spec)| *of == namespace && spec.hosts.is_empty());
+        inside.map(|((_, name), _)| *name).collect()
+    }
+
+    /// VirtualServices for sidecars that name exactly this host.
+    pub(super) fn virtual_services_of(&self, host: &str) -> &[Claim<'a, rules::VirtualService>] {
+        self.mesh_hosts.get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// Sidecars of a namespace that select everything.
+    pub(super) fn sidecars(&self, namespace: &str) -> &[&'a Document] {
+        self.sidecars.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn mesh_configs(&self) -> &[&'a Document] {
+        &self.mesh_configs
+    }
+}
+
+/// `*.b.c`, `*.c` and `*` for `a.b.c`, the most specific first.
+fn wildcards(host: &str) -> impl Iterator<Item = String> {
+    let inner = host.trim_start_matches('*');
+    let ends = inner.match_indices('.').map(|(at, _)| format!("*{}", &inner[at..]));
+    ends.chain(std::iter::once("*".to_owned()))
+}
+
+fn selected(
+    selector: &BTreeMap<String, String>,
+    namespace: &str,
+    workloads: &[(&str, &rules::WorkloadEntry)],
+) -> impl Iterator<Item = BTreeMap<String, String>> {
+    let chosen = workloads.iter().filter(move |(of, entry)| *of == namespace && selects(selector, &entry.labels));
+    chosen.map(|(_, entry)| entry.labels.clone()).collect::<Vec<_>>().into_iter()
+}
+
+/// Whether all of `selector` is in `labels`.
+pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Whether some namespace sees both.
+pub(super) fn see_each_other(one: (&[String], &str), other: (&[String], &str)) -> bool {
+    let namespaces = |(written, own): (&[String], &str)| -> Option<BTreeSet<String>> {
+        let is_public = written.is_empty() || written.iter().any(|namespace| namespace == "*");
+        let named = written.iter().filter(|namespace| *namespace != "~");
+        (!is_public)
+            .then(|| named.map(|namespace| if namespace == "." { own.into() } else { namespace.clone() }).collect())
+    };
+    match (namespaces(one), namespaces(other)) {
+        (Some(one), Some(other)) => !one.is_disjoint(&other),
+        (Some(only), None) | (None, Some(only)) => !only.is_empty(),
+        (None, None) => true,
+    }
+}
+
+/// Whether `one` was there before `other`: by `creationTimestamp`, where none counts as the beginning of time; then by
+/// name and namespace, or without timestamps by namespace and name.
+pub(super) fn is_older(one: &Document, other: &Document) -> bool {
+    let created = |document: &'_ Document| -> Option<String> {
+        let Metadata { creation_timestamp, .. } = document.rule.metadata();
+        creation_timestamp.clone().filter(|text| !text.is_empty())
+    };
+    let (a, b) = (created(one), created(other));
+    let (one, other) = (&one.id, &other.id);
+    let by_name = match a {
+        Some(_) => (&one.name, &one.namespace).cmp(&(&other.name, &other.namespace)),
+        None => (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)),
+    };
+    a.cmp(&b).then(by_name).is_lt()
+}

@@ -1,0 +1,53 @@
+//! `MeshConfig` by itself.
+
+use super::findings::{Findings, spec};
+use super::values::{Zero, is_host};
+use super::{sidecar, traffic_policy};
+use crate::diagnostic::codes;
+use crate::rules::{MeshConfig, is_dns_label};
+
+pub(super) fn check(config: &MeshConfig, found: &mut Findings) {
+    let spec = spec();
+    // What may be the host of a SPIFFE ID.
+    if let Some(domain) = config.trust_domain.as_deref().filter(|domain| !is_trust_domain(domain)) {
+        let message = format!("`{domain}` is not a trust domain");
+        found.add(codes::HOST, &spec.key("trustDomain"), message).help("use small letters, digits, `-`, `_` and `.`");
+    }
+    if let Some(namespace) = config.root_namespace.as_deref().filter(|namespace| !is_dns_label(namespace)) {
+        found.add(codes::EXPORT_TO, &spec.key("rootNamespace"), format!("`{namespace}` is not a namespace"));
+    }
+    if let Some(policy) = &config.outbound_traffic_policy {
+        sidecar::check_outbound(policy, &spec.key("outboundTrafficPolicy"), found);
+    }
+    if let Some(policy) = config.default_traffic_policy.as_ref().filter(|policy| **policy != Default::default()) {
+        traffic_policy::check(policy, &spec.key("defaultTrafficPolicy"), found);
+    }
+    if let Some(filter) = config.access_log.as_ref().and_then(|log| log.filter.as_ref()) {
+        let path = spec.key("access_log").key("filter");
+        found.duration(&path.key("minDuration"), filter.min_duration.as_ref(), Zero::Allowed);
+        if let Some(sample) = filter.sample {
+            found.percentage(&path.key("sample"), sample);
+        }
+        if let Some(status) = filter.min_status.filter(|status| !(100..=599).contains(status)) {
+            found.add(codes::STATUS, &path.key("minStatus"), format!("{status} is not a status"));
+        }
+    }
+    if let Some(tracing) = &config.tracing {
+        let path = spec.key("tracing");
+        if let Some(sampling) = tracing.sampling {
+            found.percentage(&path.key("sampling"), sampling);
+        }
+        let is_url = |url: &str| {
+            url.parse::<http::Uri>()
+                .is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some())
+        };
+        if let Some(url) = tracing.otlp.as_deref().filter(|url| !is_url(url)) {
+            let message = format!("`{url}` is not an address of a collector");
+            found.add(codes::ADDRESS, &path.key("otlp"), message).help("write `http://HOST:4317`");
+        }
+    }
+}
+
+fn is_trust_domain(text: &str) -> bool {
+    !text.contains('*') && !text.bytes().any(|b| b.is_ascii_uppercase()) && is_host(text)
+}
