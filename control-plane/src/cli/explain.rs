@@ -86,12 +86,14 @@ fn explain(arguments: &Arguments) -> anyhow::Result<String> {
 fn served(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let mut last_good = LastGood::default();
     let outcome = last_good.update(rules::parse(&rules::read(paths)?));
-    let mut errors = outcome.diagnostics.iter().filter(|finding| finding.is_error());
-    if let Some(first) = errors.next() {
+    let errors: Vec<_> = outcome.diagnostics.iter().filter(|finding| finding.is_error()).collect();
+    if let Some(first) = errors.first() {
         let mut stderr = anstream::stderr();
         writeln!(stderr, "warning: some rules have errors and are left out, as they would not be served")?;
         writeln!(stderr, "  {first}")?;
-        writeln!(stderr, "help: `leno validate` shows all {} of them", errors.count() + 1)?;
+        if errors.len() > 1 {
+            writeln!(stderr, "help: `leno validate` shows all {} errors", errors.len())?;
+        }
     }
     Ok(last_good.documents().cloned().collect())
 }
