@@ -235,7 +235,8 @@ spec:
 
     fn arguments(words: &[&str], file: &str) -> Arguments {
         let command = Command::augment_subcommands(clap::Command::new("leno"));
-        let all = ["leno", "explain", "-f", file].iter().chain(words);
+        let first = ["leno", "explain", "-f", file];
+        let all = first.iter().chain(words);
         let Command::Explain(arguments) = Command::from_arg_matches(&command.get_matches_from(all)).unwrap();
         arguments
     }
