@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use leno_config::diagnostic::{self, Diagnostic, Style};
-use leno_config::rules::{self, Document, Parsed};
+use leno_config::rules::{self, Document, Parsed, SourceText};
+use leno_config::validate::check;
 
 const KINDS: [&str; 6] = ["VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "Sidecar", "Service"];
 
@@ -71,4 +72,34 @@ fn every_file_loads_and_every_rule_is_written_as_it_was_read() {
         }
     }
     assert!(compared > 100, "only {compared} rules");
+}
+
+#[test]
+fn what_istio_refuses_is_refused_and_what_it_takes_is_taken() {
+    let Some(folder) = corpus() else { return };
+    let mut compared = 0;
+    for source in rules::read(&[folder]).unwrap() {
+        let text = String::from_utf8(source.text).unwrap();
+        for document in text.split("\n---\n") {
+            let is_marked = document.lines().any(|line| line.starts_with("_err:"));
+            let bare: String =
+                document.lines().filter(|line| !line.starts_with("_err:")).map(|line| format!("{line}\n")).collect();
+            let parsed = rules::parse(&[SourceText { name: source.name.clone(), text: bare.into_bytes() }]);
+            let errors: Vec<Diagnostic> = check(&parsed).into_iter().filter(Diagnostic::is_error).collect();
+            let is_ours = parsed
+                .documents
+                .iter()
+                .chain(&parsed.broken)
+                .any(|document| KINDS.contains(&document.id.kind.as_str()));
+            let is_valid = source.name.contains("__validation__dataset__") || source.name.contains("samples__");
+            if is_ours && is_marked {
+                assert!(!errors.is_empty(), "Istio refuses this:\n{document}");
+                compared += 1;
+            } else if is_ours && is_valid {
+                assert!(errors.is_empty(), "Istio takes this: {errors:#?}\n{document}");
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 40, "only {compared} rules");
 }

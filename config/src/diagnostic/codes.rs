@@ -41,6 +41,7 @@ codes! {
     DUPLICATE_RESOURCE = "L0010" Error "a resource that is defined twice";
     UNSUPPORTED_KIND = "L0011" Warning "a kind that Leno does not know";
     UNKNOWN_VERSION = "L0012" Error "a version that the kind does not have";
+    MORE = "L0013" Warning "more findings than are shown";
 
     REQUIRED = "L0101" Error "something is missing";
     EXCLUSIVE = "L0102" Error "fields that exclude each other";

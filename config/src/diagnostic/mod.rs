@@ -149,6 +149,22 @@ pub fn sort(diagnostics: &mut [Diagnostic]) {
     });
 }
 
+/// Findings about one document that are kept; nobody reads more.
+const MAX_PER_DOCUMENT: usize = 100;
+
+/// Keeps as many findings about one document as people read, errors before warnings, and says how many there were more.
+/// To be called before places are looked up, which costs more than the finding.
+pub(crate) fn limit<T>(findings: &mut Vec<T>, severity: impl Fn(&T) -> Severity, more: impl FnOnce(Diagnostic) -> T) {
+    if findings.len() <= MAX_PER_DOCUMENT {
+        return;
+    }
+    findings.sort_by_key(severity);
+    let left_out = findings.len() - MAX_PER_DOCUMENT;
+    findings.truncate(MAX_PER_DOCUMENT);
+    let message = format!("{left_out} more findings about this document are left out");
+    findings.push(more(Diagnostic::new(codes::MORE, message)));
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

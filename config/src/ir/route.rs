@@ -166,7 +166,7 @@ impl WeightedClusters {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathRewrite {
-    /// The matched prefix is replaced.
+    /// The matched prefix is replaced. Not empty: the wire could not tell that from no rewrite.
     Prefix(String),
     /// The path is replaced.
     Full(String),

@@ -343,7 +343,8 @@ spec: {hosts: [reviews.default.svc.cluster.local], ports: [{number: 80, name: ht
         let both = subsets(&["v1", "v2"]);
         let route = route("reviews", "v2");
         let reviews = || "VirtualService default/reviews".to_owned();
-        let cases: [(&str, Vec<(&str, &str)>, Vec<(String, HeldBack)>); 8] = [
+        type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, Vec<(String, HeldBack)>);
+        let cases: [Case<'_>; 8] = [
             ("nothing new", vec![("subsets.yaml", &both), ("route.yaml", &route)], vec![]),
             (
                 "an unknown field, while another file changes",

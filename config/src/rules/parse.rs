@@ -14,7 +14,10 @@ use super::reader::{self, Fault, closest, listed};
 use super::yaml::{self, Aim, Node, Refusal, Repeat, Value};
 use super::{Metadata, Resource, Status};
 use crate::defaults;
-use crate::diagnostic::{Code, Diagnostic, Place, Severity, codes};
+use crate::diagnostic::{Code, Diagnostic, Place, Severity, codes, limit};
+
+/// Keys that stand twice, of one document, that are pointed out.
+const MAX_REPEATS: usize = 20;
 
 /// What came out of some texts.
 #[derive(Debug, Clone, Default)]
@@ -183,7 +186,12 @@ struct Piece<'a> {
 
 impl Piece<'_> {
     /// Gives faults their place.
-    fn placed(&self, faults: Vec<Fault>, id: Option<&ResourceId>) -> Vec<Diagnostic> {
+    fn placed(&self, mut faults: Vec<Fault>, id: Option<&ResourceId>) -> Vec<Diagnostic> {
+        limit(
+            &mut faults,
+            |fault| fault.code.severity,
+            |more| Fault { code: codes::MORE, path: String::new(), on_key: false, message: more.message, help: None },
+        );
         let placed = faults.into_iter().map(|fault| {
             let aim = if fault.on_key { Aim::Key } else { Aim::Value };
             let (place, snippet) = self.source.locate(self.tree, &fault.path, aim);
@@ -203,7 +211,8 @@ impl Piece<'_> {
     fn repeated(&self, id: &ResourceId) -> Vec<Diagnostic> {
         let base = self.source.base.as_str();
         let inside = self.repeats.iter().filter_map(|repeat| Some((repeat, repeat.path.strip_prefix(base)?)));
-        let found = inside.filter(|(_, path)| base.is_empty() || path.starts_with('.')).map(|(repeat, path)| {
+        let inside = inside.filter(|(_, path)| base.is_empty() || path.starts_with('.')).take(MAX_REPEATS);
+        let found = inside.map(|(repeat, path)| {
             let first = self.source.show(&repeat.first).0;
             let (place, snippet) = self.source.show(&repeat.second);
             Diagnostic {

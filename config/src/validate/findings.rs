@@ -1,6 +1,6 @@
 //! Where findings about one document are gathered before they get their places.
 
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{self, Code, Diagnostic};
 use crate::rules::{Aim, Document, Path};
 
 /// Findings about one document.
@@ -34,6 +34,7 @@ impl Findings {
 
     /// Gives all of them place, line and resource.
     pub(super) fn placed(mut self, document: &Document) -> Vec<Diagnostic> {
+        diagnostic::limit(&mut self.0, |(finding, _)| finding.severity, |more| (more, Aim::Value));
         document.locate(&mut self.0);
         self.0.into_iter().map(|(diagnostic, _)| diagnostic).collect()
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use super::any;
 use super::pb;
 use super::policy;
-use super::refusal::{Problem, Result, Within, each, unsupported};
+use super::refusal::{Problem, Result, Within, unsupported};
 use crate::ir::{Cors, Direction, Fault};
 use pb::hcm::{HttpFilter, http_filter::ConfigType};
 use pb::protobuf::Any;
@@ -16,8 +16,15 @@ use pb::protobuf::Any;
 const CORS: &str = "envoy.filters.http.cors";
 const FAULT: &str = "envoy.filters.http.fault";
 
-/// Istio's filters that only measure, by their types.
-const TELEMETRY: [&str; 2] = ["stats.PluginConfig", "io.istio.http.peer_metadata.Config"];
+/// Istio's filters that only measure, and the one that chooses the ALPN between sidecars, which Leno does by itself; by
+/// their types.
+const ISTIO: [&str; 3] = [
+    "stats.PluginConfig",
+    "io.istio.http.peer_metadata.Config",
+    "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+];
+/// Envoy's codec among the upstream filters, which is always there.
+const UPSTREAM_CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
 
 /// In Istio's order: a fault comes before everything else, the router last.
 pub(super) fn to_xds(direction: Direction) -> Vec<HttpFilter> {
@@ -103,7 +110,7 @@ fn check_one(filter: HttpFilter) -> Result<bool> {
 fn is_harmless(config: &Any) -> bool {
     any::is::<pb::grpc_stats::FilterConfig>(config)
         || any::is::<pb::forward_proxy_filter::FilterConfig>(config)
-        || TELEMETRY.contains(&any::type_name(config))
+        || ISTIO.contains(&any::type_name(config))
 }
 
 fn router_from_xds(router: pb::router::Router) -> Result<()> {
@@ -127,18 +134,22 @@ fn router_from_xds(router: pb::router::Router) -> Result<()> {
         ("strict_check_headers", &strict_check_headers),
         ("respect_expected_rq_timeout", &respect_expected_rq_timeout),
     ])?;
-    upstream_from_xds(upstream_http_filters).within("upstream_http_filters")
+    upstream_from_xds("upstream_http_filters", upstream_http_filters)
 }
 
-/// Filters on the way to the endpoint: only Envoy's codec, which is always there, or optional ones.
-pub(super) fn upstream_from_xds(filters: Vec<HttpFilter>) -> Result<()> {
-    each("", filters, |filter| {
-        let HttpFilter { name, is_optional, disabled, config_type: _ } = filter;
-        if is_optional || disabled || name == "envoy.filters.http.upstream_codec" {
-            return Ok(());
+/// Filters on the way to the endpoint: only the codec, or optional ones.
+pub(super) fn upstream_from_xds(field: &str, filters: Vec<HttpFilter>) -> Result<()> {
+    for (index, filter) in filters.into_iter().enumerate() {
+        let HttpFilter { name, is_optional, disabled, config_type } = filter;
+        let is_codec = matches!(
+            &config_type,
+            Some(ConfigType::TypedConfig(config)) if any::type_name(config) == UPSTREAM_CODEC
+        );
+        if !is_codec && !is_optional && !disabled {
+            let reason = format!("Leno has no upstream filter `{name}`; leave it out or set is_optional");
+            return Err(Problem::new("", reason)).within_item(field, index);
         }
-        Err(Problem::new("", format!("Leno has no upstream filter `{name}`; leave it out or set is_optional")))
-    })?;
+    }
     Ok(())
 }
 
@@ -208,7 +219,10 @@ fn one_from_xds(settings: &mut PerFilter, name: &str, config: Any) -> Result<()>
         }
         return Ok(());
     }
-    let Some(config) = config else { return Ok(()) };
+    let Some(config) = config else {
+        // Switches a filter on that the listener has switched off.
+        return if is_optional || [CORS, FAULT].contains(&name) { Ok(()) } else { Err(Problem::unsupported("")) };
+    };
     if any::is::<pb::cors::CorsPolicy>(&config) {
         settings.cors = policy::cors_from_xds(any::unpack(&config)?)?.map_or(Setting::Off, Setting::On);
     } else if any::is::<pb::fault::HttpFault>(&config) {

@@ -136,6 +136,7 @@ pub fn encode_route(table: &ir::RouteConfig) -> Encoded {
 /// A resource as the proxy understands it.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
+#[allow(clippy::large_enum_variant)] // On its way into an `Arc`; a cluster is what there is most of.
 pub enum Decoded {
     Cluster(ir::Cluster),
     Endpoints(ir::Endpoints),

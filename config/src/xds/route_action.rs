@@ -368,7 +368,8 @@ pub(super) fn direct_to_xds(direct: &DirectResponse) -> pb::route::DirectRespons
     };
     pb::route::DirectResponseAction {
         status: status.as_u16().into(),
-        body: (!body.is_empty()).then(|| pb::core::DataSource { specifier: Some(specifier), watched_directory: None }),
+        body: (!body.is_empty())
+            .then_some(pb::core::DataSource { specifier: Some(specifier), watched_directory: None }),
         body_format: None,
     }
 }

@@ -143,7 +143,7 @@ fn options_from_xds(options: HttpProtocolOptions) -> Result<Options> {
         ("hash_policy", &hash_policy),
         ("retry_policy", &retry_policy),
     ])?;
-    filter::upstream_from_xds(http_filters).within("http_filters")?;
+    filter::upstream_from_xds("http_filters", http_filters)?;
     let common = common_http_protocol_options.unwrap_or_default();
     let (idle_timeout, max_requests_per_connection) =
         common_http_from_xds(common).within("common_http_protocol_options")?;

@@ -1,5 +1,8 @@
 //! The wire: what is written is read back, what Leno lacks is refused by name, and no bytes do harm.
 
+// Everything here is a test, its helpers included.
+#![allow(clippy::unwrap_used)]
+
 mod accepted;
 mod envoy;
 mod garbage;

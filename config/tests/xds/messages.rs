@@ -239,7 +239,6 @@ pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
         },
         ir::Cluster {
             balance: ir::Balance::RingHash { min: 1024, max: 8 << 20 },
-            tls: ir::UpstreamTls::Mesh(mesh),
             protocol: ir::UpstreamProtocol::AsDownstream,
             ..ir::Cluster::new(name("static"), ir::Discovery::Static(fixed))
         },
@@ -251,6 +250,7 @@ pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
         ir::Cluster {
             balance: ir::Balance::RoundRobin,
             protocol: ir::UpstreamProtocol::Tcp,
+            tls: ir::UpstreamTls::Mesh(mesh),
             ..ir::Cluster::new(name("tcp"), ir::Discovery::Eds { service: Some("db".to_owned()) })
         },
         ir::Cluster {

@@ -157,7 +157,7 @@ impl Serving<'_> {
         generations.mark_changed();
         self.on_request(first)?;
         loop {
-            let deadline = self.connection.stream.session().deadline();
+            let deadline = self.connection.stream.session().deadline(Instant::now());
             tokio::select! {
                 message = requests.message() => match message? {
                     Some(message) => self.on_request(message.into())?,

@@ -262,12 +262,12 @@ impl Session {
         Some(response)
     }
 
-    /// When [`Session::poll`] should be called although nothing happened.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When [`Session::poll`] should be called although nothing happened; always later than `now`.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let patience = self.waiting_since.map(|since| since + PATIENCE);
-        let grace = self.opened + GRACE;
-        let grace = self.view(self.opened).waits_for_subscriptions().then_some(grace);
-        [patience, grace].into_iter().flatten().min()
+        let grace = self.view(now).waits_for_subscriptions().then_some(self.opened + GRACE);
+        // What is due since a deadline that has passed waits for the client, not for the clock.
+        [patience, grace].into_iter().flatten().filter(|deadline| *deadline > now).min()
     }
 
     /// Where each kind stands that the client has asked for.

@@ -6,7 +6,6 @@
 mod text;
 mod verdict;
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +16,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use leno_config::defaults;
 use leno_config::mesh::Mesh;
 use leno_config::node::Node;
+use leno_config::rules::last_good::LastGood;
 use leno_config::rules::{self, Document};
 
 use verdict::Verdict;
@@ -70,23 +70,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The documents that a control plane would serve. What it would refuse is counted on stderr: an explanation without
-/// some rules had better say so.
+/// The documents that a control plane would serve. What it would leave out is told on stderr: an explanation without some
+/// rules had better say so.
 fn served(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
-    let parsed = rules::parse(&rules::read(paths)?);
-    let errors: Vec<_> = parsed.diagnostics.iter().filter(|finding| finding.is_error()).collect();
-    if let Some(first) = errors.first() {
+    let mut last_good = LastGood::default();
+    let outcome = last_good.update(rules::parse(&rules::read(paths)?));
+    let mut errors = outcome.diagnostics.iter().filter(|finding| finding.is_error());
+    if let Some(first) = errors.next() {
         let mut stderr = anstream::stderr();
-        writeln!(
-            stderr,
-            "warning: {} error(s) in the rules; what they stand in is left out, as it is not served",
-            errors.len()
-        )?;
+        writeln!(stderr, "warning: some rules have errors and are left out, as they would not be served")?;
         writeln!(stderr, "  {first}")?;
-        writeln!(stderr, "help: `leno validate` shows all of them")?;
+        writeln!(stderr, "help: `leno validate` shows all {} of them", errors.count() + 1)?;
     }
-    let refused: BTreeSet<_> = errors.iter().filter_map(|finding| finding.resource.clone()).collect();
-    Ok(parsed.documents.into_iter().filter(|document| !refused.contains(&document.id)).collect())
+    Ok(last_good.documents().cloned().collect())
 }
 
 /// The proxy beside the caller.
@@ -200,9 +196,9 @@ spec:
   - match: [{uri: {prefix: /teapot}}]
     directResponse: {status: 418, body: {string: short and stout}}
   - match: [{uri: {prefix: /lost}}]
-    route: [{destination: {host: reviews, subset: v9}}]
+    route: [{destination: {host: nowhere}}]
   - name: split
-    match: [{uri: {prefix: /api}}]
+    match: [{uri: {prefix: /api/}}]
     rewrite: {uri: /, authority: inner}
     timeout: 1.5s
     retries: {attempts: 3, perTryTimeout: 500ms, retryOn: '5xx,429'}
@@ -235,8 +231,7 @@ spec:
 
     fn arguments(words: &[&str], file: &str) -> Arguments {
         let command = Command::augment_subcommands(clap::Command::new("leno"));
-        let first = ["leno", "explain", "-f", file];
-        let all = first.iter().chain(words);
+        let all = ["leno", "explain", "-f", file].into_iter().chain(words.iter().copied());
         let Command::Explain(arguments) = Command::from_arg_matches(&command.get_matches_from(all)).unwrap();
         arguments
     }
@@ -244,13 +239,13 @@ spec:
     #[test]
     fn the_winner_is_shown_with_its_place_and_the_losers_with_their_reasons() {
         let (text, json) = explain(&["GET", "http://reviews:9080/api/1?x=y"]);
-        insta_like(
+        assert_same(
             &text,
             "GET http://reviews:9080/api/1?x=y
 from a workload without labels in namespace default
 
   host      reviews.default.svc.cluster.local:9080
-  rule      VirtualService default/reviews http[5] `split`, rules.yaml:45
+  rule      VirtualService default/reviews http[5] `split`, rules.yaml:50
   to        75 %  outbound|9080|v1|reviews.default.svc.cluster.local  1 endpoint
             25 %  outbound|9080|v2|reviews.default.svc.cluster.local  no endpoint in these rules
   rewrite   path /1?x=y, host inner
@@ -262,29 +257,29 @@ from a workload without labels in namespace default
 
 Rules before it, in order:
 
-  http[0]   rules.yaml:35  does not hold for this workload or port (sourceLabels, sourceNamespace, gateways, port)
-  http[1]   rules.yaml:37  header `end-user` is missing
-  http[1]   rules.yaml:37  path `/api/1` is not `/jason`
-  http[2]   rules.yaml:39  path `/api/1` does not begin with `/old`
-  http[3]   rules.yaml:41  path `/api/1` does not begin with `/teapot`
-  http[4]   rules.yaml:43  path `/api/1` does not begin with `/lost`
+  http[0]   rules.yaml:40  does not hold for this workload or port (sourceLabels, sourceNamespace, gateways, port)
+  http[1]   rules.yaml:42  header `end-user` is missing
+  http[1]   rules.yaml:42  path `/api/1` is not `/jason`
+  http[2]   rules.yaml:44  path `/api/1` does not begin with `/old`
+  http[3]   rules.yaml:46  path `/api/1` does not begin with `/teapot`
+  http[4]   rules.yaml:48  path `/api/1` does not begin with `/lost`
 ",
         );
         assert_eq!(json["status"], serde_json::Value::Null);
         assert_eq!(
             json["rule"],
-            serde_json::json!({"kind": "VirtualService", "namespace": "default", "name": "reviews", "index": 5, "file": "rules.yaml", "line": 45})
+            serde_json::json!({"kind": "VirtualService", "namespace": "default", "name": "reviews", "index": 5, "file": "rules.yaml", "line": 50})
         );
         assert_eq!(json["clusters"][0]["name"], "outbound|9080|v1|reviews.default.svc.cluster.local");
         assert_eq!((&json["clusters"][0]["weight"], &json["clusters"][1]["weight"]), (&3.into(), &1.into()));
         assert_eq!(json["timeout"], "1.5s");
         assert_eq!(json["lost"].as_array().unwrap().len(), 6);
         assert_eq!(json["lost"][1]["reason"], "header `end-user` is missing");
-        assert_eq!(json["lost"][1]["line"], 37);
+        assert_eq!(json["lost"][1]["line"], 42);
     }
 
     /// Compares texts and shows both whole where they differ.
-    fn insta_like(found: &str, expected: &str) {
+    fn assert_same(found: &str, expected: &str) {
         assert!(found == expected, "found:\n{found}\nexpected:\n{expected}");
     }
 
@@ -328,7 +323,7 @@ Rules before it, in order:
             assert!(text.contains(words), "{url}: {text}");
         }
         let (_, json) = explain(&["GET", "http://productpage:9080/"]);
-        assert_eq!((&json["rule"]["kind"], &json["rule"]["line"]), (&"Service".into(), &8.into()));
+        assert_eq!((&json["rule"]["kind"], &json["rule"]["line"]), (&"Service".into(), &9.into()));
     }
 
     #[test]

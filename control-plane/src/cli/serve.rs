@@ -104,6 +104,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     };
     let discovery = tokio::spawn(discovery(xds, Arc::clone(&hub)));
     let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), stopped()));
+    // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
     let follow = follow(&mut files, &hub, &board);
     tokio::select! {
         () = follow => {}

@@ -5,7 +5,7 @@
 //! ([`LastGood`]). And what was accepted is saved, so that the next process starts from there and not from whatever the
 //! files say by then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(crate) struct Files {
     complete: bool,
     /// Documents were handed out, so that only a difference is news.
     handed_out: bool,
+    /// What the log says about the files already.
+    reported: BTreeSet<String>,
 }
 
 /// How the rules stand after a look at the files.
@@ -64,7 +66,15 @@ impl Files {
         let restored = options.state.as_deref().and_then(restore);
         let files = RuleFiles::watch(options.rules.clone());
         let complete = restored.is_some();
-        Self { options, files, texts: Vec::new(), last_good: restored.unwrap_or_default(), complete, handed_out: false }
+        Self {
+            options,
+            files,
+            texts: Vec::new(),
+            last_good: restored.unwrap_or_default(),
+            complete,
+            handed_out: false,
+            reported: BTreeSet::new(),
+        }
     }
 
     /// The state at the first call, afterwards the state after the next change of the files.
@@ -75,7 +85,7 @@ impl Files {
         if state.documents.is_some() {
             state.changed |= !std::mem::replace(&mut self.handed_out, true);
         }
-        report(&state);
+        self.report(&state);
         if state.changed && state.problem.is_none() {
             self.save();
         }
@@ -115,6 +125,38 @@ impl Files {
 
     fn documents(&self) -> Option<Vec<Document>> {
         self.complete.then(|| self.last_good.documents().cloned().collect())
+    }
+
+    /// One line per finding that is news; what was said before is in `leno status`.
+    fn report(&mut self, state: &State) {
+        let mut now = BTreeSet::new();
+        let mut is_news = |line: &str| {
+            now.insert(line.to_owned());
+            !self.reported.contains(line)
+        };
+        if let Some(problem) = state.problem.as_deref().filter(|problem| is_news(problem)) {
+            error!("the rules stay as they are: {problem}");
+        }
+        for finding in &state.diagnostics {
+            let line = finding.to_string();
+            match finding.is_error() {
+                _ if !is_news(&line) => {}
+                true => error!("{line}"),
+                false => warn!("{line}"),
+            }
+        }
+        for (resource, reason) in &state.held_back {
+            let line = format!("{resource} {reason}");
+            if is_news(&line) {
+                warn!("{line}");
+            }
+        }
+        self.reported = now;
+        match &state.documents {
+            Some(documents) if state.changed => info!(documents = documents.len(), "rules in force"),
+            Some(_) => {}
+            None => warn!("no rules are in force yet, proxies wait"),
+        }
     }
 
     fn save(&self) {
@@ -194,23 +236,77 @@ fn only_endpoints_differ(old: &[SourceText], new: &[SourceText]) -> bool {
     clean && before.documents.iter().all(|it| is_endpoint(&it)) && after.documents.iter().all(|it| is_endpoint(&it))
 }
 
-/// One line per finding that a person has to act on.
-fn report(state: &State) {
-    if let Some(problem) = &state.problem {
-        error!("the rules stay as they are: {problem}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(name: &str, text: &str) -> SourceText {
+        SourceText { name: name.into(), text: text.as_bytes().to_vec() }
     }
-    for finding in &state.diagnostics {
-        match finding.is_error() {
-            true => error!("{finding}"),
-            false => warn!("{finding}"),
+
+    fn workload(address: &str) -> String {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: a}}\nspec: {{address: {address}}}\n"
+        )
+    }
+
+    const SERVICE: &str = "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: a}
+spec: {hosts: [a.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}
+";
+
+    #[test]
+    fn endpoints_that_come_go_or_change_are_told_from_everything_else() {
+        let (one, other) = (workload("127.0.0.1"), workload("127.0.0.2"));
+        let both = format!("{one}{SERVICE}");
+        let moved = format!("{other}{SERVICE}");
+        let edited = moved.replace("a.example.com", "b.example.com");
+        let cases = [
+            ("an address changes", one.as_str(), other.as_str(), true),
+            ("an endpoint comes", "", one.as_str(), true),
+            ("an endpoint goes", both.as_str(), SERVICE, true),
+            ("an address changes beside a service", both.as_str(), moved.as_str(), true),
+            ("the service changes too", both.as_str(), edited.as_str(), false),
+            ("a service comes", one.as_str(), both.as_str(), false),
+            ("a service goes", both.as_str(), one.as_str(), false),
+            ("half a file", both.as_str(), "apiVersion: [", false),
+        ];
+        for (what, old, new, expected) in cases {
+            let unchanged = source("other.yaml", SERVICE);
+            let old = [source("a.yaml", old), unchanged.clone()];
+            let new = [source("a.yaml", new), unchanged];
+            assert_eq!(only_endpoints_differ(&old, &new), expected, "{what}");
         }
     }
-    for (resource, reason) in &state.held_back {
-        warn!("{resource} {reason}");
+
+    #[test]
+    fn a_directory_is_empty_when_no_file_below_it_holds_anything() {
+        let texts = [source("rules/a.yaml", "kind: A"), source("other/b.yaml", ""), source("c.yaml", "kind: C")];
+        let cases = [("rules", false), ("other", true), ("c.yaml", false), ("rule", true), ("-", false)];
+        for (path, expected) in cases {
+            assert_eq!(is_empty(Path::new(path), &texts), expected, "{path}");
+        }
     }
-    match &state.documents {
-        Some(documents) if state.changed => info!(documents = documents.len(), "rules in force"),
-        Some(_) => {}
-        None => warn!("no rules are in force yet, proxies wait"),
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deeper/file.json");
+        for contents in ["one", "two"] {
+            write_atomically(&path, contents.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), contents);
+        }
+        let names = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(names, 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_damaged_saved_set_does_not_keep_a_process_from_starting() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(restore(directory.path()).is_none());
+        std::fs::write(directory.path().join(SAVED), "{").unwrap();
+        assert!(restore(directory.path()).is_none());
     }
 }

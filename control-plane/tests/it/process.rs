@@ -48,9 +48,23 @@ impl Place {
     }
 
     pub(crate) fn serve_with(&self, flags: &[&str]) -> Serve {
+        self.start("127.0.0.1:0", flags)
+    }
+
+    /// Where its predecessor was.
+    pub(crate) fn serve_at(&self, xds: &str) -> Serve {
+        self.start(xds, &[])
+    }
+
+    /// Beside the rules.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn start(&self, xds: &str, flags: &[&str]) -> Serve {
         let mut command = leno();
         command.arg("serve").arg("--rules").arg(self.rules()).arg("--state").arg(self.state());
-        command.args(["--xds-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"]).args(flags);
+        command.args(["--xds-address", xds, "--http-address", "127.0.0.1:0"]).args(flags);
         Serve::start(command, &self.state())
     }
 }

@@ -184,7 +184,8 @@ impl Stream {
         for _ in 0..10_000 {
             if self.proxy_reads(proxy) || self.server_reads() {
                 assert_eq!(proxy.dangling(), Vec::<String>::new());
-            } else if let Some(deadline) = self.session.deadline().filter(|deadline| *deadline > self.now) {
+            } else if let Some(deadline) = self.session.deadline(self.now) {
+                assert!(deadline > self.now);
                 self.now = deadline;
                 self.answer();
             } else {

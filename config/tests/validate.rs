@@ -1,0 +1,724 @@
+//! What validation says about rules: the code, the path, and the very text it points at.
+
+use leno_config::diagnostic::{Diagnostic, Style, render};
+use leno_config::rules::{SourceText, parse};
+use leno_config::validate::check;
+
+fn findings(text: &str) -> Vec<Diagnostic> {
+    check(&parse(&[SourceText { name: "rules.yaml".into(), text: text.into() }]))
+}
+
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    let spec: String = spec.trim().lines().map(|line| format!("  {line}\n")).collect();
+    let version = if kind == "MeshConfig" { "leno.mesh/v1alpha1" } else { "networking.istio.io/v1" };
+    let version = if kind == "Service" { "v1" } else { version };
+    format!("---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n{spec}")
+}
+
+/// Services and subsets that the rules of the tables may name.
+fn surroundings() -> String {
+    let service = |name: &str, ports: &str| document("Service", name, &format!("ports: [{ports}]"));
+    [
+        service("a", "{port: 80, name: http}, {port: 81, name: http-more}"),
+        service("b", "{port: 80, name: http}"),
+        document("DestinationRule", "a", "host: a\nsubsets: [{name: v1, labels: {version: v1}}]"),
+    ]
+    .concat()
+}
+
+/// One row: a rule, and the code, path and marked text of what is found; nothing else is.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str, &'a str)]);
+
+fn run(kind: &str, rows: &[Row<'_>]) {
+    for (spec, expected) in rows {
+        let text = surroundings() + &document(kind, "rule", spec);
+        let found: Vec<(String, String, String)> = findings(&text)
+            .into_iter()
+            .filter(|finding| finding.code != "L0301")
+            .map(|finding| {
+                let snippet = finding.snippet.clone().expect("every finding shows its line");
+                assert!(render(&finding, Style::Plain).contains(&snippet.text), "{finding}");
+                (finding.code.to_owned(), finding.path.clone(), snippet.text[snippet.mark].to_owned())
+            })
+            .collect();
+        let found: Vec<(&str, &str, &str)> =
+            found.iter().map(|(code, path, text)| (code.as_str(), path.as_str(), text.as_str())).collect();
+        assert_eq!(&found, expected, "\n{spec}");
+    }
+}
+
+/// The same for one HTTP rule, which goes to `b` unless it says something else.
+fn run_http(rows: &[Row<'_>]) {
+    let to_b = "route: [{destination: {host: b}}]";
+    for (rule, expected) in rows {
+        let has_action =
+            ["route:", "redirect:", "directResponse:", "delegate:"].iter().any(|word| rule.starts_with(word));
+        let rule = if has_action { (*rule).to_owned() } else { format!("{to_b}\n{rule}") };
+        let rule: String = rule.trim().lines().map(|line| format!("  {line}\n")).collect();
+        let spec = format!("hosts: [b]\nhttp:\n-{}", rule.strip_prefix(' ').unwrap());
+        run("VirtualService", &[(&spec, expected)]);
+    }
+}
+
+#[test]
+fn virtual_services_are_checked() {
+    run(
+        "VirtualService",
+        &[
+            ("hosts: [b]\nhttp: [{route: [{destination: {host: b}}]}]", &[]),
+            ("hosts: [b]", &[("L0101", "spec", "spec")]),
+            (
+                "hosts: []\ngateways: [mesh]",
+                &[("L0101", "spec", "spec"), ("L0101", "spec", "spec"), ("L0207", "spec.gateways", "gateways")],
+            ),
+            ("hosts: ['*']\nhttp: [{route: [{destination: {host: b}}]}]", &[("L0103", "spec.hosts[0]", "'*'")]),
+            ("hosts: [b, b]\nhttp: [{route: [{destination: {host: b}}]}]", &[("L0118", "spec.hosts[1]", "b")]),
+            ("hosts: [a b]\nhttp: [{route: [{destination: {host: b}}]}]", &[("L0103", "spec.hosts[0]", "a b")]),
+            (
+                "hosts: [b]\ngateways: [a/b/c]\nhttp: [{route: [{destination: {host: b}}]}]",
+                &[("L0103", "spec.gateways[0]", "a/b/c")],
+            ),
+            (
+                "hosts: [b]\nexportTo: ['*', x]\nhttp: [{route: [{destination: {host: b}}]}]",
+                &[("L0119", "spec.exportTo[0]", "'*'")],
+            ),
+            (
+                "hosts: [b]\nexportTo: [A]\nhttp: [{route: [{destination: {host: b}}]}]",
+                &[("L0119", "spec.exportTo[0]", "A")],
+            ),
+            (
+                "http:\n- delegate: {name: x}",
+                &[("L0207", "spec.http[0].delegate", "delegate"), ("L0210", "spec.http[0].delegate.name", "x")],
+            ),
+            ("hosts: [b]\nhttp:\n- delegate: {name: rule}", &[("L0207", "spec.http[0].delegate.name", "rule")]),
+        ],
+    );
+}
+
+#[test]
+fn a_rule_does_one_thing() {
+    run_http(&[
+        ("name: x", &[]),
+        ("route: []", &[("L0101", "spec.http[0]", "route")]),
+        ("redirect: {uri: /x}\nroute: [{destination: {host: b}}]", &[("L0102", "spec.http[0].redirect", "redirect")]),
+        ("redirect: {uri: /x}\nrewrite: {uri: /y}", &[("L0102", "spec.http[0].rewrite", "rewrite")]),
+        (
+            "directResponse: {status: 200}\nfault: {abort: {httpStatus: 503, percentage: {value: 1}}}",
+            &[("L0102", "spec.http[0].fault", "fault")],
+        ),
+        (
+            "redirect: {uri: /x}\ndirectResponse: {status: 200}",
+            &[("L0102", "spec.http[0].directResponse", "directResponse")],
+        ),
+        ("redirect: {}", &[("L0101", "spec.http[0].redirect", "redirect")]),
+        ("redirect: {uri: /x, redirectCode: 200}", &[("L0110", "spec.http[0].redirect.redirectCode", "200")]),
+        ("redirect: {scheme: ftp}", &[("L0112", "spec.http[0].redirect.scheme", "ftp")]),
+        ("redirect: {port: 0}", &[("L0104", "spec.http[0].redirect.port", "0")]),
+        (
+            "redirect: {port: 80, derivePort: FROM_REQUEST_PORT}",
+            &[("L0102", "spec.http[0].redirect.derivePort", "derivePort")],
+        ),
+        (
+            "redirect: {uri: /x, prefixRewrite: /y}",
+            &[("L0102", "spec.http[0].redirect.prefixRewrite", "prefixRewrite")],
+        ),
+        ("directResponse: {status: 99}", &[("L0110", "spec.http[0].directResponse.status", "99")]),
+        ("directResponse: {}", &[("L0101", "spec.http[0].directResponse", "directResponse")]),
+        (
+            "directResponse: {status: 200, body: {bytes: '*'}}",
+            &[("L0112", "spec.http[0].directResponse.body.bytes", "'*'")],
+        ),
+        (
+            "directResponse: {status: 200, body: {bytes: '', string: ''}}",
+            &[("L0102", "spec.http[0].directResponse.body", "body")],
+        ),
+        ("delegate: {}", &[("L0101", "spec.http[0].delegate", "delegate")]),
+    ]);
+}
+
+#[test]
+fn weights_are_shares() {
+    run_http(&[
+        ("route:\n- destination: {host: b}\n  weight: 0", &[]),
+        ("route:\n- {destination: {host: b}, weight: 7}\n- {destination: {host: a}, weight: 5}", &[]),
+        (
+            "route:\n- {destination: {host: b}, weight: 0}\n- destination: {host: a}",
+            &[("L0107", "spec.http[0].route", "route")],
+        ),
+        (
+            "route:\n- {destination: {host: b}, weight: -1}\n- destination: {host: a}",
+            &[("L0107", "spec.http[0].route[0].weight", "-1")],
+        ),
+        (
+            "route:\n- {destination: {host: b}, weight: 2147483647}\n- {destination: {host: b}, weight: 2147483647}\n- {destination: {host: b}, weight: 9}",
+            &[("L0107", "spec.http[0].route", "route")],
+        ),
+        ("route: [{weight: 1}]", &[("L0101", "spec.http[0].route[0].destination", "{")]),
+    ]);
+}
+
+#[test]
+fn conditions_are_checked() {
+    run_http(&[
+        ("match: [{uri: {prefix: ''}}]", &[]),
+        ("match: [{uri: {regex: '/(a'}}]", &[("L0108", "spec.http[0].match[0].uri.regex", "'/(a'")]),
+        ("match: [{uri: {regex: '(?=a)'}}]", &[("L0108", "spec.http[0].match[0].uri.regex", "'(?=a)'")]),
+        (
+            "match: [{uri: {regex: '*'}}]",
+            &[("L0108", "spec.http[0].match[0].uri.regex", "'*'"), ("L0108", "spec.http[0].match[0].uri.regex", "'*'")]
+                [..1],
+        ),
+        ("match: [{uri: {prefix: /a, exact: /b}}]", &[("L0102", "spec.http[0].match[0].uri", "uri")]),
+        ("match: [{uri: {prefix: /a?b=c}}]", &[("L0122", "spec.http[0].match[0].uri.prefix", "/a?b=c")]),
+        ("match: [{uri: {exact: a}}]", &[("L0122", "spec.http[0].match[0].uri.exact", "a")]),
+        ("match: [{uri: {}}]", &[("L0122", "spec.http[0].match[0].uri", "uri")]),
+        ("match: [{method: {prefix: ''}}]", &[("L0111", "spec.http[0].match[0].method.prefix", "''")]),
+        ("match: [{uri: {regex: a.*}, ignoreUriCase: true}]", &[("L0122", "spec.http[0].match[0].uri.regex", "a.*")]),
+        ("match: [{headers: {x-a: {}, x-b: {regex: '*'}}}]", &[]),
+        ("match: [{headers: {'x y': {}}}]", &[("L0109", r#"spec.http[0].match[0].headers["x y"]"#, "'x y'")]),
+        ("match: [{headers: {method: {exact: GET}}}]", &[("L0122", "spec.http[0].match[0].headers.method", "method")]),
+        (
+            "match: [{withoutHeaders: {x: {regex: '['}}}]",
+            &[("L0108", "spec.http[0].match[0].withoutHeaders.x.regex", "'['")],
+        ),
+        ("match: [{queryParams: {x: {regex: '['}}}]", &[("L0108", "spec.http[0].match[0].queryParams.x.regex", "'['")]),
+        ("match: [{port: 0}]", &[("L0104", "spec.http[0].match[0].port", "0")]),
+        ("match: [{port: 70000}]", &[("L0104", "spec.http[0].match[0].port", "70000")]),
+        ("match: [{sourceLabels: {app: '*'}}]", &[("L0114", "spec.http[0].match[0].sourceLabels.app", "'*'")]),
+        ("match: [{sourceNamespace: A}]", &[("L0119", "spec.http[0].match[0].sourceNamespace", "A")]),
+        (
+            "match: [{gateways: [mesh], sourceLabels: {app: a}}]",
+            &[("L0122", "spec.http[0].match[0].sourceLabels", "sourceLabels")],
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_done_to_a_request_is_checked() {
+    run_http(&[
+        ("timeout: 0s", &[]),
+        ("timeout: 10", &[("L0006", "spec.http[0].timeout", "10")]),
+        ("timeout: 10d", &[("L0105", "spec.http[0].timeout", "10d")]),
+        ("timeout: -1s", &[("L0105", "spec.http[0].timeout", "-1s")]),
+        ("timeout: 1us", &[("L0105", "spec.http[0].timeout", "1us")]),
+        ("rewrite: {}", &[("L0101", "spec.http[0].rewrite", "rewrite")]),
+        (
+            "rewrite: {uriRegexRewrite: {match: '(', rewrite: x}}",
+            &[("L0108", "spec.http[0].rewrite.uriRegexRewrite.match", "'('")],
+        ),
+        (
+            r"rewrite: {uriRegexRewrite: {match: '(a)', rewrite: '\2'}}",
+            &[("L0108", "spec.http[0].rewrite.uriRegexRewrite.rewrite", r"'\2'")],
+        ),
+        (
+            "rewrite: {uri: /a, uriRegexRewrite: {match: a, rewrite: b}}",
+            &[("L0102", "spec.http[0].rewrite.uriRegexRewrite", "uriRegexRewrite")],
+        ),
+        ("retries: {attempts: 3, retryOn: '5xx,connect-failure,503'}", &[]),
+        (
+            "retries: {attempts: 3, retryOn: conect-failure}",
+            &[("L0113", "spec.http[0].retries.retryOn", "conect-failure")],
+        ),
+        ("retries: {attempts: 3, retryOn: '999'}", &[("L0110", "spec.http[0].retries.retryOn", "'999'")]),
+        ("retries: {attempts: -1}", &[("L0116", "spec.http[0].retries.attempts", "-1")]),
+        ("retries: {attempts: 0, retryOn: 5xx}", &[("L0122", "spec.http[0].retries.attempts", "0")]),
+        ("fault: {}", &[("L0101", "spec.http[0].fault", "fault")]),
+        ("fault: {delay: {fixedDelay: 1s}}", &[("L0122", "spec.http[0].fault.delay", "delay")]),
+        (
+            "fault: {delay: {percentage: {value: 101}, fixedDelay: 1s}}",
+            &[("L0106", "spec.http[0].fault.delay.percentage.value", "101")],
+        ),
+        ("fault: {delay: {percent: 5, fixedDelay: 1s}}", &[("L0121", "spec.http[0].fault.delay.percent", "5")]),
+        ("fault: {delay: {percentage: {value: 1}}}", &[("L0101", "spec.http[0].fault.delay", "delay")]),
+        ("fault: {abort: {percentage: {value: 1}}}", &[("L0101", "spec.http[0].fault.abort", "abort")]),
+        (
+            "fault: {abort: {httpStatus: 99, percentage: {value: 1}}}",
+            &[("L0110", "spec.http[0].fault.abort.httpStatus", "99")],
+        ),
+        (
+            "fault: {abort: {grpcStatus: UNAVAILBLE, percentage: {value: 1}}}",
+            &[("L0110", "spec.http[0].fault.abort.grpcStatus", "UNAVAILBLE")],
+        ),
+        ("mirror: {host: b}\nmirrors: [{destination: {host: b}}]", &[("L0102", "spec.http[0].mirrors", "mirrors")]),
+        ("mirrorPercentage: {value: 5}", &[("L0122", "spec.http[0].mirrorPercentage", "mirrorPercentage")]),
+        ("mirror: {host: b}\nmirrorPercentage: {value: -5}", &[("L0106", "spec.http[0].mirrorPercentage.value", "-5")]),
+        ("corsPolicy: {allowOrigins: [{}]}", &[("L0111", "spec.http[0].corsPolicy.allowOrigins[0]", "{")]),
+        (
+            "corsPolicy: {allowOrigins: [{regex: '('}]}",
+            &[("L0108", "spec.http[0].corsPolicy.allowOrigins[0].regex", "'('")],
+        ),
+        ("corsPolicy: {allowOrigin: [x]}", &[("L0121", "spec.http[0].corsPolicy.allowOrigin", "allowOrigin")]),
+        ("corsPolicy: {maxAge: 1500ms}", &[("L0105", "spec.http[0].corsPolicy.maxAge", "1500ms")]),
+        ("corsPolicy: {allowMethods: ['G T']}", &[("L0109", "spec.http[0].corsPolicy.allowMethods[0]", "'G T'")]),
+        ("headers: {request: {set: {'a b': c}}}", &[("L0109", r#"spec.http[0].headers.request.set["a b"]"#, "c")]),
+        ("headers: {request: {set: {a: \"b\\nc\"}}}", &[("L0109", "spec.http[0].headers.request.set.a", "\"b\\nc\"")]),
+        (
+            "headers: {request: {set: {':path': /}}}",
+            &[("L0122", r#"spec.http[0].headers.request.set[":path"]"#, "':path'")],
+        ),
+        ("headers: {response: {remove: [Host]}}", &[("L0122", "spec.http[0].headers.response.remove[0]", "Host")]),
+        ("websocketUpgrade: true", &[("L0122", "spec.http[0].websocketUpgrade", "true")]),
+    ]);
+}
+
+#[test]
+fn what_a_rule_names_has_to_be_there() {
+    run_http(&[
+        ("route: [{destination: {host: a, port: {number: 81}, subset: v1}}]", &[]),
+        ("route: [{destination: {host: a.shop.svc.cluster.local}}]", &[]),
+        (
+            "route: [{destination: {host: x}}, {destination: {host: x}, weight: 1}]",
+            &[("L0201", "spec.http[0].route[0].destination.host", "x")],
+        ),
+        ("route: [{destination: {host: a.shop}}]", &[("L0201", "spec.http[0].route[0].destination.host", "a.shop")]),
+        (
+            "route: [{destination: {host: a, subset: v2}}]",
+            &[("L0202", "spec.http[0].route[0].destination.subset", "v2")],
+        ),
+        (
+            "route: [{destination: {host: b, subset: v1}}]",
+            &[("L0202", "spec.http[0].route[0].destination.subset", "v1")],
+        ),
+        (
+            "route: [{destination: {host: a, port: {number: 8080}}}]",
+            &[("L0203", "spec.http[0].route[0].destination.port.number", "8080")],
+        ),
+        (
+            "route: [{destination: {host: a, port: {number: 0}}}]",
+            &[("L0104", "spec.http[0].route[0].destination.port.number", "0")],
+        ),
+        (
+            "route: [{destination: {host: a, port: {}}}]",
+            &[("L0101", "spec.http[0].route[0].destination.port.number", "port")],
+        ),
+        (
+            "route: [{destination: {host: '*.a'}}]",
+            &[
+                ("L0103", "spec.http[0].route[0].destination.host", "'*.a'"),
+                ("L0201", "spec.http[0].route[0].destination.host", "'*.a'"),
+            ],
+        ),
+        (
+            "mirrors: [{destination: {host: a, subset: v3}}]",
+            &[("L0202", "spec.http[0].mirrors[0].destination.subset", "v3")],
+        ),
+    ]);
+}
+
+#[test]
+fn rules_that_nothing_reaches_are_pointed_out() {
+    let rule = |blocks: &str| format!("- match: [{blocks}]\n  route: [{{destination: {{host: b}}}}]\n");
+    let open = "- route: [{destination: {host: b}}]\n".to_owned();
+    let unreachable = |index: usize| vec![("L0204".to_owned(), format!("spec.http[{index}]"))];
+    let at = |code: &str, path: &str| vec![(code.to_owned(), path.to_owned())];
+    for (rules, expected) in [
+        (vec![rule("{uri: {prefix: /a}}"), open.clone()], vec![]),
+        (vec![open.clone(), open.clone()], unreachable(1)),
+        (vec![open.clone(), rule("{uri: {prefix: /a}}")], at("L0204", "spec.http[1].match[0]")),
+        (vec![rule("{uri: {prefix: /}}"), open.clone()], unreachable(1)),
+        (vec![rule("{uri: {regex: .*}}"), open.clone()], unreachable(1)),
+        (vec![rule("{uri: {prefix: /}, port: 80}"), open.clone()], vec![]),
+        (vec![rule("{uri: {prefix: /a}}"), rule("{uri: {exact: /ab}}")], at("L0204", "spec.http[1].match[0]")),
+        (vec![rule("{uri: {prefix: /ab}}"), rule("{uri: {prefix: /a}}")], vec![]),
+        (vec![rule("{uri: {prefix: /a}}"), rule("{uri: {prefix: /a}}")], at("L0205", "spec.http[1].match[0]")),
+        (
+            vec![rule("{uri: {prefix: /a}}"), rule("{uri: {prefix: /a}}, {uri: {prefix: /b}}")],
+            at("L0205", "spec.http[1].match[0]"),
+        ),
+        (vec![rule("{uri: {prefix: /a}}"), rule("{uri: {prefix: /a}}, {uri: {prefix: /ab}}")], unreachable(1)),
+        (vec![rule("{uri: {prefix: /a}}"), rule("{uri: {prefix: /A}}")], vec![]),
+        (
+            vec![rule("{uri: {prefix: /a}, ignoreUriCase: true}"), rule("{uri: {prefix: /A}}")],
+            at("L0204", "spec.http[1].match[0]"),
+        ),
+        (vec![rule("{uri: {prefix: /a}}"), rule("{uri: {prefix: /a}, ignoreUriCase: true}")], vec![]),
+        (vec![rule("{headers: {x: {}}}"), rule("{headers: {x: {exact: a}}}")], at("L0204", "spec.http[1].match[0]")),
+        (vec![rule("{headers: {x: {exact: a}}}"), rule("{headers: {x: {}}}")], vec![]),
+        (
+            vec![rule("{headers: {x: {exact: a}}}"), rule("{headers: {x: {exact: a}, y: {}}}")],
+            at("L0204", "spec.http[1].match[0]"),
+        ),
+        (vec![rule("{sourceLabels: {a: b}}"), open.clone()], vec![]),
+        (vec![rule("{withoutHeaders: {x: {}}}"), open.clone()], vec![]),
+        (
+            vec![rule("{method: {exact: GET}}"), rule("{method: {exact: GET}, uri: {prefix: /a}}")],
+            at("L0204", "spec.http[1].match[0]"),
+        ),
+        (vec![rule("{gateways: [x]}"), open.clone()], vec![]),
+        (vec!["- delegate: {name: d}\n".to_owned(), open.clone()], at("L0210", "spec.http[0].delegate.name")),
+    ] {
+        let text =
+            surroundings() + &document("VirtualService", "rule", &format!("hosts: [b]\nhttp:\n{}", rules.concat()));
+        let found: Vec<(String, String)> = findings(&text)
+            .into_iter()
+            .filter(|finding| finding.code != "L0301")
+            .map(|finding| (finding.code.to_owned(), finding.path))
+            .collect();
+        assert_eq!(found, expected, "{}", rules.concat());
+    }
+}
+
+#[test]
+fn of_two_rules_for_one_host_the_older_counts() {
+    let rule = |name: &str, more: &str| {
+        document(
+            "VirtualService",
+            name,
+            &format!("hosts: [b]\n{more}\nhttp: [{{route: [{{destination: {{host: b}}}}]}}]"),
+        )
+    };
+    let found = |text: String| -> Vec<String> {
+        let found = findings(&(surroundings() + &text)).into_iter().filter(|finding| finding.code == "L0206");
+        found.map(|finding| format!("{} {}", finding.resource.unwrap().name, finding.path)).collect()
+    };
+    assert_eq!(found(rule("y", "") + &rule("x", "")), ["y spec.hosts[0]"]);
+    assert_eq!(found(rule("y", "exportTo: [p]") + &rule("x", "exportTo: [q]")), Vec::<String>::new());
+    assert_eq!(found(rule("y", "gateways: [g]") + &rule("x", "")), Vec::<String>::new());
+    let stamped = |name: &str, time: &str| {
+        rule(name, "").replace("namespace: shop", &format!("namespace: shop, creationTimestamp: '{time}'"))
+    };
+    assert_eq!(
+        found(stamped("y", "2024-01-01T00:00:00Z") + &stamped("x", "2025-01-01T00:00:00Z")),
+        ["x spec.hosts[0]"]
+    );
+    let policy = |name: &str| {
+        document(
+            "DestinationRule",
+            name,
+            "host: b\ntrafficPolicy: {loadBalancer: {simple: RANDOM}}\nsubsets: [{name: s}]",
+        )
+    };
+    assert_eq!(found(policy("y") + &policy("x")), ["y spec.trafficPolicy", "y spec.subsets[0].name"]);
+    let mesh = |name: &str| document("MeshConfig", name, "trustDomain: a");
+    assert_eq!(found(mesh("y") + &mesh("x")), ["y metadata.name"]);
+}
+
+#[test]
+fn rules_for_bytes_and_tls_are_checked() {
+    run(
+        "VirtualService",
+        &[
+            ("hosts: [b]\ntcp: [{match: [{port: 80}], route: [{destination: {host: b}}]}]", &[]),
+            (
+                "hosts: [b]\ntcp: [{match: [{destinationSubnets: [10.0.0.0/33]}], route: [{destination: {host: b}}]}]",
+                &[("L0115", "spec.tcp[0].match[0].destinationSubnets[0]", "10.0.0.0/33")],
+            ),
+            ("hosts: [b]\ntcp: [{}]", &[("L0101", "spec.tcp[0]", "{")]),
+            (
+                "hosts: [b]\ntcp:\n- route: [{destination: {host: b}}]\n- route: [{destination: {host: x}}]",
+                &[("L0204", "spec.tcp[1]", "route"), ("L0201", "spec.tcp[1].route[0].destination.host", "x")],
+            ),
+            ("hosts: ['*.b']\ntls: [{match: [{sniHosts: [a.b]}], route: [{destination: {host: b}}]}]", &[]),
+            (
+                "hosts: ['*.b']\ntls: [{match: [{sniHosts: [a.c]}], route: [{destination: {host: b}}]}]",
+                &[("L0103", "spec.tls[0].match[0].sniHosts[0]", "a.c")],
+            ),
+            ("hosts: ['*.b']\ntls: [{route: [{destination: {host: b}}]}]", &[("L0101", "spec.tls[0]", "{")]),
+        ],
+    );
+}
+
+#[test]
+fn destination_rules_are_checked() {
+    run(
+        "DestinationRule",
+        &[
+            ("host: b\nsubsets: [{name: v1, labels: {a: b}}]", &[]),
+            ("host: ''", &[("L0101", "spec.host", "''")]),
+            ("host: x", &[("L0201", "spec.host", "x")]),
+            ("host: '*.example.com'", &[]),
+            (
+                "host: b\nsubsets: [{name: a}, {name: a}, {}]",
+                &[("L0118", "spec.subsets[1].name", "a"), ("L0101", "spec.subsets[2].name", "{")],
+            ),
+            ("host: b\ntrafficPolicy: {}", &[("L0122", "spec.trafficPolicy", "trafficPolicy")]),
+            (
+                "host: b\ntrafficPolicy: {loadBalancer: {simple: ROUND_ROBIN, consistentHash: {useSourceIp: true}}}",
+                &[("L0102", "spec.trafficPolicy.loadBalancer.consistentHash", "consistentHash")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {loadBalancer: {simple: ROUNDROBIN}}",
+                &[("L0007", "spec.trafficPolicy.loadBalancer.simple", "ROUNDROBIN")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {loadBalancer: {consistentHash: {}}}",
+                &[("L0101", "spec.trafficPolicy.loadBalancer.consistentHash", "consistentHash")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true, httpHeaderName: x}}}",
+                &[("L0102", "spec.trafficPolicy.loadBalancer.consistentHash.useSourceIp", "useSourceIp")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true, maglev: {tableSize: 10}}}}",
+                &[("L0116", "spec.trafficPolicy.loadBalancer.consistentHash.maglev.tableSize", "10")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {loadBalancer: {localityLbSetting: {distribute: [{from: r/z, to: {r/*: 90}}], failover: [{from: a, to: a}]}}}",
+                &[
+                    ("L0120", "spec.trafficPolicy.loadBalancer.localityLbSetting.distribute[0].to", "to"),
+                    ("L0102", "spec.trafficPolicy.loadBalancer.localityLbSetting.failover", "failover"),
+                    ("L0120", "spec.trafficPolicy.loadBalancer.localityLbSetting.failover[0].to", "a"),
+                ],
+            ),
+            (
+                "host: b\ntrafficPolicy: {loadBalancer: {warmup: {aggression: 0.5}}}",
+                &[
+                    ("L0101", "spec.trafficPolicy.loadBalancer.warmup", "warmup"),
+                    ("L0116", "spec.trafficPolicy.loadBalancer.warmup.aggression", "0.5"),
+                ],
+            ),
+            (
+                "host: b\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: -1, connectTimeout: 0s}}}",
+                &[
+                    ("L0116", "spec.trafficPolicy.connectionPool.tcp.maxConnections", "-1"),
+                    ("L0105", "spec.trafficPolicy.connectionPool.tcp.connectTimeout", "0s"),
+                ],
+            ),
+            (
+                "host: b\ntrafficPolicy: {outlierDetection: {maxEjectionPercent: 101, consecutiveErrors: 5}}",
+                &[
+                    ("L0106", "spec.trafficPolicy.outlierDetection.maxEjectionPercent", "101"),
+                    ("L0121", "spec.trafficPolicy.outlierDetection.consecutiveErrors", "consecutiveErrors"),
+                ],
+            ),
+            (
+                "host: b\ntrafficPolicy: {tls: {mode: MUTUAL, clientCertificate: a}}",
+                &[("L0123", "spec.trafficPolicy.tls", "tls")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {tls: {mode: ISTIO_MUTUAL, privateKey: a}}",
+                &[("L0123", "spec.trafficPolicy.tls.privateKey", "privateKey")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}, {}, {port: {number: 99}}]}",
+                &[
+                    ("L0118", "spec.trafficPolicy.portLevelSettings[1].port.number", "80"),
+                    ("L0101", "spec.trafficPolicy.portLevelSettings[2].port.number", "{"),
+                    ("L0203", "spec.trafficPolicy.portLevelSettings[3].port.number", "99"),
+                ],
+            ),
+            (
+                "host: b\ntrafficPolicy: {retryBudget: {percent: 200}}",
+                &[("L0106", "spec.trafficPolicy.retryBudget.percent", "200")],
+            ),
+            (
+                "host: b\ntrafficPolicy: {tunnel: {protocol: GET, targetHost: x, targetPort: 0}}",
+                &[
+                    ("L0117", "spec.trafficPolicy.tunnel.protocol", "GET"),
+                    ("L0104", "spec.trafficPolicy.tunnel.targetPort", "0"),
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn service_entries_and_workloads_are_checked() {
+    let ports = "ports: [{number: 80, name: http, protocol: HTTP}]";
+    let rows: Vec<(String, Vec<(&str, &str, &str)>)> = vec![
+        (
+            format!(
+                "hosts: [x.y]\n{ports}\nresolution: STATIC\nendpoints: [{{address: 10.0.0.1, ports: {{http: 8080}}}}]"
+            ),
+            vec![],
+        ),
+        (format!("hosts: []\n{ports}"), vec![("L0101", "spec", "spec")]),
+        (format!("hosts: ['*']\n{ports}"), vec![("L0103", "spec.hosts[0]", "'*'")]),
+        ("hosts: [x.y]".into(), vec![("L0122", "spec", "spec")]),
+        (
+            "hosts: [x.y]\nports: [{number: 0, name: a}, {number: 80, name: a, protocol: HTPT}, {number: 80}]".into(),
+            vec![
+                ("L0104", "spec.ports[0].number", "0"),
+                ("L0118", "spec.ports[1].name", "a"),
+                ("L0117", "spec.ports[1].protocol", "HTPT"),
+                ("L0101", "spec.ports[2]", "{"),
+                ("L0118", "spec.ports[2].number", "80"),
+            ],
+        ),
+        (
+            format!("hosts: [x.y]\n{ports}\naddresses: [10.0.0.0/8, x]\nresolution: DNS"),
+            vec![("L0124", "spec.addresses[0]", "10.0.0.0/8"), ("L0115", "spec.addresses[1]", "x")],
+        ),
+        (
+            format!("hosts: [x.y]\n{ports}\nendpoints: [{{address: 10.0.0.1}}]"),
+            vec![("L0124", "spec.endpoints", "endpoints")],
+        ),
+        (
+            format!("hosts: [x.y]\n{ports}\nresolution: STATIC\nendpoints: [{{address: a.b}}]"),
+            vec![("L0124", "spec.endpoints[0].address", "a.b")],
+        ),
+        (format!("hosts: ['*.y']\n{ports}\nresolution: DNS"), vec![("L0124", "spec.hosts[0]", "'*.y'")]),
+        (
+            format!("hosts: [x.y]\n{ports}\nresolution: DNS\nendpoints: [{{address: 'unix:///a'}}]"),
+            vec![("L0124", "spec.endpoints[0].address", "'unix:///a'")],
+        ),
+        (
+            format!(
+                "hosts: [x.y]\n{ports}\nresolution: STATIC\nworkloadSelector: {{}}\nendpoints: [{{address: 10.0.0.1}}]"
+            ),
+            vec![("L0102", "spec.workloadSelector", "workloadSelector")],
+        ),
+        (
+            format!(
+                "hosts: [x.y]\n{ports}\nresolution: STATIC\nendpoints:\n- {{address: 10.0.0.1, ports: {{htp: 1}}}}\n- {{address: 10.0.0.2:80}}\n- {{}}\n- {{address: 10.0.0.3, serviceAccount: x}}"
+            ),
+            vec![
+                ("L0203", "spec.endpoints[0].ports.htp", "htp"),
+                ("L0115", "spec.endpoints[1].address", "10.0.0.2:80"),
+                ("L0101", "spec.endpoints[2]", "{"),
+                ("L0208", "spec.endpoints[3].serviceAccount", "x"),
+            ],
+        ),
+        (
+            format!(
+                "hosts: [x.y]\n{ports}\nresolution: STATIC\nendpoints:\n- {{address: 10.0.0.3, serviceAccount: x, labels: {{security.istio.io/tlsMode: istio}}}}"
+            ),
+            vec![],
+        ),
+    ];
+    for (spec, expected) in &rows {
+        run("ServiceEntry", &[(spec, expected)]);
+    }
+    run(
+        "WorkloadEntry",
+        &[
+            ("address: 10.0.0.1\nlocality: a/b/c", &[]),
+            ("network: n", &[]),
+            ("labels: {a: b}", &[("L0101", "spec", "spec")]),
+            ("address: 10.0.0.1\nports: {http: 0}", &[("L0104", "spec.ports.http", "0")]),
+            ("address: unix:///a\nports: {http: 1}", &[("L0115", "spec.ports", "ports")]),
+            ("address: 10.0.0.1\nlocality: a/b/c/d", &[("L0120", "spec.locality", "a/b/c/d")]),
+            ("address: 10.0.0.1\nserviceAccount: x", &[("L0208", "spec.serviceAccount", "x")]),
+        ],
+    );
+}
+
+#[test]
+fn sidecars_are_checked() {
+    run(
+        "Sidecar",
+        &[
+            ("egress: [{hosts: ['./*', '*/b', 'shop/a']}]", &[]),
+            ("{}", &[("L0122", "spec", "spec")]),
+            ("ingress: [{port: {number: 80, protocol: HTTP}, defaultEndpoint: 127.0.0.1:8080}]", &[]),
+            (
+                "ingress: [{port: {number: 80, protocol: HTTP}, defaultEndpoint: 10.0.0.1:8080}]",
+                &[("L0115", "spec.ingress[0].defaultEndpoint", "10.0.0.1:8080")],
+            ),
+            (
+                "ingress: [{port: {number: 80}, defaultEndpoint: 127.0.0.1:0}]",
+                &[("L0104", "spec.ingress[0].defaultEndpoint", "127.0.0.1:0")],
+            ),
+            (
+                "ingress: [{port: {number: 80}, defaultEndpoint: app}]",
+                &[("L0115", "spec.ingress[0].defaultEndpoint", "app")],
+            ),
+            ("ingress: [{}]", &[("L0101", "spec.ingress[0]", "{")]),
+            (
+                "ingress: [{port: {number: 80}}, {port: {number: 80}}]",
+                &[("L0118", "spec.ingress[1].port.number", "80")],
+            ),
+            ("egress: [{hosts: []}]", &[("L0101", "spec.egress[0]", "{")]),
+            (
+                "egress: [{hosts: [b, 'A/b', './x']}]",
+                &[
+                    ("L0103", "spec.egress[0].hosts[0]", "b"),
+                    ("L0119", "spec.egress[0].hosts[1]", "'A/b'"),
+                    ("L0201", "spec.egress[0].hosts[1]", "'A/b'"),
+                    ("L0201", "spec.egress[0].hosts[2]", "'./x'"),
+                ],
+            ),
+            ("egress: [{bind: 127.0.0.1, hosts: ['*/*']}]", &[("L0101", "spec.egress[0].bind", "127.0.0.1")]),
+            ("egress: [{hosts: ['*/*']}, {port: {number: 80}, hosts: ['*/*']}]", &[("L0204", "spec.egress[0]", "{")]),
+            (
+                "egress: [{port: {number: 80, protocol: X}, bind: x, hosts: ['*/*']}]",
+                &[("L0117", "spec.egress[0].port.protocol", "X"), ("L0115", "spec.egress[0].bind", "x")],
+            ),
+            (
+                "outboundTrafficPolicy: {egressProxy: {host: b}}",
+                &[("L0122", "spec.outboundTrafficPolicy.egressProxy", "egressProxy")],
+            ),
+            (
+                "ingress: [{port: {number: 80}, tls: {mode: SIMPLE, serverCertificate: a}}]",
+                &[("L0123", "spec.ingress[0].tls", "tls")],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn the_mesh_and_kubernetes_kinds_are_checked() {
+    run(
+        "MeshConfig",
+        &[
+            ("trustDomain: cluster.local\nprofile: istio", &[]),
+            ("trustDomain: A B", &[("L0103", "spec.trustDomain", "A B")]),
+            ("rootNamespace: A", &[("L0119", "spec.rootNamespace", "A")]),
+            (
+                "tracing: {otlp: localhost, sampling: 101}",
+                &[("L0115", "spec.tracing.otlp", "localhost"), ("L0106", "spec.tracing.sampling", "101")],
+            ),
+            ("access_log: {format: xml}", &[("L0007", "spec.access_log.format", "xml")]),
+            ("accessLog: {}", &[("L0005", "spec.accessLog", "accessLog")]),
+        ],
+    );
+    run(
+        "Service",
+        &[
+            ("clusterIP: None\nports: [{port: 80, targetPort: http}]", &[]),
+            (
+                "ports: [{port: 0, targetPort: 0}]",
+                &[("L0104", "spec.ports[0].port", "0"), ("L0104", "spec.ports[0].targetPort", "0")],
+            ),
+            (
+                "ports: [{port: 80}, {port: 80, name: a}]",
+                &[("L0101", "spec.ports[0]", "{"), ("L0118", "spec.ports[1].port", "80")],
+            ),
+            ("ports: [{port: 80, protocol: HTTP}]", &[("L0117", "spec.ports[0].protocol", "HTTP")]),
+            ("type: ExternalName", &[("L0101", "spec.externalName", "spec")]),
+            ("type: Cluster", &[("L0007", "spec.type", "Cluster")]),
+            ("clusterIP: x", &[("L0115", "spec.clusterIP", "x")]),
+        ],
+    );
+}
+
+#[test]
+fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
+    let route = "route: [{destination: {host: b}}]";
+    let service = document(
+        "VirtualService",
+        "rule",
+        &format!(
+            "hosts: [b]\nhttp:\n- match: [{{uri: {{prefix: /a}}}}]\n  retries: {{attempts: 2}}\n  {route}\n- retries: {{attempts: 3}}\n  {route}"
+        ),
+    );
+    let policy = document(
+        "DestinationRule",
+        "rule",
+        "host: b\ntrafficPolicy:\n  connectionPool: {http: {http2MaxRequests: 5, maxRetries: 1}}\n  tls: {mode: ISTIO_MUTUAL}\nsubsets:\n- name: v1\n  trafficPolicy: {outlierDetection: {}}\n- name: v2\n  trafficPolicy: {outlierDetection: {}}",
+    );
+    let found: Vec<String> = findings(&(surroundings() + &service + &policy))
+        .into_iter()
+        .filter(|finding| finding.code == "L0301")
+        .map(|finding| finding.path)
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "spec.http[0].retries",
+            "spec.trafficPolicy.connectionPool.http.http2MaxRequests",
+            "spec.trafficPolicy.tls",
+            "spec.subsets[0].trafficPolicy.outlierDetection"
+        ]
+    );
+}
+
+#[test]
+fn a_document_that_was_read_in_part_still_counts_for_the_others() {
+    let policy = document("DestinationRule", "b", "host: b\nhots: c\nsubsets: [{name: v1}]");
+    let service =
+        document("VirtualService", "b", "hosts: [b]\nhttp: [{route: [{destination: {host: b, subset: v1}}]}]");
+    let found: Vec<&str> =
+        findings(&(surroundings() + &policy + &service)).into_iter().map(|finding| finding.code).collect();
+    assert_eq!(found, ["L0005"]);
+}

