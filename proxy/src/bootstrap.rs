@@ -56,6 +56,8 @@ pub struct Bootstrap {
     pub workers: usize,
     /// How long what is under way may take after SIGTERM.
     pub drain: Duration,
+    /// Where the random numbers of splits and balancing begin; `None`: elsewhere in every process.
+    pub seed: Option<u64>,
 }
 
 /// Where rules come from.
@@ -121,6 +123,9 @@ pub struct Flags {
     /// How long work under way may take after SIGTERM, as 30s [default: 30s]
     #[arg(long, env = "LENO_DRAIN")]
     pub drain: Option<String>,
+    /// Where the random numbers of splits and balancing begin, so that a test can be repeated
+    #[arg(long, hide = true, env = "LENO_SEED")]
+    pub seed: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,6 +142,7 @@ struct File {
     workers: Option<Workers>,
     limits: Option<BTreeMap<String, String>>,
     drain: Option<String>,
+    seed: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -212,6 +218,7 @@ impl Bootstrap {
             ready: flags.ready.or(file.ready),
             workers: count(workers)?,
             drain: duration("drain", &drain)?,
+            seed: flags.seed.or(file.seed),
         })
     }
 }

@@ -81,7 +81,7 @@ impl Proxy {
         let dns = Arc::new(Dns::from_system());
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
-        let (workers, acceptor, threads) = start_workers(bootstrap.workers, &telemetry, &dns, &draining)?;
+        let (workers, acceptor, threads) = start_workers(&bootstrap, &telemetry, &dns, &draining)?;
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(address) => {
                 source::control_plane(address, bootstrap.node.clone(), bootstrap.state.clone(), source_stopped)?
@@ -268,7 +268,7 @@ type Started = (Vec<WorkerPort>, mpsc::Sender<AcceptorCommand>, Vec<JoinHandle<(
 
 /// One worker accepts in place; several have an acceptor beside them.
 fn start_workers(
-    count: usize,
+    bootstrap: &Bootstrap,
     telemetry: &Arc<Telemetry>,
     dns: &Arc<Dns>,
     draining: &watch::Receiver<bool>,
@@ -277,14 +277,16 @@ fn start_workers(
     let mut acceptor_commands = Some(acceptor_commands);
     let mut threads = Vec::new();
     let mut workers = Vec::new();
-    for index in 0..count {
+    for index in 0..bootstrap.workers {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let stats = telemetry.worker();
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
         let (telemetry, dns, draining) = (Arc::clone(telemetry), Arc::clone(dns), draining.clone());
-        let accepts = acceptor_commands.take_if(|_| count == 1);
+        let accepts = acceptor_commands.take_if(|_| bootstrap.workers == 1);
+        let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
-            let worker = Worker::new(telemetry, stats, dns, draining, Random::from_entropy());
+            let random = seed.map_or_else(Random::from_entropy, Random::seeded);
+            let worker = Worker::new(telemetry, stats, dns, draining, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));
             }

@@ -91,6 +91,13 @@ impl Call {
         Self { request: Request::builder().method(method).uri(url), body: empty(), protocol: Protocol::Http1 }
     }
 
+    /// An upgrade to WebSocket as HTTP/2 asks for it (RFC 8441).
+    pub fn websocket(url: &str) -> Self {
+        let mut call = Self::new(Method::CONNECT, url).over(Protocol::Http2);
+        call.request = call.request.extension(hyper::ext::Protocol::from_static("websocket"));
+        call
+    }
+
     /// With a header; a second one of the same name is added.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.request = self.request.header(name, value);

@@ -1,5 +1,6 @@
 //! The programs under test: found beside the running test, and never older than their sources.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -36,10 +37,9 @@ fn find(name: &str) -> PathBuf {
             program.display()
         )
     });
-    // Cargo writes beside each program what it was made from.
-    let sources = std::fs::read_to_string(program.with_extension("d")).expect("cargo writes NAME.d beside a program");
-    for source in made_from(&sources) {
-        let newer = modified(&source).is_none_or(|changed| changed > built);
+    for source in sources(&program) {
+        // One that is gone now belongs to an older build.
+        let newer = modified(&source).is_some_and(|changed| changed > built);
         assert!(
             !newer,
             "{} is older than {}: these tests would test yesterday's program; run `cargo test --workspace`",
@@ -50,11 +50,26 @@ fn find(name: &str) -> PathBuf {
     program
 }
 
-/// The prerequisites of a makefile rule; a space in a path is written `\ `.
-fn made_from(rule: &str) -> Vec<PathBuf> {
-    let sources = rule.split_once(": ").map_or("", |(_, sources)| sources).trim();
-    let separated = sources.replace("\\ ", "\0");
-    separated.split(' ').filter(|path| !path.is_empty()).map(|path| PathBuf::from(path.replace('\0', " "))).collect()
+/// What a program and our libraries were made from: the compiler writes it down beside each of its products.
+fn sources(program: &Path) -> Vec<PathBuf> {
+    let product = program.metadata().map(|metadata| metadata.ino()).ok();
+    let products = std::fs::read_dir(target().join("deps")).expect("a test stands in target/PROFILE/deps");
+    let notes = products.flatten().map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // The program stands there under another name; a library is not its test program, which has more sources.
+        let is_program = || path.with_extension("").metadata().is_ok_and(|metadata| Some(metadata.ino()) == product);
+        let is_library = || path.with_file_name(format!("lib{name}")).with_extension("rlib").exists();
+        name.starts_with("leno") && name.ends_with(".d") && (is_program() || is_library())
+    });
+    notes.filter_map(|path| std::fs::read_to_string(path).ok()).flat_map(|rules| made_from(&rules)).collect()
+}
+
+/// The prerequisites in a makefile, which are relative to the workspace; a space in a path is written `\ `.
+fn made_from(rules: &str) -> Vec<PathBuf> {
+    let rules = rules.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(": "));
+    let separated: Vec<String> = rules.map(|(_, sources)| sources.replace("\\ ", "\0")).collect();
+    let paths = separated.iter().flat_map(|sources| sources.split(' ')).filter(|path| !path.is_empty());
+    paths.map(|path| workspace().join(path.replace('\0', " "))).collect()
 }
 
 fn modified(file: &Path) -> Option<SystemTime> {
@@ -101,8 +116,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_makefile_rule_names_its_sources() {
-        let sources = made_from("/t/debug/leno: /a/main.rs /a/with\\ space.rs /b/lib.rs\n");
-        assert_eq!(sources, ["/a/main.rs", "/a/with space.rs", "/b/lib.rs"].map(PathBuf::from));
+    fn a_makefile_names_its_sources() {
+        let rules = "/t/deps/leno.d: a/main.rs /b/with\\ space.rs\n\na/main.rs:\n# env-dep:X=Y: z\n";
+        assert_eq!(made_from(rules), [workspace().join("a/main.rs"), PathBuf::from("/b/with space.rs")]);
     }
 }

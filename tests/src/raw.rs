@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -141,7 +141,7 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
 }
 
 /// Sends `words` and reads as many bytes back.
-pub async fn round_trip(stream: &mut TcpStream, words: &[u8]) -> Vec<u8> {
+pub async fn round_trip(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &[u8]) -> Vec<u8> {
     stream.write_all(words).await.expect("cannot send");
     let mut back = vec![0; words.len()];
     let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut back)).await;

@@ -23,6 +23,7 @@ pub fn mesh() -> MeshBuilder {
 }
 
 /// A mesh to be.
+#[derive(Debug, Clone)]
 pub struct MeshBuilder {
     services: Vec<Service>,
     rules: String,
@@ -31,13 +32,13 @@ pub struct MeshBuilder {
     instances: Instances,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     ControlPlane,
     Files,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Instances {
     Bare,
     BehindSidecars,

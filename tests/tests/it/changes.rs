@@ -52,28 +52,30 @@ async fn an_edit_moves_traffic_and_fails_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_edit_reaches_no_proxy_and_the_next_good_one_does() {
     let (v1, v2) = (origin("v1").await, origin("v2").await);
-    let instances = [("v1", v1.address()), ("v2", v2.address())];
-    let mesh = mesh().service("app", &instances).rules(&all_to("v1")).start().await;
-    mesh.answers("http://app/", "v1").await;
-    mesh.settles().await;
-    let good = mesh.client.config_dump().await.versions("routes");
-    let load = Load::start(mesh.outbound(), "http://app/", 2);
-    let negative = all_to("v2").replace("subset: v2}", "subset: v2}\n      weight: -5");
-    let broken_yaml = all_to("v2").replace("hosts: [app]", "hosts: [app");
-    let unknown_subset = all_to("v7");
-    let unknown_field = all_to("v2").replace("route:", "rout:");
-    for (bad, finding) in
-        [(negative, "weight"), (broken_yaml, "rules.yaml"), (unknown_subset, "v7"), (unknown_field, "rout")]
-    {
-        mesh.edit(&bad);
-        rejected(&mesh, finding).await;
-        load.flows(20).await;
-        assert_eq!(mesh.client.config_dump().await.versions("routes"), good, "after\n{bad}");
-        assert_eq!(mesh.get("http://app/").await.text(), "v1", "after\n{bad}");
+    for workers in [1, 4] {
+        let instances = [("v1", v1.address()), ("v2", v2.address())];
+        let mesh = mesh().service("app", &instances).workers(workers).rules(&all_to("v1")).start().await;
+        mesh.answers("http://app/", "v1").await;
+        mesh.settles().await;
+        let good = mesh.client.config_dump().await.versions("routes");
+        let load = Load::start(mesh.outbound(), "http://app/", 2);
+        let negative = all_to("v2").replace("subset: v2}", "subset: v2}\n      weight: -5");
+        let broken_yaml = all_to("v2").replace("hosts: [app]", "hosts: [app");
+        let unknown_subset = all_to("v7");
+        let unknown_field = all_to("v2").replace("route:", "rout:");
+        for (bad, finding) in
+            [(negative, "weight"), (broken_yaml, "rules.yaml"), (unknown_subset, "v7"), (unknown_field, "rout")]
+        {
+            mesh.edit(&bad);
+            rejected(&mesh, finding).await;
+            load.flows(20).await;
+            assert_eq!(mesh.client.config_dump().await.versions("routes"), good, "after\n{bad}");
+            assert_eq!(mesh.get("http://app/").await.text(), "v1", "after\n{bad}");
+        }
+        mesh.edit(&all_to("v2"));
+        mesh.answers("http://app/", "v2").await;
+        load.stop().await.must_be_flawless();
     }
-    mesh.edit(&all_to("v2"));
-    mesh.answers("http://app/", "v2").await;
-    load.stop().await.must_be_flawless();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -127,7 +127,7 @@ async fn what_was_answered_locally_is_counted_by_code_and_flag() {
     for (host, _, status, _, flag) in CASES {
         let labels = [format!("response_code=\"{status}\""), format!("response_flags=\"{flag}\"")];
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-        let counted = leno_tests::metric(&metrics, "istio_requests_total", &labels);
+        let counted = leno_tests::metric(&metrics, "http_requests_total", &labels);
         assert!((counted - 1.0).abs() < 0.5, "{host}: {status} {flag} was counted {counted} times in\n{metrics}");
     }
 }

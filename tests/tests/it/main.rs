@@ -5,6 +5,7 @@
 
 mod changes;
 mod cli;
+mod connections;
 mod demo;
 mod drain;
 mod examples;

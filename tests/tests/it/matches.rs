@@ -1,7 +1,7 @@
 //! Every kind of match that a VirtualService knows, live.
 
 use http::Method;
-use leno_tests::{Call, Protocol, mesh, origin};
+use leno_tests::{Call, Mesh, Protocol, mesh, origin};
 
 /// A match block, and requests that it takes or not.
 struct Case {
@@ -214,7 +214,13 @@ spec:
 "
         ));
     }
-    let mesh = builder.rules(&rules).start().await;
+    for workers in [1, 4] {
+        must_meet_their_rules(&builder.clone().workers(workers).rules(&rules).start().await).await;
+    }
+    assert_eq!(app.count(), 0, "a direct response calls nobody");
+}
+
+async fn must_meet_their_rules(mesh: &Mesh) {
     let mut wrong = Vec::new();
     for protocol in Protocol::ALL {
         for Case { name, block, requests } in CASES {
@@ -230,7 +236,6 @@ spec:
         }
     }
     assert!(wrong.is_empty(), "{} requests met the wrong rule:\n{}", wrong.len(), wrong.join("\n"));
-    assert_eq!(app.count(), 0, "a direct response calls nobody");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -45,27 +45,29 @@ async fn a_control_plane_that_is_killed_and_restarted_fails_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_restarts_without_control_plane_serves_what_it_had() {
     let app = origin("app").await;
-    let builder = mesh().service("app", &[("v1", app.address())]);
-    let mut mesh = builder.rules(&answer_with("kept")).start().await;
-    mesh.answers("http://app/words", "kept").await;
-    mesh.settles().await;
-    let before = mesh.client.config_dump().await;
-    eventually("the state is on disk", async || {
-        let snapshot = mesh.client.state().join("snapshot.bin");
-        snapshot.metadata().map(|_| ()).map_err(|error| error.to_string())
-    })
-    .await;
-    mesh.control_plane().kill();
-    mesh.client.restart();
-    let started = Instant::now();
-    mesh.client.ready(mesh.outbound().port()).await;
-    // A second is the promise; the other tests of this run share the machine's two cores.
-    assert!(started.elapsed() < Duration::from_secs(4), "it took {:?}", started.elapsed());
-    assert_eq!(mesh.get("http://app/").await.text(), "app");
-    assert_eq!(mesh.get("http://app/words").await.text(), "kept");
-    let after = mesh.client.config_dump().await;
-    for kind in ["listeners", "routes", "clusters", "endpoints"] {
-        assert_eq!(after.versions(kind), before.versions(kind), "{kind}");
+    for workers in [1, 4] {
+        let builder = mesh().service("app", &[("v1", app.address())]).workers(workers);
+        let mut mesh = builder.rules(&answer_with("kept")).start().await;
+        mesh.answers("http://app/words", "kept").await;
+        mesh.settles().await;
+        let before = mesh.client.config_dump().await;
+        eventually("the state is on disk", async || {
+            let snapshot = mesh.client.state().join("snapshot.bin");
+            snapshot.metadata().map(|_| ()).map_err(|error| error.to_string())
+        })
+        .await;
+        mesh.control_plane().kill();
+        mesh.client.restart();
+        let started = Instant::now();
+        mesh.client.ready(mesh.outbound().port()).await;
+        // A second is the promise; the other tests of this run share the machine's two cores.
+        assert!(started.elapsed() < Duration::from_secs(4), "it took {:?}", started.elapsed());
+        assert_eq!(mesh.get("http://app/").await.text(), "app");
+        assert_eq!(mesh.get("http://app/words").await.text(), "kept");
+        let after = mesh.client.config_dump().await;
+        for kind in ["listeners", "routes", "clusters", "endpoints"] {
+            assert_eq!(after.versions(kind), before.versions(kind), "{kind}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
 use leno_tests::{Call, Connection, Mesh, Origin, Protocol, empty, free_port, full, mesh, origin, raw, stream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -16,13 +17,21 @@ async fn echo() -> Origin {
     .await
 }
 
-/// Services `one` (HTTP/1.1 to the app) and `two` (HTTP/2), bare and behind sidecars of their own.
-async fn meshes(app: &Origin) -> [Mesh; 2] {
+/// Services `one` (HTTP/1.1 to the app) and `two` (HTTP/2), bare and behind sidecars of their own, with one worker and
+/// with four.
+async fn meshes(app: &Origin) -> [Mesh; 4] {
     let instances = [("v1", app.address())];
-    let builder = || {
-        mesh().service_on("one", (80, "http", "HTTP"), &instances).service_on("two", (81, "http2", "HTTP2"), &instances)
+    let builder = |workers| {
+        let builder = mesh().workers(workers);
+        let builder = builder.service_on("one", (80, "http", "HTTP"), &instances);
+        builder.service_on("two", (81, "http2", "HTTP2"), &instances)
     };
-    [builder().start().await, builder().behind_sidecars().start().await]
+    [
+        builder(1).start().await,
+        builder(4).start().await,
+        builder(1).behind_sidecars().start().await,
+        builder(4).behind_sidecars().start().await,
+    ]
 }
 
 const UPSTREAMS: [(&str, Version); 2] = [("http://one/", Version::HTTP_11), ("http://two:81/", Version::HTTP_2)];
@@ -102,17 +111,87 @@ async fn a_head_request_has_no_body_and_keeps_its_length() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunked_body_reaches_http2_and_a_known_length_stays_known() {
+async fn a_request_of_unknown_length_stays_chunked_and_a_known_length_stays_known() {
     let app = origin("app").await;
     for mesh in meshes(&app).await {
-        let chunked = "POST / HTTP/1.1\r\nhost: two:81\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
-                       3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-        let answer = raw::exchange(mesh.outbound(), chunked.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert_eq!(app.last().body, "abcde");
-        mesh.send(Call::new(Method::POST, "http://one/").over(Protocol::Http2).body(full("abc"))).await;
-        let seen = app.last();
-        assert_eq!((seen.header("content-length"), seen.header("transfer-encoding")), ("3", ""));
+        for (host, chunked) in [("one", "chunked"), ("two:81", "")] {
+            let request = format!(
+                "POST / HTTP/1.1\r\nhost: {host}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+                 3\r\nabc\r\n2\r\nde\r\n0\r\nx-checksum: 42\r\n\r\n"
+            );
+            let answer = raw::exchange(mesh.outbound(), request.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            let seen = app.last();
+            assert_eq!(
+                (&*seen.body, seen.header("transfer-encoding"), seen.header("content-length")),
+                (&b"abcde"[..], chunked, "")
+            );
+        }
+        for protocol in Protocol::ALL {
+            for (url, _) in UPSTREAMS {
+                mesh.send(Call::new(Method::POST, url).over(protocol).body(full("abc"))).await;
+                let seen = app.last();
+                assert_eq!((seen.header("content-length"), seen.header("transfer-encoding")), ("3", ""), "{url}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_of_unknown_length_is_chunked_and_a_known_length_stays_known() {
+    let app = Origin::answering(|request| match request.path.as_str() {
+        "/known" => http::Response::new(full("abc")),
+        _ => {
+            let (frames, body) = stream();
+            tokio::spawn(async move {
+                for piece in ["abc", "de"] {
+                    let _ = frames.send(Ok(Frame::data(piece.into()))).await;
+                }
+            });
+            http::Response::new(body)
+        }
+    })
+    .await;
+    for mesh in meshes(&app).await {
+        for host in ["one", "two:81"] {
+            let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+            let known = raw::exchange(mesh.outbound(), ask("/known").as_bytes()).await.to_ascii_lowercase();
+            assert!(known.contains("\r\ncontent-length: 3\r\n") && known.ends_with("\r\n\r\nabc"), "{host}: {known}");
+            assert!(!known.contains("transfer-encoding"), "{host}: {known}");
+            let unknown = raw::exchange(mesh.outbound(), ask("/unknown").as_bytes()).await.to_ascii_lowercase();
+            assert!(unknown.contains("\r\ntransfer-encoding: chunked\r\n"), "{host}: {unknown}");
+            assert!(!unknown.contains("content-length"), "{host}: {unknown}");
+            assert!(unknown.ends_with("\r\n0\r\n\r\n"), "{host}: {unknown}");
+            let url = format!("http://{host}/unknown");
+            assert_eq!(mesh.send(Call::get(&url).over(Protocol::Http2)).await.text(), "abcde", "{host}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interim_response_is_not_taken_for_the_answer() {
+    let server = raw::Server::start(|mut stream| async move {
+        while raw::read_head(&mut stream).await.is_ok() {
+            let answer = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n\
+                          HTTP/1.1 100 Continue\r\n\r\n\
+                          HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfinal";
+            if stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let instances = [("v1", server.address())];
+    let bare = mesh().service("app", &instances).start().await;
+    let behind = mesh().service("app", &instances).behind_sidecars().workers(4).start().await;
+    for mesh in [bare, behind] {
+        for protocol in Protocol::ALL {
+            let mut connection = Connection::open(mesh.outbound(), protocol).await;
+            for _ in 0..3 {
+                let reply = connection.send(Call::get("http://app/")).await;
+                assert_eq!((reply.status, reply.text().as_str()), (200, "final"), "{protocol:?}");
+            }
+        }
     }
 }
 
@@ -143,7 +222,8 @@ async fn connections_to_the_app_are_used_again() {
                 assert_eq!(mesh.get(url).await.status, 200);
             }
             let used: std::collections::BTreeSet<_> = app.requests().iter().map(|request| request.connection).collect();
-            assert!(used.len() <= 2, "{version:?}: 20 requests one after the other took {} connections", used.len());
+            // Each of at most four workers has a connection of its own.
+            assert!(used.len() <= 4, "{version:?}: 20 requests one after the other took {} connections", used.len());
         }
     }
 }
@@ -171,10 +251,7 @@ async fn many_requests_share_one_http2_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_passes_in_both_directions() {
     let server = raw::Server::websocket().await;
-    let instances = [("v1", server.address())];
-    let bare = mesh().service("chat", &instances).start().await;
-    let behind = mesh().service("chat", &instances).behind_sidecars().start().await;
-    for mesh in [bare, behind] {
+    for mesh in chat_meshes(&server).await {
         let mut connection = raw::connect(mesh.outbound()).await;
         let head = "GET /chat HTTP/1.1\r\nhost: chat\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
@@ -192,6 +269,35 @@ async fn a_websocket_passes_in_both_directions() {
     }
 }
 
+/// HTTP/2 asks with an extended CONNECT (RFC 8441); the app is asked in HTTP/1.1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_passes_on_a_stream_of_http2() {
+    let server = raw::Server::websocket().await;
+    for mesh in chat_meshes(&server).await {
+        let mut connection = Connection::open(mesh.outbound(), Protocol::Http2).await;
+        // What the sidecar allows on the connection is known after the first answer.
+        assert_eq!(connection.send(Call::get("http://chat/")).await.status, 426);
+        let response = connection.begin(Call::websocket("http://chat/chat")).await.expect("a response");
+        assert_eq!(response.status(), 200);
+        let upgraded = hyper::upgrade::on(response).await.expect("the stream becomes a tunnel");
+        let mut tunnel = TokioIo::new(upgraded);
+        for words in [&b"hello"[..], &[0x81, 0x05, 1, 2, 3, 4, 5], &[7; 100_000]] {
+            assert_eq!(raw::round_trip(&mut tunnel, words).await, words);
+        }
+        assert_eq!(connection.send(Call::get("http://chat/")).await.status, 426, "other streams go on beside it");
+        tunnel.shutdown().await.expect("cannot end");
+        let mut rest = Vec::new();
+        tunnel.read_to_end(&mut rest).await.expect("the other side ends too");
+        assert!(rest.is_empty());
+    }
+}
+
+async fn chat_meshes(server: &raw::Server) -> [Mesh; 3] {
+    let instances = [("v1", server.address())];
+    let builder = || mesh().service("chat", &instances);
+    [builder().start().await, builder().workers(4).start().await, builder().workers(4).behind_sidecars().start().await]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_that_no_route_allows_is_refused() {
     let app = origin("app").await;
@@ -207,13 +313,12 @@ async fn an_upgrade_that_no_route_allows_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tcp_passes_whoever_speaks_first_and_whoever_ends_first() {
     let (echo, greeting) = (raw::Server::echo().await, raw::Server::greeting("220 ready\r\n").await);
-    for behind in [false, true] {
+    for (workers, behind) in [(1, false), (4, false), (4, true)] {
         let (first, second) = (free_port(), free_port());
-        let builder = mesh().service_on("echo", (first, "tcp", "TCP"), &[("v1", echo.address())]).service_on(
-            "mail",
-            (second, "tcp-smtp", "TCP"),
-            &[("v1", greeting.address())],
-        );
+        let builder = mesh()
+            .workers(workers)
+            .service_on("echo", (first, "tcp", "TCP"), &[("v1", echo.address())])
+            .service_on("mail", (second, "tcp-smtp", "TCP"), &[("v1", greeting.address())]);
         let builder = if behind { builder.behind_sidecars() } else { builder };
         let _mesh = builder.start().await;
 

@@ -48,23 +48,25 @@ spec:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_resource_is_in_force_in_the_version_that_was_sent() {
     let app = origin("app").await;
-    let builder = mesh().service("app", &[("v1", app.address())]).behind_sidecars();
-    let mesh = builder.rules(&rules(5)).start().await;
-    let control_plane = mesh.control_plane.as_ref().unwrap();
-    must_agree(control_plane, &mesh.client, "client").await;
-    let before = mesh.client.config_dump().await;
+    for workers in [1, 4] {
+        let builder = mesh().service("app", &[("v1", app.address())]).behind_sidecars().workers(workers);
+        let mesh = builder.rules(&rules(5)).start().await;
+        let control_plane = mesh.control_plane.as_ref().unwrap();
+        must_agree(control_plane, &mesh.client, "client").await;
+        let before = mesh.client.config_dump().await;
 
-    mesh.edit(&rules(6));
-    eventually("the edit is in force", async || match mesh.get("http://app/").await.header("x-edit") {
-        "6" => Ok(()),
-        other => Err(other.to_owned()),
-    })
-    .await;
-    must_agree(control_plane, &mesh.client, "client").await;
-    let after = mesh.client.config_dump().await;
-    assert_ne!(after.versions("routes"), before.versions("routes"));
-    for untouched in ["listeners", "clusters", "endpoints"] {
-        assert_eq!(after.versions(untouched), before.versions(untouched), "{untouched} were not edited");
+        mesh.edit(&rules(6));
+        eventually("the edit is in force", async || match mesh.get("http://app/").await.header("x-edit") {
+            "6" => Ok(()),
+            other => Err(other.to_owned()),
+        })
+        .await;
+        must_agree(control_plane, &mesh.client, "client").await;
+        let after = mesh.client.config_dump().await;
+        assert_ne!(after.versions("routes"), before.versions("routes"));
+        for untouched in ["listeners", "clusters", "endpoints"] {
+            assert_eq!(after.versions(untouched), before.versions(untouched), "{untouched} were not edited");
+        }
     }
 }
 
