@@ -36,7 +36,7 @@ fn meaning(yaml: &str) -> serde_json::Value {
             other => Some(other),
         }
     }
-    clean(serde_yaml::from_str(yaml).unwrap()).unwrap_or_default()
+    clean(serde_yaml::from_str(yaml).expect("what was written is YAML")).unwrap_or_default()
 }
 
 /// Istio's tests note the expected error in the document; that field is none of the kind's.
