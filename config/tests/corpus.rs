@@ -1,11 +1,15 @@
 //! Runs over real rule files, which are not part of the repository: `LENO_CORPUS`, or `../shared/corpus/istio` beside
 //! the workspace.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use leno_config::compile::compile;
 use leno_config::diagnostic::{self, Diagnostic, Style};
+use leno_config::mesh::Mesh;
 use leno_config::rules::{self, Document, Parsed, SourceText};
 use leno_config::validate::check;
+use leno_config::xds;
 
 const KINDS: [&str; 6] = ["VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "Sidecar", "Service"];
 
@@ -36,7 +40,7 @@ fn meaning(yaml: &str) -> serde_json::Value {
             other => Some(other),
         }
     }
-    clean(serde_yaml::from_str(yaml).unwrap()).unwrap_or_default()
+    clean(serde_yaml::from_str(yaml).expect("what was written is YAML")).unwrap_or_default()
 }
 
 /// Istio's tests note the expected error in the document; that field is none of the kind's.
@@ -102,4 +106,27 @@ fn what_istio_refuses_is_refused_and_what_it_takes_is_taken() {
         }
     }
     assert!(compared > 40, "only {compared} rules");
+}
+
+/// Also of rules that a control plane would refuse: whatever comes in, what goes out is whole.
+#[test]
+fn every_rule_compiles_to_resources_that_a_proxy_takes() {
+    let Some(folder) = corpus() else { return };
+    let mut documents = rules::parse(&rules::read(&[folder]).unwrap()).documents;
+    let together = documents.clone();
+    let mut sets: Vec<_> = documents.drain(..).map(|document| vec![document]).collect();
+    sets.push(together);
+    for documents in sets {
+        let mesh = Mesh::new(&documents);
+        let namespaces = documents.iter().map(|document| document.id.namespace.as_str()).chain(["default"]);
+        for namespace in namespaces.collect::<BTreeSet<_>>() {
+            let resources = compile(&mesh, &Mesh::anonymous_proxy(namespace));
+            for (kind, encoded) in xds::encode(&resources) {
+                for (name, resource) in encoded {
+                    let taken = xds::decode(kind, &resource.any);
+                    assert!(taken.is_ok(), "{} in {namespace}: {name}: {}", documents[0].id, taken.unwrap_err());
+                }
+            }
+        }
+    }
 }

@@ -166,7 +166,7 @@ fn meaning(yaml: &str) -> serde_json::Value {
             other => other,
         }
     }
-    with_floats(serde_yaml::from_str(yaml).unwrap())
+    with_floats(serde_yaml::from_str(yaml).expect("what was written is YAML"))
 }
 
 #[test]

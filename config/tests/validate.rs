@@ -55,7 +55,7 @@ fn run_http(rows: &[Row<'_>]) {
             ["route:", "redirect:", "directResponse:", "delegate:"].iter().any(|word| rule.starts_with(word));
         let rule = if has_action { (*rule).to_owned() } else { format!("{to_b}\n{rule}") };
         let rule: String = rule.trim().lines().map(|line| format!("  {line}\n")).collect();
-        let spec = format!("hosts: [b]\nhttp:\n-{}", rule.strip_prefix(' ').unwrap());
+        let spec = format!("hosts: [b]\nhttp:\n- {}", rule.trim_start());
         run("VirtualService", &[(&spec, expected)]);
     }
 }
@@ -515,7 +515,7 @@ fn destination_rules_are_checked() {
 #[test]
 fn service_entries_and_workloads_are_checked() {
     let ports = "ports: [{number: 80, name: http, protocol: HTTP}]";
-    let rows: Vec<(String, Vec<(&str, &str, &str)>)> = vec![
+    let rows = [
         (
             format!(
                 "hosts: [x.y]\n{ports}\nresolution: STATIC\nendpoints: [{{address: 10.0.0.1, ports: {{http: 8080}}}}]"
@@ -721,4 +721,22 @@ fn a_document_that_was_read_in_part_still_counts_for_the_others() {
     let found: Vec<&str> =
         findings(&(surroundings() + &policy + &service)).into_iter().map(|finding| finding.code).collect();
     assert_eq!(found, ["L0005"]);
+}
+
+#[test]
+fn a_document_that_was_read_in_part_is_checked_as_far_as_it_was() {
+    let service = document(
+        "VirtualService",
+        "b",
+        "hosts: [b]\nhttp:\n- timeout: 5x\n  route: [{destination: {host: b}, wieght: 1}, {destination: {host: b}}]\n- rout: []\n- route: [{destination: {host: b}, weight: -1}]",
+    );
+    let found: Vec<(String, String)> =
+        findings(&(surroundings() + &service)).into_iter().map(|found| (found.code.to_owned(), found.path)).collect();
+    let expected = [
+        ("L0105", "spec.http[0].timeout"),
+        ("L0005", "spec.http[0].route[0].wieght"),
+        ("L0005", "spec.http[1].rout"),
+        ("L0107", "spec.http[2].route[0].weight"),
+    ];
+    assert_eq!(found, expected.map(|(code, path)| (code.to_owned(), path.to_owned())));
 }

@@ -33,11 +33,15 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(super) fn inbound(view: &View<'_>, output: &mut Output<'_>) {
     let Some(sidecar) = view.sidecar else { return };
     for (index, written) in sidecar.spec.ingress.iter().enumerate() {
+        // Who asks for TLS in front of the app must not get clear text: without it, no socket.
+        if written.tls.is_some() {
+            continue;
+        }
         let Some((port, protocol)) = written.port.as_ref().and_then(port_and_protocol) else { continue };
         let Some(address) = bind(written.bind.as_deref(), view.node.ip) else { continue };
         let address = SocketAddr::new(address, port.get());
         let Some(cluster) = app(view, sidecar, written, address, protocol) else { continue };
-        if is_taken(output, address) {
+        if output.is_taken(address) {
             continue;
         }
         let origin = origin(sidecar, index);
@@ -182,7 +186,7 @@ fn http<'a>(
     own_port: Option<Port>,
     output: &mut Output<'a>,
 ) {
-    if is_taken(output, address) {
+    if output.is_taken(address) {
         return;
     }
     let name = listener_name(address);
@@ -203,7 +207,7 @@ fn tcp<'a>(
     address: SocketAddr,
     output: &mut Output<'a>,
 ) {
-    if is_taken(output, address) {
+    if output.is_taken(address) {
         return;
     }
     let protocol = ListenerProtocol::Tcp(tcp_route::route(view, egress, service, port, output));
@@ -221,14 +225,6 @@ fn http_manager(stat_prefix: &str, routes: RouteSource) -> HttpManager {
 
 fn listener_name(address: SocketAddr) -> String {
     format!("{}_{}", address.ip(), address.port())
-}
-
-/// Whether a socket has the address, or one that contains it.
-fn is_taken(output: &Output<'_>, address: SocketAddr) -> bool {
-    output.resources.listeners.values().any(|listener| {
-        let (one, other) = (listener.address.ip(), address.ip());
-        listener.address.port() == address.port() && (one == other || one.is_unspecified() || other.is_unspecified())
-    })
 }
 
 fn port_and_protocol(written: &SidecarPort) -> Option<(Port, Protocol)> {

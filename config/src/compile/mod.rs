@@ -25,7 +25,8 @@ mod routes;
 mod scope;
 mod tcp_route;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::ir::{Cluster, ClusterName, Discovery, Listener, Port, Resources, RouteConfig};
@@ -55,11 +56,21 @@ pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
 struct Output<'a> {
     resources: Resources,
     reached: BTreeMap<(&'a str, Port), &'a Service>,
+    /// Addresses of the listeners, by port.
+    bound: HashMap<u16, Vec<IpAddr>>,
 }
 
 impl<'a> Output<'a> {
     fn listener(&mut self, listener: Listener) {
+        self.bound.entry(listener.address.port()).or_default().push(listener.address.ip());
         self.resources.listeners.insert(listener.name.clone(), Arc::new(listener));
+    }
+
+    /// Whether a listener has the address, or one that contains it.
+    fn is_taken(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        let meets = |other: &IpAddr| ip == *other || ip.is_unspecified() || other.is_unspecified();
+        self.bound.get(&address.port()).is_some_and(|bound| bound.iter().any(meets))
     }
 
     fn routes(&mut self, routes: RouteConfig) {

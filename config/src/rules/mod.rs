@@ -15,6 +15,7 @@ mod common;
 mod destination_rule;
 mod document;
 mod endpoint_slice;
+mod envelope;
 pub mod last_good;
 mod mesh_config;
 mod metadata;
@@ -42,6 +43,6 @@ pub use sidecar::*;
 pub use virtual_service::*;
 pub use workload_entry::*;
 
-pub(crate) use parse::is_dns_label;
+pub(crate) use envelope::is_dns_label;
 pub(crate) use reader::{closest, listed};
 pub(crate) use yaml::Aim;

@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde::Deserialize;
-
-use super::document::{Document, ResourceId, Rule, Source, SourceText};
+use super::document::{Document, ResourceId, Source, SourceText};
+use super::envelope::{Envelope, envelope, identify, is_foreign, is_ours};
 use super::path::Path;
-use super::reader::{self, Fault, closest, listed};
+use super::reader::Fault;
 use super::yaml::{self, Aim, Node, Refusal, Repeat, Value};
-use super::{Metadata, Resource, Status};
 use crate::defaults;
-use crate::diagnostic::{Code, Diagnostic, Place, Severity, codes, limit};
+use crate::diagnostic::{Diagnostic, Place, Severity, codes, limit};
 
 /// Keys that stand twice, of one document, that are pointed out.
 const MAX_REPEATS: usize = 20;
@@ -43,7 +41,7 @@ pub fn parse(sources: &[SourceText]) -> Parsed {
                     parsed.piece(&piece, &mut known);
                 }
             }
-            Err(diagnostic) => parsed.diagnostics.push(diagnostic),
+            Err(diagnostic) => parsed.diagnostics.push(*diagnostic),
         }
     }
     crate::diagnostic::sort(&mut parsed.diagnostics);
@@ -51,7 +49,7 @@ pub fn parse(sources: &[SourceText]) -> Parsed {
 }
 
 /// The text of a file, without a byte order mark.
-fn text_of(source: &SourceText) -> Result<&str, Diagnostic> {
+fn text_of(source: &SourceText) -> Result<&str, Box<Diagnostic>> {
     let bytes = source.text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&source.text);
     std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
@@ -60,7 +58,7 @@ fn text_of(source: &SourceText) -> Result<&str, Diagnostic> {
         let mut diagnostic = Diagnostic::new(codes::ENCODING, "the file is not UTF-8 text");
         diagnostic.place = Some(place);
         diagnostic.help = Some("save it as UTF-8".to_owned());
-        diagnostic
+        Box::new(diagnostic)
     })
 }
 
@@ -267,8 +265,7 @@ fn foreign_text(text: &str) -> Option<String> {
     let kind = guess_field(text, "kind", Depth::Top)?;
     let api_version = guess_field(text, "apiVersion", Depth::Top)?;
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
-    let is_known = KINDS.iter().any(|(name, of, ..)| *name == kind && *of == group) || is_of_a_mesh(group);
-    (!is_known).then(|| format!("{api_version}/{kind}"))
+    is_foreign(group, &kind).then(|| format!("{api_version}/{kind}"))
 }
 
 /// Where a line of a text stands.
@@ -288,214 +285,10 @@ fn guess_field(text: &str, field: &str, depth: Depth) -> Option<String> {
     })
 }
 
-/// What a document is.
-enum Envelope {
-    Ours(Box<Read>),
-    /// `apiVersion/kind` of something else.
-    Foreign(String),
-    Fault(Fault),
-}
-
-/// A document of ours.
-struct Read {
-    /// `None` where too little could be read.
-    rule: Option<Rule>,
-    faults: Vec<Fault>,
-}
-
-/// Reads the spec of one kind.
-type ReadKind = fn(&Node, &mut Vec<Fault>) -> Option<Rule>;
-
-/// Kinds that Leno reads: name, group, versions.
-const KINDS: &[(&str, &str, &[&str], ReadKind)] = &[
-    ("VirtualService", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::VirtualService)),
-    ("DestinationRule", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::DestinationRule)),
-    ("ServiceEntry", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::ServiceEntry)),
-    ("WorkloadEntry", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::WorkloadEntry)),
-    ("Sidecar", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::Sidecar)),
-    ("MeshConfig", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::MeshConfig)),
-    ("Service", "", &["v1"], |node, faults| resource(node, faults).map(Rule::Service)),
-    ("EndpointSlice", "discovery.k8s.io", &["v1"], |node, faults| without_spec(node, faults).map(Rule::EndpointSlice)),
-];
-const ISTIO: &str = "networking.istio.io";
-const ISTIO_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
-
-fn is_ours(kind: &str) -> bool {
-    KINDS.iter().any(|(name, ..)| *name == kind)
-}
-
-fn envelope(node: &Node) -> Envelope {
-    let fault = |code, path: &str, message: String, help: &str| {
-        let help = (!help.is_empty()).then(|| help.to_owned());
-        Envelope::Fault(Fault { code, path: path.to_owned(), on_key: false, message, help })
-    };
-    if !matches!(node.value, Value::Map(_)) {
-        let message = format!("a resource is expected here, not {}", node.describe());
-        return fault(codes::NOT_A_RESOURCE, "", message, "a document starts with `apiVersion:` and `kind:`");
-    }
-    let (Some(kind), Some(api_version)) =
-        (node.get("kind").and_then(Node::text), node.get("apiVersion").and_then(Node::text))
-    else {
-        let missing = if node.get("kind").and_then(Node::text).is_none() { "kind" } else { "apiVersion" };
-        let message = format!("the document has no `{missing}`");
-        return fault(codes::NOT_A_RESOURCE, "", message, "a document starts with `apiVersion:` and `kind:`");
-    };
-    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let found = KINDS.iter().find(|(name, of, ..)| *name == kind && *of == group);
-    let Some((.., versions, read)) = found else { return foreign(group, api_version, kind, fault) };
-    if !versions.contains(&version) {
-        let message = format!("{kind} has no version `{version}`");
-        return fault(codes::UNKNOWN_VERSION, "apiVersion", message, &format!("it has {}", listed(versions)));
-    }
-    let mut faults = Vec::new();
-    let rule = read(node, &mut faults);
-    name_faults(node, &mut faults);
-    Envelope::Ours(Box::new(Read { rule, faults }))
-}
-
-/// A kind that is not ours: a warning where the mesh should know it, else no word.
-fn foreign(
-    group: &str,
-    api_version: &str,
-    kind: &str,
-    fault: impl Fn(Code, &str, String, &str) -> Envelope,
-) -> Envelope {
-    if !is_of_a_mesh(group) {
-        return Envelope::Foreign(format!("{api_version}/{kind}"));
-    }
-    let kinds: Vec<&str> = KINDS.iter().filter(|(_, of, ..)| *of == group).map(|(name, ..)| *name).collect();
-    let help = match closest(kind, &kinds) {
-        Some(meant) if meant != kind => format!("did you mean `{meant}`?"),
-        _ => String::new(),
-    };
-    let message = format!("Leno does not know {kind} of {group}; the document is left out");
-    fault(codes::UNSUPPORTED_KIND, "kind", message, &help)
-}
-
-fn is_of_a_mesh(group: &str) -> bool {
-    group == "istio.io" || group.ends_with(".istio.io") || group == "gateway.networking.k8s.io" || group == "leno.mesh"
-}
-
-const ENVELOPE: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
-
-/// Reads a document with a `spec`.
-fn resource<T: for<'a> Deserialize<'a> + Default>(node: &Node, faults: &mut Vec<Fault>) -> Option<Resource<T>> {
-    top_level(node, ENVELOPE, faults);
-    let spec = match node.get("spec") {
-        None | Some(Node { value: Value::Null, .. }) => {
-            faults.push(Fault {
-                code: codes::NOT_A_RESOURCE,
-                path: String::new(),
-                on_key: false,
-                message: "the document has no `spec`".to_owned(),
-                help: None,
-            });
-            None
-        }
-        Some(spec) => part(spec, "spec", faults),
-    };
-    assemble(node, spec, faults)
-}
-
-/// Reads a document whose fields stand beside `metadata`.
-fn without_spec<T: for<'a> Deserialize<'a> + Default>(node: &Node, faults: &mut Vec<Fault>) -> Option<Resource<T>> {
-    let Value::Map(entries) = &node.value else { return None };
-    let own = entries.iter().filter(|(key, _)| !ENVELOPE.contains(&key.text.as_str())).cloned().collect();
-    let spec = Node { at: node.at.clone(), value: Value::Map(own) };
-    let (spec, found) = reader::read(&spec, &Path::root());
-    faults.extend(found);
-    assemble(node, spec, faults)
-}
-
-fn assemble<T>(node: &Node, spec: Option<T>, faults: &mut Vec<Fault>) -> Option<Resource<T>> {
-    let text = |key: &str| node.get(key).and_then(Node::text).unwrap_or_default().to_owned();
-    let metadata: Option<Metadata> = match node.get("metadata") {
-        Some(metadata) => part(metadata, "metadata", faults),
-        None => Some(Metadata::default()),
-    };
-    let status: Option<Status> = match node.get("status") {
-        Some(Node { value: Value::Null, .. }) | None => None,
-        Some(status) => part(status, "status", faults),
-    };
-    Some(Resource { api_version: text("apiVersion"), kind: text("kind"), metadata: metadata?, spec: spec?, status })
-}
-
-fn part<T: for<'a> Deserialize<'a>>(node: &Node, key: &str, faults: &mut Vec<Fault>) -> Option<T> {
-    let (value, found) = reader::read(node, &Path::root().key(key));
-    faults.extend(found);
-    value
-}
-
-fn top_level(node: &Node, known: &[&str], faults: &mut Vec<Fault>) {
-    let Value::Map(entries) = &node.value else { return };
-    for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
-        let help = match closest(&key.text, known) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => "a document has `apiVersion`, `kind`, `metadata` and `spec`".to_owned(),
-        };
-        faults.push(Fault {
-            code: codes::UNKNOWN_FIELD,
-            path: Path::root().key(&key.text).to_string(),
-            on_key: true,
-            message: format!("there is no field `{}` here", key.text),
-            help: Some(help),
-        });
-    }
-}
-
-/// Which resource a document is about, as far as it says.
-fn identify(node: &Node) -> ResourceId {
-    let of =
-        |outer: Option<&Node>, key: &str| outer.and_then(|node| node.get(key)).and_then(Node::text).map(str::to_owned);
-    let metadata = node.get("metadata");
-    ResourceId {
-        kind: of(Some(node), "kind").unwrap_or_default(),
-        namespace: of(metadata, "namespace")
-            .filter(|text| !text.is_empty())
-            .unwrap_or_else(|| defaults::NAMESPACE.into()),
-        name: of(metadata, "name").unwrap_or_default(),
-    }
-}
-
-/// Names end up in file names and logs, so they are plain words. Kubernetes would also refuse capitals and `_`; rules in
-/// files have them.
-fn name_faults(node: &Node, faults: &mut Vec<Fault>) {
-    let id = identify(node);
-    let mut fault = |path: &str, message: String, help: &str| {
-        let path = path.to_owned();
-        faults.push(Fault { code: codes::RESOURCE_NAME, path, on_key: false, message, help: Some(help.to_owned()) });
-    };
-    if id.name.is_empty() {
-        fault("metadata", "the resource has no name".to_owned(), "add `metadata.name`");
-    } else if !is_plain_name(&id.name) {
-        let message = format!("`{}` is not a name of a resource", id.name);
-        fault("metadata.name", message, "use letters, digits, `-`, `_` and `.`");
-    }
-    if !is_dns_label(&id.namespace) {
-        let message = format!("`{}` is not a name of a namespace", id.namespace);
-        fault("metadata.namespace", message, "use small letters, digits and `-`");
-    }
-}
-
-fn is_plain_name(text: &str) -> bool {
-    text.len() <= 253
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-/// A label of a host name in small letters (RFC 1123).
-pub(crate) fn is_dns_label(text: &str) -> bool {
-    let edge = |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    let bytes = text.as_bytes();
-    text.len() <= 63
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::Rule;
 
     fn parsed(text: impl AsRef<[u8]>) -> Parsed {
         parse(&[SourceText { name: "a.yaml".into(), text: text.as_ref().to_vec() }])

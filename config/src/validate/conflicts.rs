@@ -52,10 +52,10 @@ fn check_policies(document: &Document, rule: &DestinationRule, index: &Index<'_>
         .filter(|claim| claim.document.id.namespace == document.id.namespace && claim.spec.workload_selector.is_none())
         .filter(|claim| claim.document.id != document.id && is_older(claim.document, document))
         .collect();
-    if rule.traffic_policy.is_some() {
-        if let Some(claim) = older.iter().find(|claim| claim.spec.traffic_policy.is_some()) {
-            hidden("this policy is not used", claim.document, &spec().key("trafficPolicy"), found);
-        }
+    if rule.traffic_policy.is_some()
+        && let Some(claim) = older.iter().find(|claim| claim.spec.traffic_policy.is_some())
+    {
+        hidden("this policy is not used", claim.document, &spec().key("trafficPolicy"), found);
     }
     for (at, subset) in rule.subsets.iter().enumerate() {
         let has_it = |rule: &DestinationRule| rule.subsets.iter().any(|other| other.name == subset.name);

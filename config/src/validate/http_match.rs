@@ -78,10 +78,10 @@ fn check_headers(headers: &BTreeMap<String, StringMatch>, path: &Path, found: &m
                 .add(codes::NO_EFFECT, &path, message)
                 .on_key()
                 .help(format!("move it up, beside `headers`: `{name}`"));
-        } else if !name.starts_with("@request.auth.claims") {
-            if let Err(invalid) = HeaderKey::parse(name) {
-                found.add(codes::HEADER, &path, invalid.to_string()).on_key();
-            }
+        } else if !name.starts_with("@request.auth.claims")
+            && let Err(invalid) = HeaderKey::parse(name)
+        {
+            found.add(codes::HEADER, &path, invalid.to_string()).on_key();
         }
     }
 }

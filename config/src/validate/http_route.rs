@@ -147,10 +147,10 @@ fn check_redirect(redirect: &HttpRedirect, path: &Path, found: &mut Findings) {
             check_header_text(value, &path.key(field), found);
         }
     }
-    if let Some(code) = *redirect_code {
-        if let Err(invalid) = Redirect::status(u16::try_from(code).unwrap_or(u16::MAX)) {
-            found.add(codes::STATUS, &path.key("redirectCode"), invalid.to_string());
-        }
+    if let Some(code) = *redirect_code
+        && let Err(invalid) = Redirect::status(u16::try_from(code).unwrap_or(u16::MAX))
+    {
+        found.add(codes::STATUS, &path.key("redirectCode"), invalid.to_string());
     }
 }
 
@@ -192,7 +192,7 @@ fn is_base64(text: &str) -> bool {
     let bare = text.trim_end_matches('=');
     let padding = text.len() - bare.len();
     let is_alphabet = bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_'));
-    is_alphabet && bare.len() % 4 != 1 && (padding == 0 || (padding <= 2 && text.len() % 4 == 0))
+    is_alphabet && bare.len() % 4 != 1 && (padding == 0 || (padding <= 2 && text.len().is_multiple_of(4)))
 }
 
 fn check_rewrite(rewrite: &HttpRewrite, path: &Path, found: &mut Findings) {
@@ -340,11 +340,11 @@ fn check_cors(cors: &CorsPolicy, path: &Path, found: &mut Findings) {
         }
     }
     found.duration(&path.key("maxAge"), cors.max_age.as_ref(), Zero::Allowed);
-    if let Some(Ok(age)) = cors.max_age.as_ref().map(crate::rules::DurationText::parse) {
-        if age.subsec_nanos() != 0 {
-            let message = "browsers count whole seconds";
-            found.add(codes::DURATION, &path.key("maxAge"), message).help("write a number of seconds: `24h`, `600s`");
-        }
+    if let Some(Ok(age)) = cors.max_age.as_ref().map(crate::rules::DurationText::parse)
+        && age.subsec_nanos() != 0
+    {
+        let message = "browsers count whole seconds";
+        found.add(codes::DURATION, &path.key("maxAge"), message).help("write a number of seconds: `24h`, `600s`");
     }
 }
 

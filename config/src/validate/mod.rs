@@ -62,8 +62,26 @@ pub fn validate_among(documents: &[Document], others: &[Document]) -> Vec<Diagno
 pub fn check(parsed: &Parsed) -> Vec<Diagnostic> {
     let mut all = parsed.diagnostics.clone();
     all.extend(validate_among(&parsed.documents, &parsed.broken));
+    for document in &parsed.broken {
+        all.extend(errors_beside(document, &parsed.diagnostics));
+    }
     diagnostic::sort(&mut all);
     all
+}
+
+/// Errors in what could be read of a document, except for those that come from what could not: a list is not short of
+/// something that stands in it misspelt.
+fn errors_beside(document: &Document, faults: &[Diagnostic]) -> Vec<Diagnostic> {
+    let unread: Vec<&str> = faults
+        .iter()
+        .filter(|fault| fault.resource.as_ref() == Some(&document.id))
+        .map(|fault| fault.path.as_str())
+        .collect();
+    let mut found = Findings::default();
+    values_of(document, &mut found);
+    let mut found = found.placed(document);
+    found.retain(|finding| finding.is_error() && !unread.iter().any(|path| path.starts_with(&finding.path)));
+    found
 }
 
 /// One document by itself.

@@ -101,7 +101,7 @@ fn same(one: &HttpMatchRequest, other: &HttpMatchRequest) -> bool {
 
 fn is_catch_all(block: &HttpMatchRequest) -> bool {
     same(&HttpMatchRequest { uri: None, ..block.clone() }, &HttpMatchRequest::default())
-        && block.uri.as_ref().is_none_or(|uri| takes_every_path(uri))
+        && block.uri.as_ref().is_none_or(takes_every_path)
 }
 
 fn takes_every_path(uri: &StringMatch) -> bool {

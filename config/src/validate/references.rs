@@ -71,15 +71,16 @@ impl Names<'_> {
             self.unknown_host(&path.key("host"), &destination.host, &host);
             return;
         };
-        if let Some(number) = destination.port.as_ref().and_then(|port| port.number) {
-            if !service.ports.contains(&number) && (1..=65_535).contains(&number) {
-                let message = format!("`{host}` has no port {number}");
-                let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
-                let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
-                self.found
-                    .add(codes::UNKNOWN_PORT, &path.key("port").key("number"), message)
-                    .help(format!("its ports are {}", listed(&ports)));
-            }
+        if let Some(number) = destination.port.as_ref().and_then(|port| port.number)
+            && !service.ports.contains(&number)
+            && (1..=65_535).contains(&number)
+        {
+            let message = format!("`{host}` has no port {number}");
+            let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
+            let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+            self.found
+                .add(codes::UNKNOWN_PORT, &path.key("port").key("number"), message)
+                .help(format!("its ports are {}", listed(&ports)));
         }
         if let Some(subset) = destination.subset.as_deref().filter(|subset| !subset.is_empty()) {
             self.subset(&path.key("subset"), &host, subset);

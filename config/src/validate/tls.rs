@@ -58,10 +58,11 @@ pub(super) fn check_server(tls: &ServerTlsSettings, path: &Path, found: &mut Fin
     if mode == ServerTlsMode::Mutual && !has_secret && tls.ca_certificates.is_none() {
         found.add(codes::TLS, path, "`MUTUAL` needs `caCertificates`").help("name the file with the clients' roots");
     }
-    if let (Some(oldest), Some(newest)) = (tls.min_protocol_version, tls.max_protocol_version) {
-        if oldest > newest && newest != crate::rules::TlsProtocol::Auto {
-            let message = "`maxProtocolVersion` is older than `minProtocolVersion`";
-            found.add(codes::TLS, &path.key("maxProtocolVersion"), message);
-        }
+    if let (Some(oldest), Some(newest)) = (tls.min_protocol_version, tls.max_protocol_version)
+        && oldest > newest
+        && newest != crate::rules::TlsProtocol::Auto
+    {
+        let message = "`maxProtocolVersion` is older than `minProtocolVersion`";
+        found.add(codes::TLS, &path.key("maxProtocolVersion"), message);
     }
 }

@@ -59,8 +59,8 @@ fn the_clients_namespace_is_asked_before_the_services_and_the_root() {
     assert_eq!(from("api", &rules), Some(3), "the service's");
     assert_eq!(from("default", &rules[..2]), Some(1), "the root's");
     let private = limited("default/r", "reviews", ", exportTo: [.]", 4);
-    assert_eq!(from("api", &[private.clone()]), None);
-    assert_eq!(from("default", &[private]), Some(4));
+    assert_eq!(from("api", std::slice::from_ref(&private)), None);
+    assert_eq!(from("default", std::slice::from_ref(&private)), Some(4));
 }
 
 #[test]

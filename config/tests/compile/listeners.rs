@@ -29,8 +29,8 @@ fn ingress_listeners_lead_to_the_app() {
             {port: {number: 9082, protocol: TCP}},
             {port: {number: 9083, protocol: HTTP}, bind: 127.0.0.1},
             {port: {number: 9080, protocol: TCP}, bind: 0.0.0.0},
-            {port: {number: 9084, protocol: HTTP}, defaultEndpoint: 'unix:///app'},
-            {port: {number: 0, protocol: HTTP}},
+            {port: {number: 9084, protocol: HTTP}, defaultEndpoint: 'unix:///app'}, {port: {number: 0, protocol: HTTP}},
+            {port: {number: 9086, protocol: HTTPS}, tls: {mode: SIMPLE, credentialName: reviews}},
             {port: {number: 9085, protocol: HTTP}, bind: nonsense}]}",
     );
     let resources = compile(&sidecar, &node("default", &[("app", "reviews")]));

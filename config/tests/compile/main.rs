@@ -1,6 +1,6 @@
 //! Rules and a proxy in, what the proxy is told out: one line of text per route, one case per promise.
 
-#![allow(missing_docs, unreachable_pub)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod destination_rules;
 mod hosts;

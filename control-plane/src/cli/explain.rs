@@ -52,22 +52,33 @@ enum Output {
     Json,
 }
 
+/// What was asked makes no sense, as with clap.
+const USAGE: u8 = 2;
+
 /// Explains and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    match explain(arguments) {
+        Ok(answer) => {
+            write!(anstream::stdout(), "{answer}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            writeln!(anstream::stderr(), "error: {error:#}")?;
+            Ok(ExitCode::from(USAGE))
+        }
+    }
+}
+
+fn explain(arguments: &Arguments) -> anyhow::Result<String> {
     let documents = served(&arguments.rules)?;
     let mesh = Mesh::new(&documents);
     let node = caller(&mesh, arguments.from.as_deref())?;
     let request = request(arguments)?;
     let verdict = Verdict::of(&mesh, &node, request);
-    let mut stdout = anstream::stdout();
-    match arguments.output {
-        Output::Text => {
-            let asked = format!("{} {}", arguments.method, arguments.url);
-            write!(stdout, "{}", text::render(&asked, &node, &verdict))?;
-        }
-        Output::Json => writeln!(stdout, "{}", serde_json::to_string(&verdict)?)?,
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(match arguments.output {
+        Output::Text => text::render(&format!("{} {}", arguments.method, arguments.url), &node, &verdict),
+        Output::Json => serde_json::to_string(&verdict)? + "\n",
+    })
 }
 
 /// The documents that a control plane would serve. What it would leave out is told on stderr: an explanation without some
@@ -75,12 +86,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn served(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     let mut last_good = LastGood::default();
     let outcome = last_good.update(rules::parse(&rules::read(paths)?));
-    let mut errors = outcome.diagnostics.iter().filter(|finding| finding.is_error());
-    if let Some(first) = errors.next() {
+    let errors: Vec<_> = outcome.diagnostics.iter().filter(|finding| finding.is_error()).collect();
+    if let Some(first) = errors.first() {
         let mut stderr = anstream::stderr();
         writeln!(stderr, "warning: some rules have errors and are left out, as they would not be served")?;
         writeln!(stderr, "  {first}")?;
-        writeln!(stderr, "help: `leno validate` shows all {} of them", errors.count() + 1)?;
+        if errors.len() > 1 {
+            writeln!(stderr, "help: `leno validate` shows all {} errors", errors.len())?;
+        }
     }
     Ok(last_good.documents().cloned().collect())
 }
@@ -214,19 +227,18 @@ spec:
     route: [{destination: {host: reviews}}]
 ";
 
-    /// Runs everything but the printing.
-    fn explain(words: &[&str]) -> (String, serde_json::Value) {
+    /// Both forms of the answer.
+    fn explained(words: &[&str]) -> (String, serde_json::Value) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("rules.yaml");
         std::fs::write(&file, RULES).unwrap();
-        let arguments = arguments(words, file.to_str().unwrap());
-        let mesh = Mesh::new(&served(&arguments.rules).unwrap());
-        let node = caller(&mesh, arguments.from.as_deref()).unwrap();
-        let verdict = Verdict::of(&mesh, &node, request(&arguments).unwrap());
-        let asked = format!("{} {}", arguments.method, arguments.url);
-        let text = text::render(&asked, &node, &verdict).replace(file.to_str().unwrap(), "rules.yaml");
-        let json = serde_json::to_string(&verdict).unwrap().replace(file.to_str().unwrap(), "rules.yaml");
-        (anstream::adapter::strip_str(&text).to_string(), serde_json::from_str(&json).unwrap())
+        let file = file.to_str().unwrap();
+        let answer = |form: &str| {
+            let words: Vec<_> = words.iter().copied().chain(["-o", form]).collect();
+            let answer = explain(&arguments(&words, file)).unwrap().replace(file, "rules.yaml");
+            anstream::adapter::strip_str(&answer).to_string()
+        };
+        (answer("text"), serde_json::from_str(&answer("json")).unwrap())
     }
 
     fn arguments(words: &[&str], file: &str) -> Arguments {
@@ -238,7 +250,7 @@ spec:
 
     #[test]
     fn the_winner_is_shown_with_its_place_and_the_losers_with_their_reasons() {
-        let (text, json) = explain(&["GET", "http://reviews:9080/api/1?x=y"]);
+        let (text, json) = explained(&["GET", "http://reviews:9080/api/1?x=y"]);
         assert_same(
             &text,
             "GET http://reviews:9080/api/1?x=y
@@ -286,12 +298,12 @@ Rules before it, in order:
     #[test]
     fn headers_and_the_caller_decide() {
         for header in ["end-user=jason", "end-user: jason", "End-User:jason"] {
-            let (_, json) = explain(&["GET", "reviews:9080/api", "-H", header]);
+            let (_, json) = explained(&["GET", "reviews:9080/api", "-H", header]);
             assert_eq!(json["rule"]["index"], 1, "{header}");
         }
         for (from, rule) in [("productpage", 0), ("reviews", 6), ("default/reviews-1", 6)] {
             let path = if rule == 0 { "/own" } else { "/last" };
-            let (_, json) = explain(&["GET", &format!("http://reviews:9080{path}"), "--from", from]);
+            let (_, json) = explained(&["GET", &format!("http://reviews:9080{path}"), "--from", from]);
             assert_eq!(json["rule"]["index"], rule, "{from}");
         }
     }
@@ -305,7 +317,7 @@ Rules before it, in order:
             ("reviews:9080/nowhere", 404.into(), serde_json::Value::Null, "no rule of this host takes the request"),
             ("reviews:9080/../../api/../nowhere", 404.into(), serde_json::Value::Null, "takes the request"),
         ] {
-            let (text, json) = explain(&["GET", url]);
+            let (text, json) = explained(&["GET", url]);
             assert_eq!((&json["status"], &json["rule"]["index"]), (&status, &index), "{url}");
             assert!(text.contains(words), "{url}: {text}");
         }
@@ -316,13 +328,13 @@ Rules before it, in order:
         for (url, words) in [
             ("http://reviews:9081/", "`reviews` is served on port 9080"),
             ("http://db:5432/", "port 5432 is TCP"),
-            ("http://example.com/", "no service or VirtualService has this host"),
+            ("http://example.com/", "unknown hosts are passed on"),
         ] {
-            let (text, json) = explain(&["GET", url]);
+            let (text, json) = explained(&["GET", url]);
             assert_eq!(json["clusters"][0]["name"], "PassthroughCluster", "{url}");
             assert!(text.contains(words), "{url}: {text}");
         }
-        let (_, json) = explain(&["GET", "http://productpage:9080/"]);
+        let (_, json) = explained(&["GET", "http://productpage:9080/"]);
         assert_eq!((&json["rule"]["kind"], &json["rule"]["line"]), (&"Service".into(), &9.into()));
     }
 
@@ -331,7 +343,7 @@ Rules before it, in order:
         let refused = |words: &[&str]| request(&arguments(words, "rules.yaml")).unwrap_err().to_string();
         assert!(refused(&["GET", "https://reviews/"]).contains("call http://"));
         assert!(refused(&["GET", "http://"]).contains("URL"));
-        let mesh = Mesh::new(&[]);
-        assert!(caller(&mesh, Some("nobody")).unwrap_err().to_string().contains("leave --from out"));
+        let nobody = |mesh: &Mesh| caller(mesh, Some("nobody")).unwrap_err().to_string();
+        assert!(nobody(&Mesh::new(&[])).contains("leave --from out"));
     }
 }

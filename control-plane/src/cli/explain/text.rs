@@ -50,7 +50,7 @@ fn caller(node: &Node) -> String {
 /// What there is to say of the winner. A subject of several lines is named on the first.
 fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
-    lines.extend(verdict.host.iter().map(|host| ("host", host.clone())));
+    lines.extend(verdict.host.iter().filter(|_| !is_remainder(verdict)).map(|host| ("host", host.clone())));
     lines.push(("rule", rule(verdict)));
     match verdict.status {
         Some(status) if verdict.redirect.is_none() => lines.push(("answer", styled(BAD, &status.to_string()))),
@@ -82,9 +82,10 @@ fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
 
 fn rule(verdict: &Verdict) -> String {
     let Some(rule) = &verdict.rule else {
-        return match &verdict.route {
-            Some(route) => format!("none: the outbound traffic policy says {route}"),
-            None => "none".to_owned(),
+        return match verdict.host.as_deref() {
+            Some("allow_any") => "none: unknown hosts are passed on (outboundTrafficPolicy ALLOW_ANY)".to_owned(),
+            Some("block_all") => "none: unknown hosts are refused (outboundTrafficPolicy REGISTRY_ONLY)".to_owned(),
+            _ => "none".to_owned(),
         };
     };
     let name = format!("{} {}/{}", rule.origin.kind, rule.origin.namespace, rule.origin.name);
@@ -93,6 +94,11 @@ fn rule(verdict: &Verdict) -> String {
     let route = route.map(|route| format!(" `{route}`")).unwrap_or_default();
     let why = if has_list(rule) { "" } else { "; no VirtualService takes the request" };
     format!("{}, {}{why}", styled(STRONG, &format!("{name}{which}{route}")), place(rule))
+}
+
+/// Whether it is what is left over when no host is found.
+fn is_remainder(verdict: &Verdict) -> bool {
+    matches!(verdict.host.as_deref(), Some("allow_any" | "block_all"))
 }
 
 fn has_list(rule: &RulePlace) -> bool {
