@@ -278,7 +278,7 @@ async fn a_websocket_passes_on_a_stream_of_http2() {
         // What the sidecar allows on the connection is known after the first answer.
         assert_eq!(connection.send(Call::get("http://chat/")).await.status, 426);
         let response = connection.begin(Call::websocket("http://chat/chat")).await.expect("a response");
-        assert_eq!(response.status(), 200);
+        assert_eq!(response.status(), 200, "{:?}", response.headers());
         let upgraded = hyper::upgrade::on(response).await.expect("the stream becomes a tunnel");
         let mut tunnel = TokioIo::new(upgraded);
         for words in [&b"hello"[..], &[0x81, 0x05, 1, 2, 3, 4, 5], &[7; 100_000]] {

@@ -117,11 +117,12 @@ async fn without_rules_every_instance_gets_its_part() {
 async fn round_robin_visits_the_instances_in_turn() {
     let (v1, v2) = (origin("v1").await, origin("v2").await);
     let rules = "
-apiVersion: leno.mesh/v1alpha1
-kind: MeshConfig
-metadata: {name: mesh}
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: in-turn}
 spec:
-  defaultTrafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}
+  host: app
+  trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}
 ";
     let mesh = mesh().service("app", &[("v1", v1.address()), ("v2", v2.address())]).rules(rules).start().await;
     let seen = observe(&mesh).await;
