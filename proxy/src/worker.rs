@@ -8,8 +8,8 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use leno_config::ir;
@@ -25,6 +25,9 @@ use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
 use crate::telemetry::{RouteKey, RouteSlot, Telemetry, WorkerStats};
 use crate::upstream::pool::{Pool, PoolSettings};
+
+/// Addresses of this process that are for operators: no request may be sent there. Known once admin is open.
+pub type Reserved = Arc<OnceLock<Vec<SocketAddr>>>;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct Worker {
     pub dns: Arc<Dns>,
     /// Turns true when the process drains.
     pub drain: watch::Receiver<bool>,
+    /// Where no request may be sent.
+    pub reserved: Reserved,
     telemetry: Arc<Telemetry>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
@@ -200,6 +205,7 @@ impl Worker {
         stats: Arc<WorkerStats>,
         dns: Arc<Dns>,
         drain: watch::Receiver<bool>,
+        reserved: Reserved,
         random: Random,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -207,6 +213,7 @@ impl Worker {
             stats,
             dns,
             drain,
+            reserved,
             telemetry,
             snapshot: RefCell::default(),
             listeners: RefCell::default(),
