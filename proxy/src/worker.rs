@@ -7,7 +7,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::cluster::balance::Cursor;
 use crate::cluster::{Cluster, EndpointState, Members};
 use crate::dns::Dns;
-use crate::downstream;
+use crate::downstream::{self, Life};
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
 use crate::telemetry::{RouteKey, RouteSlot, Telemetry, WorkerStats};
@@ -57,6 +57,7 @@ pub struct Worker {
     /// Where no request may be sent.
     pub reserved: Reserved,
     telemetry: Arc<Telemetry>,
+    lives: RefCell<Vec<Weak<Life>>>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
     slots: RefCell<HashMap<RouteKey, Rc<RouteSlot>>>,
@@ -215,6 +216,7 @@ impl Worker {
             drain,
             reserved,
             telemetry,
+            lives: RefCell::default(),
             snapshot: RefCell::default(),
             listeners: RefCell::default(),
             slots: RefCell::default(),
@@ -287,7 +289,20 @@ impl Worker {
         }
     }
 
+    /// From now on, looks at a connection once a second.
+    pub fn watch(&self, life: Rc<Life>) -> Rc<Life> {
+        self.lives.borrow_mut().push(Rc::downgrade(&life));
+        life
+    }
+
     fn sweep(&self, now: Instant) {
+        self.lives.borrow_mut().retain(|life| {
+            let living = life.upgrade();
+            if let Some(life) = &living {
+                life.look();
+            }
+            living.is_some()
+        });
         for cluster in &self.snapshot.borrow().clusters {
             for pool in cluster.pools.borrow().values() {
                 pool.sweep(now);
