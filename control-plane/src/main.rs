@@ -39,6 +39,8 @@ enum Color {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check rules: every finding with its place and what would help
+    Validate(cli::validate::Arguments),
     /// Say where a request would go, by which rule, and why not by another
     Explain(cli::explain::Arguments),
     /// Run the control plane: watch rules and push them to proxies
@@ -67,6 +69,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     .write_global();
     let ended = match arguments.command {
+        Command::Validate(arguments) => cli::validate::run(&arguments),
         Command::Explain(arguments) => cli::explain::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Status(arguments) => cli::status::run(&arguments),

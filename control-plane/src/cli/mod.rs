@@ -5,4 +5,5 @@ pub(crate) mod echo;
 pub(crate) mod explain;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod validate;
 pub(crate) mod version;

@@ -135,8 +135,8 @@ impl Attempts<'_> {
     ) -> Result<Option<Arc<EndpointState>>, ProxyError> {
         let endpoint = match &self.cluster.shared.members {
             Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
-            Members::RequestHost if tried.is_empty() => Some(Box::pin(self.resolve(host.unwrap_or_default())).await?),
-            Members::RequestHost | Members::OriginalDestination => None,
+            Members::RequestHost => Box::pin(self.resolve(host.unwrap_or_default(), tried)).await?,
+            Members::OriginalDestination => None,
         };
         if let Some(endpoint) = &endpoint {
             self.guard(endpoint.address)?;
@@ -144,8 +144,13 @@ impl Attempts<'_> {
         Ok(endpoint)
     }
 
-    /// The request's host is outside the mesh: its own name says where it is.
-    async fn resolve(&self, authority: &str) -> Result<Arc<EndpointState>, ProxyError> {
+    /// The request's host is outside the mesh: its own name says where it is. One address after another: `localhost` is
+    /// `::1` and `127.0.0.1`, and an app often listens on one of them only.
+    async fn resolve(
+        &self,
+        authority: &str,
+        tried: &[Arc<EndpointState>],
+    ) -> Result<Option<Arc<EndpointState>>, ProxyError> {
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
             _ => (authority, Some(80)),
@@ -153,14 +158,15 @@ impl Attempts<'_> {
         let failed = |reason: String| ProxyError::Dns { host: host.to_owned(), reason };
         let port = port.ok_or_else(|| failed("the port is not a number below 65536".to_owned()))?;
         let found = self.worker.dns.resolve(host).await.map_err(|error| failed(error.to_string()))?;
-        let allowed = found.iter().find(|ip| !is_link_local(**ip));
-        match allowed {
-            Some(ip) => Ok(Arc::new(EndpointState::new(SocketAddr::new(*ip, port)))),
-            None => Err(ProxyError::Forbidden {
-                address: SocketAddr::new(*found.first().ok_or_else(|| failed("it has no address".to_owned()))?, port),
-                reason: "a link-local address is reached only when a rule names it",
-            }),
+        let mut allowed =
+            found.iter().filter(|ip| !is_link_local(**ip)).map(|ip| SocketAddr::new(*ip, port)).peekable();
+        if allowed.peek().is_none() {
+            let first = found.first().ok_or_else(|| failed("it has no address".to_owned()))?;
+            let reason = "a link-local address is reached only when a rule names it";
+            return Err(ProxyError::Forbidden { address: SocketAddr::new(*first, port), reason });
         }
+        let untried = allowed.find(|address| tried.iter().all(|tried| tried.address != *address));
+        Ok(untried.map(|address| Arc::new(EndpointState::new(address))))
     }
 
     /// A proxy that calls its own listener goes round in a circle until something breaks. Its own inbound listener is a
