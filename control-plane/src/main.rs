@@ -39,7 +39,9 @@ enum Color {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check rules: every finding with its place and what would help
+    /// Try everything out: a small bookshop with sidecars, on this machine
+    Demo(cli::demo::Arguments),
+    /// Say everything that is wrong with rules, before anything reads them
     Validate(cli::validate::Arguments),
     /// Say where a request would go, by which rule, and why not by another
     Explain(cli::explain::Arguments),
@@ -47,8 +49,6 @@ enum Command {
     Serve(cli::serve::Arguments),
     /// Show which proxy holds what, and what is wrong with the rules
     Status(cli::status::Arguments),
-    /// Try everything out: a small bookshop with sidecars, on this machine
-    Demo(cli::demo::Arguments),
     /// Print the version
     Version(cli::version::Arguments),
     /// A small service that says who it is and what it was asked, for the demo
@@ -69,11 +69,11 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     .write_global();
     let ended = match arguments.command {
+        Command::Demo(arguments) => cli::demo::run(arguments),
         Command::Validate(arguments) => cli::validate::run(&arguments),
         Command::Explain(arguments) => cli::explain::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
-        Command::Demo(arguments) => cli::demo::run(arguments),
         Command::Version(arguments) => cli::version::run(&arguments),
         Command::Echo(arguments) => cli::echo::run(arguments),
         Command::Proxy(command) => Ok(command.run()),

@@ -235,10 +235,8 @@ impl Body {
             Self::Empty { .. } => Self::Empty { record: Some(new.local()) },
             Self::Full { bytes, .. } => Self::Full { bytes, record: Some(new.local()) },
             Self::Upstream(body) => Self::Upstream(body.with_record(new)),
-            Self::Tunnel => {
-                new.discard();
-                Self::Tunnel
-            }
+            // Counted by whoever carries the bytes; the new record has nothing left to count.
+            Self::Tunnel => Self::Tunnel,
         }
     }
 }

@@ -7,6 +7,8 @@
 //! * a *reused* connection closes before the first byte of an answer, and the request is idempotent and has no body
 //!   (RFC 9110 §9.2.2): the keep-alive race, for which nobody should see a 503.
 
+pub mod deadline;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +22,6 @@ use leno_config::ir::UpstreamProtocol;
 use crate::body::{Reclaimable, RequestBody};
 use crate::cluster::{EndpointState, InFlight, Members};
 use crate::error::ProxyError;
-use crate::sanitize;
 use crate::upstream::connect::{ConnectError, is_link_local};
 use crate::upstream::pool::Lease;
 use crate::upstream::send::SendFailure;
@@ -53,6 +54,8 @@ pub struct Attempts<'a> {
     pub cluster: &'a WorkerCluster,
     /// What is spoken.
     pub protocol: Protocol,
+    /// The request's host, for a cluster of [`Members::RequestHost`].
+    pub host: Option<&'a str>,
 }
 
 /// What is spoken with the endpoint.
@@ -80,19 +83,14 @@ impl Protocol {
 
 impl Attempts<'_> {
     /// Sends the request, again where that is safe, and returns the head of the answer.
-    pub async fn send(&self, mut parts: Parts, body: RequestBody) -> Result<Answer, ProxyError> {
-        let foreign = matches!(self.cluster.shared.members, Members::RequestHost);
-        let host = foreign.then(|| sanitize::authority(&parts).to_owned());
-        match self.protocol {
-            Protocol::Http1 => sanitize::to_http1(&mut parts)?,
-            Protocol::Http2 => sanitize::to_http2(&mut parts)?,
-        }
+    ///
+    /// The request is taken out of `outgoing`: an argument by value would lie in the future twice.
+    pub async fn send(&self, outgoing: &mut Option<Request<RequestBody>>) -> Result<Answer, ProxyError> {
         self.cluster.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
-        let mut request = Request::from_parts(parts, body);
         let mut tried: Vec<Arc<EndpointState>> = Vec::new();
         let mut failure = None;
-        for send in 0..MAX_SENDS {
-            let Some(endpoint) = self.endpoint(host.as_deref(), &tried).await? else { break };
+        for _ in 0..MAX_SENDS {
+            let Some(endpoint) = self.endpoint(&tried).await? else { break };
             let in_flight = endpoint.begin();
             let mut lease = match self.lease(&endpoint).await {
                 Ok(lease) => lease,
@@ -105,22 +103,21 @@ impl Attempts<'_> {
                     break;
                 }
             };
+            let Some(mut request) = outgoing.take() else { break };
             let copy = Copy::keep(&mut request, &lease, self.protocol);
             match lease.send(request).await {
                 Ok(response) => return Ok(Answer { response, lease, in_flight }),
                 Err(SendFailure::Unsent(back)) => {
                     failure = Some(self.closed(endpoint.address, "it was closed before the request could be sent"));
-                    request = *back;
+                    *outgoing = Some(*back);
                 }
                 Err(failed) => {
-                    let again = copy.and_then(|copy| copy.again(&failed));
-                    let error = self.send_error(endpoint.address, failed);
-                    match again {
-                        Some(copy) if send + 1 < MAX_SENDS => request = copy,
-                        Some(_) | None => return Err(error),
-                    }
-                    failure = Some(error);
+                    *outgoing = copy.and_then(|copy| copy.again(&failed));
+                    failure = Some(self.send_error(endpoint.address, failed));
                 }
+            }
+            if outgoing.is_none() {
+                break;
             }
             self.cluster.shared.stats.unsent_retries.fetch_add(1, Ordering::Relaxed);
         }
@@ -128,14 +125,10 @@ impl Attempts<'_> {
     }
 
     /// The next endpoint to try; `None` when there is none left.
-    async fn endpoint(
-        &self,
-        host: Option<&str>,
-        tried: &[Arc<EndpointState>],
-    ) -> Result<Option<Arc<EndpointState>>, ProxyError> {
+    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
         let endpoint = match &self.cluster.shared.members {
             Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
-            Members::RequestHost => Box::pin(self.resolve(host.unwrap_or_default(), tried)).await?,
+            Members::RequestHost => Box::pin(self.resolve(tried)).await?,
             Members::OriginalDestination => None,
         };
         if let Some(endpoint) = &endpoint {
@@ -146,11 +139,8 @@ impl Attempts<'_> {
 
     /// The request's host is outside the mesh: its own name says where it is. One address after another: `localhost` is
     /// `::1` and `127.0.0.1`, and an app often listens on one of them only.
-    async fn resolve(
-        &self,
-        authority: &str,
-        tried: &[Arc<EndpointState>],
-    ) -> Result<Option<Arc<EndpointState>>, ProxyError> {
+    async fn resolve(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
+        let authority = self.host.unwrap_or_default();
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
             _ => (authority, Some(80)),

@@ -45,7 +45,7 @@ impl Upgrade {
     }
 
     /// Asks the endpoint.
-    pub fn ask(&self, parts: &mut Parts) -> Result<(), ProxyError> {
+    pub fn ask(&self, parts: &mut Parts) {
         if self.extended_connect {
             parts.method = Method::GET;
             parts.extensions.remove::<hyper::ext::Protocol>();
@@ -57,7 +57,6 @@ impl Upgrade {
         }
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(header::UPGRADE, self.token.clone());
-        Ok(())
     }
 }
 
@@ -70,10 +69,11 @@ fn asks(parts: &Parts) -> bool {
 }
 
 /// Passes the 101 on and then bytes both ways, until both ends have closed.
-pub fn tunnel(connection: &Connection, upgrade: Upgrade, answer: Answer, record: RequestRecord) -> Response<Body> {
+pub fn tunnel(connection: &Connection, upgrade: Upgrade, answer: Answer, record: &mut RequestRecord) -> Response<Body> {
     let Answer { mut response, lease, in_flight } = answer;
     let upstream = hyper::upgrade::on(&mut response);
     let peer = connection.peer;
+    let record = record.hand_over();
     tokio::task::spawn_local(async move {
         let held = (lease, in_flight);
         match tokio::try_join!(upgrade.downstream, upstream) {

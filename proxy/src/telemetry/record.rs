@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::error::Flag;
@@ -74,20 +75,42 @@ impl RouteSlot {
 /// A request under way. Counted when it is dropped: with its last byte, or when somebody gave up on it.
 #[derive(Debug)]
 pub struct RequestRecord {
-    slot: Rc<RouteSlot>,
     worker: Arc<WorkerStats>,
     started: Instant,
+    /// Unknown until a route is found; a request that leaves before that is not counted.
+    slot: Option<Rc<RouteSlot>>,
+    /// 0: no answer yet.
     code: u16,
     flag: Flag,
     complete: bool,
-    discarded: bool,
+    /// Somebody else counts it.
+    handed_over: bool,
 }
 
 impl RequestRecord {
-    /// The answer has begun.
-    pub fn new(slot: Rc<RouteSlot>, worker: Arc<WorkerStats>, started: Instant, code: u16, flag: Flag) -> Self {
-        worker.requests_active.fetch_add(1, Ordering::Relaxed);
-        Self { slot, worker, started, code, flag, complete: false, discarded: false }
+    /// A request begins.
+    pub fn begin(worker: Arc<WorkerStats>) -> Self {
+        add(&worker.requests_active, 1);
+        Self {
+            worker,
+            started: Instant::now(),
+            slot: None,
+            code: 0,
+            flag: Flag::None,
+            complete: false,
+            handed_over: false,
+        }
+    }
+
+    /// Its route is known.
+    pub fn route(&mut self, slot: Rc<RouteSlot>) {
+        self.slot = Some(slot);
+    }
+
+    /// The answer begins; `no_route` counts it where no route was found.
+    pub fn answer(&mut self, status: StatusCode, no_route: impl FnOnce() -> Rc<RouteSlot>) {
+        self.code = status.as_u16();
+        self.slot.get_or_insert_with(no_route);
     }
 
     /// Something went wrong on the way; the first word stays.
@@ -102,29 +125,40 @@ impl RequestRecord {
         self.complete = true;
     }
 
-    /// Somebody else counts this request.
-    pub fn discard(mut self) {
-        self.discarded = true;
-    }
-
     /// An answer made here is complete as soon as it is written.
     pub fn local(mut self) -> Self {
         self.complete = true;
         self
     }
+
+    /// The same request, counted from now on by somebody else: a tunnel outlives the exchange that opened it. What is
+    /// left behind counts nothing.
+    pub fn hand_over(&mut self) -> Self {
+        add(&self.worker.requests_active, 1);
+        self.handed_over = true;
+        Self {
+            worker: Arc::clone(&self.worker),
+            started: self.started,
+            slot: self.slot.take(),
+            code: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
+            flag: self.flag,
+            complete: false,
+            handed_over: false,
+        }
+    }
 }
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
+        let active = &self.worker.requests_active;
+        active.store(active.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         if !self.complete {
             // The caller went away before the end.
             self.flag(Flag::DC);
         }
-        self.worker.requests_active.fetch_sub(1, Ordering::Relaxed);
-        if self.discarded {
-            return;
+        if let Some(slot) = self.slot.as_ref().filter(|_| !self.handed_over) {
+            let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            slot.count(self.code, self.flag, micros);
         }
-        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.slot.count(self.code, self.flag, micros);
     }
 }

@@ -1,5 +1,7 @@
 //! One request on one connection.
 
+use futures_util::TryFutureExt;
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
@@ -24,16 +26,20 @@ pub enum SendFailure {
 }
 
 impl Lease {
-    /// Sends the request and waits for the head of the answer.
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendFailure> {
-        let result = match self {
+    /// Sends the request and waits for the head of the answer. Not an `async fn`: the request would lie in its future
+    /// after it has long gone to hyper.
+    pub fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendFailure>> + use<> {
+        let sending = match self {
             Self::Http1(lease) => {
                 lease.count();
-                lease.sender.try_send_request(request).await
+                Either::Left(lease.sender.try_send_request(request))
             }
-            Self::Http2(lease) => lease.sender().try_send_request(request).await,
+            Self::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
         };
-        result.map_err(|mut failure| match failure.take_message() {
+        sending.map_err(|mut failure| match failure.take_message() {
             Some(request) => SendFailure::Unsent(Box::new(request)),
             None => classify(failure.into_error()),
         })

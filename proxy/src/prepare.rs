@@ -1,0 +1,51 @@
+//! What the endpoint sees differs from what the caller sent by this.
+
+use std::time::Duration;
+
+use http::header::HeaderValue;
+use http::request::Parts;
+use leno_config::ir::{Forward, Route, WeightedCluster};
+
+use crate::error::ProxyError;
+use crate::headers::{self, name};
+use crate::random::Random;
+use crate::route::rewrite_path;
+use crate::sanitize;
+
+/// Edits a request for its way: hop-by-hop headers go, Envoy's come, then what the rules say, the destination's before
+/// the route's (Envoy's order, so that the route has the last word).
+pub fn request(
+    parts: &mut Parts,
+    route: &Route,
+    forward: &Forward,
+    share: &WeightedCluster,
+    timeout: Option<Duration>,
+    random: &Random,
+) -> Result<(), ProxyError> {
+    let fields = &mut parts.headers;
+    headers::remove_hop_by_hop(fields);
+    if !fields.contains_key(name::REQUEST_ID) {
+        fields.insert(name::REQUEST_ID, headers::request_id(random));
+    }
+    if !fields.contains_key(name::FORWARDED_PROTO) {
+        fields.insert(name::FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if let Some(limit) = timeout {
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        fields.insert(name::EXPECTED_TIME, HeaderValue::from(millis));
+    }
+    headers::apply(&share.request_headers, fields);
+    headers::apply(&route.request_headers, fields);
+    if let Some(rewrite) = &forward.path_rewrite {
+        let original = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        if let Ok(original) = HeaderValue::from_str(original) {
+            parts.headers.insert(name::ORIGINAL_PATH, original);
+        }
+        let target = rewrite_path(rewrite, &route.matcher.path, parts.uri.path(), parts.uri.query());
+        sanitize::set_target(parts, target)?;
+    }
+    match forward.host_rewrite.as_deref().or(share.host_rewrite.as_deref()) {
+        Some(host) => sanitize::set_host(parts, host),
+        None => Ok(()),
+    }
+}
