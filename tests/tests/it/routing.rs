@@ -98,6 +98,16 @@ async fn headers_are_set_added_and_removed_on_both_ways() {
     let mesh = routed(
         &app,
         r#"
+  - match: [{uri: {exact: /split}}]
+    headers:
+      request: {add: {x-add: route}}
+    route:
+    - destination: {host: app, subset: v1}
+      weight: 1
+      headers:
+        request: {add: {x-add: share}}
+    - destination: {host: app}
+      weight: 0
   - headers:
       request: {set: {x-set: route}, add: {x-add: route}, remove: [x-gone]}
       response: {set: {x-by: mesh}, remove: [x-secret]}
@@ -116,6 +126,9 @@ async fn headers_are_set_added_and_removed_on_both_ways() {
     assert!(!seen.headers.contains_key("x-gone"));
     assert_eq!((reply.header("x-by"), reply.header("x-kept")), ("mesh", "app"));
     assert!(!reply.headers.contains_key("x-secret"));
+    mesh.send(Call::get("http://app/split").header("x-add", "caller")).await;
+    let added: Vec<_> = app.last().headers.get_all("x-add").iter().cloned().collect();
+    assert_eq!(added, ["caller", "share", "route"], "of several destinations, each has its own before the route's");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
