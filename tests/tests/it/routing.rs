@@ -245,6 +245,42 @@ spec:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_outside_the_mesh_is_found_by_its_name() {
+    let (app, outside) = (origin("app").await, origin("outside").await);
+    let rules = format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: outside}}
+spec:
+  hosts: [outside.example.com]
+  location: MESH_EXTERNAL
+  resolution: DNS
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  endpoints: [{{address: localhost, ports: {{http: {}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: any}}
+spec:
+  hosts: [\"*.example.com\"]
+  http: [{{directResponse: {{status: 200, body: {{string: wildcard}}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: outside}}
+spec:
+  hosts: [outside.example.com]
+  http: [{{route: [{{destination: {{host: outside.example.com}}}}]}}]
+",
+        outside.address().port()
+    );
+    let mesh = mesh().service("app", &[("v1", app.address())]).rules(&rules).start().await;
+    // Its name is looked up beside the configuration; until then it has no endpoint.
+    mesh.answers("http://outside.example.com/", "outside").await;
+    assert_eq!(outside.last().host, "outside.example.com");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delegate_refines_its_root() {
     let app = origin("app").await;
     let rules = "
