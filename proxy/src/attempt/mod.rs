@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use leno_config::ir::UpstreamProtocol;
+use leno_config::ir::{Discovery, UpstreamProtocol};
 
 use crate::body::{Reclaimable, RequestBody};
 use crate::cluster::{EndpointState, InFlight, Members};
@@ -162,10 +162,17 @@ impl Attempts<'_> {
     /// A proxy that calls its own listener goes round in a circle until something breaks. Its own inbound listener is a
     /// legitimate endpoint of its own service, though, and ends at the app.
     fn guard(&self, address: SocketAddr) -> Result<(), ProxyError> {
+        let reserved = self.worker.reserved.get().is_some_and(|reserved| reserved.contains(&address));
         let own = match self.cluster.shared.config.discovery {
-            leno_config::ir::Discovery::Eds { .. } => self.view.shared.is_own_outbound(address),
-            _ => self.view.shared.is_own(address),
+            Discovery::Eds { .. } => self.view.shared.is_own_outbound(address),
+            Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination | Discovery::RequestHost => {
+                self.view.shared.is_own(address)
+            }
         };
+        if reserved {
+            let reason = "it is an address of this proxy for operators";
+            return Err(ProxyError::Forbidden { address, reason });
+        }
         if own {
             let reason = "it is a listener of this very proxy, and the request would go round in a circle";
             return Err(ProxyError::Forbidden { address, reason });
