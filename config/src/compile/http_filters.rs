@@ -35,6 +35,17 @@ impl Headers {
             authority: request.and_then(|request| authority(&request.set).or_else(|| authority(&request.add))),
         })
     }
+
+    /// These, and then the others. Only where these leave the host alone do the others say what it becomes.
+    pub(super) fn then(mut self, others: Self) -> Self {
+        for (mine, next) in [(&mut self.request, others.request), (&mut self.response, others.response)] {
+            mine.remove.extend(next.remove);
+            mine.set.extend(next.set);
+            mine.add.extend(next.add);
+        }
+        self.authority = self.authority.or(others.authority);
+        self
+    }
 }
 
 fn is_authority(name: &str) -> bool {

@@ -39,7 +39,11 @@ fn route(
     matcher: RouteMatch,
 ) -> Result<Route, Invalid> {
     let written = &rule.rule;
-    let headers = Headers::new(written.headers.as_ref())?;
+    let mut headers = Headers::new(written.headers.as_ref())?;
+    // Whoever is alone is the route: its operations come after the route's. Those of shares come before (Istio, Envoy).
+    if let [only] = written.route.as_slice() {
+        headers = headers.then(Headers::new(only.headers.as_ref())?);
+    }
     let action = action(context, written, &matcher.path, headers.authority)?;
     Ok(Route {
         name: name(written.name.as_deref(), block.and_then(|block| block.name.as_deref())),

@@ -103,9 +103,9 @@ pub struct WeightedCluster {
     pub cluster: ClusterName,
     /// Share of the total.
     pub weight: u32,
-    /// Applied after the route's.
+    /// Applied before the route's, which have the last word (Envoy).
     pub request_headers: HeaderOps,
-    /// Applied after the route's.
+    /// Applied before the route's, which have the last word (Envoy).
     pub response_headers: HeaderOps,
     /// What `:authority` becomes, where the route says nothing.
     pub host_rewrite: Option<String>,

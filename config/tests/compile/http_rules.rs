@@ -356,7 +356,7 @@ fn a_rewrite_replaces_the_matched_prefix_or_the_path() {
 }
 
 #[test]
-fn header_operations_are_the_routes_then_the_destinations_and_the_host_is_an_authority() {
+fn header_operations_stay_with_their_share_or_follow_the_routes_and_the_host_is_an_authority() {
     check(&[
         (
             "set, add and remove at both levels",
@@ -370,9 +370,14 @@ fn header_operations_are_the_routes_then_the_destinations_and_the_host_is_an_aut
             &["/* => reviews.default:9080; host to a.example"],
         ),
         (
-            "a destination's host is its own",
-            "[{route: [{destination: {host: reviews}, headers: {request: {set: {':authority': c.example}}}}]}]",
-            &["/* => reviews.default:9080 (host to c.example)"],
+            "a single destination's come after the route's",
+            "[{headers: {request: {set: {x-a: '1'}}}, route: [{destination: {host: reviews}, headers: {request: {set: {x-a: '2', ':authority': c.example}}}}]}]",
+            &["/* => reviews.default:9080; host to c.example; request sets x-a=1; request sets x-a=2"],
+        ),
+        (
+            "a share's host is its own",
+            "[{route: [{destination: {host: reviews, subset: v1}, weight: 1, headers: {request: {set: {':authority': c.example}}}}, {destination: {host: reviews, subset: v2}, weight: 1}]}]",
+            &["/* => 1 to reviews.default:9080/v1 (host to c.example), 1 to reviews.default:9080/v2"],
         ),
         (
             "the rewrite's authority goes before the headers'",
