@@ -1,5 +1,6 @@
 //! `leno status`: which proxy holds what, and what is wrong with the rules.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -176,7 +177,7 @@ fn rules(rules: &RulesStatus) -> String {
     let mut text = format!(
         "Rules: {accepted} documents in force (version {}), {} rejected\n",
         version.chars().take(SHOWN).collect::<String>(),
-        rejected.len()
+        documents(rejected)
     );
     let mut line = |line: std::fmt::Arguments<'_>| {
         // Writing to a String does not fail.
@@ -186,11 +187,7 @@ fn rules(rules: &RulesStatus) -> String {
         line(format_args!("the files are not taken: {problem}"));
     }
     for finding in rejected {
-        let of = |key: &str| match finding.get(key) {
-            Some(serde_json::Value::String(text)) => text.clone(),
-            Some(serde_json::Value::Null) | None => String::new(),
-            Some(other) => other.to_string(),
-        };
+        let of = |key| field(finding, key);
         let (file, place) = (of("file"), format!("{}:{}", of("line"), of("column")));
         line(format_args!("{file}:{place}: {} {} {}: {}", of("code"), of("resource"), of("path"), of("message")));
     }
@@ -199,6 +196,24 @@ fn rules(rules: &RulesStatus) -> String {
     }
     text
 }
+/// How many documents the findings are about. A file that cannot be read does not say what is in it, and counts once.
+fn documents(findings: &[serde_json::Value]) -> usize {
+    let about = |finding| match field(finding, "resource") {
+        resource if resource.is_empty() => field(finding, "file"),
+        resource => resource,
+    };
+    findings.iter().map(about).collect::<BTreeSet<_>>().len()
+}
+
+/// A field of a finding as text.
+fn field(finding: &serde_json::Value, key: &str) -> String {
+    match finding.get(key) {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
+}
+
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +277,20 @@ Rules: 4 documents in force (version abcdefgh), 1 rejected
 ";
         assert_eq!(table(&Status { proxies: vec![proxy], rules }), expected);
     }
+    #[test]
+    fn documents_are_counted_however_many_errors_they_have() {
+        let finding = |resource: Option<&str>, file: &str| serde_json::json!({"resource": resource, "file": file});
+        let cases = [
+            (vec![], 0),
+            (vec![finding(Some("Sidecar a/b"), "a"), finding(Some("Sidecar a/b"), "a")], 1),
+            (vec![finding(Some("Sidecar a/b"), "a"), finding(Some("Sidecar a/c"), "a")], 2),
+            (vec![finding(None, "a"), finding(None, "a"), finding(None, "b"), finding(Some("Sidecar a/b"), "a")], 3),
+        ];
+        for (findings, expected) in cases {
+            assert_eq!(documents(&findings), expected, "{findings:?}");
+        }
+    }
+
 
     #[test]
     fn ages_are_short() {
