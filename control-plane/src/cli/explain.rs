@@ -262,7 +262,7 @@ from a workload without labels in namespace default
             25 %  outbound|9080|v2|reviews.default.svc.cluster.local  no endpoint in these rules
   rewrite   path /1?x=y, host inner
   timeout   1.5s
-  retries   3 on 5xx, retriable-status-codes (429), each within 500ms
+  retries   3 on 5xx, retriable-status-codes (429), each within 500ms (not enforced by this version)
   fault     delay of 1s for 5 %
   mirror    100 % to outbound|9080|v2|reviews.default.svc.cluster.local
   headers   request: set x-a: b
