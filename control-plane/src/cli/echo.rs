@@ -26,6 +26,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::failure::Failure;
+
 /// Headers that a service hands on, so that routing by user and tracing work beyond the first hop.
 const HANDED_ON: [HeaderName; 5] = [
     HeaderName::from_static("end-user"),
@@ -104,7 +106,7 @@ pub(crate) struct CallResult {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(arguments))?;
     Ok(ExitCode::SUCCESS)

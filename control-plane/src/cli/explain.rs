@@ -19,6 +19,7 @@ use leno_config::node::Node;
 use leno_config::rules::last_good::LastGood;
 use leno_config::rules::{self, Document};
 
+use super::failure::Failure;
 use verdict::Verdict;
 
 /// `leno explain`
@@ -52,21 +53,11 @@ enum Output {
     Json,
 }
 
-/// What was asked makes no sense, as with clap.
-const USAGE: u8 = 2;
-
 /// Explains and prints.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    match explain(arguments) {
-        Ok(answer) => {
-            write!(anstream::stdout(), "{answer}")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            writeln!(anstream::stderr(), "error: {error:#}")?;
-            Ok(ExitCode::from(USAGE))
-        }
-    }
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let answer = explain(arguments).map_err(Failure::usage)?;
+    write!(anstream::stdout(), "{answer}")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn explain(arguments: &Arguments) -> anyhow::Result<String> {
