@@ -62,7 +62,8 @@ fn forward(
         let Some(destination) = &route.destination else {
             return Err(Invalid::new("a route needs a destination"));
         };
-        let headers = Headers::new(route.headers.as_ref())?;
+        // Those of a destination that stands alone are among the route's.
+        let headers = Headers::new(route.headers.as_ref().filter(|_| rule.route.len() > 1))?;
         let reached = context.output.destination(context.view, context.egress, destination, context.called);
         if weight > 0 || rule.route.len() == 1 {
             hash.extend(hash_policy(context.view, &reached).filter(|policy| !hash.contains(policy)));

@@ -35,6 +35,27 @@ impl Headers {
             authority: request.and_then(|request| authority(&request.set).or_else(|| authority(&request.add))),
         })
     }
+
+    /// These, and behind them those of `later`. A header that `later` sets has nothing left of what these made of it;
+    /// the host is the first that is named (Istio).
+    pub(super) fn then(self, later: Self) -> Self {
+        Self {
+            request: in_turn(self.request, later.request),
+            response: in_turn(self.response, later.response),
+            authority: self.authority.or(later.authority),
+        }
+    }
+}
+
+/// Operations that have the effect of two in turn, except that everything is removed first.
+fn in_turn(mut first: HeaderOps, later: HeaderOps) -> HeaderOps {
+    let stays = |field: &HeaderField| later.set.iter().all(|set| set.name() != field.name());
+    first.set.retain(stays);
+    first.add.retain(stays);
+    first.remove.extend(later.remove.into_iter().filter(|name| !first.remove.contains(name)).collect::<Vec<_>>());
+    first.set.extend(later.set);
+    first.add.extend(later.add);
+    first
 }
 
 fn is_authority(name: &str) -> bool {

@@ -39,7 +39,10 @@ fn route(
     matcher: RouteMatch,
 ) -> Result<Route, Invalid> {
     let written = &rule.rule;
-    let headers = Headers::new(written.headers.as_ref())?;
+    let mut headers = Headers::new(written.headers.as_ref())?;
+    if let [alone] = written.route.as_slice() {
+        headers = headers.then(Headers::new(alone.headers.as_ref())?);
+    }
     let action = action(context, written, &matcher.path, headers.authority)?;
     Ok(Route {
         name: name(written.name.as_deref(), block.and_then(|block| block.name.as_deref())),

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Fraction, Invalid, StringMatch};
 
-/// Operations on headers, in Envoy's order: remove, then set and add in the order written.
+/// Operations on headers, in Envoy's order: remove, then set, then add, each in the order written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct HeaderOps {
     /// Names to remove.

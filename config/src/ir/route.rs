@@ -21,9 +21,9 @@ pub struct Route {
     pub matcher: RouteMatch,
     /// What becomes of them.
     pub action: Action,
-    /// Applied to the request before it leaves.
+    /// Applied to the request before it leaves, after those of the chosen share.
     pub request_headers: HeaderOps,
-    /// Applied to the response before it is passed on.
+    /// Applied to the response before it is passed on, after those of the chosen share.
     pub response_headers: HeaderOps,
     /// Cross-origin policy.
     pub cors: Option<Cors>,
@@ -97,15 +97,18 @@ pub struct Forward {
 pub struct WeightedClusters(Vec<WeightedCluster>);
 
 /// One share.
+///
+/// Its header operations are applied before the route's, which so have the last word (Envoy). Istio lets a destination
+/// that stands alone have the last word instead: its operations are compiled into the route's, and it has none here.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WeightedCluster {
     /// Where to.
     pub cluster: ClusterName,
     /// Share of the total.
     pub weight: u32,
-    /// Applied after the route's.
+    /// Applied before the route's.
     pub request_headers: HeaderOps,
-    /// Applied after the route's.
+    /// Applied before the route's.
     pub response_headers: HeaderOps,
     /// What `:authority` becomes, where the route says nothing.
     pub host_rewrite: Option<String>,

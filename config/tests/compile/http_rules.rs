@@ -356,7 +356,7 @@ fn a_rewrite_replaces_the_matched_prefix_or_the_path() {
 }
 
 #[test]
-fn header_operations_are_the_routes_then_the_destinations_and_the_host_is_an_authority() {
+fn header_operations_are_the_routes_and_the_destinations_and_the_host_is_an_authority() {
     check(&[
         (
             "set, add and remove at both levels",
@@ -370,9 +370,38 @@ fn header_operations_are_the_routes_then_the_destinations_and_the_host_is_an_aut
             &["/* => reviews.default:9080; host to a.example"],
         ),
         (
-            "a destination's host is its own",
+            "of several destinations each keeps its own operations, whatever the route does to the same header",
+            "[{headers: {request: {set: {x-a: route}}, response: {add: {x-b: route}}}, route: [
+               {destination: {host: reviews, subset: v1}, weight: 90, headers: {request: {set: {x-a: v1}}, response: {set: {x-b: v1}}}},
+               {destination: {host: reviews, subset: v2}, weight: 10}]}]",
+            &["/* => 90 to reviews.default:9080/v1 (request sets x-a=v1; response sets x-b=v1), 10 to reviews.default:9080/v2; request sets x-a=route; response adds x-b=route"],
+        ),
+        (
+            "those of a single destination come behind the route's: what it sets replaces what the route sets or adds",
+            "[{headers: {request: {set: {x-a: route, x-b: route}, add: {x-c: route, x-d: route}, remove: [x-e]}},
+               route: [{destination: {host: reviews}, headers: {request: {set: {x-a: last, x-c: last}, add: {x-b: last, x-d: last}, remove: [x-e, x-f]}}}]}]",
+            &["/* => reviews.default:9080; request removes x-e; request removes x-f; request sets x-b=route; request sets x-a=last; request sets x-c=last; request adds x-d=route; request adds x-b=last; request adds x-d=last"],
+        ),
+        (
+            "so do those on its response",
+            "[{headers: {response: {set: {x-a: route}, add: {x-b: route}, remove: [x-c]}},
+               route: [{destination: {host: reviews}, headers: {response: {set: {x-b: last}, add: {x-a: last}}}}]}]",
+            &["/* => reviews.default:9080; response removes x-c; response sets x-a=route; response sets x-b=last; response adds x-a=last"],
+        ),
+        (
+            "the host of several destinations is their own",
+            "[{route: [{destination: {host: reviews, subset: v1}, weight: 1, headers: {request: {set: {':authority': c.example}}}}, {destination: {host: reviews, subset: v2}, weight: 1}]}]",
+            &["/* => 1 to reviews.default:9080/v1 (host to c.example), 1 to reviews.default:9080/v2"],
+        ),
+        (
+            "that of a single one is the route's",
             "[{route: [{destination: {host: reviews}, headers: {request: {set: {':authority': c.example}}}}]}]",
-            &["/* => reviews.default:9080 (host to c.example)"],
+            &["/* => reviews.default:9080; host to c.example"],
+        ),
+        (
+            "unless the route names one",
+            "[{headers: {request: {set: {host: d.example}}}, route: [{destination: {host: reviews}, headers: {request: {set: {':authority': c.example}}}}]}]",
+            &["/* => reviews.default:9080; host to d.example"],
         ),
         (
             "the rewrite's authority goes before the headers'",
