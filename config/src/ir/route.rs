@@ -91,6 +91,21 @@ pub struct Forward {
     pub hash: Vec<HashPolicy>,
 }
 
+impl Forward {
+    /// Sends requests on as they are.
+    pub fn plain(clusters: WeightedClusters) -> Self {
+        Self {
+            clusters,
+            path_rewrite: None,
+            host_rewrite: None,
+            timeout: None,
+            retry: None,
+            mirrors: Vec::new(),
+            hash: Vec::new(),
+        }
+    }
+}
+
 /// One or more clusters with their shares. Not empty; the total is above zero and fits a `u32`, as Envoy demands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
