@@ -1,7 +1,7 @@
 //! What a proxy has to know before it knows anything: who it is, where its rules come from, which ports are its own.
 //!
 //! A YAML file, flags and `LENO_…` variables say the same things under the same names; a flag wins over a variable, a
-//! variable over the file. What is wrong is said with its place and all at once.
+//! variable over the file. What is wrong is said with its place.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -96,7 +96,7 @@ pub struct Flags {
     /// Where it runs, as region/zone/subzone
     #[arg(long, env = "LENO_NODE_LOCALITY")]
     pub node_locality: Option<String>,
-    /// How traffic reaches the proxy: none, redirect or tproxy
+    /// How traffic reaches the proxy; only `none` in this version: the app calls its listeners
     #[arg(long, env = "LENO_INTERCEPTION")]
     pub interception: Option<String>,
     /// Control plane, as http://127.0.0.1:15010
@@ -225,8 +225,10 @@ impl Bootstrap {
 
 fn read(path: &Path) -> Result<File, BootstrapError> {
     let text = std::fs::read_to_string(path).map_err(|error| BootstrapError::Read(path.to_owned(), error))?;
-    serde_saphyr::from_str(&text)
-        .map_err(|error| BootstrapError::Parse { path: path.to_owned(), reason: error.to_string() })
+    serde_saphyr::from_str(&text).map_err(|error| BootstrapError::Parse {
+        path: path.to_owned(),
+        reason: error.to_string().replace("<input>", &path.display().to_string()),
+    })
 }
 
 fn node(flags: &Flags, file: FileNode, interception: Option<String>) -> Result<Node, BootstrapError> {

@@ -60,7 +60,11 @@ impl Run {
             Err(error) => return fail(2, &format!("--log-level {}: {error}", self.log_level)),
         };
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(colour)
+            .with_target(false)
+            .with_writer(std::io::stderr);
         if self.log_json {
             log.json().init()
         } else {

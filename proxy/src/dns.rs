@@ -27,8 +27,8 @@ pub enum DnsError {
     /// Our deadline.
     #[error("no answer from DNS within {0:?}")]
     TimedOut(Duration),
-    /// It exists, without an address.
-    #[error("it has no address")]
+    /// It does not exist, or has no address.
+    #[error("DNS knows no address of it")]
     Empty,
 }
 
@@ -68,10 +68,11 @@ impl Dns {
 
     async fn look_up(&self, host: &str) -> Result<Vec<IpAddr>, DnsError> {
         match &self.resolver {
-            Some(resolver) => {
-                let answer = resolver.lookup_ip(host).await.map_err(|error| DnsError::Failed(error.to_string()))?;
-                Ok(answer.iter().collect())
-            }
+            Some(resolver) => match resolver.lookup_ip(host).await {
+                Ok(answer) => Ok(answer.iter().collect()),
+                Err(error) if error.is_no_records_found() || error.is_nx_domain() => Err(DnsError::Empty),
+                Err(error) => Err(DnsError::Failed(error.to_string())),
+            },
             None => {
                 let answer =
                     tokio::net::lookup_host((host, 0)).await.map_err(|error| DnsError::Failed(error.to_string()))?;

@@ -73,7 +73,9 @@ pub enum ProxyError {
         path: String,
     },
     /// The route's cluster is not there.
-    #[error("the route leads to cluster {0}, which is not configured: does its subset or port exist?")]
+    #[error(
+        "the route leads to cluster {0}, which is not in force: its subset or port does not exist, or /config_dump says why it was refused"
+    )]
     NoCluster(String),
     /// The cluster has no usable endpoint.
     #[error("cluster {0} has no healthy endpoint")]

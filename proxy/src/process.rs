@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use leno_config::ir;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
@@ -28,12 +28,14 @@ use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::Telemetry;
-use crate::worker::{Command, Worker};
+use crate::worker::{Command, Reserved, Worker};
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
 /// How often a listener that could not be bound is tried again.
 const REBIND: Duration = Duration::from_secs(2);
+/// How long the acceptor may take to hand over who waits in a socket's queue.
+const CLOSE: Duration = Duration::from_secs(1);
 /// How often the end of draining is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
@@ -81,10 +83,18 @@ impl Proxy {
         let dns = Arc::new(Dns::from_system());
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
-        let (workers, acceptor, threads) = start_workers(&bootstrap, &telemetry, &dns, &draining)?;
+        let reserved: Reserved = Arc::default();
+        let common = Common {
+            telemetry: Arc::clone(&telemetry),
+            dns: Arc::clone(&dns),
+            draining,
+            reserved: Arc::clone(&reserved),
+        };
+        let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(address) => {
-                source::control_plane(address, bootstrap.node.clone(), bootstrap.state.clone(), source_stopped)?
+                let (node, state) = (bootstrap.node.clone(), bootstrap.state.clone());
+                source::control_plane(address, node, state, Arc::clone(&telemetry), source_stopped)?
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
@@ -102,22 +112,25 @@ impl Proxy {
             threads,
             bootstrap,
         };
-        proxy.open_admin().await?;
+        let own = proxy.open_admin().await?;
+        // Set once, before anything is configured and so before any request.
+        let _ = reserved.set(own);
         Ok(proxy)
     }
 
-    async fn open_admin(&mut self) -> anyhow::Result<()> {
+    /// Opens the addresses for operators, which no request may be sent to.
+    async fn open_admin(&mut self) -> anyhow::Result<Vec<SocketAddr>> {
         let admin = admin::open(self.bootstrap.admin, Arc::clone(&self.shared), admin::Face::All).await?;
         self.shared.set_admin(admin);
-        for (address, face) in
-            [(self.bootstrap.metrics, admin::Face::Metrics), (self.bootstrap.ready, admin::Face::Ready)]
-        {
+        let mut own = vec![admin];
+        let (metrics, ready) = (self.bootstrap.metrics, self.bootstrap.ready);
+        for (address, face) in [(metrics, admin::Face::Metrics), (ready, admin::Face::Ready)] {
             if let Some(address) = address {
-                admin::open(address, Arc::clone(&self.shared), face).await?;
+                own.push(admin::open(address, Arc::clone(&self.shared), face).await?);
             }
         }
         self.write_ports();
-        Ok(())
+        Ok(own)
     }
 
     async fn serve(&mut self) -> anyhow::Result<()> {
@@ -162,39 +175,50 @@ impl Proxy {
         let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved));
         self.snapshot = Arc::clone(&snapshot);
         self.shared.set_snapshot(Arc::clone(&snapshot));
+        self.close_gone().await;
         for worker in &self.workers {
             // An error means that the worker's thread has ended, which the process does not outlive.
             let _ = worker.commands.send(Command::Snapshot(Arc::clone(&snapshot))).await;
         }
         self.shared.telemetry.configured(SystemTime::now());
-        self.sockets().await;
+        self.open_new().await;
         if effective.complete && !self.shared.is_ready() {
             self.shared.set_ready();
-            let listeners = snapshot.listeners.len();
-            tracing::info!(listeners, clusters = snapshot.clusters.len(), "ready");
+            match self.shared.why_not_ready() {
+                None => {
+                    let (listeners, clusters) = (snapshot.listeners.len(), snapshot.clusters.len());
+                    tracing::info!(listeners, clusters, "ready");
+                }
+                Some(reason) => tracing::warn!("configured, but not ready: {reason}"),
+            }
         }
     }
 
-    /// Opens what is new and closes what is gone. A listener whose address changed is both.
-    async fn sockets(&mut self) {
-        let wanted: HashMap<Arc<str>, SocketAddr> = self
-            .snapshot
-            .listeners
-            .iter()
-            .map(|(name, listener)| (Arc::from(name.as_str()), listener.config.address))
-            .collect();
-        let gone: Vec<Arc<str>> = self
-            .bound
-            .iter()
-            .filter(|(name, bound)| wanted.get(*name) != Some(&bound.asked))
-            .map(|(name, _)| Arc::clone(name))
-            .collect();
+    /// Closes what is gone, before the workers forget it: who waits in a socket's queue is still served. A listener whose
+    /// address changed is both gone and new.
+    async fn close_gone(&mut self) {
+        let listeners = &self.snapshot.listeners;
+        let gone = |(name, bound): &(&Arc<str>, &Bound)| {
+            listeners.get(&***name).is_none_or(|listener| listener.config.address != bound.asked)
+        };
+        let gone: Vec<Arc<str>> = self.bound.iter().filter(gone).map(|(name, _)| Arc::clone(name)).collect();
         for name in gone {
             self.bound.remove(&name);
-            let _ = self.acceptor.send(AcceptorCommand::Close(name)).await;
+            self.close(name).await;
         }
-        for (name, address) in wanted {
-            self.bound.entry(name).or_insert(Bound { asked: address, real: None });
+    }
+
+    async fn close(&self, name: Arc<str>) {
+        let (done, closed) = oneshot::channel();
+        // An error means that the acceptor's thread has ended, and with it the process.
+        let _ = self.acceptor.send(AcceptorCommand::Close(name, done)).await;
+        let _ = tokio::time::timeout(CLOSE, closed).await;
+    }
+
+    async fn open_new(&mut self) {
+        for (name, listener) in &self.snapshot.listeners {
+            let asked = listener.config.address;
+            self.bound.entry(Arc::from(name.as_str())).or_insert(Bound { asked, real: None });
         }
         self.bind_missing().await;
         self.write_ports();
@@ -244,7 +268,7 @@ impl Proxy {
         self.stop_source.send_replace(true);
         tokio::time::sleep(DRAIN_GRACE.min(self.bootstrap.drain)).await;
         for name in self.bound.keys() {
-            let _ = self.acceptor.send(AcceptorCommand::Close(Arc::clone(name))).await;
+            self.close(Arc::clone(name)).await;
         }
         while self.shared.telemetry.connections_active() > 0 && Instant::now() < end {
             tokio::time::sleep(DRAIN_LOOK).await;
@@ -266,27 +290,32 @@ fn write_atomically(directory: &Path, name: &str, contents: &[u8]) -> std::io::R
 
 type Started = (Vec<WorkerPort>, mpsc::Sender<AcceptorCommand>, Vec<JoinHandle<()>>);
 
+/// What every worker gets.
+#[derive(Clone)]
+struct Common {
+    telemetry: Arc<Telemetry>,
+    dns: Arc<Dns>,
+    draining: watch::Receiver<bool>,
+    reserved: Reserved,
+}
+
 /// One worker accepts in place; several have an acceptor beside them.
-fn start_workers(
-    bootstrap: &Bootstrap,
-    telemetry: &Arc<Telemetry>,
-    dns: &Arc<Dns>,
-    draining: &watch::Receiver<bool>,
-) -> anyhow::Result<Started> {
+fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Started> {
+    let count = bootstrap.workers;
     let (acceptor, acceptor_commands) = mpsc::channel(QUEUE);
     let mut acceptor_commands = Some(acceptor_commands);
     let mut threads = Vec::new();
     let mut workers = Vec::new();
-    for index in 0..bootstrap.workers {
+    for index in 0..count {
         let (commands, inbox) = mpsc::channel(QUEUE);
-        let stats = telemetry.worker();
+        let stats = common.telemetry.worker();
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
-        let (telemetry, dns, draining) = (Arc::clone(telemetry), Arc::clone(dns), draining.clone());
-        let accepts = acceptor_commands.take_if(|_| bootstrap.workers == 1);
+        let Common { telemetry, dns, draining, reserved } = common.clone();
+        let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
-            let worker = Worker::new(telemetry, stats, dns, draining, random);
+            let worker = Worker::new(telemetry, stats, dns, draining, reserved, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));
             }

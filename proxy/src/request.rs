@@ -37,7 +37,7 @@ use crate::{prepare, reply, sanitize};
 
 /// Answers a request. Never fails: what goes wrong becomes an answer.
 pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let mut record = RequestRecord::begin(connection.worker.stats.clone());
+    let mut record = RequestRecord::begin(Rc::clone(&connection.life));
     let view = connection.listener.view();
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;

@@ -43,6 +43,7 @@ pub fn control_plane(
     address: &str,
     node: Node,
     state: Option<PathBuf>,
+    telemetry: Arc<Telemetry>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Outcome> {
     let config = ClientConfig::new(Address::parse(address)?, node, state);
@@ -53,7 +54,9 @@ pub fn control_plane(
     tokio::task::spawn_local(xds::run(config, hooks, Outputs { updates, status }, stop));
     tokio::task::spawn_local(async move {
         while inner.changed().await.is_ok() {
-            outer.send_replace(Status::ControlPlane(Box::new(inner.borrow_and_update().clone())));
+            let status = inner.borrow_and_update().clone();
+            telemetry.set_rejected(status.kinds.values().map(|kind| kind.nacks).sum());
+            outer.send_replace(Status::ControlPlane(Box::new(status)));
         }
     });
     Ok((effective, shown))
@@ -69,6 +72,9 @@ pub fn rules(paths: Vec<PathBuf>, node: Node, telemetry: Arc<Telemetry>) -> Outc
             let findings = match files.next(|_| false).await {
                 Ok(texts) => match load(&texts, &node) {
                     Ok((effective, findings)) => {
+                        for finding in &findings {
+                            tracing::warn!("{finding}");
+                        }
                         updates.send_replace(effective);
                         findings
                     }

@@ -7,9 +7,9 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use leno_config::ir;
@@ -20,11 +20,14 @@ use tokio::time::Instant;
 use crate::cluster::balance::Cursor;
 use crate::cluster::{Cluster, EndpointState, Members};
 use crate::dns::Dns;
-use crate::downstream;
+use crate::downstream::{self, Life};
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
 use crate::telemetry::{RouteKey, RouteSlot, Telemetry, WorkerStats};
 use crate::upstream::pool::{Pool, PoolSettings};
+
+/// Addresses of this process that are for operators: no request may be sent there. Known once admin is open.
+pub type Reserved = Arc<OnceLock<Vec<SocketAddr>>>;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -51,7 +54,10 @@ pub struct Worker {
     pub dns: Arc<Dns>,
     /// Turns true when the process drains.
     pub drain: watch::Receiver<bool>,
+    /// Where no request may be sent.
+    pub reserved: Reserved,
     telemetry: Arc<Telemetry>,
+    lives: RefCell<Vec<Weak<Life>>>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
     slots: RefCell<HashMap<RouteKey, Rc<RouteSlot>>>,
@@ -200,6 +206,7 @@ impl Worker {
         stats: Arc<WorkerStats>,
         dns: Arc<Dns>,
         drain: watch::Receiver<bool>,
+        reserved: Reserved,
         random: Random,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -207,7 +214,9 @@ impl Worker {
             stats,
             dns,
             drain,
+            reserved,
             telemetry,
+            lives: RefCell::default(),
             snapshot: RefCell::default(),
             listeners: RefCell::default(),
             slots: RefCell::default(),
@@ -280,7 +289,20 @@ impl Worker {
         }
     }
 
+    /// From now on, looks at a connection once a second.
+    pub fn watch(&self, life: Rc<Life>) -> Rc<Life> {
+        self.lives.borrow_mut().push(Rc::downgrade(&life));
+        life
+    }
+
     fn sweep(&self, now: Instant) {
+        self.lives.borrow_mut().retain(|life| {
+            let living = life.upgrade();
+            if let Some(life) = &living {
+                life.look();
+            }
+            living.is_some()
+        });
         for cluster in &self.snapshot.borrow().clusters {
             for pool in cluster.pools.borrow().values() {
                 pool.sweep(now);

@@ -76,16 +76,19 @@ impl Server {
         .await
     }
 
-    /// One that accepts a WebSocket upgrade and then sends every byte back. The frames are the peers' business.
+    /// One that accepts a WebSocket upgrade and then sends every byte back; other requests are answered with 426. The
+    /// frames are the peers' business.
     pub async fn websocket() -> Self {
         Self::start(|mut stream| async move {
-            let Ok(head) = read_head(&mut stream).await else { return };
-            let answer = if head.to_ascii_lowercase().contains("upgrade: websocket") {
-                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-            } else {
-                "HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n"
-            };
-            let _ = stream.write_all(answer.as_bytes()).await;
+            loop {
+                let Ok(head) = read_head(&mut stream).await else { return };
+                if head.to_ascii_lowercase().contains("upgrade: websocket") {
+                    break;
+                }
+                let _ = stream.write_all(b"HTTP/1.1 426 Upgrade Required\r\ncontent-length: 0\r\n\r\n").await;
+            }
+            let switched = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+            let _ = stream.write_all(switched.as_bytes()).await;
             let (mut read, mut write) = stream.split();
             let _ = tokio::io::copy(&mut read, &mut write).await;
             let _ = write.shutdown().await;

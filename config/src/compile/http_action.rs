@@ -55,6 +55,8 @@ fn forward(
 ) -> Result<Forward, Invalid> {
     let mut hash = Vec::new();
     let mut clusters = Vec::with_capacity(rule.route.len());
+    // The header operations of a single destination are the route's.
+    let single = rule.route.len() == 1;
     for route in &rule.route {
         let weight = route.weight.unwrap_or(0);
         let weight =
@@ -62,10 +64,9 @@ fn forward(
         let Some(destination) = &route.destination else {
             return Err(Invalid::new("a route needs a destination"));
         };
-        // Those of a destination that stands alone are among the route's.
-        let headers = Headers::new(route.headers.as_ref().filter(|_| rule.route.len() > 1))?;
+        let headers = if single { Headers::default() } else { Headers::new(route.headers.as_ref())? };
         let reached = context.output.destination(context.view, context.egress, destination, context.called);
-        if weight > 0 || rule.route.len() == 1 {
+        if weight > 0 || single {
             hash.extend(hash_policy(context.view, &reached).filter(|policy| !hash.contains(policy)));
         }
         clusters.push(WeightedCluster {

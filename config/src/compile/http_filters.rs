@@ -36,26 +36,17 @@ impl Headers {
         })
     }
 
-    /// These, and behind them those of `later`. A header that `later` sets has nothing left of what these made of it;
-    /// the host is the first that is named (Istio).
-    pub(super) fn then(self, later: Self) -> Self {
-        Self {
-            request: in_turn(self.request, later.request),
-            response: in_turn(self.response, later.response),
-            authority: self.authority.or(later.authority),
+    /// These, and then the others, each kind by itself: what these add stands beside what the others set, since Envoy sets
+    /// all before it adds any. Only where these leave the host alone do the others say what it becomes.
+    pub(super) fn then(mut self, others: Self) -> Self {
+        for (mine, next) in [(&mut self.request, others.request), (&mut self.response, others.response)] {
+            mine.remove.extend(next.remove);
+            mine.set.extend(next.set);
+            mine.add.extend(next.add);
         }
+        self.authority = self.authority.or(others.authority);
+        self
     }
-}
-
-/// Operations that have the effect of two in turn, except that everything is removed first.
-fn in_turn(mut first: HeaderOps, later: HeaderOps) -> HeaderOps {
-    let stays = |field: &HeaderField| later.set.iter().all(|set| set.name() != field.name());
-    first.set.retain(stays);
-    first.add.retain(stays);
-    first.remove.extend(later.remove.into_iter().filter(|name| !first.remove.contains(name)).collect::<Vec<_>>());
-    first.set.extend(later.set);
-    first.add.extend(later.add);
-    first
 }
 
 fn is_authority(name: &str) -> bool {

@@ -40,8 +40,9 @@ fn route(
 ) -> Result<Route, Invalid> {
     let written = &rule.rule;
     let mut headers = Headers::new(written.headers.as_ref())?;
-    if let [alone] = written.route.as_slice() {
-        headers = headers.then(Headers::new(alone.headers.as_ref())?);
+    // Whoever is alone is the route: its operations come after the route's. Those of shares come before (Istio, Envoy).
+    if let [only] = written.route.as_slice() {
+        headers = headers.then(Headers::new(only.headers.as_ref())?);
     }
     let action = action(context, written, &matcher.path, headers.authority)?;
     Ok(Route {

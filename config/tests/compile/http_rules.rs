@@ -356,7 +356,7 @@ fn a_rewrite_replaces_the_matched_prefix_or_the_path() {
 }
 
 #[test]
-fn header_operations_are_the_routes_and_the_destinations_and_the_host_is_an_authority() {
+fn header_operations_stay_with_their_share_or_follow_the_routes_and_the_host_is_an_authority() {
     check(&[
         (
             "set, add and remove at both levels",
@@ -377,16 +377,16 @@ fn header_operations_are_the_routes_and_the_destinations_and_the_host_is_an_auth
             &["/* => 90 to reviews.default:9080/v1 (request sets x-a=v1; response sets x-b=v1), 10 to reviews.default:9080/v2; request sets x-a=route; response adds x-b=route"],
         ),
         (
-            "those of a single destination come behind the route's: what it sets replaces what the route sets or adds",
+            "those of a single destination come behind the route's, each kind by itself: Envoy sets all before it adds any",
             "[{headers: {request: {set: {x-a: route, x-b: route}, add: {x-c: route, x-d: route}, remove: [x-e]}},
                route: [{destination: {host: reviews}, headers: {request: {set: {x-a: last, x-c: last}, add: {x-b: last, x-d: last}, remove: [x-e, x-f]}}}]}]",
-            &["/* => reviews.default:9080; request removes x-e; request removes x-f; request sets x-b=route; request sets x-a=last; request sets x-c=last; request adds x-d=route; request adds x-b=last; request adds x-d=last"],
+            &["/* => reviews.default:9080; request removes x-e; request removes x-e; request removes x-f; request sets x-a=route; request sets x-b=route; request sets x-a=last; request sets x-c=last; request adds x-c=route; request adds x-d=route; request adds x-b=last; request adds x-d=last"],
         ),
         (
             "so do those on its response",
             "[{headers: {response: {set: {x-a: route}, add: {x-b: route}, remove: [x-c]}},
                route: [{destination: {host: reviews}, headers: {response: {set: {x-b: last}, add: {x-a: last}}}}]}]",
-            &["/* => reviews.default:9080; response removes x-c; response sets x-a=route; response sets x-b=last; response adds x-a=last"],
+            &["/* => reviews.default:9080; response removes x-c; response sets x-a=route; response sets x-b=last; response adds x-b=route; response adds x-a=last"],
         ),
         (
             "the host of several destinations is their own",

@@ -297,7 +297,7 @@ Rules before it, in order:
         for (url, status, index, words) in [
             ("reviews:9080/old", 302.into(), 2.into(), "location http://reviews:9080/new"),
             ("reviews:9080/teapot", 418.into(), 3.into(), "short and stout"),
-            ("reviews:9080/lost", 503.into(), 4.into(), "is not configured"),
+            ("reviews:9080/lost", 503.into(), 4.into(), "is not in force"),
             ("reviews:9080/nowhere", 404.into(), serde_json::Value::Null, "no rule of this host takes the request"),
             ("reviews:9080/../../api/../nowhere", 404.into(), serde_json::Value::Null, "takes the request"),
         ] {

@@ -7,6 +7,7 @@ mod dump;
 mod shared;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -44,13 +45,23 @@ pub enum Face {
     Ready,
 }
 
+impl fmt::Display for Face {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "admin",
+            Self::Metrics => "metrics",
+            Self::Ready => "readiness",
+        })
+    }
+}
+
 type Answer = Response<Full<Bytes>>;
 
 /// Serves an address until the process ends; returns where it really listens.
 pub async fn open(address: SocketAddr, shared: Arc<Shared>, face: Face) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|error| anyhow::anyhow!("cannot listen on {address} for {face:?}: {error}"))?;
+        .map_err(|error| anyhow::anyhow!("cannot listen on {address} ({face}): {error}"))?;
     let real = listener.local_addr()?;
     tokio::task::spawn_local(accept(listener, shared, face));
     Ok(real)

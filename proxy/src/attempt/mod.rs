@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use leno_config::ir::UpstreamProtocol;
+use leno_config::ir::{Discovery, UpstreamProtocol};
 
 use crate::body::{Reclaimable, RequestBody};
 use crate::cluster::{EndpointState, InFlight, Members};
@@ -116,7 +116,10 @@ impl Attempts<'_> {
                     failure = Some(self.send_error(endpoint.address, failed));
                 }
             }
-            self.cluster.shared.stats.unsent_retries.fetch_add(u64::from(outgoing.is_some()), Ordering::Relaxed);
+            if outgoing.is_none() {
+                break;
+            }
+            self.cluster.shared.stats.unsent_retries.fetch_add(1, Ordering::Relaxed);
         }
         Err(failure.unwrap_or_else(|| ProxyError::NoEndpoint(self.name())))
     }
@@ -125,8 +128,8 @@ impl Attempts<'_> {
     async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
         let endpoint = match &self.cluster.shared.members {
             Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
-            Members::RequestHost if tried.is_empty() => Some(Box::pin(self.resolve()).await?),
-            Members::RequestHost | Members::OriginalDestination => None,
+            Members::RequestHost => Box::pin(self.resolve(tried)).await?,
+            Members::OriginalDestination => None,
         };
         if let Some(endpoint) = &endpoint {
             self.guard(endpoint.address)?;
@@ -134,8 +137,9 @@ impl Attempts<'_> {
         Ok(endpoint)
     }
 
-    /// The request's host is outside the mesh: its own name says where it is.
-    async fn resolve(&self) -> Result<Arc<EndpointState>, ProxyError> {
+    /// The request's host is outside the mesh: its own name says where it is. One address after another: `localhost` is
+    /// `::1` and `127.0.0.1`, and an app often listens on one of them only.
+    async fn resolve(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
         let authority = self.host.unwrap_or_default();
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
@@ -144,23 +148,31 @@ impl Attempts<'_> {
         let failed = |reason: String| ProxyError::Dns { host: host.to_owned(), reason };
         let port = port.ok_or_else(|| failed("the port is not a number below 65536".to_owned()))?;
         let found = self.worker.dns.resolve(host).await.map_err(|error| failed(error.to_string()))?;
-        let allowed = found.iter().find(|ip| !is_link_local(**ip));
-        match allowed {
-            Some(ip) => Ok(Arc::new(EndpointState::new(SocketAddr::new(*ip, port)))),
-            None => Err(ProxyError::Forbidden {
-                address: SocketAddr::new(*found.first().ok_or_else(|| failed("it has no address".to_owned()))?, port),
-                reason: "a link-local address is reached only when a rule names it",
-            }),
+        let mut allowed =
+            found.iter().filter(|ip| !is_link_local(**ip)).map(|ip| SocketAddr::new(*ip, port)).peekable();
+        if allowed.peek().is_none() {
+            let first = found.first().ok_or_else(|| failed("it has no address".to_owned()))?;
+            let reason = "a link-local address is reached only when a rule names it";
+            return Err(ProxyError::Forbidden { address: SocketAddr::new(*first, port), reason });
         }
+        let untried = allowed.find(|address| tried.iter().all(|tried| tried.address != *address));
+        Ok(untried.map(|address| Arc::new(EndpointState::new(address))))
     }
 
     /// A proxy that calls its own listener goes round in a circle until something breaks. Its own inbound listener is a
     /// legitimate endpoint of its own service, though, and ends at the app.
     fn guard(&self, address: SocketAddr) -> Result<(), ProxyError> {
+        let reserved = self.worker.reserved.get().is_some_and(|reserved| reserved.contains(&address));
         let own = match self.cluster.shared.config.discovery {
-            leno_config::ir::Discovery::Eds { .. } => self.view.shared.is_own_outbound(address),
-            _ => self.view.shared.is_own(address),
+            Discovery::Eds { .. } => self.view.shared.is_own_outbound(address),
+            Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination | Discovery::RequestHost => {
+                self.view.shared.is_own(address)
+            }
         };
+        if reserved {
+            let reason = "it is an address of this proxy for operators";
+            return Err(ProxyError::Forbidden { address, reason });
+        }
         if own {
             let reason = "it is a listener of this very proxy, and the request would go round in a circle";
             return Err(ProxyError::Forbidden { address, reason });

@@ -29,8 +29,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum AcceptorCommand {
     /// A listener's socket.
     Listen(Arc<str>, std::net::TcpListener),
-    /// The listener is gone; connections that wait in its queue are still handed over.
-    Close(Arc<str>),
+    /// The listener is gone; connections that wait in its queue are still handed over. The sender is dropped when that
+    /// is done.
+    Close(Arc<str>, oneshot::Sender<()>),
 }
 
 /// Binds a listener's socket. The address may be in TIME_WAIT from the process before, never shared with a living one.
@@ -64,7 +65,7 @@ pub struct WorkerPort {
 /// Accepts on all listeners until the other end is gone.
 pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand) {
     let hand = Rc::new(hand);
-    let mut open: HashMap<Arc<str>, oneshot::Sender<()>> = HashMap::new();
+    let mut open: HashMap<Arc<str>, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             AcceptorCommand::Listen(name, socket) => match TcpListener::from_std(socket) {
@@ -75,17 +76,29 @@ pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand) {
                 }
                 Err(error) => tracing::error!(listener = %name, %error, "the listener's socket cannot be used"),
             },
-            AcceptorCommand::Close(name) => drop(open.remove(&name)),
+            AcceptorCommand::Close(name, done) => {
+                if let Some(close) = open.remove(&name) {
+                    // An error means that the socket is closed already.
+                    let _ = close.send(done);
+                }
+            }
         }
     }
 }
 
-async fn accept(socket: TcpListener, name: Arc<str>, hand: Rc<Hand>, mut closed: oneshot::Receiver<()>) {
+async fn accept(
+    socket: TcpListener,
+    name: Arc<str>,
+    hand: Rc<Hand>,
+    mut closed: oneshot::Receiver<oneshot::Sender<()>>,
+) {
     loop {
+        // In this order: the queue is empty when the end is seen, so nobody who got in is turned away. What is received
+        // at the end is dropped last, which tells that the socket is closed.
         let accepted = tokio::select! {
             biased;
             accepted = socket.accept() => accepted,
-            _ = &mut closed => return,
+            _done = &mut closed => return,
         };
         match accepted {
             Ok((stream, peer)) => hand.over(stream, peer, &name).await,

@@ -3,12 +3,15 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::life::{Life, Pulse};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// From the connection to its first bytes.
@@ -23,7 +26,7 @@ pub(super) enum Spoken {
 
 /// Reads just enough to know; what was read is read again from the result. `None` when the caller left or said nothing
 /// for too long.
-pub(super) async fn detect(mut stream: TcpStream) -> Option<(Spoken, Prefixed)> {
+pub(super) async fn detect(mut stream: TcpStream, life: &Life) -> Option<(Spoken, Prefixed)> {
     let mut first = [0; PREFACE.len()];
     let mut length = 0;
     let told = tokio::time::timeout(SILENCE, async {
@@ -45,7 +48,9 @@ pub(super) async fn detect(mut stream: TcpStream) -> Option<(Spoken, Prefixed)> 
     .await
     .ok()??;
     let prefix = Bytes::copy_from_slice(first.get(..length)?);
-    Some((told, Prefixed { prefix, stream }))
+    // Only HTTP/1.1 has heads that can be waited for; HTTP/2 frames come at any time.
+    let pulse = (told == Spoken::Http1).then(|| life.pulse());
+    Some((told, Prefixed { prefix, stream, pulse }))
 }
 
 /// A stream that gives back first what was read ahead.
@@ -53,6 +58,8 @@ pub(super) async fn detect(mut stream: TcpStream) -> Option<(Spoken, Prefixed)> 
 pub(super) struct Prefixed {
     prefix: Bytes,
     stream: TcpStream,
+    /// Told when bytes arrive.
+    pulse: Option<Arc<Pulse>>,
 }
 
 impl AsyncRead for Prefixed {
@@ -62,7 +69,17 @@ impl AsyncRead for Prefixed {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            let before = buffer.filled().len();
+            let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+            if let Some(pulse) = &self.pulse
+                && buffer.filled().len() > before
+            {
+                pulse.read();
+            }
+            return polled;
+        }
+        if let Some(pulse) = &self.pulse {
+            pulse.read();
         }
         let length = self.prefix.len().min(buffer.remaining());
         buffer.put_slice(self.prefix.get(..length).unwrap_or_default());

@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -15,19 +14,12 @@ use crate::upstream::{LocalExecutor, h2_windows};
 use super::detect::{Prefixed, Spoken, detect};
 use super::{Connection, draining};
 
-/// From the first byte of a head to its last.
-const HEAD: Duration = Duration::from_secs(10);
 /// Fields in a head; more are answered with 431 (Envoy).
 const MAX_HEADERS: usize = 100;
 /// Bytes of a head; more are answered with 431 (Envoy: 60 KiB).
 const MAX_HEAD: usize = 64 * 1024;
-/// An HTTP/2 caller that stays silent is asked whether it is still there.
-const PING: Duration = Duration::from_secs(60);
-/// How long it has to answer.
-const PONG: Duration = Duration::from_secs(20);
-
 pub(super) async fn serve(connection: Rc<Connection>, stream: TcpStream) {
-    let Some((spoken, stream)) = detect(stream).await else { return };
+    let Some((spoken, stream)) = detect(stream, &connection.life).await else { return };
     match spoken {
         Spoken::Http1 => serve_http1(connection, stream).await,
         Spoken::Http2 => serve_http2(connection, stream).await,
@@ -39,8 +31,6 @@ pub(super) async fn serve(connection: Rc<Connection>, stream: TcpStream) {
 async fn serve_http1(connection: Rc<Connection>, stream: Prefixed) {
     let service = service_fn(|request| request::serve(&connection, request));
     let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
@@ -48,6 +38,7 @@ async fn serve_http1(connection: Rc<Connection>, stream: Prefixed) {
     let mut served = pin!(served);
     tokio::select! {
         ended = served.as_mut() => return log(&connection, ended),
+        () = connection.life.overdue() => return,
         () = draining(&connection) => {}
     }
     served.as_mut().graceful_shutdown();
@@ -66,13 +57,12 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed) {
         .max_header_list_size(h2_windows::HEADER_LIST)
         .max_send_buf_size(h2_windows::SEND_BUFFER)
         .max_concurrent_streams(h2_windows::STREAMS)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
     let mut served = pin!(served);
     tokio::select! {
         ended = served.as_mut() => return log(&connection, ended),
+        () = connection.life.overdue() => return,
         () = draining(&connection) => {}
     }
     served.as_mut().graceful_shutdown();

@@ -5,20 +5,31 @@
 //! * [`http`]: requests one after another into [`crate::request`].
 //! * [`tcp`]: bytes both ways.
 //! * [`upgrade`]: a request that becomes a byte stream.
+//! * [`life`]: how long a caller may keep us waiting.
 
 pub mod accept;
 mod detect;
 mod http;
+mod life;
 mod tcp;
 pub mod upgrade;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::state::snapshot::Handler;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
+
+pub use life::Life;
+
+/// A caller that vanished without a word is noticed after two minutes, by the kernel: that costs nothing per request,
+/// unlike pings.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20)).with_retries(3);
 
 /// What all requests of a connection share.
 #[derive(Debug)]
@@ -29,6 +40,8 @@ pub struct Connection {
     pub listener: Rc<ListenerHandle>,
     /// Who called.
     pub peer: SocketAddr,
+    /// In which phase it is.
+    pub life: Rc<Life>,
 }
 
 /// Serves one connection to its end.
@@ -39,12 +52,13 @@ pub async fn serve(
     peer: SocketAddr,
     counted: ConnectionCount,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)) {
         tracing::debug!(%peer, %error, "the caller is gone already");
         return;
     }
     let is_http = matches!(listener.view().listener.handler, Handler::Http(_));
-    let connection = Rc::new(Connection { worker, listener, peer });
+    let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
+    let connection = Rc::new(Connection { worker, listener, peer, life });
     if is_http {
         http::serve(connection, stream).await;
     } else {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use leno_config::ir::ListenerProtocol;
@@ -9,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::cluster::InFlight;
 use crate::state::snapshot::Handler;
 use crate::upstream::connect::connect;
 
@@ -20,7 +22,7 @@ const MAX_ENDPOINTS: usize = 3;
 const BUFFER: usize = 16 * 1024;
 
 pub(super) async fn serve(connection: &Connection, stream: TcpStream) {
-    let Some((upstream, idle)) = open(connection).await else { return };
+    let Some((upstream, idle, in_flight)) = open(connection).await else { return };
     let relay = relay(stream, upstream, idle);
     tokio::select! {
         ended = relay => {
@@ -31,10 +33,11 @@ pub(super) async fn serve(connection: &Connection, stream: TcpStream) {
         // Nobody can be asked to finish in TCP: what is under way goes on until the process's drain time is over.
         () = async { draining(connection).await; std::future::pending().await } => {}
     }
+    drop(in_flight);
 }
 
 /// A connection to an endpoint of the listener's cluster.
-async fn open(connection: &Connection) -> Option<(TcpStream, Option<Duration>)> {
+async fn open(connection: &Connection) -> Option<(TcpStream, Option<Duration>, InFlight)> {
     let view = connection.listener.view();
     let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
         (&view.listener.handler, &view.listener.config.protocol)
@@ -50,9 +53,15 @@ async fn open(connection: &Connection) -> Option<(TcpStream, Option<Duration>)> 
             tracing::warn!(address = %endpoint.address, "refused to connect to an outbound listener of this very proxy");
             return None;
         }
+        let in_flight = endpoint.begin();
+        let stats = &cluster.shared.stats;
         match connect(endpoint.address, cluster.shared.config.connect_timeout).await {
-            Ok(stream) => return Some((stream, route.idle_timeout)),
+            Ok(stream) => {
+                stats.connections.fetch_add(1, Ordering::Relaxed);
+                return Some((stream, route.idle_timeout, in_flight));
+            }
             Err(error) => {
+                stats.connect_failures.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(address = %endpoint.address, %error, "cannot connect");
                 tried.push(Arc::clone(&endpoint));
             }

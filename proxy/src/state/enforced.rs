@@ -4,7 +4,7 @@
 //! improve (retries, limits, …) is served without and listed as `not_enforced` in `/config_dump`, so that nobody has to
 //! guess. A row leaves this file when the feature arrives.
 
-use leno_config::ir;
+use leno_config::{defaults, ir};
 
 /// Why a cluster must not be used as it is.
 pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
@@ -35,12 +35,29 @@ pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
                     None => format!("{} {}", table.name, host.name),
                 };
                 lines.extend(of_route(route).into_iter().map(|feature| format!("route {}: {feature}", place())));
+                lines.extend(default_retries(route));
             }
         }
     }
     lines.sort();
     lines.dedup();
     lines
+}
+
+/// Every route has Istio's default policy that says nothing else: one line for all of them.
+fn default_retries(route: &ir::Route) -> Option<String> {
+    let ir::Action::Forward(ir::Forward { retry: Some(retry), .. }) = &route.action else { return None };
+    is_default(retry)
+        .then(|| "all routes: the default policy's retries of gRPC `unavailable` and `cancelled`".to_owned())
+}
+
+fn is_default(retry: &ir::RetryPolicy) -> bool {
+    let words = retry.on.iter().map(|on| on.as_str());
+    let default: std::collections::BTreeSet<&str> = defaults::RETRY_ON.split(',').collect();
+    retry.attempts == defaults::RETRY_ATTEMPTS
+        && retry.status_codes.is_empty()
+        && retry.per_try_timeout.is_none()
+        && words.collect::<std::collections::BTreeSet<_>>() == default
 }
 
 fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
@@ -65,8 +82,8 @@ fn of_route(route: &ir::Route) -> Vec<&'static str> {
         features.push("fault injection");
     }
     if let ir::Action::Forward(forward) = &route.action {
-        // Connection failures and refused streams are retried; the rest of even the default policy is not.
-        if forward.retry.is_some() {
+        // Connection failures and refused streams are retried.
+        if forward.retry.as_ref().is_some_and(|retry| !is_default(retry)) {
             features.push("retries other than of unsent requests");
         }
         if !forward.mirrors.is_empty() {

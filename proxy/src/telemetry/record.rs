@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::StatusCode;
 use tokio::time::Instant;
 
+use crate::downstream::Life;
 use crate::error::Flag;
-
-use super::registry::WorkerStats;
 
 /// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
 pub(super) const BUCKETS: [u64; 15] = [
@@ -75,7 +74,7 @@ impl RouteSlot {
 /// A request under way. Counted when it is dropped: with its last byte, or when somebody gave up on it.
 #[derive(Debug)]
 pub struct RequestRecord {
-    worker: Arc<WorkerStats>,
+    life: Rc<Life>,
     started: Instant,
     /// Unknown until a route is found; a request that leaves before that is not counted.
     slot: Option<Rc<RouteSlot>>,
@@ -89,10 +88,11 @@ pub struct RequestRecord {
 
 impl RequestRecord {
     /// A request begins.
-    pub fn begin(worker: Arc<WorkerStats>) -> Self {
-        add(&worker.requests_active, 1);
+    pub fn begin(life: Rc<Life>) -> Self {
+        add(&life.stats.requests_active, 1);
+        life.begin();
         Self {
-            worker,
+            life,
             started: Instant::now(),
             slot: None,
             code: 0,
@@ -134,10 +134,11 @@ impl RequestRecord {
     /// The same request, counted from now on by somebody else: a tunnel outlives the exchange that opened it. What is
     /// left behind counts nothing.
     pub fn hand_over(&mut self) -> Self {
-        add(&self.worker.requests_active, 1);
+        add(&self.life.stats.requests_active, 1);
+        self.life.begin();
         self.handed_over = true;
         Self {
-            worker: Arc::clone(&self.worker),
+            life: Rc::clone(&self.life),
             started: self.started,
             slot: self.slot.take(),
             code: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
@@ -150,7 +151,8 @@ impl RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        let active = &self.worker.requests_active;
+        self.life.end();
+        let active = &self.life.stats.requests_active;
         active.store(active.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         if !self.complete {
             // The caller went away before the end.

@@ -96,6 +96,11 @@ impl Telemetry {
         config.changed = Some(now);
     }
 
+    /// So many parts of configurations were refused since the start.
+    pub fn set_rejected(&self, count: u64) {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected = count;
+    }
+
     /// A part of a configuration was refused.
     pub fn rejected(&self) {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected += 1;

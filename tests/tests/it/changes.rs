@@ -79,6 +79,32 @@ async fn a_bad_edit_reaches_no_proxy_and_the_next_good_one_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_reads_the_files_itself_follows_good_edits_and_keeps_bad_ones_out() {
+    let (v1, v2) = (origin("v1").await, origin("v2").await);
+    for workers in [1, 4] {
+        let instances = [("v1", v1.address()), ("v2", v2.address())];
+        let builder = mesh().service("app", &instances).rules(&all_to("v1")).workers(workers);
+        let mesh = builder.without_control_plane().start().await;
+        mesh.answers("http://app/", "v1").await;
+        let load = Load::start(mesh.outbound(), "http://app/", 2);
+        for bad in [all_to("v7"), all_to("v2").replace("hosts: [app]", "hosts: [app")] {
+            let before = mesh.client.process.log().len();
+            mesh.edit(&bad);
+            eventually("the proxy tells what is wrong", async || {
+                let log = mesh.client.process.log().split_off(before);
+                if log.contains("rules.yaml") { Ok(()) } else { Err(log) }
+            })
+            .await;
+            load.flows(20).await;
+            assert_eq!(mesh.get("http://app/").await.text(), "v1", "after\n{bad}");
+        }
+        mesh.edit(&all_to("v2"));
+        mesh.answers("http://app/", "v2").await;
+        load.stop().await.must_be_flawless();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_bad_document_does_not_hold_up_the_good_one_beside_it() {
     let (v1, v2) = (origin("v1").await, origin("v2").await);
     let instances = [("v1", v1.address()), ("v2", v2.address())];

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use leno_tests::{eventually, eventually_within, leno, run_leno, workspace};
+use leno_tests::{eventually, leno, run_leno, workspace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -86,7 +85,7 @@ async fn traffic_outlives_the_control_plane_and_follows_an_edit_and_nothing_outl
 
     // As hard as can be: no handler of the demo's runs.
     signal("KILL", demo.child.id());
-    eventually_within(Duration::from_secs(10), "all its processes end", async || {
+    eventually("all its processes end", async || {
         let alive: Vec<u32> = pids.iter().copied().filter(|pid| is_alive(*pid)).collect();
         if alive.is_empty() { Ok(()) } else { Err(format!("{alive:?} are there")) }
     })

@@ -128,20 +128,28 @@ async fn what_was_answered_locally_is_counted_by_code_and_flag() {
         let labels = [format!("response_code=\"{status}\""), format!("response_flags=\"{flag}\"")];
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         let counted = leno_tests::metric(&metrics, "http_requests_total", &labels);
-        assert!((counted - 1.0).abs() < 0.5, "{host}: {status} {flag} was counted {counted} times in\n{metrics}");
+        assert_eq!(counted, 1.0, "{host}: {status} {flag} in\n{metrics}");
     }
+    let value = |name: &str| leno_tests::metric(&metrics, name, &[]);
+    assert_eq!(value("http_request_duration_seconds_count"), CASES.len() as f64, "{metrics}");
+    assert_eq!(value("active_requests"), 0.0, "{metrics}");
+    assert!(value("leno_config_version") >= 1.0 && metrics.contains("\nleno_config_age_seconds "), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_is_not_http_is_refused_as_envoy_refuses_it() {
     let peers = start(1).await;
-    let cases: [(&str, u16); 6] = [
-        ("GET / HTTP/1.1\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nhost: picky\r\nhost: lost\r\n\r\n", 400),
+    let many = format!("GET / HTTP/1.1\r\nhost: picky\r\n{}\r\n", "x: y\r\n".repeat(100));
+    let long = format!("GET / HTTP/1.1\r\nhost: picky\r\nx: {}\r\n\r\n", "y".repeat(70_000));
+    let cases: [(&str, u16); 8] = [
+        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: picky\r\nhost: lost\r\nconnection: close\r\n\r\n", 400),
         ("POST / HTTP/1.1\r\nhost: picky\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 400),
         ("GET / HTTP/1.1\r\nhost: picky\r\nbad name: x\r\n\r\n", 400),
         ("GET / HTTP/1.0\r\n\r\n", 426),
-        ("CONNECT picky:80 HTTP/1.1\r\nhost: picky:80\r\n\r\n", 404),
+        (&many, 431),
+        (&long, 431),
+        ("CONNECT picky:80 HTTP/1.1\r\nhost: picky:80\r\nconnection: close\r\n\r\n", 404),
     ];
     for (request, status) in cases {
         let answer = raw::exchange(peers.mesh.outbound(), request.as_bytes()).await;

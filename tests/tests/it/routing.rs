@@ -98,6 +98,16 @@ async fn headers_are_set_added_and_removed_on_both_ways() {
     let mesh = routed(
         &app,
         r#"
+  - match: [{uri: {exact: /split}}]
+    headers:
+      request: {add: {x-add: route}}
+    route:
+    - destination: {host: app, subset: v1}
+      weight: 1
+      headers:
+        request: {add: {x-add: share}}
+    - destination: {host: app}
+      weight: 0
   - headers:
       request: {set: {x-set: route}, add: {x-add: route}, remove: [x-gone]}
       response: {set: {x-by: mesh}, remove: [x-secret]}
@@ -116,6 +126,9 @@ async fn headers_are_set_added_and_removed_on_both_ways() {
     assert!(!seen.headers.contains_key("x-gone"));
     assert_eq!((reply.header("x-by"), reply.header("x-kept")), ("mesh", "app"));
     assert!(!reply.headers.contains_key("x-secret"));
+    mesh.send(Call::get("http://app/split").header("x-add", "caller")).await;
+    let added: Vec<_> = app.last().headers.get_all("x-add").iter().cloned().collect();
+    assert_eq!(added, ["caller", "share", "route"], "of several destinations, each has its own before the route's");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,7 +232,7 @@ spec:
     let nowhere = mesh.get(&format!("http://localhost:{}/", free_port())).await;
     assert_eq!((nowhere.status, nowhere.flag()), (503, "UF"));
     let own_listener = mesh.get(&format!("http://127.0.0.1:{}/", mesh.outbound().port())).await;
-    assert_eq!(own_listener.status, 503, "the sidecar does not call itself");
+    assert_eq!((own_listener.status, own_listener.flag()), (502, "LR"), "the sidecar does not call itself");
     mesh.edit(&policy("REGISTRY_ONLY"));
     eventually("the host is refused", async || match mesh.get(&url).await.status {
         502 => Ok(()),
@@ -229,6 +242,42 @@ spec:
     let calls = outside.count();
     assert_eq!((mesh.get(&url).await.status, outside.count()), (502, calls));
     assert_eq!(mesh.get("http://app/").await.text(), "app");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_outside_the_mesh_is_found_by_its_name() {
+    let (app, outside) = (origin("app").await, origin("outside").await);
+    let rules = format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: outside}}
+spec:
+  hosts: [outside.example.com]
+  location: MESH_EXTERNAL
+  resolution: DNS
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  endpoints: [{{address: localhost, ports: {{http: {}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: any}}
+spec:
+  hosts: [\"*.example.com\"]
+  http: [{{directResponse: {{status: 200, body: {{string: wildcard}}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: outside}}
+spec:
+  hosts: [outside.example.com]
+  http: [{{route: [{{destination: {{host: outside.example.com}}}}]}}]
+",
+        outside.address().port()
+    );
+    let mesh = mesh().service("app", &[("v1", app.address())]).rules(&rules).start().await;
+    // Its name is looked up beside the configuration; until then it has no endpoint.
+    mesh.answers("http://outside.example.com/", "outside").await;
+    assert_eq!(outside.last().host, "outside.example.com");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

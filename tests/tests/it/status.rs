@@ -96,6 +96,72 @@ async fn two_control_planes_and_file_mode_name_the_same_versions() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_only_improve_is_listed_as_not_enforced() {
+    let app = origin("app").await;
+    let rules = "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: app}
+spec:
+  hosts: [app]
+  http:
+  - retries: {attempts: 3, retryOn: 5xx}
+    fault: {abort: {httpStatus: 500, percentage: {value: 1}}}
+    route: [{destination: {host: app, subset: careful}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: careful}
+spec:
+  host: app
+  subsets:
+  - name: careful
+    labels: {version: v1}
+    trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}, connectionPool: {tcp: {maxConnections: 1}}}
+";
+    let mesh = mesh().service("app", &[("v1", app.address())]).rules(rules).start().await;
+    assert_eq!(mesh.get("http://app/").await.text(), "app");
+    let listed = mesh.client.config_dump().await.not_enforced();
+    for (place, feature) in [
+        ("VirtualService default/app", "retries"),
+        ("VirtualService default/app", "fault injection"),
+        ("outbound|80|careful|app.default.svc.cluster.local", "outlier detection"),
+        ("outbound|80|careful|app.default.svc.cluster.local", "limits"),
+    ] {
+        let found = listed.iter().any(|line| line.contains(place) && line.contains(feature));
+        assert!(found, "{feature} of {place} is not in {listed:#?}");
+    }
+}
+
+/// What would protect is not left out: the proxy refuses it, keeps what it had, and the control plane tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_refuses_encryption_that_it_cannot_do_and_the_rest_of_the_edit_applies() {
+    let app = origin("app").await;
+    let mesh = mesh().service("app", &[("v1", app.address())]).rules(&rules(5)).start().await;
+    mesh.settles().await;
+    let encrypt = "---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: encrypt}
+spec: {host: app, trafficPolicy: {tls: {mode: SIMPLE}}}
+";
+    mesh.edit(&format!("{}{encrypt}", rules(6)));
+    eventually("the edited route is in force", async || match mesh.get("http://app/").await.header("x-edit") {
+        "6" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+    assert_eq!(mesh.get("http://app/").await.text(), "app", "the cluster is what it was");
+    let control_plane = mesh.control_plane.as_ref().unwrap();
+    eventually("the refusal is shown", async || {
+        let status = control_plane.status().await?;
+        let nack = status["proxies"][0]["types"]["clusters"]["nack"].as_str().unwrap_or_default().to_owned();
+        let named = nack.contains("outbound|80||app.default.svc.cluster.local") && nack.contains("transport_socket");
+        if named { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leno_status_shows_proxies_and_findings() {
     let app = origin("app").await;
     let mesh = mesh().service("app", &[("v1", app.address())]).rules(&rules(5)).start().await;

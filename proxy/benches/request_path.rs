@@ -1,0 +1,106 @@
+//! What the request path pays for size: host look-up, route match and endpoint pick, small and large.
+//!
+//! `cargo bench -p leno-proxy`. Host look-up and pick are to cost the same at 10 and at 10 000; so is a route match whose
+//! path decides. Ratios within one run are what counts.
+#![allow(missing_docs)] // criterion's macros write public items.
+#![allow(clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, Method, StatusCode};
+use leno_config::ir::*;
+use leno_proxy::cluster::balance::{Balancer, Cursor};
+use leno_proxy::cluster::{EndpointState, Member};
+use leno_proxy::random::Random;
+use leno_proxy::route::{RequestView, RouteTable};
+
+const SIZES: [usize; 3] = [10, 1_000, 10_000];
+
+fn route(path: PathMatch) -> Route {
+    Route {
+        name: String::new(),
+        origin: None,
+        matcher: RouteMatch { path, headers: Vec::new(), query: Vec::new() },
+        action: Action::Direct(DirectResponse { status: StatusCode::OK, body: Vec::new() }),
+        request_headers: HeaderOps::default(),
+        response_headers: HeaderOps::default(),
+        cors: None,
+        fault: None,
+    }
+}
+
+fn host(name: String, routes: Vec<Route>) -> VirtualHost {
+    VirtualHost { domains: vec![Domain::parse(&name).unwrap()], name, routes }
+}
+
+fn request<'a>(authority: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
+    RequestView { method: &Method::GET, scheme: "http", authority, path, query: None, headers }
+}
+
+fn hosts(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("host look-up");
+    for size in SIZES {
+        let hosts = (0..size)
+            .map(|at| host(format!("svc-{at}.default.svc.cluster.local:9080"), vec![route(PathMatch::any())]))
+            .collect();
+        let table = RouteTable::new(Arc::new(RouteConfig::new("hosts", hosts).unwrap()));
+        let wanted = format!("svc-{}.default.svc.cluster.local:9080", size / 2);
+        group.bench_with_input(BenchmarkId::from_parameter(size), &wanted, |bencher, wanted| {
+            bencher.iter(|| table.host(black_box(wanted)));
+        });
+    }
+    group.finish();
+}
+
+fn routes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("route match");
+    let headers = HeaderMap::new();
+    for size in SIZES {
+        let exact = |at| route(PathMatch::Exact { value: format!("/api/resource-{at}"), ignore_case: false });
+        let mut all: Vec<Route> = (0..size - 1).map(exact).collect();
+        all.push(route(PathMatch::any()));
+        let table = RouteTable::new(Arc::new(RouteConfig::new("routes", vec![host("a".to_owned(), all)]).unwrap()));
+        let path = format!("/api/resource-{}", size / 2);
+        let first = request("a", &path, &headers);
+        group.bench_function(BenchmarkId::new("in the middle", size), |bencher| {
+            bencher.iter(|| table.find(0, black_box(&first)));
+        });
+        let last = request("a", "/elsewhere", &headers);
+        group.bench_function(BenchmarkId::new("catch-all at the end", size), |bencher| {
+            bencher.iter(|| table.find(0, black_box(&last)));
+        });
+    }
+    group.finish();
+}
+
+fn picks(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("endpoint pick");
+    let policies = [
+        ("least request", Balance::LeastRequest { choices: 2 }),
+        ("round robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+    ];
+    for (name, policy) in &policies {
+        for (size, weighted) in [(10, false), (10_000, false), (10, true), (10_000, true)] {
+            let members: Vec<Member> = (0..size)
+                .map(|at: u16| Member {
+                    state: Arc::new(EndpointState::new(SocketAddr::from((Ipv4Addr::LOCALHOST, at + 1)))),
+                    weight: if weighted { u32::from(at % 7) + 1 } else { 1 },
+                })
+                .collect();
+            let balancer = Balancer::new(policy, members);
+            let (cursor, random) = (Cursor::default(), Random::seeded(1));
+            let name = if weighted { format!("{name}, weighted") } else { (*name).to_owned() };
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| balancer.pick(&cursor, &random, &[]));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hosts, routes, picks);
+criterion_main!(benches);

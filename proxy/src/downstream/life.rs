@@ -1,0 +1,155 @@
+//! How long a caller may keep us waiting.
+//!
+//! A head that does not end and a connection on which nothing happens are closed. hyper's own timer for heads would also
+//! close connections that merely rest between two requests, and costs an allocation and a timer per request. Here the
+//! request path only moves a connection from one phase to another, and the worker looks once a second who has not moved:
+//!
+//! ```text
+//!          bytes arrive            the head is complete
+//!   Idle ────────────────▶ Head ────────────────────────▶ Busy
+//!     ▲                                                     │ the last byte of the last answer has passed
+//!     └─────────────────────────────────────────────────────┘
+//! ```
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::telemetry::WorkerStats;
+
+/// Seconds from the first byte of a head to its last.
+const HEAD_SECONDS: u32 = 10;
+/// Seconds that a connection may rest between two requests (Envoy: 1 h).
+const IDLE_SECONDS: u32 = 3600;
+
+const IDLE: u32 = 0;
+const HEAD: u32 = 1;
+const BUSY: u32 = 2;
+const PHASES: u32 = 4;
+
+/// The phase of a connection, and how often it has changed. Atomic only because hyper wants its streams `Send`: there is
+/// one writer.
+#[derive(Debug, Default)]
+pub(super) struct Pulse(AtomicU32);
+
+impl Pulse {
+    fn phase(&self) -> u32 {
+        self.0.load(Ordering::Relaxed) % PHASES
+    }
+
+    fn change(&self, phase: u32) {
+        let changes = (self.0.load(Ordering::Relaxed) / PHASES).wrapping_add(1) % (u32::MAX / PHASES);
+        self.0.store(changes * PHASES + phase, Ordering::Relaxed);
+    }
+
+    /// Bytes arrived.
+    pub(super) fn read(&self) {
+        if self.phase() == IDLE {
+            self.change(HEAD);
+        }
+    }
+}
+
+/// One connection's life, shared by its requests.
+#[derive(Debug)]
+pub struct Life {
+    /// Figures of its worker.
+    pub stats: Arc<WorkerStats>,
+    pulse: Arc<Pulse>,
+    requests: Cell<u32>,
+    /// What the last look saw, and for how many looks.
+    seen: Cell<(u32, u32)>,
+    overdue: Notify,
+}
+
+impl Life {
+    pub(super) fn new(stats: Arc<WorkerStats>) -> Self {
+        Self { stats, pulse: Arc::default(), requests: Cell::new(0), seen: Cell::new((0, 0)), overdue: Notify::new() }
+    }
+
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
+    }
+
+    /// The head of a request is complete.
+    pub fn begin(&self) {
+        self.requests.set(self.requests.get() + 1);
+        self.pulse.change(BUSY);
+    }
+
+    /// A request has been answered, or given up.
+    pub fn end(&self) {
+        let left = self.requests.get().saturating_sub(1);
+        self.requests.set(left);
+        if left == 0 {
+            self.pulse.change(IDLE);
+        }
+    }
+
+    /// Called once a second.
+    pub fn look(&self) {
+        let now = self.pulse.0.load(Ordering::Relaxed);
+        let (before, looks) = self.seen.get();
+        let looks = if before == now { looks.saturating_add(1) } else { 0 };
+        self.seen.set((now, looks));
+        let limit = match now % PHASES {
+            HEAD => HEAD_SECONDS,
+            IDLE => IDLE_SECONDS,
+            _ => return,
+        };
+        if looks >= limit {
+            self.overdue.notify_one();
+        }
+    }
+
+    /// Ready when the caller has kept us waiting for too long.
+    pub(super) async fn overdue(&self) {
+        self.overdue.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_overdue(life: &Life) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::pin::pin!(life.overdue()).as_mut().poll(&mut context).is_ready()
+    }
+
+    fn look(life: &Life, times: u32) {
+        (0..times).for_each(|_| life.look());
+    }
+
+    #[test]
+    fn a_head_that_does_not_end_is_overdue_and_a_busy_connection_never_is() {
+        let life = Life::new(Arc::default());
+        life.pulse().read();
+        look(&life, HEAD_SECONDS);
+        assert!(!is_overdue(&life), "one look too early: the first only remembers");
+        look(&life, 1);
+        assert!(is_overdue(&life));
+        life.begin();
+        look(&life, IDLE_SECONDS * 2);
+        assert!(!is_overdue(&life));
+    }
+
+    #[test]
+    fn a_connection_rests_for_an_hour_and_each_request_starts_the_hour_anew() {
+        let life = Life::new(Arc::default());
+        for _ in 0..3 {
+            life.pulse().read();
+            life.begin();
+            life.begin();
+            life.end();
+            look(&life, 100);
+            life.end();
+            look(&life, IDLE_SECONDS);
+            assert!(!is_overdue(&life));
+        }
+        look(&life, 1);
+        assert!(is_overdue(&life));
+    }
+}
