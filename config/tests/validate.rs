@@ -714,6 +714,102 @@ fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
 }
 
 #[test]
+fn every_field_that_the_proxy_does_not_act_on_is_named() {
+    let to_b = "hosts: [b]\nhttp:\n- route: [{destination: {host: b}}]\n";
+    let two = "hosts: [b]\nhttp:\n- route:\n  - {destination: {host: b}, weight: 1}\n  - {destination: {host: b, port: {number: 80}}, weight: 1, headers: {response: {add: {x: '%PROTOCOL%'}}}}";
+    let policy = |block: &str| ("DestinationRule", format!("host: b\ntrafficPolicy: {{{block}}}"));
+    let pool = |block: &str| policy(&format!("connectionPool: {{{block}}}"));
+    let nothing: &[&str] = &[];
+    for ((kind, spec), expected) in [
+        (pool("http: {maxRequestsPerConnection: 1, idleTimeout: 5s}, tcp: {connectTimeout: 1s, idleTimeout: 1h}"), nothing),
+        (policy("loadBalancer: {localityLbSetting: {distribute: [{from: r1, to: {r1: 100}}]}}"), nothing),
+        (policy("tls: {mode: DISABLE}"), nothing),
+        (policy("tls: {mode: SIMPLE}"), &["spec.trafficPolicy.tls: are answered with 503"]),
+        (policy("tls: {mode: ISTIO_MUTUAL}"), &["spec.trafficPolicy.tls: are answered with 503"]),
+        (
+            policy("portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]"),
+            &["spec.trafficPolicy.portLevelSettings[0].tls: are answered with 503"],
+        ),
+        (policy("tunnel: {targetHost: b, targetPort: 80}"), &["spec.trafficPolicy.tunnel: without a tunnel"]),
+        (policy("proxyProtocol: {version: V2}"), &["spec.trafficPolicy.proxyProtocol: without it"]),
+        (
+            pool("tcp: {maxConnectionDuration: 1h, tcpKeepalive: {}, maxConnections: 1}, http: {maxConcurrentStreams: 5}"),
+            &[
+                "spec.trafficPolicy.connectionPool.http.maxConcurrentStreams: the endpoint's own limit",
+                "spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration: as long as it is busy",
+                "spec.trafficPolicy.connectionPool.tcp.maxConnections: as if it were not there",
+                "spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: not probed",
+            ],
+        ),
+        (
+            policy("outlierDetection: {consecutiveErrors: 3}"),
+            &[
+                "spec.trafficPolicy.outlierDetection.consecutiveErrors: consecutive5xxErrors",
+                "spec.trafficPolicy.outlierDetection: as if it were not there",
+            ],
+        ),
+        (
+            policy("loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s, attributes: [{name: b}]}}}"),
+            &[
+                "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.attributes: none of them",
+                "spec.trafficPolicy.loadBalancer.consistentHash: by load",
+            ],
+        ),
+        (
+            ("VirtualService", "hosts: [b]\ntls:\n- match: [{sniHosts: [b], port: 443}]\n  route: [{destination: {host: b}}]".to_owned()),
+            &["spec.tls: not routed by server name"],
+        ),
+        (("VirtualService", format!("{to_b}  headers: {{request: {{set: {{x: 100%}}}}}}")), nothing),
+        (
+            ("VirtualService", format!("{to_b}  headers: {{request: {{set: {{x: '%REQ(y)%'}}}}}}")),
+            &["spec.http[0].headers.request.set.x: as it is written"],
+        ),
+        (("VirtualService", two.to_owned()), &["spec.http[0].route[1].headers.response.add.x: as it is written"]),
+        (
+            ("Sidecar", "ingress: [{port: {number: 80, protocol: HTTP}, tls: {mode: ISTIO_MUTUAL}}]\negress: [{hosts: ['*/*']}]\noutboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: b}}".to_owned()),
+            &["spec.ingress[0].tls: the socket is not opened"],
+        ),
+        (
+            ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, http2MaxRequests: 1}}".to_owned()),
+            &["spec.inboundConnectionPool.http.http2MaxRequests: as if it were not there"],
+        ),
+        (
+            ("WorkloadEntry", "address: 10.0.0.1\nlabels: {security.istio.io/tlsMode: istio}".to_owned()),
+            &["spec.labels[\"security.istio.io/tlsMode\"]: are answered with 503"],
+        ),
+        (
+            ("MeshConfig", "defaultTrafficPolicy: {connectionPool: {tcp: {connectTimeout: 1s}}, tls: {mode: SIMPLE}}".to_owned()),
+            &["spec.defaultTrafficPolicy.tls: DestinationRules say the rest"],
+        ),
+    ] {
+        let mut found: Vec<(String, String)> = findings(&(surroundings() + &document(kind, "rule", &spec)))
+            .into_iter()
+            .filter(|finding| finding.code == "L0301")
+            .map(|finding| (finding.path, finding.help.unwrap_or_default()))
+            .collect();
+        found.sort();
+        let mut expected = expected.to_vec();
+        expected.sort_by_key(|row| row.split_once(": ").map(|(path, _)| path));
+        assert_eq!(found.len(), expected.len(), "{spec}: {found:?}");
+        for ((path, help), expected) in found.iter().zip(expected) {
+            let (expected_path, words) = expected.split_once(": ").unwrap();
+            assert!(path == expected_path && help.contains(words), "{spec}: {path}: {help}");
+        }
+    }
+}
+
+#[test]
+fn what_would_protect_and_cannot_be_done_is_an_error() {
+    let rule = document("DestinationRule", "rule", "host: b\ntrafficPolicy: {tls: {mode: SIMPLE, caCrl: /crl.pem}}");
+    let found: Vec<(String, String)> = findings(&(surroundings() + &rule))
+        .into_iter()
+        .filter(Diagnostic::is_error)
+        .map(|finding| (finding.code.to_owned(), finding.path))
+        .collect();
+    assert_eq!(found, [("L0302".to_owned(), "spec.trafficPolicy.tls.caCrl".to_owned())]);
+}
+
+#[test]
 fn a_document_that_was_read_in_part_still_counts_for_the_others() {
     let policy = document("DestinationRule", "b", "host: b\nhots: c\nsubsets: [{name: v1}]");
     let service =

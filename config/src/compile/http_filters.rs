@@ -36,7 +36,8 @@ impl Headers {
         })
     }
 
-    /// These, and then the others. Only where these leave the host alone do the others say what it becomes.
+    /// These, and then the others, each kind by itself: what these add stands beside what the others set, since Envoy sets
+    /// all before it adds any. Only where these leave the host alone do the others say what it becomes.
     pub(super) fn then(mut self, others: Self) -> Self {
         for (mine, next) in [(&mut self.request, others.request), (&mut self.response, others.response)] {
             mine.remove.extend(next.remove);
@@ -116,39 +117,7 @@ fn abort_status(abort: &rules::FaultAbort) -> Result<Option<AbortStatus>, Invali
             .map(|code| Some(AbortStatus::Http(code)))
             .ok_or_else(|| Invalid(format!("an HTTP status of a fault is between 200 and 599, not {written}")));
     }
-    let Some(written) = &abort.grpc_status else { return Ok(None) };
-    grpc_status(written)
-        .map(|code| Some(AbortStatus::Grpc(code)))
-        .ok_or_else(|| Invalid(format!("`{written}` is not a status of gRPC")))
-}
-
-/// gRPC's status codes by number.
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
-fn grpc_status(written: &str) -> Option<u32> {
-    if let Ok(number) = written.parse::<u32>() {
-        return (number <= 16).then_some(number);
-    }
-    let index = GRPC_STATUSES.iter().position(|name| name.eq_ignore_ascii_case(written))?;
-    u32::try_from(index).ok()
+    abort.grpc_status.as_deref().map(AbortStatus::grpc).transpose()
 }
 
 /// What a percentage says; absent: `default`.

@@ -120,7 +120,7 @@ impl<'a> Table<'_, 'a> {
         let forward = Forward {
             retry: Some(default_retry(hash.is_some())),
             hash: hash.into_iter().collect(),
-            ..plain(WeightedClusters::single(self.output.reach(service, port)))
+            ..Forward::plain(WeightedClusters::single(self.output.reach(service, port)))
         };
         vec![row("default", Some(Origin { kind, namespace, name, index: 0 }), Action::Forward(forward))]
     }
@@ -158,9 +158,9 @@ impl<'a> Table<'_, 'a> {
             let namespace = self.view.sidecar.map_or(self.view.node.namespace.as_str(), |rule| &rule.id.namespace);
             destination.host = crate::mesh::full_name(&destination.host, namespace);
             let reached = self.output.destination(self.view, self.egress, &destination, PLAIN_PORT);
-            ("allow_any", Action::Forward(plain(WeightedClusters::single(reached.cluster))))
+            ("allow_any", Action::Forward(Forward::plain(WeightedClusters::single(reached.cluster))))
         } else {
-            ("allow_any", Action::Forward(plain(WeightedClusters::single(self.output.passthrough()))))
+            ("allow_any", Action::Forward(Forward::plain(WeightedClusters::single(self.output.passthrough()))))
         };
         VirtualHost { name: name.to_owned(), domains: vec![Domain::Any], routes: vec![row(name, None, action)] }
     }
@@ -170,18 +170,6 @@ impl<'a> Table<'_, 'a> {
 fn outbound_policy<'a>(view: &View<'a>) -> Option<&'a OutboundTrafficPolicy> {
     let own = view.sidecar.and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref());
     own.or(view.mesh.settings().outbound_traffic_policy.as_ref())
-}
-
-fn plain(clusters: WeightedClusters) -> Forward {
-    Forward {
-        clusters,
-        path_rewrite: None,
-        host_rewrite: None,
-        timeout: None,
-        retry: None,
-        mirrors: Vec::new(),
-        hash: Vec::new(),
-    }
 }
 
 /// A row for every request, which does nothing else.
@@ -205,7 +193,7 @@ pub(super) fn row_to(
     clusters: WeightedClusters,
     refine: impl FnOnce(&mut Forward),
 ) -> Route {
-    let mut forward = plain(clusters);
+    let mut forward = Forward::plain(clusters);
     refine(&mut forward);
     row(name, origin, Action::Forward(forward))
 }

@@ -80,4 +80,5 @@ codes! {
     UNKNOWN_DELEGATE = "L0210" Warning "a delegate that is not there";
 
     NOT_ENFORCED = "L0301" Warning "something that the proxy does not act on yet";
+    CANNOT_PROTECT = "L0302" Error "a protection that this version cannot give";
 }

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Fraction, Invalid, StringMatch};
 
-/// Operations on headers, in Envoy's order: remove, then set and add in the order written.
+/// Operations on headers, in Envoy's order: remove, then set, then add, each in the order written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct HeaderOps {
     /// Names to remove.
@@ -125,6 +125,40 @@ pub enum AbortStatus {
     Http(#[serde(serialize_with = "status")] StatusCode),
     /// A gRPC status, 0 to 16.
     Grpc(u32),
+}
+
+impl AbortStatus {
+    /// gRPC's status codes, each at its number.
+    pub const GRPC: [&'static str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+
+    /// A gRPC status by its name, in whatever case, or by its number.
+    pub fn grpc(written: &str) -> Result<Self, Invalid> {
+        let code = match written.parse::<usize>() {
+            Ok(number) => Some(number).filter(|number| *number < Self::GRPC.len()),
+            Err(_) => Self::GRPC.iter().position(|name| name.eq_ignore_ascii_case(written)),
+        };
+        code.and_then(|code| u32::try_from(code).ok())
+            .map(Self::Grpc)
+            .ok_or_else(|| Invalid(format!("`{written}` is not a status of gRPC")))
+    }
 }
 
 fn status<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {

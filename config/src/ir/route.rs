@@ -21,9 +21,9 @@ pub struct Route {
     pub matcher: RouteMatch,
     /// What becomes of them.
     pub action: Action,
-    /// Applied to the request before it leaves.
+    /// Applied to the request before it leaves, after those of the chosen share.
     pub request_headers: HeaderOps,
-    /// Applied to the response before it is passed on.
+    /// Applied to the response before it is passed on, after those of the chosen share.
     pub response_headers: HeaderOps,
     /// Cross-origin policy.
     pub cors: Option<Cors>,
@@ -91,21 +91,39 @@ pub struct Forward {
     pub hash: Vec<HashPolicy>,
 }
 
+impl Forward {
+    /// Sends requests on as they are.
+    pub fn plain(clusters: WeightedClusters) -> Self {
+        Self {
+            clusters,
+            path_rewrite: None,
+            host_rewrite: None,
+            timeout: None,
+            retry: None,
+            mirrors: Vec::new(),
+            hash: Vec::new(),
+        }
+    }
+}
+
 /// One or more clusters with their shares. Not empty; the total is above zero and fits a `u32`, as Envoy demands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct WeightedClusters(Vec<WeightedCluster>);
 
 /// One share.
+///
+/// Its header operations are applied before the route's, which so have the last word (Envoy). Istio lets a destination
+/// that stands alone have the last word instead: its operations are compiled into the route's, and it has none here.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WeightedCluster {
     /// Where to.
     pub cluster: ClusterName,
     /// Share of the total.
     pub weight: u32,
-    /// Applied before the route's, which have the last word (Envoy).
+    /// Applied before the route's.
     pub request_headers: HeaderOps,
-    /// Applied before the route's, which have the last word (Envoy).
+    /// Applied before the route's.
     pub response_headers: HeaderOps,
     /// What `:authority` becomes, where the route says nothing.
     pub host_rewrite: Option<String>,

@@ -58,6 +58,19 @@ impl<T: Default> HostMap<T> {
 }
 
 impl<T> HostMap<T> {
+    /// The value of exactly this host.
+    pub(crate) fn get(&self, host: &str) -> Option<&T> {
+        match host.strip_prefix('*') {
+            Some(suffix) => self.wildcard.get(suffix),
+            None => self.exact.get(host),
+        }
+    }
+
+    /// All values, in no order.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.wildcard.values())
+    }
+
     /// All values that cover `host`, the most specific first.
     pub(crate) fn covering<'a, 'h>(&'a self, host: &'h str) -> impl Iterator<Item = &'a T> + use<'a, 'h, T> {
         let exact = if host.starts_with('*') { None } else { self.exact.get(host) };
@@ -137,6 +150,8 @@ mod tests {
         assert_eq!(covering("www.example.com"), ["*.example.com", "*.com", "*"]);
         assert_eq!(covering("*.example.com"), ["*.example.com", "*.com", "*"]);
         assert_eq!(covering("reviews"), ["*"]);
+        assert_eq!((map.get("*.com"), map.get("www.example.com")), (Some(&"*.com"), None));
+        assert_eq!(map.values().count(), 4);
     }
 
     #[test]

@@ -27,15 +27,14 @@ use crate::rules::{self, Document, EndpointSlice, Resource, ResourceId, Rule, SE
 
 pub(crate) use destination_rule::{Client, DestinationRule};
 pub use host::full_name;
-pub(crate) use host::{HostSet, in_cluster};
+pub(crate) use host::{HostMap, HostSet, in_cluster};
 pub(crate) use service::{Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
 pub(crate) use virtual_service::{HttpRule, MESH_GATEWAY, TcpRule, VirtualService};
-pub(crate) use visibility::selects;
-pub(crate) use workload::Instance;
+pub(crate) use visibility::{Age, Visibility, selects};
+pub(crate) use workload::{Instance, TLS_MODE_LABEL, speaks_mesh_tls};
 
 use destination_rule::DestinationRules;
 use virtual_service::VirtualServices;
-use visibility::Age;
 use workload::Workloads;
 
 /// Everything that is known.

@@ -31,6 +31,15 @@ impl Visibility {
             Self::Namespaces(namespaces) => namespaces.contains(namespace),
         }
     }
+
+    /// Whether some namespace sees both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Public, Self::Public) => true,
+            (Self::Namespaces(only), Self::Public) | (Self::Public, Self::Namespaces(only)) => !only.is_empty(),
+            (Self::Namespaces(one), Self::Namespaces(other)) => !one.is_disjoint(other),
+        }
+    }
 }
 
 /// Which of two rules is older. Timestamps are RFC 3339 in UTC, as Kubernetes writes them, so text compares as time; a
@@ -87,6 +96,9 @@ mod tests {
             let export_to: Vec<String> = export_to.iter().map(|&text| text.to_owned()).collect();
             let seen = Visibility::new(&export_to, "own");
             assert_eq!((seen.allows("own"), seen.allows("other")), (own, other), "{export_to:?}");
+            let in_other = Visibility::new(&[".".to_owned()], "other");
+            assert_eq!((seen.overlaps(&in_other), in_other.overlaps(&seen)), (other, other), "{export_to:?}");
+            assert_eq!(seen.overlaps(&Visibility::Public), own || other, "{export_to:?}");
         }
     }
 

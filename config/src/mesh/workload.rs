@@ -96,8 +96,13 @@ impl Instance {
 
     /// Whether it speaks mesh mTLS.
     pub(crate) fn mesh_tls(&self) -> bool {
-        self.labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio")
+        speaks_mesh_tls(&self.labels)
     }
+}
+
+/// Whether an endpoint with these labels speaks mesh mTLS.
+pub(crate) fn speaks_mesh_tls(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(TLS_MODE_LABEL).is_some_and(|mode| mode == "istio")
 }
 
 /// WorkloadEntries, to be found by namespace and labels without looking at all of them.

@@ -1,9 +1,10 @@
 //! Rules that another rule hides: of several for one thing, the oldest counts (Istio).
 
 use super::findings::{Findings, spec};
-use super::index::{Index, full_name, is_older, see_each_other};
+use super::index::{Index, is_older};
 use super::virtual_service::is_for_mesh;
 use crate::diagnostic::codes;
+use crate::mesh::{Visibility, full_name};
 use crate::rules::{DestinationRule, Document, Path, Rule, VirtualService};
 
 pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings) {
@@ -28,9 +29,9 @@ fn check_hosts(document: &Document, rule: &VirtualService, index: &Index<'_>, fo
     for (at, host) in rule.hosts.iter().enumerate() {
         let claims = index.virtual_services_of(&full_name(host, namespace)).iter();
         let older = claims.filter(|claim| claim.document.id != document.id && is_older(claim.document, document));
-        let mut older = older.filter(|claim| {
-            see_each_other((&claim.spec.export_to, &claim.document.id.namespace), (&rule.export_to, namespace))
-        });
+        let own = Visibility::new(&rule.export_to, namespace);
+        let mut older =
+            older.filter(|claim| Visibility::new(&claim.spec.export_to, &claim.document.id.namespace).overlaps(&own));
         if let Some(claim) = older.next() {
             let message = format!(
                 "these rules are not used for `{host}`: {} at {} has the host and is older",

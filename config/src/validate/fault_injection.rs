@@ -3,28 +3,8 @@
 use super::findings::Findings;
 use super::values::Zero;
 use crate::diagnostic::codes;
+use crate::ir::AbortStatus;
 use crate::rules::{FaultAbort, FaultDelay, HttpFaultInjection, Path, closest};
-
-/// Names of gRPC's statuses, 0 to 16.
-const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 pub(super) fn check(fault: &HttpFaultInjection, path: &Path, found: &mut Findings) {
     if fault.delay.is_none() && fault.abort.is_none() {
@@ -81,13 +61,9 @@ fn check_abort(abort: &FaultAbort, path: &Path, found: &mut Findings) {
         found.add(codes::STATUS, &path.key("httpStatus"), message).help("it is 200 to 599");
     }
     let Some(status) = &abort.grpc_status else { return };
-    let is_known = match status.parse::<u32>() {
-        Ok(number) => number <= 16,
-        Err(_) => GRPC_STATUSES.iter().any(|name| name.eq_ignore_ascii_case(status)),
-    };
-    if !is_known {
-        let finding = found.add(codes::STATUS, &path.key("grpcStatus"), format!("`{status}` is not a status of gRPC"));
-        if let Some(meant) = closest(status, &GRPC_STATUSES) {
+    if let Err(invalid) = AbortStatus::grpc(status) {
+        let finding = found.add(codes::STATUS, &path.key("grpcStatus"), invalid.to_string());
+        if let Some(meant) = closest(status, &AbortStatus::GRPC) {
             finding.help(format!("did you mean `{meant}`?"));
         }
     }

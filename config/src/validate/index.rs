@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::defaults;
-use crate::rules::{self, Document, Metadata, Resource, Rule};
+use crate::mesh::{Age, HostMap, full_name, selects};
+use crate::rules::{self, Document, Resource, Rule};
 
 use super::virtual_service::is_for_mesh;
 
 /// What is known of one host.
 #[derive(Debug, Default)]
 pub(super) struct KnownService {
+    /// Full name; `*.example.com` as it is written.
+    pub(super) host: String,
     /// Numbers, by which clients call it.
     pub(super) ports: BTreeSet<u32>,
     /// Labels of its endpoints, as far as documents say.
@@ -25,26 +27,15 @@ pub(super) struct Claim<'a, T> {
 /// All documents by what others name.
 #[derive(Default)]
 pub(super) struct Index<'a> {
-    /// By full name; `*.example.com` as it is written.
-    services: HashMap<String, KnownService>,
-    /// By full name of the host.
-    destination_rules: HashMap<String, Vec<Claim<'a, rules::DestinationRule>>>,
+    services: HostMap<KnownService>,
+    destination_rules: HostMap<Vec<Claim<'a, rules::DestinationRule>>>,
     /// By namespace and name.
     virtual_services: HashMap<(&'a str, &'a str), &'a rules::VirtualService>,
-    /// Rules for sidecars by full name of each host.
-    mesh_hosts: HashMap<String, Vec<Claim<'a, rules::VirtualService>>>,
+    /// Rules for sidecars, by each of their hosts.
+    mesh_hosts: HostMap<Vec<Claim<'a, rules::VirtualService>>>,
     /// By namespace; only those without a selector.
     sidecars: HashMap<&'a str, Vec<&'a Document>>,
     mesh_configs: Vec<&'a Document>,
-}
-
-/// The full name of a host in a rule of `namespace`: a name without a dot is a service of that namespace.
-pub(super) fn full_name(host: &str, namespace: &str) -> String {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host.is_empty() || host.contains(['.', '*', ':', '/']) {
-        return host;
-    }
-    format!("{host}.{namespace}.svc.{}", defaults::CLUSTER_DOMAIN)
 }
 
 impl<'a> Index<'a> {
@@ -70,18 +61,18 @@ impl<'a> Index<'a> {
                 self.virtual_services.insert((namespace, name), spec);
                 if is_for_mesh(spec) {
                     for host in &spec.hosts {
-                        let claims = self.mesh_hosts.entry(full_name(host, namespace)).or_default();
+                        let claims = self.mesh_hosts.entry(&full_name(host, namespace));
                         claims.push(Claim { document, spec });
                     }
                 }
             }
             Rule::DestinationRule(Resource { spec, .. }) => {
-                let claims = self.destination_rules.entry(full_name(&spec.host, namespace)).or_default();
+                let claims = self.destination_rules.entry(&full_name(&spec.host, namespace));
                 claims.push(Claim { document, spec });
             }
             Rule::ServiceEntry(Resource { spec, .. }) => self.add_entry(spec, namespace, workloads),
             Rule::Service(Resource { spec, .. }) => {
-                let service = self.services.entry(full_name(name, namespace)).or_default();
+                let service = self.known(name, namespace);
                 service.ports.extend(spec.ports.iter().filter_map(|port| port.port));
                 if !spec.selector.is_empty() {
                     service.endpoints.extend(selected(&spec.selector, namespace, workloads));
@@ -99,7 +90,7 @@ impl<'a> Index<'a> {
 
     fn add_entry(&mut self, spec: &rules::ServiceEntry, namespace: &str, workloads: &[(&str, &rules::WorkloadEntry)]) {
         for host in &spec.hosts {
-            let service = self.services.entry(full_name(host, namespace)).or_default();
+            let service = self.known(host, namespace);
             service.ports.extend(spec.ports.iter().filter_map(|port| port.number));
             service.endpoints.extend(spec.endpoints.iter().map(|endpoint| endpoint.labels.clone()));
             if let Some(selector) = &spec.workload_selector {
@@ -108,20 +99,27 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// The service of a host, made where it is missing.
+    fn known(&mut self, host: &str, namespace: &str) -> &mut KnownService {
+        let host = full_name(host, namespace);
+        let service = self.services.entry(&host);
+        service.host = host;
+        service
+    }
+
     /// The service behind a full name, its own or that of a wildcard around it.
     pub(super) fn service(&self, host: &str) -> Option<&KnownService> {
-        self.services.get(host).or_else(|| wildcards(host).find_map(|wildcard| self.services.get(&wildcard)))
+        self.services.covering(host).next()
     }
 
     /// Hosts of all services.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.services.keys().map(String::as_str)
+        self.services.values().map(|service| service.host.as_str())
     }
 
     /// DestinationRules that may hold for a full name.
     pub(super) fn destination_rules(&self, host: &str) -> impl Iterator<Item = &Claim<'a, rules::DestinationRule>> {
-        let around = wildcards(host).filter_map(|wildcard| self.destination_rules.get(&wildcard)).flatten();
-        self.destination_rules.get(host).into_iter().flatten().chain(around)
+        self.destination_rules.covering(host).flatten()
     }
 
     /// DestinationRules that name exactly this host.
@@ -154,13 +152,6 @@ impl<'a> Index<'a> {
     }
 }
 
-/// `*.b.c`, `*.c` and `*` for `a.b.c`, the most specific first.
-fn wildcards(host: &str) -> impl Iterator<Item = String> {
-    let inner = host.trim_start_matches('*');
-    let ends = inner.match_indices('.').map(|(at, _)| format!("*{}", &inner[at..]));
-    ends.chain(std::iter::once("*".to_owned()))
-}
-
 fn selected(
     selector: &BTreeMap<String, String>,
     namespace: &str,
@@ -170,38 +161,8 @@ fn selected(
     chosen.map(|(_, entry)| entry.labels.clone()).collect::<Vec<_>>().into_iter()
 }
 
-/// Whether all of `selector` is in `labels`.
-pub(super) fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-/// Whether some namespace sees both.
-pub(super) fn see_each_other(one: (&[String], &str), other: (&[String], &str)) -> bool {
-    let namespaces = |(written, own): (&[String], &str)| -> Option<BTreeSet<String>> {
-        let is_public = written.is_empty() || written.iter().any(|namespace| namespace == "*");
-        let named = written.iter().filter(|namespace| *namespace != "~");
-        (!is_public)
-            .then(|| named.map(|namespace| if namespace == "." { own.into() } else { namespace.clone() }).collect())
-    };
-    match (namespaces(one), namespaces(other)) {
-        (Some(one), Some(other)) => !one.is_disjoint(&other),
-        (Some(only), None) | (None, Some(only)) => !only.is_empty(),
-        (None, None) => true,
-    }
-}
-
-/// Whether `one` was there before `other`: by `creationTimestamp`, where none counts as the beginning of time; then by
-/// name and namespace, or without timestamps by namespace and name.
+/// Whether `one` was there before `other`.
 pub(super) fn is_older(one: &Document, other: &Document) -> bool {
-    let created = |document: &'_ Document| -> Option<String> {
-        let Metadata { creation_timestamp, .. } = document.rule.metadata();
-        creation_timestamp.clone().filter(|text| !text.is_empty())
-    };
-    let (a, b) = (created(one), created(other));
-    let (one, other) = (&one.id, &other.id);
-    let by_name = match a {
-        Some(_) => (&one.name, &one.namespace).cmp(&(&other.name, &other.namespace)),
-        None => (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)),
-    };
-    a.cmp(&b).then(by_name).is_lt()
+    let age = |document: &Document| Age::new(&document.id, document.rule.metadata());
+    age(one) < age(other)
 }

@@ -3,16 +3,17 @@
 //! One row per feature: when the proxy learns it, its row goes. A document is told once per feature, at the first place.
 
 use super::findings::{Findings, spec};
-use super::virtual_service::MESH;
 use crate::diagnostic::codes;
+use crate::mesh::{MESH_GATEWAY, TLS_MODE_LABEL, speaks_mesh_tls};
 use crate::rules::{
-    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, Document, HttpRoute, LoadBalancerSettings, MeshConfig,
-    OutlierDetection, Path, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
+    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute,
+    LoadBalancerSettings, MeshConfig, OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb,
+    TrafficPolicy, VirtualService,
 };
 
 /// One feature.
 struct Feature {
-    /// In the words of the rules.
+    /// In the words of the rules, as the message has it.
     name: &'static str,
     /// What happens instead.
     instead: &'static str,
@@ -21,83 +22,123 @@ struct Feature {
 }
 
 const GOES_ON: &str = "requests go on as if it were not there";
-const REFUSES: &str = "proxies refuse clusters that have it and keep what they had before";
+const REFUSES: &str = "proxies of this version refuse a cluster with TLS: requests to it are answered with 503, except \
+                       where a proxy holds the cluster as it was before";
 
+/// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
-    Feature { name: "retries", instead: "only requests that were not sent are tried again", first: retries },
-    Feature { name: "fault", instead: GOES_ON, first: |rule| http(rule, "fault", |route| route.fault.is_some()) },
-    Feature { name: "mirror", instead: GOES_ON, first: mirror },
-    Feature { name: "tls routes", instead: "connections with TLS are not routed by server name", first: tls_routes },
-    Feature { name: "gateways", instead: "rules for gateways are left out; only `mesh` counts", first: gateways },
-    Feature { name: "@request.auth.claims", instead: "the block never matches", first: claims },
-    Feature { name: "outlierDetection", instead: GOES_ON, first: |rule| settings(rule, "outlierDetection", outlier) },
-    Feature { name: "connectionPool limits", instead: GOES_ON, first: |rule| settings(rule, "connectionPool", limits) },
+    Feature { name: "`retries`", instead: "only requests that were not sent are tried again", first: retries },
+    Feature { name: "`fault`", instead: GOES_ON, first: |rule| http(rule, "fault", |route| route.fault.is_some()) },
+    Feature { name: "`mirror`", instead: GOES_ON, first: mirror },
     Feature {
-        name: "connectionPool times",
-        instead: "defaults hold",
-        first: |rule| settings(rule, "connectionPool", times),
+        name: "format commands in header values, as in `%REQ(x)%`,",
+        instead: "the value is sent as it is written",
+        first: format_commands,
     },
     Feature {
-        name: "consistentHash",
-        instead: "endpoints are chosen by load",
-        first: |rule| settings(rule, "loadBalancer", hash),
+        name: "`tls` routes (by server name)",
+        instead: "connections with TLS are not routed by server name",
+        first: tls_routes,
+    },
+    Feature { name: "`gateways`", instead: "rules for gateways are left out; only `mesh` counts", first: gateways },
+    Feature { name: "`@request.auth.claims`", instead: "the block never matches", first: claims },
+    Feature { name: "`subjectAltNames`", instead: "identities are not checked", first: alt_names },
+    Feature { name: "endpoints with TLS", instead: REFUSES, first: mesh_tls },
+    Feature {
+        name: "`tls` of an `ingress` listener",
+        instead: "the socket is not opened: without TLS it would take clear text",
+        first: ingress_tls,
     },
     Feature {
-        name: "localityLbSetting",
-        instead: "all places count alike",
-        first: |rule| settings(rule, "loadBalancer", locality),
-    },
-    Feature {
-        name: "warmup",
-        instead: "new endpoints get their full share",
-        first: |rule| settings(rule, "loadBalancer", warmup),
-    },
-    Feature {
-        name: "simple: PASSTHROUGH",
-        instead: "it needs captured connections",
-        first: |rule| settings(rule, "loadBalancer", passthrough),
-    },
-    Feature { name: "tls", instead: REFUSES, first: |rule| settings(rule, "tls", tls) },
-    Feature {
-        name: "tunnel",
-        instead: GOES_ON,
-        first: |rule| policy(rule, "tunnel", |policy| policy.tunnel.is_some()),
-    },
-    Feature {
-        name: "proxyProtocol",
-        instead: GOES_ON,
-        first: |rule| policy(rule, "proxyProtocol", |policy| policy.proxy_protocol.is_some()),
-    },
-    Feature {
-        name: "retryBudget",
-        instead: GOES_ON,
-        first: |rule| policy(rule, "retryBudget", |policy| policy.retry_budget.is_some()),
-    },
-    Feature { name: "subjectAltNames", instead: "identities are not checked", first: alt_names },
-    Feature { name: "ingress.tls", instead: "the socket takes clear text", first: ingress_tls },
-    Feature { name: "inbound connectionPool", instead: GOES_ON, first: inbound_pool },
-    Feature { name: "egressProxy", instead: "unknown hosts are called directly", first: egress_proxy },
-    Feature {
-        name: "access_log",
+        name: "`access_log`",
         instead: "requests are not logged",
         first: |rule| mesh(rule, "access_log", |mesh| mesh.access_log.is_some()),
     },
     Feature {
-        name: "tracing",
+        name: "`tracing`",
         instead: "requests are not traced",
         first: |rule| mesh(rule, "tracing", |mesh| mesh.tracing.is_some()),
     },
     Feature {
-        name: "profile",
+        name: "`profile`",
         instead: "the limits of `istio` hold",
         first: |rule| mesh(rule, "profile", |mesh| mesh.profile == Some(Profile::Safe)),
     },
 ];
 
+/// What is about how endpoints are called.
+const POLICIES: &[Feature] = &[
+    Feature { name: "`outlierDetection`", instead: GOES_ON, first: |rule| inside(outliers(rule), |_| Some("")) },
+    Feature {
+        name: "`consecutiveErrors`",
+        instead: "it is not read: write `consecutiveGatewayErrors` or `consecutive5xxErrors`",
+        first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
+    },
+    Feature { name: "`connectionPool` limits", instead: GOES_ON, first: |rule| inside(pools(rule), limits) },
+    Feature {
+        name: "`tcpKeepalive`",
+        instead: "idle connections are not probed",
+        first: |rule| inside(pools(rule), |it| it.tcp.as_ref()?.tcp_keepalive.as_ref().map(|_| "tcp.tcpKeepalive")),
+    },
+    Feature {
+        name: "`maxConnectionDuration`",
+        instead: "a connection lasts as long as it is busy",
+        first: |rule| inside(pools(rule), max_connection_duration),
+    },
+    Feature {
+        name: "`maxConcurrentStreams`",
+        instead: "the endpoint's own limit holds",
+        first: |rule| {
+            inside(pools(rule), |it| it.http.as_ref()?.max_concurrent_streams.map(|_| "http.maxConcurrentStreams"))
+        },
+    },
+    Feature {
+        name: "`consistentHash`",
+        instead: "endpoints are chosen by load",
+        first: |rule| inside(hashes(rule), |_| Some("")),
+    },
+    Feature {
+        name: "`attributes` of a cookie",
+        instead: "a cookie that is made has none of them",
+        first: |rule| inside(hashes(rule), cookie_attributes),
+    },
+    Feature {
+        name: "`warmup`",
+        instead: "new endpoints get their full share",
+        first: |rule| inside(balancers(rule), warmup),
+    },
+    Feature {
+        name: "`simple: PASSTHROUGH`",
+        instead: "it needs captured connections",
+        first: |rule| inside(balancers(rule), |it| (it.simple? == SimpleLb::Passthrough).then_some("simple")),
+    },
+    Feature { name: "`tls`", instead: REFUSES, first: |rule| inside(client_tls(rule), tls) },
+    Feature {
+        name: "`tunnel`",
+        instead: "bytes are sent without a tunnel around them",
+        first: |rule| policy(rule, "tunnel", |policy| policy.tunnel.is_some()),
+    },
+    Feature {
+        name: "`proxyProtocol`",
+        instead: "connections begin without it",
+        first: |rule| policy(rule, "proxyProtocol", |policy| policy.proxy_protocol.is_some()),
+    },
+    Feature {
+        name: "`retryBudget`",
+        instead: GOES_ON,
+        first: |rule| policy(rule, "retryBudget", |policy| policy.retry_budget.is_some()),
+    },
+    Feature {
+        name: "other blocks of `defaultTrafficPolicy` than `connectionPool` and `outlierDetection`",
+        instead: "DestinationRules say the rest",
+        first: rest_of_default,
+    },
+];
+
 pub(super) fn check(document: &Document, found: &mut Findings) {
-    for feature in FEATURES {
+    for feature in FEATURES.iter().chain(POLICIES) {
         if let Some(path) = (feature.first)(&document.rule) {
-            let message = format!("the proxy does not act on `{}` yet", feature.name);
+            let message = format!("the proxy does not act on {} yet", feature.name);
             found.add(codes::NOT_ENFORCED, &path, message).on_key().help(feature.instead);
         }
     }
@@ -130,7 +171,7 @@ fn tls_routes(rule: &Rule) -> Option<Path> {
 
 fn gateways(rule: &Rule) -> Option<Path> {
     let service = virtual_service(rule)?;
-    let foreign = |gateways: &[String]| gateways.iter().position(|gateway| gateway != MESH);
+    let foreign = |gateways: &[String]| gateways.iter().position(|gateway| gateway != MESH_GATEWAY);
     if let Some(at) = foreign(&service.gateways) {
         return Some(spec().key("gateways").index(at));
     }
@@ -138,6 +179,40 @@ fn gateways(rule: &Rule) -> Option<Path> {
         let (block, at_gateway) =
             route.r#match.iter().enumerate().find_map(|(block, m)| Some((block, foreign(&m.gateways)?)))?;
         Some(spec().key("http").index(at).key("match").index(block).key("gateways").index(at_gateway))
+    })
+}
+
+/// The first header value, of a rule or a destination, that Envoy would not send as it is written.
+fn format_commands(rule: &Rule) -> Option<Path> {
+    virtual_service(rule)?.http.iter().enumerate().find_map(|(at, route)| {
+        let path = spec().key("http").index(at);
+        let own = (path.key("headers"), route.headers.as_ref());
+        let destinations = route
+            .route
+            .iter()
+            .enumerate()
+            .map(|(at, destination)| (path.key("route").index(at).key("headers"), destination.headers.as_ref()));
+        std::iter::once(own).chain(destinations).find_map(|(path, headers)| command_in(&path, headers?))
+    })
+}
+
+fn command_in(path: &Path, headers: &Headers) -> Option<Path> {
+    [("request", &headers.request), ("response", &headers.response)].into_iter().find_map(|(direction, operations)| {
+        let operations = operations.as_ref()?;
+        [("set", &operations.set), ("add", &operations.add)].into_iter().find_map(|(field, values)| {
+            let (name, _) = values.iter().find(|(_, value)| has_command(value))?;
+            Some(path.key(direction).key(field).key(name))
+        })
+    })
+}
+
+/// Whether a text has a command of Envoy's: `%NAME%`, `%NAME(…)%`, `%NAME(…):10%`, or `%%` for a percent sign.
+fn has_command(text: &str) -> bool {
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b));
+    text.match_indices('%').any(|(at, _)| {
+        let inner = text.get(at + 1..).and_then(|rest| rest.split_once('%'));
+        inner.is_some_and(|(inner, _)| inner.is_empty() || inner.split(['(', ':']).next().is_some_and(is_name))
     })
 }
 
@@ -150,65 +225,89 @@ fn claims(rule: &Rule) -> Option<Path> {
     })
 }
 
-/// The blocks that a policy and the policy of one port share.
-#[derive(Default)]
-struct Settings<'a> {
-    load_balancer: Option<&'a LoadBalancerSettings>,
-    connection_pool: Option<&'a ConnectionPoolSettings>,
-    outlier_detection: Option<&'a OutlierDetection>,
-    tls: Option<&'a ClientTlsSettings>,
-}
-
-/// All policies of a rule.
+/// All policies of a DestinationRule.
 fn policies(rule: &Rule) -> Vec<(Path, &TrafficPolicy)> {
-    match rule {
-        Rule::DestinationRule(rule) => {
-            let whole = rule.spec.traffic_policy.iter().map(|policy| (spec().key("trafficPolicy"), policy));
-            let subsets = rule.spec.subsets.iter().enumerate().filter_map(|(at, subset)| {
-                Some((spec().key("subsets").index(at).key("trafficPolicy"), subset.traffic_policy.as_ref()?))
-            });
-            whole.chain(subsets).collect()
-        }
-        Rule::MeshConfig(rule) => {
-            let policy = rule.spec.default_traffic_policy.iter();
-            policy.map(|policy| (spec().key("defaultTrafficPolicy"), policy)).collect()
-        }
-        Rule::VirtualService(_)
-        | Rule::ServiceEntry(_)
-        | Rule::WorkloadEntry(_)
-        | Rule::Sidecar(_)
-        | Rule::Service(_)
-        | Rule::EndpointSlice(_) => Vec::new(),
-    }
+    let Rule::DestinationRule(rule) = rule else { return Vec::new() };
+    let whole = rule.spec.traffic_policy.iter().map(|policy| (spec().key("trafficPolicy"), policy));
+    let subsets = rule.spec.subsets.iter().enumerate().filter_map(|(at, subset)| {
+        Some((spec().key("subsets").index(at).key("trafficPolicy"), subset.traffic_policy.as_ref()?))
+    });
+    whole.chain(subsets).collect()
 }
 
 fn policy(rule: &Rule, field: &str, asks: fn(&TrafficPolicy) -> bool) -> Option<Path> {
     policies(rule).into_iter().find(|(_, policy)| asks(policy)).map(|(path, _)| path.key(field))
 }
 
-/// The first policy, of a port as well, that asks for something in the block `field`; `asks` names the field in it.
-fn settings(rule: &Rule, field: &str, asks: fn(&Settings<'_>) -> Option<&'static str>) -> Option<Path> {
-    policies(rule).into_iter().find_map(|(path, policy)| {
-        let whole = Settings {
-            load_balancer: policy.load_balancer.as_ref(),
-            connection_pool: policy.connection_pool.as_ref(),
-            outlier_detection: policy.outlier_detection.as_ref(),
-            tls: policy.tls.as_ref(),
-        };
-        let ports = policy.port_level_settings.iter().enumerate().map(|(at, port)| {
-            let settings = Settings {
-                load_balancer: port.load_balancer.as_ref(),
-                connection_pool: port.connection_pool.as_ref(),
-                outlier_detection: port.outlier_detection.as_ref(),
-                tls: port.tls.as_ref(),
-            };
-            (path.key("portLevelSettings").index(at), settings)
-        });
-        std::iter::once((path.clone(), whole)).chain(ports).find_map(|(path, settings)| {
-            let inner = asks(&settings)?;
-            let path = path.key(field);
-            Some(inner.split('.').filter(|key| !key.is_empty()).fold(path, |path, key| path.key(key)))
-        })
+/// One block, named `field`, of all policies and of their ports.
+fn blocks<'a, T>(
+    rule: &'a Rule,
+    field: &str,
+    of_policy: fn(&'a TrafficPolicy) -> Option<&'a T>,
+    of_port: fn(&'a PortTrafficPolicy) -> Option<&'a T>,
+) -> Vec<(Path, &'a T)> {
+    let mut blocks = Vec::new();
+    for (path, policy) in policies(rule) {
+        blocks.extend(of_policy(policy).map(|block| (path.key(field), block)));
+        blocks.extend(
+            policy
+                .port_level_settings
+                .iter()
+                .enumerate()
+                .filter_map(|(at, port)| Some((path.key("portLevelSettings").index(at).key(field), of_port(port)?))),
+        );
+    }
+    blocks
+}
+
+fn balancers(rule: &Rule) -> Vec<(Path, &LoadBalancerSettings)> {
+    blocks(rule, "loadBalancer", |policy| policy.load_balancer.as_ref(), |port| port.load_balancer.as_ref())
+}
+
+fn hashes(rule: &Rule) -> Vec<(Path, &ConsistentHashLb)> {
+    let balancers = balancers(rule).into_iter();
+    balancers.filter_map(|(path, it)| Some((path.key("consistentHash"), it.consistent_hash.as_ref()?))).collect()
+}
+
+fn client_tls(rule: &Rule) -> Vec<(Path, &ClientTlsSettings)> {
+    blocks(rule, "tls", |policy| policy.tls.as_ref(), |port| port.tls.as_ref())
+}
+
+fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {
+    let field = "outlierDetection";
+    let written =
+        blocks(rule, field, |policy| policy.outlier_detection.as_ref(), |port| port.outlier_detection.as_ref());
+    let default = mesh_default(rule).and_then(|policy| policy.outlier_detection.as_ref());
+    written.into_iter().chain(default.map(|it| (spec().key("defaultTrafficPolicy").key(field), it))).collect()
+}
+
+/// Toward others, and toward the own app.
+fn pools(rule: &Rule) -> Vec<(Path, &ConnectionPoolSettings)> {
+    let field = "connectionPool";
+    let mut pools = blocks(rule, field, |policy| policy.connection_pool.as_ref(), |port| port.connection_pool.as_ref());
+    let default = mesh_default(rule).and_then(|policy| policy.connection_pool.as_ref());
+    pools.extend(default.map(|pool| (spec().key("defaultTrafficPolicy").key(field), pool)));
+    if let Rule::Sidecar(rule) = rule {
+        let inbound = rule.spec.inbound_connection_pool.as_ref();
+        pools.extend(inbound.map(|pool| (spec().key("inboundConnectionPool"), pool)));
+        let listeners = rule.spec.ingress.iter().enumerate();
+        pools.extend(listeners.filter_map(|(at, listener)| {
+            Some((spec().key("ingress").index(at).key(field), listener.connection_pool.as_ref()?))
+        }));
+    }
+    pools
+}
+
+fn mesh_default(rule: &Rule) -> Option<&TrafficPolicy> {
+    let Rule::MeshConfig(rule) = rule else { return None };
+    rule.spec.default_traffic_policy.as_ref()
+}
+
+/// The first block that asks for something; `asks` names the field in it, with dots between several.
+fn inside<T>(blocks: Vec<(Path, &T)>, asks: fn(&T) -> Option<&'static str>) -> Option<Path> {
+    blocks.into_iter().find_map(|(path, block)| {
+        let inner = asks(block)?;
+        Some(inner.split('.').filter(|key| !key.is_empty()).fold(path, |path, key| path.key(key)))
     })
 }
 
@@ -217,51 +316,64 @@ fn first_set(fields: &[(&'static str, bool)]) -> Option<&'static str> {
     fields.iter().find(|(_, is_set)| *is_set).map(|(field, _)| *field)
 }
 
-fn outlier(settings: &Settings<'_>) -> Option<&'static str> {
-    settings.outlier_detection.map(|_| "")
-}
-
-fn limits(settings: &Settings<'_>) -> Option<&'static str> {
-    let pool = settings.connection_pool?;
+fn limits(pool: &ConnectionPoolSettings) -> Option<&'static str> {
     let (tcp, http) = (pool.tcp.as_ref(), pool.http.as_ref());
     first_set(&[
         ("tcp.maxConnections", tcp.is_some_and(|tcp| tcp.max_connections.is_some())),
         ("http.http1MaxPendingRequests", http.is_some_and(|http| http.http1_max_pending_requests.is_some())),
         ("http.http2MaxRequests", http.is_some_and(|http| http.http2_max_requests.is_some())),
-        ("http.maxRequestsPerConnection", http.is_some_and(|http| http.max_requests_per_connection.is_some())),
         ("http.maxRetries", http.is_some_and(|http| http.max_retries.is_some())),
-        ("http.maxConcurrentStreams", http.is_some_and(|http| http.max_concurrent_streams.is_some())),
     ])
 }
 
-fn times(settings: &Settings<'_>) -> Option<&'static str> {
-    let tcp = settings.connection_pool?.tcp.as_ref()?;
-    first_set(&[
-        ("tcp.maxConnectionDuration", tcp.max_connection_duration.is_some()),
-        ("tcp.tcpKeepalive", tcp.tcp_keepalive.is_some()),
-    ])
+fn max_connection_duration(pool: &ConnectionPoolSettings) -> Option<&'static str> {
+    pool.tcp.as_ref()?.max_connection_duration.as_ref().map(|_| "tcp.maxConnectionDuration")
 }
 
-fn hash(settings: &Settings<'_>) -> Option<&'static str> {
-    settings.load_balancer?.consistent_hash.as_ref().map(|_| "consistentHash")
+fn cookie_attributes(hash: &ConsistentHashLb) -> Option<&'static str> {
+    let cookie = hash.http_cookie.as_ref()?;
+    (!cookie.attributes.is_empty()).then_some("httpCookie.attributes")
 }
 
-fn locality(settings: &Settings<'_>) -> Option<&'static str> {
-    settings.load_balancer?.locality_lb_setting.as_ref().map(|_| "localityLbSetting")
-}
-
-fn warmup(settings: &Settings<'_>) -> Option<&'static str> {
-    let balance = settings.load_balancer?;
+fn warmup(balance: &LoadBalancerSettings) -> Option<&'static str> {
     first_set(&[("warmup", balance.warmup.is_some()), ("warmupDurationSecs", balance.warmup_duration_secs.is_some())])
 }
 
-fn passthrough(settings: &Settings<'_>) -> Option<&'static str> {
-    (settings.load_balancer?.simple? == SimpleLb::Passthrough).then_some("simple")
+fn tls(tls: &ClientTlsSettings) -> Option<&'static str> {
+    // DISABLE is what the proxy does.
+    (tls.mode? != ClientTlsMode::Disable).then_some("")
 }
 
-fn tls(settings: &Settings<'_>) -> Option<&'static str> {
-    // DISABLE is what the proxy does.
-    (settings.tls?.mode? != ClientTlsMode::Disable).then_some("")
+/// What the compiler reads of a DestinationRule only.
+fn rest_of_default(rule: &Rule) -> Option<Path> {
+    let policy = mesh_default(rule)?;
+    let field = first_set(&[
+        ("loadBalancer", policy.load_balancer.is_some()),
+        ("tls", policy.tls.is_some()),
+        ("portLevelSettings", !policy.port_level_settings.is_empty()),
+        ("tunnel", policy.tunnel.is_some()),
+        ("proxyProtocol", policy.proxy_protocol.is_some()),
+        ("retryBudget", policy.retry_budget.is_some()),
+    ])?;
+    Some(spec().key("defaultTrafficPolicy").key(field))
+}
+
+/// Endpoints that say that they speak the mesh's TLS: their clusters are called with it.
+fn mesh_tls(rule: &Rule) -> Option<Path> {
+    let label = |path: Path| path.key("labels").key(TLS_MODE_LABEL);
+    match rule {
+        Rule::WorkloadEntry(rule) => speaks_mesh_tls(&rule.spec.labels).then(|| label(spec())),
+        Rule::ServiceEntry(rule) => {
+            let at = rule.spec.endpoints.iter().position(|endpoint| speaks_mesh_tls(&endpoint.labels))?;
+            Some(label(spec().key("endpoints").index(at)))
+        }
+        Rule::VirtualService(_)
+        | Rule::DestinationRule(_)
+        | Rule::Sidecar(_)
+        | Rule::MeshConfig(_)
+        | Rule::Service(_)
+        | Rule::EndpointSlice(_) => None,
+    }
 }
 
 fn alt_names(rule: &Rule) -> Option<Path> {
@@ -275,30 +387,22 @@ fn ingress_tls(rule: &Rule) -> Option<Path> {
     Some(spec().key("ingress").index(at).key("tls"))
 }
 
-fn inbound_pool(rule: &Rule) -> Option<Path> {
-    let Rule::Sidecar(rule) = rule else { return None };
-    if rule.spec.inbound_connection_pool.is_some() {
-        return Some(spec().key("inboundConnectionPool"));
-    }
-    let at = rule.spec.ingress.iter().position(|listener| listener.connection_pool.is_some())?;
-    Some(spec().key("ingress").index(at).key("connectionPool"))
-}
-
-fn egress_proxy(rule: &Rule) -> Option<Path> {
-    let policy = match rule {
-        Rule::Sidecar(rule) => rule.spec.outbound_traffic_policy.as_ref()?,
-        Rule::MeshConfig(rule) => rule.spec.outbound_traffic_policy.as_ref()?,
-        Rule::VirtualService(_)
-        | Rule::DestinationRule(_)
-        | Rule::ServiceEntry(_)
-        | Rule::WorkloadEntry(_)
-        | Rule::Service(_)
-        | Rule::EndpointSlice(_) => return None,
-    };
-    policy.egress_proxy.as_ref().map(|_| spec().key("outboundTrafficPolicy").key("egressProxy"))
-}
-
 fn mesh(rule: &Rule, field: &str, asks: fn(&MeshConfig) -> bool) -> Option<Path> {
     let Rule::MeshConfig(rule) = rule else { return None };
     asks(&rule.spec).then(|| spec().key(field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_command;
+
+    #[test]
+    fn format_commands_are_told_from_percent_signs() {
+        for text in ["%REQ(x-a)%", "a %START_TIME% b", "%REQ(x?y):10%", "100%%", "50% of %PROTOCOL%"] {
+            assert!(has_command(text), "{text}");
+        }
+        for text in ["", "100%", "5% and 6%", "%20", "a%2Fb%2Fc", "%req%"] {
+            assert!(!has_command(text), "{text}");
+        }
+    }
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::findings::{Findings, spec};
-use super::virtual_service::MESH;
 use crate::diagnostic::codes;
+use crate::mesh::MESH_GATEWAY;
 use crate::rules::{Document, HttpMatchRequest, HttpRoute, Path, Rule, StringMatch, TcpRoute, VirtualService};
 
 /// Blocks of one rule that are compared with each other; beyond it only catch-alls are found.
@@ -157,7 +157,7 @@ fn covers_fields(first: &BTreeMap<String, StringMatch>, later: &BTreeMap<String,
 
 /// Where each block holds: its own gateways, else those of the rule, else all sidecars.
 fn covers_gateways(service: &VirtualService, first: &[String], later: &[String]) -> bool {
-    let mesh = [MESH.to_owned()];
+    let mesh = [MESH_GATEWAY.to_owned()];
     let whole = if service.gateways.is_empty() { &mesh[..] } else { &service.gateways };
     let of = |own: &[String]| if own.is_empty() { whole.to_vec() } else { own.to_vec() };
     let first = of(first);

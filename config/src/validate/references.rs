@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::findings::{Findings, spec};
-use super::index::{Index, full_name, selects};
+use super::index::Index;
 use crate::diagnostic::codes;
+use crate::mesh::{full_name, selects};
 use crate::rules::{
     Delegate, Destination, DestinationRule, Document, Path, Rule, Sidecar, VirtualService, closest, listed,
 };
@@ -109,7 +110,8 @@ impl Names<'_> {
         if !self.unknown.insert(host.to_owned()) {
             return;
         }
-        let known: Vec<&str> = self.index.hosts().collect();
+        let mut known: Vec<&str> = self.index.hosts().collect();
+        known.sort_unstable();
         // `reviews.shop` is no name of a service to Istio, though DNS in a cluster takes it for one.
         let in_cluster = format!("{host}.svc.{}", crate::defaults::CLUSTER_DOMAIN);
         let meant = known.iter().find(|known| **known == in_cluster).copied().or_else(|| closest(host, &known));

@@ -32,6 +32,11 @@ pub(super) fn check_client(tls: &ClientTlsSettings, path: &Path, found: &mut Fin
             found.add(codes::EXCLUSIVE, &path.key(field), message).on_key().help("remove one of the two");
         }
     }
+    if tls.ca_crl.as_ref().is_some_and(|file| !file.is_empty()) {
+        let message = "this version cannot check whether a certificate was revoked";
+        let help = "remove `caCrl` only if a revoked certificate may be taken for a good one";
+        found.add(codes::CANNOT_PROTECT, &path.key("caCrl"), message).on_key().help(help);
+    }
     if tls.insecure_skip_verify == Some(true) && tls.ca_certificates.is_some() {
         let message = "`caCertificates` is not looked at with `insecureSkipVerify`";
         found.add(codes::NO_EFFECT, &path.key("caCertificates"), message).on_key();

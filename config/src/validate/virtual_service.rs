@@ -4,14 +4,12 @@ use super::findings::{Findings, spec};
 use super::values::Wildcard;
 use super::{http_route, l4_route};
 use crate::diagnostic::codes;
+use crate::mesh::MESH_GATEWAY;
 use crate::rules::{Path, VirtualService};
-
-/// The gateway that means all sidecars.
-pub(super) const MESH: &str = "mesh";
 
 /// Whether the rules hold for sidecars.
 pub(super) fn is_for_mesh(rule: &VirtualService) -> bool {
-    let is_mesh = |gateway: &String| gateway == MESH;
+    let is_mesh = |gateway: &String| gateway == MESH_GATEWAY;
     let named = |gateways: &Vec<String>| gateways.iter().any(is_mesh);
     rule.gateways.is_empty()
         || named(&rule.gateways)

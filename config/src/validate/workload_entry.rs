@@ -4,10 +4,8 @@ use super::findings::Findings;
 use super::load_balancer::is_locality;
 use super::values::is_host;
 use crate::diagnostic::codes;
+use crate::mesh::TLS_MODE_LABEL;
 use crate::rules::{Path, WorkloadEntry};
-
-/// The label that says that an endpoint speaks the mesh's mTLS.
-const TLS_MODE: &str = "security.istio.io/tlsMode";
 
 /// What an address is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +61,10 @@ pub(super) fn check(entry: &WorkloadEntry, path: &Path, found: &mut Findings) {
         found.add(codes::LOCALITY, &path.key("locality"), message).help("write `region/zone/subzone`");
     }
     let names_identity = entry.service_account.as_deref().is_some_and(|account| !account.is_empty());
-    if names_identity && !entry.labels.contains_key(TLS_MODE) {
+    if names_identity && !entry.labels.contains_key(TLS_MODE_LABEL) {
         found
             .add(codes::NO_TLS_MODE, &path.key("serviceAccount"), "the identity is not used: clients speak clear text")
-            .help(format!("add the label `{TLS_MODE}: istio` if a sidecar answers there"));
+            .help(format!("a sidecar that answers there is marked by the label `{TLS_MODE_LABEL}: istio`"));
     }
 }
 

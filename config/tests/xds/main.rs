@@ -7,6 +7,10 @@ mod accepted;
 mod envoy;
 mod garbage;
 mod messages;
+#[path = "../real_envoy/mod.rs"]
+mod real_envoy;
 mod refusals;
 mod round_trip;
+#[path = "../skip/mod.rs"]
+mod skip;
 mod strategies;

@@ -19,15 +19,7 @@ fn header(name: &str, value: &str) -> ir::HeaderField {
 }
 
 fn to(cluster: ir::ClusterName) -> ir::Forward {
-    ir::Forward {
-        clusters: ir::WeightedClusters::single(cluster),
-        path_rewrite: None,
-        host_rewrite: None,
-        timeout: None,
-        retry: None,
-        mirrors: Vec::new(),
-        hash: Vec::new(),
-    }
+    ir::Forward::plain(ir::WeightedClusters::single(cluster))
 }
 
 fn route(matcher: ir::RouteMatch, action: ir::Action) -> ir::Route {

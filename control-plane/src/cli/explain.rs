@@ -19,6 +19,7 @@ use leno_config::node::Node;
 use leno_config::rules::last_good::LastGood;
 use leno_config::rules::{self, Document};
 
+use super::Output;
 use super::failure::Failure;
 use verdict::Verdict;
 
@@ -43,14 +44,6 @@ pub(crate) struct Arguments {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Explains and prints.

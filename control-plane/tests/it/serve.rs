@@ -220,6 +220,6 @@ fn plain_text_stays_on_loopback_unless_it_is_meant() {
     let place = bookshop();
     let rules = place.rules();
     let output = leno().arg("serve").arg("--rules").arg(rules).args(["--xds-address", "0.0.0.0:0"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("--allow-plain-text"));
 }

@@ -36,6 +36,7 @@ use load::Order;
 use report::Observed;
 use topology::OBSERVED_CALLS;
 
+use super::Output;
 use super::failure::Failure;
 
 pub(crate) use lifeline::hold as hold_lifeline;
@@ -60,15 +61,6 @@ pub(crate) struct Arguments {
     /// Form of what is printed on stdout
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-/// Form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Runs the demo until it is done or interrupted.
