@@ -6,7 +6,6 @@ use std::time::Instant;
 use leno_config::compile::compile;
 use leno_config::ir::{Action, Discovery, Forward, ListenerProtocol, Resources, RouteSource};
 use leno_config::mesh::Mesh;
-use leno_config::rules::Document;
 use leno_config::xds::{self, Decoded};
 use proptest::prelude::*;
 
