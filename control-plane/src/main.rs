@@ -9,9 +9,12 @@ mod metrics;
 mod snapshot;
 mod source;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use cli::failure::Failure;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -59,7 +62,7 @@ enum Command {
     Proxy(leno_proxy::cli::Command),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     cli::demo::hold_lifeline();
     let arguments = Arguments::parse();
     match arguments.color {
@@ -68,7 +71,20 @@ fn main() -> anyhow::Result<ExitCode> {
         Color::Never => anstream::ColorChoice::Never,
     }
     .write_global();
-    let ended = match arguments.command {
+    let ended = run(arguments.command);
+    ended.unwrap_or_else(|failure| {
+        // `leno … | head` has read what it wanted.
+        if failure.is_closed_pipe() {
+            return ExitCode::SUCCESS;
+        }
+        // Where even stderr is gone there is nobody left to tell.
+        let _ = writeln!(anstream::stderr(), "error: {failure}");
+        failure.exit_code()
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
         Command::Demo(arguments) => cli::demo::run(arguments),
         Command::Validate(arguments) => cli::validate::run(&arguments),
         Command::Explain(arguments) => cli::explain::run(&arguments),
@@ -77,15 +93,5 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Version(arguments) => cli::version::run(&arguments),
         Command::Echo(arguments) => cli::echo::run(arguments),
         Command::Proxy(command) => Ok(command.run()),
-    };
-    match ended {
-        // `leno … | head` has read what it wanted.
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        ended => ended,
     }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<std::io::Error>();
-    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -113,6 +113,13 @@ impl Mesh {
         Some(document.place_of(&format!("spec.{list}[{index}]")))
     }
 
+    /// The rule behind a route, as it is in force, delegation included: a delegate's rule is there once for each
+    /// VirtualService that delegates to it.
+    pub fn http_rules(&self, origin: &Origin) -> impl Iterator<Item = &rules::HttpRoute> {
+        let all = self.virtual_services.iter().flat_map(|service| &service.http);
+        all.filter(move |rule| rule.origin == *origin).map(|rule| &rule.rule)
+    }
+
     /// First part of every identity.
     pub fn trust_domain(&self) -> &str {
         self.settings.trust_domain.as_deref().unwrap_or(defaults::TRUST_DOMAIN)

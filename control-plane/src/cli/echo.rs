@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header, request, response};
 use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -25,6 +25,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use super::failure::Failure;
 
 /// Headers that a service hands on, so that routing by user and tracing work beyond the first hop.
 const HANDED_ON: [HeaderName; 5] = [
@@ -104,7 +106,7 @@ pub(crate) struct CallResult {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(arguments))?;
     Ok(ExitCode::SUCCESS)
@@ -232,7 +234,7 @@ impl Service {
             version: self.arguments.own_version.clone(),
             method: head.method.to_string(),
             path: head.uri.path_and_query().map_or_else(|| "*".to_owned(), ToString::to_string),
-            headers: as_map(&head.headers),
+            headers: as_map(&head),
             body_bytes,
             calls,
         };
@@ -334,9 +336,13 @@ impl Service {
     }
 }
 
-fn as_map(headers: &HeaderMap) -> BTreeMap<String, String> {
+/// The headers; what HTTP/2 says as `:authority` stands under `host`, as HTTP/1.1 has it.
+fn as_map(head: &request::Parts) -> BTreeMap<String, String> {
     let mut map = BTreeMap::<String, String>::new();
-    for (name, value) in headers {
+    if let Some(authority) = head.uri.authority().filter(|_| !head.headers.contains_key(header::HOST)) {
+        map.insert(header::HOST.to_string(), authority.to_string());
+    }
+    for (name, value) in &head.headers {
         let value = String::from_utf8_lossy(value.as_bytes());
         map.entry(name.as_str().to_owned())
             .and_modify(|joined| {
@@ -346,4 +352,25 @@ fn as_map(headers: &HeaderMap) -> BTreeMap<String, String> {
             .or_insert_with(|| value.into_owned());
     }
     map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_shown_whichever_version_of_http_was_spoken() {
+        let head = |uri: &str, host: Option<&str>| {
+            let request = host.into_iter().fold(Request::get(uri), |request, host| request.header(header::HOST, host));
+            request.body(()).unwrap().into_parts().0
+        };
+        for (uri, host, shown) in [
+            ("/", Some("reviews:9080"), Some("reviews:9080")),
+            ("http://reviews:9080/", None, Some("reviews:9080")),
+            ("http://reviews:9080/", Some("other"), Some("other")),
+            ("/", None, None),
+        ] {
+            assert_eq!(as_map(&head(uri, host)).get("host").map(String::as_str), shown, "{uri} {host:?}");
+        }
+    }
 }

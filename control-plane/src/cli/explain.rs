@@ -19,6 +19,7 @@ use leno_config::node::Node;
 use leno_config::rules::last_good::LastGood;
 use leno_config::rules::{self, Document};
 
+use super::failure::Failure;
 use verdict::Verdict;
 
 /// `leno explain`
@@ -52,21 +53,11 @@ enum Output {
     Json,
 }
 
-/// What was asked makes no sense, as with clap.
-const USAGE: u8 = 2;
-
 /// Explains and prints.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    match explain(arguments) {
-        Ok(answer) => {
-            write!(anstream::stdout(), "{answer}")?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(error) => {
-            writeln!(anstream::stderr(), "error: {error:#}")?;
-            Ok(ExitCode::from(USAGE))
-        }
-    }
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let answer = explain(arguments).map_err(Failure::usage)?;
+    write!(anstream::stdout(), "{answer}")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn explain(arguments: &Arguments) -> anyhow::Result<String> {
@@ -262,7 +253,7 @@ from a workload without labels in namespace default
             25 %  outbound|9080|v2|reviews.default.svc.cluster.local  no endpoint in these rules
   rewrite   path /1?x=y, host inner
   timeout   1.5s
-  retries   3 on 5xx, retriable-status-codes (429), each within 500ms
+  retries   3 on 5xx, retriable-status-codes (429), each within 500ms (not enforced by this version)
   fault     delay of 1s for 5 %
   mirror    100 % to outbound|9080|v2|reviews.default.svc.cluster.local
   headers   request: set x-a: b
@@ -313,7 +304,7 @@ Rules before it, in order:
         for (url, status, index, words) in [
             ("reviews:9080/old", 302.into(), 2.into(), "location http://reviews:9080/new"),
             ("reviews:9080/teapot", 418.into(), 3.into(), "short and stout"),
-            ("reviews:9080/lost", 503.into(), 4.into(), "is not configured"),
+            ("reviews:9080/lost", 503.into(), 4.into(), "is not in force"),
             ("reviews:9080/nowhere", 404.into(), serde_json::Value::Null, "no rule of this host takes the request"),
             ("reviews:9080/../../api/../nowhere", 404.into(), serde_json::Value::Null, "takes the request"),
         ] {

@@ -19,6 +19,7 @@ use crate::ads::push::Hub;
 use crate::ads::service::Discovery;
 use crate::ads::status::RulesStatus;
 use crate::board::Board;
+use crate::cli::failure::Failure;
 use crate::generation::Generation;
 use crate::http;
 use crate::metrics::Metrics;
@@ -72,17 +73,19 @@ enum LogFormat {
 }
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    check_addresses(&arguments).map_err(Failure::usage)?;
     log_to_stderr(arguments.log_format);
     allow_many_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(arguments));
     // Looks at files and compilations under way need not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    served.map(|()| ExitCode::SUCCESS)
+    served?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+fn check_addresses(arguments: &Arguments) -> anyhow::Result<()> {
     for address in [arguments.xds_address, arguments.http_address] {
         ensure!(
             address.ip().is_loopback() || arguments.allow_plain_text,
@@ -90,6 +93,10 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
              authenticated; use 127.0.0.1, or --allow-plain-text if the network is trusted"
         );
     }
+    Ok(())
+}
+
+async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let xds = bind(arguments.xds_address, "--xds-address").await?;
     let http_listener = bind(arguments.http_address, "--http-address").await?;
     announce(arguments.state.as_deref(), xds.local_addr()?, http_listener.local_addr()?)?;

@@ -1,5 +1,6 @@
 //! `leno status`: which proxy holds what, and what is wrong with the rules.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -10,10 +11,9 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::failure::Failure;
 use crate::ads::status::{ProxyStatus, RulesStatus, Status, TypeStatus};
 
-/// The server cannot be reached.
-const UNREACHABLE: u8 = 3;
 /// For the whole exchange.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer that is read.
@@ -44,20 +44,19 @@ enum Output {
 }
 
 /// Asks a running control plane and prints what it says.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let authority = authority(&arguments.address)?;
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let authority = authority(&arguments.address).map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let path = if arguments.resources { "/debug/status?resources" } else { "/debug/status" };
     let fetched = runtime.block_on(async { tokio::time::timeout(TIMEOUT, fetch(&authority, path)).await });
-    let answer = match fetched.context("no answer in time").and_then(|answer| answer) {
-        Ok(answer) => answer,
-        Err(error) => {
-            let mut stderr = anstream::stderr();
-            writeln!(stderr, "error: cannot reach the control plane at {}: {error:#}", arguments.address)?;
-            writeln!(stderr, "help: is `leno serve` running? --address takes what it prints as http")?;
-            return Ok(ExitCode::from(UNREACHABLE));
-        }
+    let fetched = fetched.context("no answer in time").and_then(|answer| answer);
+    let tried = || {
+        format!(
+            "cannot reach the control plane at {} (is `leno serve` running? --address takes what it prints as http)",
+            arguments.address
+        )
     };
+    let answer = fetched.with_context(tried).map_err(Failure::unreachable)?;
     let mut stdout = anstream::stdout();
     match arguments.output {
         Output::Json => writeln!(stdout, "{answer}")?,
@@ -72,8 +71,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn authority(address: &str) -> anyhow::Result<String> {
     let address = address.trim_end_matches('/');
     let authority = address.strip_prefix("http://").unwrap_or(address);
-    ensure!(!authority.contains('/'), "--address has the form http://HOST:PORT, not {address}");
-    ensure!(authority.contains(':'), "--address names a port, as in http://127.0.0.1:15014");
+    let parsed = authority.parse::<http::uri::Authority>();
+    let parsed = parsed.with_context(|| format!("--address has the form http://HOST:PORT, not `{address}`"))?;
+    ensure!(parsed.port_u16().is_some(), "--address names a port, as in http://127.0.0.1:15014, unlike `{address}`");
     Ok(authority.to_owned())
 }
 
@@ -176,7 +176,7 @@ fn rules(rules: &RulesStatus) -> String {
     let mut text = format!(
         "Rules: {accepted} documents in force (version {}), {} rejected\n",
         version.chars().take(SHOWN).collect::<String>(),
-        rejected.len()
+        documents(rejected)
     );
     let mut line = |line: std::fmt::Arguments<'_>| {
         // Writing to a String does not fail.
@@ -186,11 +186,7 @@ fn rules(rules: &RulesStatus) -> String {
         line(format_args!("the files are not taken: {problem}"));
     }
     for finding in rejected {
-        let of = |key: &str| match finding.get(key) {
-            Some(serde_json::Value::String(text)) => text.clone(),
-            Some(serde_json::Value::Null) | None => String::new(),
-            Some(other) => other.to_string(),
-        };
+        let of = |key| field(finding, key);
         let (file, place) = (of("file"), format!("{}:{}", of("line"), of("column")));
         line(format_args!("{file}:{place}: {} {} {}: {}", of("code"), of("resource"), of("path"), of("message")));
     }
@@ -198,6 +194,24 @@ fn rules(rules: &RulesStatus) -> String {
         line(format_args!("{resource} {reason}"));
     }
     text
+}
+
+/// How many documents the findings are about. A file that cannot be read does not say what is in it, and counts once.
+fn documents(findings: &[serde_json::Value]) -> usize {
+    let about = |finding| match field(finding, "resource") {
+        resource if resource.is_empty() => field(finding, "file"),
+        resource => resource,
+    };
+    findings.iter().map(about).collect::<BTreeSet<_>>().len()
+}
+
+/// A field of a finding as text.
+fn field(finding: &serde_json::Value, key: &str) -> String {
+    match finding.get(key) {
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -264,6 +278,20 @@ Rules: 4 documents in force (version abcdefgh), 1 rejected
     }
 
     #[test]
+    fn documents_are_counted_however_many_errors_they_have() {
+        let finding = |resource: Option<&str>, file: &str| serde_json::json!({"resource": resource, "file": file});
+        let cases = [
+            (vec![], 0),
+            (vec![finding(Some("Sidecar a/b"), "a"), finding(Some("Sidecar a/b"), "a")], 1),
+            (vec![finding(Some("Sidecar a/b"), "a"), finding(Some("Sidecar a/c"), "a")], 2),
+            (vec![finding(None, "a"), finding(None, "a"), finding(None, "b"), finding(Some("Sidecar a/b"), "a")], 3),
+        ];
+        for (findings, expected) in cases {
+            assert_eq!(documents(&findings), expected, "{findings:?}");
+        }
+    }
+
+    #[test]
     fn ages_are_short() {
         let cases = [(7, "7ms"), (1_500, "1s"), (59_999, "59s"), (61_000, "1m1s"), (7_380_000, "2h3m")];
         for (millis, expected) in cases {
@@ -275,7 +303,9 @@ Rules: 4 documents in force (version abcdefgh), 1 rejected
     fn addresses_are_checked_before_anything_is_dialled() {
         assert_eq!(authority("http://127.0.0.1:15014/").unwrap(), "127.0.0.1:15014");
         assert_eq!(authority("[::1]:15014").unwrap(), "[::1]:15014");
-        assert!(authority("https://127.0.0.1:15014").is_err());
-        assert!(authority("http://localhost").is_err());
+        for address in ["https://127.0.0.1:15014", "http://localhost", "localhost:http", "localhost:70000", "", "a b:1"]
+        {
+            assert!(authority(address).is_err(), "{address}");
+        }
     }
 }

@@ -11,6 +11,8 @@ use leno_config::diagnostic::{self, Diagnostic, Severity, Style};
 use leno_config::rules::{self, Parsed};
 use leno_config::validate;
 
+use super::failure::Failure;
+
 /// `leno validate`
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
@@ -55,9 +57,9 @@ impl FailOn {
 }
 
 /// Validates and prints. 0: nothing to complain about; 1: findings.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let paths: Vec<PathBuf> = arguments.files.iter().chain(&arguments.rules).cloned().collect();
-    let sources = rules::read(&paths)?;
+    let sources = rules::read(&paths).map_err(Failure::usage)?;
     let parsed = rules::parse(&sources);
     let findings = validate::check(&parsed);
     match arguments.output {

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::failure::Failure;
+
 /// `leno version`
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
@@ -23,7 +25,7 @@ enum Output {
 }
 
 /// Prints the version.
-pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     let text = match arguments.output {

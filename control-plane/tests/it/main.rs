@@ -3,6 +3,7 @@
 
 mod client;
 mod envoy;
+mod errors;
 mod memory;
 mod process;
 mod serve;

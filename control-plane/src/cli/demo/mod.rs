@@ -36,6 +36,8 @@ use load::Order;
 use report::Observed;
 use topology::OBSERVED_CALLS;
 
+use super::failure::Failure;
+
 pub(crate) use lifeline::hold as hold_lifeline;
 
 /// Requests of `--once` when nothing else is said.
@@ -70,14 +72,11 @@ enum Output {
 }
 
 /// Runs the demo until it is done or interrupted.
-pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
-            outcome = perform(&arguments) => Ok(outcome.unwrap_or_else(|error| {
-                progress(&format!("error: {error:#}"));
-                ExitCode::FAILURE
-            })),
+            outcome = perform(&arguments) => outcome,
             signal = interrupted() => {
                 signal?;
                 progress("ending all processes");
@@ -87,14 +86,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn perform(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+async fn perform(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let scratch = tempfile::Builder::new().prefix("leno-demo-").tempdir().context("cannot create a directory")?;
-    let rules = example::directory(arguments.rules.as_deref(), scratch.path())?;
+    let rules = example::directory(arguments.rules.as_deref(), scratch.path()).map_err(Failure::usage)?;
     progress(&format!("rules: {}", rules.display()));
     progress("starting a control plane, six sidecars and six services …");
     let mut bookshop = Bookshop::open(rules, scratch.path()).await?;
     progress(&report::introduction(&bookshop, &program()));
-    if arguments.once { once(&mut bookshop, arguments).await } else { live::run(&mut bookshop, arguments).await }
+    Ok(if arguments.once { once(&mut bookshop, arguments).await } else { live::run(&mut bookshop, arguments).await }?)
 }
 
 /// Sends a number of requests and compares what was observed with what the rules say.

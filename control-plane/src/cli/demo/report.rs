@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::bookshop::Bookshop;
-use super::expectation::{Expectation, all_versions};
+use super::expectation::{Expectation, Split, all_versions};
 use super::load::Sample;
 use super::observation::{Tally, nearest_rank};
 use super::topology::SERVICE_PORT;
@@ -121,31 +121,31 @@ impl Observed {
             "{:<28} {:>10} {:>10} {:>10} {:>9} {:>9}\n",
             "productpage calls", "rules say", "observed", "requests", "p50 ms", "p99 ms"
         );
-        let mut row = |what: &str, version: &str, expected: Option<f64>, tally: &Tally| {
-            let expected = expected.unwrap_or(0.0) * 100.0;
-            let quantile = |q| tally.quantile(version, q).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
-            let _ = writeln!(
-                text,
-                "{:<28} {:>9.1}% {:>9.1}% {:>10} {:>9} {:>9}",
-                format!("{what} {version}"),
-                expected,
-                tally.share(version) * 100.0,
-                tally.requests(version),
-                quantile(0.5),
-                quantile(0.99),
-            );
+        let mut rows = |what: &str, expected: &Split, tally: &Tally| {
+            let versions = all_versions(expected, tally.versions());
+            let say = percents(versions.iter().map(|version| expected.get(*version).copied().unwrap_or(0.0)));
+            let are = percents(versions.iter().map(|version| tally.share(version)));
+            for ((version, says), is) in versions.into_iter().zip(say).zip(are) {
+                let quantile = |q| tally.quantile(version, q).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+                let _ = writeln!(
+                    text,
+                    "{:<28} {:>10} {:>10} {:>10} {:>9} {:>9}",
+                    format!("{what} {version}"),
+                    says,
+                    is,
+                    tally.requests(version),
+                    quantile(0.5),
+                    quantile(0.99),
+                );
+            }
         };
         for (service, expected) in &expectation.services {
             let tally = self.services.get(service).unwrap_or(&nothing);
-            for version in all_versions(expected, tally.versions()) {
-                row(service, version, expected.get(version).copied(), tally);
-            }
+            rows(service, expected, tally);
         }
         for (at, case) in expectation.by_header.iter().enumerate() {
             let tally = self.by_header.get(&at).unwrap_or(&nothing);
-            for version in all_versions(&case.split, tally.versions()) {
-                row(&format!("{} →", case.title()), version, case.split.get(version).copied(), tally);
-            }
+            rows(&format!("{} →", case.title()), &case.split, tally);
         }
         let _ = writeln!(text, "{}", self.summary());
         text
@@ -161,6 +161,24 @@ impl Observed {
         let (p50, p99) = (quantile(0.5), quantile(0.99));
         format!("success {success:.2} % of {total} requests, p50 {p50}, p99 {p99}")
     }
+}
+
+/// Shares (0 to 1) as percents with one digit, which add up as the shares do: what rounding down leaves goes to those
+/// that lost most.
+fn percents(shares: impl Iterator<Item = f64>) -> Vec<String> {
+    let exact: Vec<f64> = shares.map(|share| share.clamp(0.0, 1.0) * 1000.0).collect();
+    let mut tenths: Vec<f64> = exact.iter().map(|exact| exact.floor()).collect();
+    let mut left = exact.iter().sum::<f64>().round() - tenths.iter().sum::<f64>();
+    let mut losers: Vec<usize> = (0..exact.len()).collect();
+    let loss = |at: &usize| exact.get(*at).map_or(0.0, |exact| exact.fract());
+    losers.sort_by(|one, other| loss(other).total_cmp(&loss(one)));
+    for at in losers {
+        if let Some(tenths) = tenths.get_mut(at).filter(|_| left >= 1.0) {
+            *tenths += 1.0;
+            left -= 1.0;
+        }
+    }
+    tenths.into_iter().map(|tenths| format!("{:.1}%", tenths / 10.0)).collect()
 }
 
 /// What is running where, and what to try; every line works while the demo runs.
@@ -216,7 +234,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cli::demo::expectation::{HeaderCase, Split};
+    use crate::cli::demo::expectation::HeaderCase;
     use crate::cli::demo::load::Seen;
 
     fn expectation() -> Expectation {
@@ -268,6 +286,21 @@ mod tests {
             ("silence", observed(&[], 0)),
         ] {
             assert!(!wrong.disagreements(&expectation()).is_empty(), "{what}");
+        }
+    }
+
+    #[test]
+    fn percents_of_one_service_add_up_to_100() {
+        for (shares, expected) in [
+            (vec![1.0 / 3.0; 3], vec!["33.4%", "33.3%", "33.3%"]),
+            (vec![1.0 / 6.0; 6], vec!["16.7%", "16.7%", "16.7%", "16.7%", "16.6%", "16.6%"]),
+            (vec![0.8, 0.2], vec!["80.0%", "20.0%"]),
+            (vec![0.29 + 0.1, 0.61], vec!["39.0%", "61.0%"]),
+            (vec![0.0, 0.0], vec!["0.0%", "0.0%"]),
+            (vec![0.12345, 0.87655], vec!["12.3%", "87.7%"]),
+            (vec![], vec![]),
+        ] {
+            assert_eq!(percents(shares.iter().copied()), expected, "{shares:?}");
         }
     }
 

@@ -6,7 +6,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use leno_config::ir::{AbortStatus, Fraction, HashPolicy, HeaderOps};
 use leno_config::node::Node;
 
-use super::verdict::{Lost, Policy, RulePlace, Share, Verdict, words};
+use super::verdict::{Lost, Policy, Retries, RulePlace, Share, Verdict, words};
 
 const STRONG: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
@@ -74,7 +74,7 @@ fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
     }
     if !verdict.clusters.is_empty() {
         lines.push(("timeout", verdict.timeout.clone().unwrap_or_else(|| "none".to_owned())));
-        lines.push(("retries", retries(verdict)));
+        lines.extend(verdict.retries.iter().map(|written| ("retries", retries(written))));
     }
     lines.extend(policy(&verdict.policy));
     lines
@@ -143,10 +143,10 @@ fn percent(value: f64) -> String {
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-fn retries(verdict: &Verdict) -> String {
-    let Some(retries) = &verdict.retries else {
+fn retries(retries: &Retries) -> String {
+    if retries.attempts == 0 {
         return "none, but for what was provably not sent".to_owned();
-    };
+    }
     let mut text = format!("{} on {}", retries.attempts, retries.on.join(", "));
     if !retries.status_codes.is_empty() {
         let codes: Vec<_> = retries.status_codes.iter().map(u16::to_string).collect();
@@ -154,6 +154,9 @@ fn retries(verdict: &Verdict) -> String {
     }
     if let Some(timeout) = &retries.per_try_timeout {
         let _ = write!(text, ", each within {timeout}");
+    }
+    if !retries.enforced {
+        text.push_str(" (not enforced by this version)");
     }
     text
 }

@@ -34,6 +34,7 @@ pub(super) struct Verdict {
     pub(super) redirect: Option<RedirectTo>,
     /// For the whole request.
     pub(super) timeout: Option<String>,
+    /// `None`: the rule says nothing of them.
     pub(super) retries: Option<Retries>,
     pub(super) policy: Policy,
     /// The rules that were asked before, in order.
@@ -79,9 +80,12 @@ pub(super) struct RedirectTo {
     pub(super) location: String,
 }
 
-/// When the request is tried again.
+/// When the request is tried again, as the rule says.
 #[derive(Debug, Serialize)]
 pub(super) struct Retries {
+    /// Whether the data plane does so. It sends again what was provably not sent, and nothing else.
+    pub(super) enforced: bool,
+    /// 0: never.
     pub(super) attempts: u32,
     pub(super) on: Vec<&'static str>,
     pub(super) status_codes: Vec<u16>,
@@ -277,9 +281,15 @@ impl Asked<'_> {
         let host = forward.host_rewrite.clone().or(single);
         verdict.rewrite = (path.is_some() || host.is_some()).then_some(Rewrite { path, host });
         verdict.timeout = forward.timeout.map(words);
-        verdict.retries = forward.retry.as_ref().map(retries);
+        verdict.retries = self.says_retries(route).then(|| retries(forward.retry.as_ref()));
         verdict.policy.mirrors.clone_from(&forward.mirrors);
         verdict.policy.hash.clone_from(&forward.hash);
+    }
+
+    /// Whether the rule writes retries: else there are the mesh's, of which there is nothing to say.
+    fn says_retries(&self, route: &Route) -> bool {
+        let rules = route.origin.iter().flat_map(|origin| self.mesh.http_rules(origin));
+        rules.into_iter().any(|rule| rule.retries.is_some())
     }
 
     fn share(&self, weighted: &WeightedCluster, total: u32) -> Share {
@@ -326,8 +336,18 @@ impl Asked<'_> {
     }
 }
 
-fn retries(policy: &RetryPolicy) -> Retries {
+fn retries(policy: Option<&RetryPolicy>) -> Retries {
+    let Some(policy) = policy else {
+        return Retries {
+            enforced: true,
+            attempts: 0,
+            on: Vec::new(),
+            status_codes: Vec::new(),
+            per_try_timeout: None,
+        };
+    };
     Retries {
+        enforced: false,
         attempts: policy.attempts,
         on: policy.on.iter().map(|on| on.as_str()).collect(),
         status_codes: policy.status_codes.iter().copied().collect(),
