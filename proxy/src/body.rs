@@ -86,10 +86,9 @@ impl HttpBody for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Stream { incoming, end } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
-                if matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream() {
-                    if let Some(end) = end.take() {
-                        end.signal();
-                    }
+                let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
+                if ended && let Some(end) = end.take() {
+                    end.signal();
                 }
                 polled
             }

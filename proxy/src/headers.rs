@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn what_belongs_to_one_connection_is_removed_and_nothing_else() {
-        let rows: [(&[(&str, &str)], &[(&str, &str)]); 6] = [
+        type Fields = &'static [(&'static str, &'static str)];
+        let rows: [(Fields, Fields); 6] = [
             (&[("connection", "keep-alive"), ("keep-alive", "5"), ("a", "1")], &[("a", "1")]),
             (&[("connection", "x-one, X-Two"), ("x-one", "1"), ("x-two", "2"), ("x-three", "3")], &[("x-three", "3")]),
             (

@@ -125,10 +125,10 @@ fn is_authority(text: &[u8]) -> bool {
 /// Borrowed when there is nothing to do, which is nearly always.
 fn canonical_path(path: &str, wanted: PathNormalization) -> Result<Cow<'_, str>, ProxyError> {
     let bytes = path.as_bytes();
-    let plain = !bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'#'))
-        && !(wanted.dots && bytes.windows(2).any(|pair| pair == b"/."))
-        && !(wanted.merge_slashes && bytes.windows(2).any(|pair| pair == b"//"));
-    if plain {
+    let escaped = bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'#'));
+    let dotted = wanted.dots && bytes.windows(2).any(|pair| pair == b"/.");
+    let doubled = wanted.merge_slashes && bytes.windows(2).any(|pair| pair == b"//");
+    if !(escaped || dotted || doubled) {
         return Ok(Cow::Borrowed(path));
     }
     let decoded = if wanted.dots { decode_unreserved(bytes)? } else { bytes.to_vec() };
