@@ -15,7 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc;
 
 use crate::raw;
-use crate::wait::PATIENCE;
+
+/// For a gibibyte on a machine that has other things to do.
+const BODY_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A body of any kind.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -229,10 +231,10 @@ impl Connection {
                 }
             }
         };
-        match tokio::time::timeout(PATIENCE, sent).await {
+        match tokio::time::timeout(BODY_PATIENCE, sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(format!("{what}: {}", chain(&error))),
-            Err(_) => Err(format!("{what}: no response within {PATIENCE:?}")),
+            Err(_) => Err(format!("{what}: no response within {BODY_PATIENCE:?}")),
         }
     }
 
@@ -256,8 +258,7 @@ impl Connection {
 /// Reads a response to its end.
 pub(crate) async fn read(response: Response<Incoming>) -> Result<Reply, String> {
     let (head, body) = response.into_parts();
-    let limit = PATIENCE.max(Duration::from_secs(120));
-    let collected = tokio::time::timeout(limit, body.collect()).await.map_err(|_| "the body does not end")?;
+    let collected = tokio::time::timeout(BODY_PATIENCE, body.collect()).await.map_err(|_| "the body does not end")?;
     let collected = collected.map_err(|error| format!("{} and then: {}", head.status, chain(&error)))?;
     let trailers = collected.trailers().cloned();
     Ok(Reply {

@@ -59,7 +59,8 @@ fn sources(program: &Path) -> Vec<PathBuf> {
         // The program stands there under another name; a library is not its test program, which has more sources.
         let is_program = || path.with_extension("").metadata().is_ok_and(|metadata| Some(metadata.ino()) == product);
         let is_library = || path.with_file_name(format!("lib{name}")).with_extension("rlib").exists();
-        name.starts_with("leno") && name.ends_with(".d") && (is_program() || is_library())
+        let is_ours = name.starts_with("leno") && !name.starts_with("leno_tests");
+        is_ours && name.ends_with(".d") && (is_program() || is_library())
     });
     notes.filter_map(|path| std::fs::read_to_string(path).ok()).flat_map(|rules| made_from(&rules)).collect()
 }

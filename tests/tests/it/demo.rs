@@ -48,7 +48,7 @@ fn once_fails_when_the_rules_lead_nowhere() {
 #[test]
 fn rules_that_are_not_there_are_named() {
     let outcome = run_leno(&["demo", "--once", "--rules", "no/such/rules"], "");
-    assert_eq!(outcome.code, 1);
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("no/such/rules"), "{}", outcome.stderr);
 }
 
