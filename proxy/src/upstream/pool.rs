@@ -73,6 +73,8 @@ pub struct Multiplexed {
     streams: Cell<usize>,
     max_streams: Rc<Cell<usize>>,
     requests: Cell<u32>,
+    /// When the last stream ended.
+    since: Cell<Instant>,
 }
 
 /// A connection that can carry a request now.
@@ -216,7 +218,13 @@ impl Pool {
             })
             .await;
         });
-        Ok(Rc::new(Multiplexed { sender, streams: Cell::new(0), max_streams, requests: Cell::new(0) }))
+        Ok(Rc::new(Multiplexed {
+            sender,
+            streams: Cell::new(0),
+            max_streams,
+            requests: Cell::new(0),
+            since: Cell::new(Instant::now()),
+        }))
     }
 
     async fn open(&self) -> Result<tokio::net::TcpStream, ConnectError> {
@@ -244,7 +252,10 @@ impl Pool {
         self.idle
             .borrow_mut()
             .retain(|idle| !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < limit);
-        self.multiplexed.borrow_mut().retain(|connection| !connection.sender.is_closed());
+        self.multiplexed.borrow_mut().retain(|connection| {
+            let rests = connection.streams.get() == 0;
+            !(connection.sender.is_closed() || rests && now.saturating_duration_since(connection.since.get()) >= limit)
+        });
     }
 
     /// The endpoint is gone: idle connections close now, the others when their requests end.
@@ -297,6 +308,10 @@ impl Http2Lease {
 
 impl Drop for Http2Lease {
     fn drop(&mut self) {
-        self.connection.streams.set(self.connection.streams.get().saturating_sub(1));
+        let left = self.connection.streams.get().saturating_sub(1);
+        self.connection.streams.set(left);
+        if left == 0 {
+            self.connection.since.set(Instant::now());
+        }
     }
 }
