@@ -1,6 +1,6 @@
 //! What the request path pays for size: host look-up, route match and endpoint pick, small and large.
 //!
-//! `cargo bench -p leno-proxy`. Host look-up and pick are to cost the same at 10 and at 10 000; so is a route match whose
+//! `cargo bench --workspace --bench request_path`. Host look-up and pick are to cost the same at 10 and at 10 000; so is a route match whose
 //! path decides. Ratios within one run are what counts.
 #![allow(missing_docs)] // criterion's macros write public items.
 #![allow(clippy::unwrap_used)]
