@@ -25,6 +25,8 @@ pub mod name {
     pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
     /// Never standard, but still sent.
     pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    /// Who a caller is, as a proxy has seen it (Envoy). Nobody can vouch for it before there is mTLS.
+    pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
     /// How long a gRPC caller waits.
     pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 }

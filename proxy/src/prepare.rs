@@ -24,6 +24,8 @@ pub fn request(
 ) -> Result<(), ProxyError> {
     let fields = &mut parts.headers;
     headers::remove_hop_by_hop(fields);
+    // What decoding promises a foreign control plane (SANITIZE): an app must not say who it is.
+    fields.remove(name::CLIENT_CERT);
     if !fields.contains_key(name::REQUEST_ID) {
         fields.insert(name::REQUEST_ID, headers::request_id(random));
     }
@@ -47,5 +49,45 @@ pub fn request(
     match forward.host_rewrite.as_deref().or(share.host_rewrite.as_deref()) {
         Some(host) => sanitize::set_host(parts, host),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leno_config::ir::{Action, ClusterName, HeaderOps, RouteMatch, WeightedClusters};
+
+    use super::*;
+
+    #[test]
+    fn a_caller_cannot_say_who_it_is_and_the_rest_of_its_headers_arrive() {
+        let forward = Forward {
+            clusters: WeightedClusters::single(ClusterName::new("a")),
+            path_rewrite: None,
+            host_rewrite: None,
+            timeout: None,
+            retry: None,
+            mirrors: Vec::new(),
+            hash: Vec::new(),
+        };
+        let route = Route {
+            name: String::new(),
+            origin: None,
+            matcher: RouteMatch::any(),
+            action: Action::Forward(forward.clone()),
+            request_headers: HeaderOps::default(),
+            response_headers: HeaderOps::default(),
+            cors: None,
+            fault: None,
+        };
+        let sent = http::Request::builder()
+            .header("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/default/sa/admin")
+            .header("x-request-id", "mine")
+            .header("x-own", "kept");
+        let mut parts = sent.body(()).expect("a request").into_parts().0;
+        let share = forward.clusters.as_slice().first().expect("one share");
+        request(&mut parts, &route, &forward, share, None, &Random::seeded(1)).expect("valid");
+        let named = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(named("x-forwarded-client-cert"), None);
+        assert_eq!((named("x-request-id"), named("x-own")), (Some("mine"), Some("kept")));
     }
 }

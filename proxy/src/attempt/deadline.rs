@@ -9,7 +9,7 @@ use tokio::time::Sleep;
 
 use crate::body::RequestEnd;
 use crate::error::ProxyError;
-use crate::headers::{self, name};
+use crate::headers;
 
 /// A route's timeout at work.
 #[derive(Debug)]
@@ -22,8 +22,7 @@ pub struct Deadline {
 /// The timeout of a request; a gRPC caller may ask for less than the route's, and for any where the route has none
 /// (Istio).
 pub fn timeout_of(forward: &Forward, fields: &HeaderMap) -> Option<Duration> {
-    let asked = if fields.contains_key(name::GRPC_TIMEOUT) { headers::grpc_timeout(fields) } else { None };
-    match (forward.timeout, asked) {
+    match (forward.timeout, headers::grpc_timeout(fields)) {
         (Some(route), Some(asked)) => Some(route.min(asked)),
         (route, asked) => route.or(asked),
     }
