@@ -17,6 +17,7 @@
 pub mod compile;
 pub mod defaults;
 pub mod diagnostic;
+pub mod identity;
 pub mod ir;
 pub mod mesh;
 pub mod node;

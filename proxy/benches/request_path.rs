@@ -23,12 +23,13 @@ fn route(path: PathMatch) -> Route {
     Route {
         name: String::new(),
         origin: None,
-        matcher: RouteMatch { path, headers: Vec::new(), query: Vec::new() },
+        matcher: RouteMatch { path, headers: Vec::new(), query: Vec::new(), claims: Vec::new() },
         action: Action::Direct(DirectResponse { status: StatusCode::OK, body: Vec::new() }),
         request_headers: HeaderOps::default(),
         response_headers: HeaderOps::default(),
         cors: None,
         fault: None,
+        authorization: None,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod downstream;
 pub mod error;
 pub mod headers;
+pub mod identity;
 pub mod policy;
 pub mod prepare;
 pub mod process;

@@ -78,6 +78,7 @@ mod tests {
             response_headers: HeaderOps::default(),
             cors: None,
             fault: None,
+            authorization: None,
         };
         let sent = http::Request::builder()
             .header("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/default/sa/admin")

@@ -57,6 +57,7 @@ pub(super) fn route_match(block: &HttpMatchRequest) -> Result<Option<RouteMatch>
         path: path(block)?,
         headers,
         query: block.query_params.iter().map(query).collect::<Result<_, _>>()?,
+        claims: Vec::new(),
     }))
 }
 

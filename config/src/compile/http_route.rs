@@ -53,6 +53,7 @@ fn route(
         response_headers: headers.response,
         cors: written.cors_policy.as_ref().map(cors).transpose()?,
         fault: written.fault.as_ref().map(fault).transpose()?.flatten(),
+        authorization: None,
         action,
     })
 }

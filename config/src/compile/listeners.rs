@@ -57,7 +57,7 @@ pub(super) fn inbound(view: &View<'_>, output: &mut Output<'_>) {
             })
         };
         output.cluster(cluster);
-        output.listener(Listener { name, address, direction: Direction::Inbound, protocol });
+        output.listener(Listener::new(name, address, Direction::Inbound, protocol));
     }
 }
 
@@ -196,7 +196,7 @@ fn http<'a>(
     let routes = routes::table(view, egress, &table, own_port, output);
     output.routes(routes);
     let protocol = ListenerProtocol::Http(http_manager(&format!("outbound_{name}"), RouteSource::Named(table)));
-    output.listener(Listener { name, address, direction: Direction::Outbound, protocol });
+    output.listener(Listener::new(name, address, Direction::Outbound, protocol));
 }
 
 fn tcp<'a>(
@@ -211,7 +211,7 @@ fn tcp<'a>(
         return;
     }
     let protocol = ListenerProtocol::Tcp(tcp_route::route(view, egress, service, port, output));
-    output.listener(Listener { name: listener_name(address), address, direction: Direction::Outbound, protocol });
+    output.listener(Listener::new(listener_name(address), address, Direction::Outbound, protocol));
 }
 
 fn http_manager(stat_prefix: &str, routes: RouteSource) -> HttpManager {
@@ -220,6 +220,7 @@ fn http_manager(stat_prefix: &str, routes: RouteSource) -> HttpManager {
         routes,
         upgrades: defaults::UPGRADES.iter().map(|&token| token.to_owned()).collect(),
         path: PathNormalization::BASE,
+        jwt: Default::default(),
     }
 }
 

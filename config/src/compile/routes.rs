@@ -183,6 +183,7 @@ fn row(name: &str, origin: Option<Origin>, action: Action) -> Route {
         response_headers: HeaderOps::default(),
         cors: None,
         fault: None,
+        authorization: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{RouteConfig, TcpRoute};
+use super::{Authorization, JwtAuthentication, RouteConfig, TcpRoute};
 
 /// One listening socket.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,8 +16,34 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Which way its traffic flows.
     pub direction: Direction,
+    /// Whether callers come with a certificate of the mesh.
+    pub mtls: MtlsMode,
+    /// Who may do what; on TCP, conditions on HTTP never hold.
+    pub authorization: Authorization,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
+}
+
+impl Listener {
+    /// A listener in clear text that lets everybody in, to be refined with struct update syntax.
+    pub fn new(name: String, address: SocketAddr, direction: Direction, protocol: ListenerProtocol) -> Self {
+        let (mtls, authorization) = (MtlsMode::Disable, Authorization::default());
+        Self { name, address, direction, mtls, authorization, protocol }
+    }
+}
+
+/// How callers of a listener come in (Istio's PeerAuthentication).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MtlsMode {
+    /// In clear text; a TLS handshake is passed on as bytes (TCP) or refused (HTTP).
+    #[default]
+    Disable,
+    /// Either way, told apart by the first bytes. A TCP listener ends TLS only where the caller offers the mesh's ALPN:
+    /// other handshakes are the app's.
+    Permissive,
+    /// With a certificate of the mesh.
+    Strict,
 }
 
 /// Toward the own app, or away from it.
@@ -51,6 +77,8 @@ pub struct HttpManager {
     pub upgrades: Vec<String>,
     /// Path canonicalisation before routing.
     pub path: PathNormalization,
+    /// Which tokens are verified.
+    pub jwt: JwtAuthentication,
 }
 
 /// Where a listener finds its routes.

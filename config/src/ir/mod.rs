@@ -9,25 +9,31 @@
 //! Everything serialises in a fixed order: [`version`] of a resource is a hash of that form, so two processes that
 //! compile the same rules name the same versions.
 
+mod authorization;
 mod cluster;
 mod endpoint;
+mod jwt;
 mod listener;
 mod matcher;
 mod origin;
 mod policy;
 mod retry;
 mod route;
+mod secret;
 mod units;
 mod virtual_host;
 
+pub use authorization::*;
 pub use cluster::*;
 pub use endpoint::*;
+pub use jwt::*;
 pub use listener::*;
 pub use matcher::*;
 pub use origin::*;
 pub use policy::*;
 pub use retry::*;
 pub use route::*;
+pub use secret::*;
 pub use units::*;
 pub use virtual_host::*;
 
@@ -49,7 +55,7 @@ impl Invalid {
     }
 }
 
-/// Everything one proxy holds: four kinds of resource, by name.
+/// Everything one proxy holds: five kinds of resource, by name.
 ///
 /// The order of the maps is part of the promise: dumps, versions and pushes come out the same in every process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -62,6 +68,8 @@ pub struct Resources {
     pub clusters: BTreeMap<ClusterName, Arc<Cluster>>,
     /// By cluster name; present for clusters of [`Discovery::Eds`].
     pub endpoints: BTreeMap<ClusterName, Arc<Endpoints>>,
+    /// By name; a TLS context refers to it.
+    pub secrets: BTreeMap<String, Arc<Secret>>,
 }
 
 /// The version of a resource: 128 bits of xxh3 over its canonical JSON, in hex. Equal in every process for an equal

@@ -6,8 +6,8 @@ use http::StatusCode;
 use serde::{Serialize, Serializer};
 
 use super::{
-    ClusterName, Cors, Fault, Fraction, HashPolicy, HeaderMatch, HeaderOps, Invalid, Origin, PathMatch, QueryMatch,
-    RetryPolicy,
+    Authorization, ClaimMatch, ClusterName, Cors, Fault, Fraction, HashPolicy, HeaderMatch, HeaderOps, Invalid, Origin,
+    PathMatch, QueryMatch, RetryPolicy,
 };
 
 /// One row of a virtual host.
@@ -29,6 +29,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Injected faults.
     pub fault: Option<Fault>,
+    /// Who may use it, instead of what the listener says (Envoy's `RBACPerRoute`).
+    pub authorization: Option<Authorization>,
 }
 
 /// All conditions hold.
@@ -40,12 +42,14 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatch>,
     /// On the query.
     pub query: Vec<QueryMatch>,
+    /// On claims of a verified token (`@request.auth.claims…`).
+    pub claims: Vec<ClaimMatch>,
 }
 
 impl RouteMatch {
     /// Takes every request.
     pub fn any() -> Self {
-        Self { path: PathMatch::any(), headers: Vec::new(), query: Vec::new() }
+        Self { path: PathMatch::any(), headers: Vec::new(), query: Vec::new(), claims: Vec::new() }
     }
 
     /// Whether nothing can get past it: prefix `/` or `.*` and no other condition.
@@ -55,7 +59,7 @@ impl RouteMatch {
             PathMatch::Regex(regex) => matches!(regex.pattern(), ".*" | "/.*" | "*"),
             PathMatch::Exact { .. } | PathMatch::SegmentPrefix { .. } => false,
         };
-        every_path && self.headers.is_empty() && self.query.is_empty()
+        every_path && self.headers.is_empty() && self.query.is_empty() && self.claims.is_empty()
     }
 }
 

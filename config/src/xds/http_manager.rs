@@ -13,7 +13,7 @@ use pb::hcm::http_connection_manager::{
 };
 
 pub(super) fn to_xds(manager: &HttpManager, direction: Direction) -> HttpConnectionManager {
-    let HttpManager { stat_prefix, routes, upgrades, path } = manager;
+    let HttpManager { stat_prefix, routes, upgrades, path, jwt: _ } = manager;
     let PathNormalization { dots, merge_slashes } = path;
     HttpConnectionManager {
         stat_prefix: stat_prefix.clone(),
@@ -141,6 +141,7 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<HttpManager> {
         routes: routes_from_xds(route_specifier)?,
         upgrades: each("upgrade_configs", upgrade_configs, upgrade_from_xds)?.into_iter().flatten().collect(),
         path: path_from_xds(&normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
+        jwt: Default::default(),
     })
 }
 

@@ -14,7 +14,7 @@ use pb::protobuf::Any;
 const TELEMETRY: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
 
 pub(super) fn to_xds(listener: &Listener) -> pb::listener::Listener {
-    let Listener { name, address, direction, protocol } = listener;
+    let Listener { name, address, direction, protocol, mtls: _, authorization: _ } = listener;
     let (filter_name, config, origin) = match protocol {
         ListenerProtocol::Http(manager) => (
             "envoy.filters.network.http_connection_manager",
@@ -104,12 +104,9 @@ pub(super) fn from_xds(listener: pb::listener::Listener) -> Result<Listener> {
     ])?;
     each("listener_filters", listener_filters, listener_filter_from_xds)?;
     let direction = direction_from_xds(traffic_direction)?;
-    Ok(Listener {
-        name: nonempty("name", name)?,
-        address: socket_from_xds(required("address", address)?).within("address")?,
-        direction,
-        protocol: chains_from_xds(filter_chains, default_filter_chain)?,
-    })
+    let name = nonempty("name", name)?;
+    let address = socket_from_xds(required("address", address)?).within("address")?;
+    Ok(Listener::new(name, address, direction, chains_from_xds(filter_chains, default_filter_chain)?))
 }
 
 /// Unspecified, as control planes written by hand leave it, is outbound: the side that binds loopback only.

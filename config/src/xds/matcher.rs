@@ -11,7 +11,7 @@ use pb::route::route_match::PathSpecifier;
 
 /// A whole route match.
 pub(super) fn route_to_xds(matcher: &RouteMatch) -> pb::route::RouteMatch {
-    let RouteMatch { path, headers, query } = matcher;
+    let RouteMatch { path, headers, query, claims: _ } = matcher;
     let (path, case_sensitive) = path_to_xds(path);
     pb::route::RouteMatch {
         path_specifier: Some(path),
@@ -50,6 +50,7 @@ pub(super) fn route_from_xds(matcher: pb::route::RouteMatch) -> Result<RouteMatc
         path: path_from_xds(path_specifier, &case_sensitive)?,
         headers: each("headers", headers, header_from_xds)?,
         query: each("query_parameters", query_parameters, query_from_xds)?,
+        claims: Vec::new(),
     })
 }
 

@@ -101,7 +101,7 @@ pub struct Encoded {
 
 /// All resources of one proxy, by kind and by the name they are asked for. Every kind is there, if empty.
 pub fn encode(resources: &ir::Resources) -> BTreeMap<Kind, BTreeMap<String, Encoded>> {
-    let ir::Resources { listeners, routes, clusters, endpoints } = resources;
+    let ir::Resources { listeners, routes, clusters, endpoints, secrets: _ } = resources;
     let encode = |kind: Kind| -> BTreeMap<String, Encoded> {
         match kind {
             Kind::Cluster => clusters.values().map(|it| (it.name.to_string(), encode_cluster(it))).collect(),

@@ -143,7 +143,8 @@ fn host_from_xds(host: pb::route::VirtualHost, table: &Inherited) -> Result<Virt
 }
 
 fn route_to_xds(route: &Route) -> pb::route::Route {
-    let Route { name, origin, matcher, action, request_headers, response_headers, cors, fault } = route;
+    let Route { name, origin, matcher, action, request_headers, response_headers, cors, fault, authorization: _ } =
+        route;
     let (request_headers_to_add, request_headers_to_remove) = policy::headers_to_xds(request_headers);
     let (response_headers_to_add, response_headers_to_remove) = policy::headers_to_xds(response_headers);
     pb::route::Route {
@@ -270,6 +271,7 @@ impl Inherited {
             response_headers: self.response,
             cors: self.filters.cors.into_option(),
             fault: self.filters.fault.into_option(),
+            authorization: None,
         }
     }
 }

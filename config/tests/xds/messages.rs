@@ -32,6 +32,7 @@ fn route(matcher: ir::RouteMatch, action: ir::Action) -> ir::Route {
         response_headers: ir::HeaderOps::default(),
         cors: None,
         fault: None,
+        authorization: None,
     }
 }
 
@@ -84,6 +85,7 @@ pub(crate) fn ir_route_table() -> ir::RouteConfig {
                     missing_is_empty: true,
                 }],
                 query: vec![ir::QueryMatch { name: "debug".to_owned(), value: None }],
+                claims: Vec::new(),
             },
             ir::Action::Forward(ir::Forward {
                 clusters: split.unwrap(),
@@ -155,11 +157,14 @@ pub(crate) fn ir_listener() -> ir::Listener {
         name: "127.0.0.1_15001".to_owned(),
         address: "127.0.0.1:15001".parse().unwrap(),
         direction: ir::Direction::Outbound,
+        mtls: Default::default(),
+        authorization: Default::default(),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
             stat_prefix: "outbound".to_owned(),
             routes: ir::RouteSource::Named("15001".to_owned()),
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
+            jwt: Default::default(),
         }),
     }
 }
@@ -170,11 +175,14 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
         name: "inbound_127.0.0.1_9080".to_owned(),
         address: "127.0.0.1:9080".parse().unwrap(),
         direction: ir::Direction::Inbound,
+        mtls: Default::default(),
+        authorization: Default::default(),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
             stat_prefix: "inbound".to_owned(),
             routes: ir::RouteSource::Inline(Arc::new(ir_route_table())),
             upgrades: Vec::new(),
             path: ir::PathNormalization { dots: true, merge_slashes: true },
+            jwt: Default::default(),
         }),
     }
 }
@@ -187,6 +195,8 @@ pub(crate) fn ir_tcp_listener() -> ir::Listener {
         name: "127.0.0.1_3306".to_owned(),
         address: "127.0.0.1:3306".parse().unwrap(),
         direction: ir::Direction::Outbound,
+        mtls: Default::default(),
+        authorization: Default::default(),
         protocol: ir::ListenerProtocol::Tcp(ir::TcpRoute {
             stat_prefix: "db".to_owned(),
             origin: None,

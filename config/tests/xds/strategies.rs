@@ -97,6 +97,7 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
         path,
         headers,
         query,
+        claims: Vec::new(),
     })
 }
 
@@ -246,6 +247,7 @@ fn route() -> impl Strategy<Value = Route> {
             response_headers,
             cors,
             fault,
+            authorization: None,
         },
     )
 }
@@ -298,6 +300,7 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
             path: PathNormalization { dots, merge_slashes },
+            jwt: Default::default(),
         },
     )
 }
@@ -307,7 +310,7 @@ pub(crate) fn listener() -> impl Strategy<Value = Listener> {
     let protocol =
         prop_oneof![http_manager().prop_map(ListenerProtocol::Http), tcp_route().prop_map(ListenerProtocol::Tcp),];
     (name(), any::<IpAddr>(), any::<u16>(), direction, protocol).prop_map(|(name, ip, port, direction, protocol)| {
-        Listener { name, address: SocketAddr::new(ip, port), direction, protocol }
+        Listener::new(name, SocketAddr::new(ip, port), direction, protocol)
     })
 }
 

@@ -16,7 +16,7 @@ pub(super) fn takes(matcher: &RouteMatch, request: &RequestView<'_>) -> bool {
 
 /// The first condition that fails, as a person would say it; `None` when the route takes the request.
 pub fn why_not(route: &Route, request: &RequestView<'_>) -> Option<String> {
-    let RouteMatch { path, headers, query } = &route.matcher;
+    let RouteMatch { path, headers, query, claims: _ } = &route.matcher;
     if !path.is_match(request.path) {
         return Some(format!("path `{}` {}", request.path, path_in_words(path)));
     }

@@ -16,6 +16,7 @@ fn route(matcher: RouteMatch) -> Route {
         response_headers: HeaderOps::default(),
         cors: None,
         fault: None,
+        authorization: None,
     }
 }
 
@@ -212,7 +213,7 @@ fn any_matcher() -> impl Strategy<Value = RouteMatch> {
             }]
         })
     });
-    (path, header).prop_map(|(path, headers)| RouteMatch { path, headers, query: Vec::new() })
+    (path, header).prop_map(|(path, headers)| RouteMatch { path, headers, query: Vec::new(), claims: Vec::new() })
 }
 
 proptest! {

@@ -76,6 +76,7 @@ fn route(clusters: &[&str]) -> ir::Route {
         response_headers: ir::HeaderOps::default(),
         cors: None,
         fault: None,
+        authorization: None,
     }
 }
 
@@ -100,6 +101,8 @@ pub(crate) fn tcp_listener(name: &str, port: u16, cluster: &str) -> ir::Listener
         name: name.to_owned(),
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         direction: ir::Direction::Outbound,
+        mtls: Default::default(),
+        authorization: Default::default(),
         protocol: ir::ListenerProtocol::Tcp(ir::TcpRoute {
             stat_prefix: name.to_owned(),
             origin: None,
@@ -114,11 +117,14 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
         name: name.to_owned(),
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         direction: ir::Direction::Outbound,
+        mtls: Default::default(),
+        authorization: Default::default(),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
             stat_prefix: name.to_owned(),
             routes,
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
+            jwt: Default::default(),
         }),
     }
 }

@@ -107,7 +107,7 @@ fn the_own_listeners_are_known_by_every_address_that_reaches_them() {
         let tcp = ir::TcpRoute { stat_prefix: String::new(), origin: None, clusters: single, idle_timeout: None };
         let address = address.parse().expect("an address");
         let protocol = ir::ListenerProtocol::Tcp(tcp);
-        (name.to_owned(), Arc::new(ir::Listener { name: name.to_owned(), address, direction, protocol }))
+        (name.to_owned(), Arc::new(ir::Listener::new(name.to_owned(), address, direction, protocol)))
     };
     let resources = ir::Resources {
         listeners: BTreeMap::from([

@@ -1,0 +1,73 @@
+//! Who this proxy is, and whom it believes.
+//!
+//! One [`Identity`] per process, shared by all threads: the own certificate ([`Svid`]) and the roots of every trust domain
+//! ([`Trust`]). Both are replaced while connections live: a new connection uses what is in force when it begins, one
+//! that is open goes on. Nobody but this module sees the private key, and nothing prints it.
+
+mod svid;
+mod trust;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::watch;
+
+pub use svid::{Svid, SvidError, id_of, validity};
+pub use trust::{Trust, TrustError};
+
+/// The own certificate and the trusted roots, as they are now.
+#[derive(Debug)]
+pub struct Identity {
+    now: RwLock<Now>,
+    changes: watch::Sender<u64>,
+}
+
+/// What is in force. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Now {
+    /// `None`: none yet, so nothing encrypted can be opened or accepted.
+    pub svid: Option<Arc<Svid>>,
+    /// Empty: nobody is believed.
+    pub trust: Arc<Trust>,
+    /// Grows with every change of either; connections are resumed only within one.
+    pub generation: u64,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self { now: RwLock::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Identity {
+    /// What is in force. Takes a lock, so it is for handshakes and not for requests.
+    pub fn now(&self) -> Now {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A new own certificate; the one before is used by open connections alone.
+    pub fn set_svid(&self, svid: Svid) {
+        self.change(|now| now.svid = Some(Arc::new(svid)));
+    }
+
+    /// New roots or revocations. The same ones again change nothing.
+    pub fn set_trust(&self, trust: Trust) {
+        if *self.now().trust != trust {
+            self.change(|now| now.trust = Arc::new(trust));
+        }
+    }
+
+    /// Wakes on every change, with its generation.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Now)) {
+        let generation = {
+            let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+            change(&mut now);
+            now.generation += 1;
+            now.generation
+        };
+        self.changes.send_replace(generation);
+    }
+}
