@@ -354,6 +354,7 @@ where
 pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::Refusal> {
     match decoded {
         leno_config::xds::Decoded::Cluster(cluster) => refuse_cluster(cluster),
+        leno_config::xds::Decoded::Secret(secret) => refuse_secret(secret),
         leno_config::xds::Decoded::Endpoints(_)
         | leno_config::xds::Decoded::Listener(_)
         | leno_config::xds::Decoded::Route(_) => None,
@@ -363,4 +364,10 @@ pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::R
 fn refuse_cluster(cluster: &ir::Cluster) -> Option<leno_config::xds::Refusal> {
     let (field, reason) = crate::state::enforced::refuse_cluster(cluster)?;
     Some(leno_config::xds::Refusal { resource: cluster.name.to_string(), field: field.to_owned(), reason })
+}
+
+/// Roots that nobody could be verified by would end all encryption; the ones before stay.
+fn refuse_secret(secret: &ir::Secret) -> Option<leno_config::xds::Refusal> {
+    let reason = crate::identity::Trust::from_secret(secret, "").err()?.to_string();
+    Some(leno_config::xds::Refusal { resource: secret.name.clone(), field: "validation_context".to_owned(), reason })
 }
