@@ -13,6 +13,7 @@ pub mod downstream;
 pub mod error;
 pub mod headers;
 pub mod identity;
+pub mod nest;
 pub mod policy;
 pub mod prepare;
 pub mod process;
