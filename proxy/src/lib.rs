@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod dns;
 pub mod downstream;
 pub mod error;
+pub mod file_events;
 pub mod headers;
 pub mod identity;
 pub mod policy;
