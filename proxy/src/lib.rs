@@ -8,6 +8,7 @@ pub mod body;
 pub mod bootstrap;
 pub mod cli;
 pub mod cluster;
+pub mod control_plane;
 pub mod dns;
 pub mod downstream;
 pub mod error;
