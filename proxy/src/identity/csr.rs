@@ -12,7 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
-use super::issued::{Issued, IssuedError, Workload, check_time};
+use super::issued::{Issued, IssuedError, ServiceAccount, check_time};
 use super::svid::Svid;
 
 /// More certificates than any chain has.
@@ -56,7 +56,7 @@ impl Request {
         self,
         answer: &[String],
         known_roots: &[CertificateDer<'static>],
-        workload: &Workload,
+        account: &ServiceAccount,
         now: SystemTime,
     ) -> Result<(Issued, Svid), AnswerError> {
         let mut chain = read(answer)?;
@@ -68,7 +68,7 @@ impl Request {
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
         let issued = Issued::new(chain, key.into(), roots);
         let svid = issued.svid(now)?;
-        workload.check(&svid)?;
+        account.check(&svid)?;
         check_time(&svid, now)?;
         Ok((issued, svid))
     }

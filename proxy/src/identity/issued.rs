@@ -42,13 +42,13 @@ pub enum IssuedError {
     NotYet(String),
 }
 
-/// Who the node says it is.
+/// The service account that the node says it runs under.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Workload {
+pub struct ServiceAccount {
     /// Its namespace.
     pub namespace: String,
-    /// Its service account.
-    pub service_account: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// A certificate, its key and the roots that it leads to. The key is never printed, and is erased when this is dropped.
@@ -103,15 +103,15 @@ impl Issued {
     }
 }
 
-impl Workload {
-    /// Whether a certificate names this very workload.
+impl ServiceAccount {
+    /// Whether a certificate names this very account.
     pub fn check(&self, svid: &Svid) -> Result<(), IssuedError> {
         match svid.id().namespace_and_service_account() {
-            Some((namespace, account)) if namespace == self.namespace && account == self.service_account => Ok(()),
+            Some((namespace, account)) if namespace == self.namespace && account == self.name => Ok(()),
             Some(_) | None => Err(IssuedError::Foreign {
                 found: svid.id().clone(),
                 namespace: self.namespace.clone(),
-                account: self.service_account.clone(),
+                account: self.name.clone(),
             }),
         }
     }

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use super::authority::{Authority, SignError};
 use super::clock::Clock;
 use super::csr::{AnswerError, Request};
-use super::issued::{Issued, Workload, rfc3339};
+use super::issued::{Issued, ServiceAccount, rfc3339};
 use super::keyring::{Keyring, Times, sentence};
 use super::schedule::{Alarm, LOOK, Plan};
 use super::store::{self, Stored};
@@ -55,7 +55,7 @@ pub struct Keeper<A, C> {
     /// A random number, for the jitter.
     pub random: fn() -> u64,
     /// Who the certificate has to be of.
-    pub workload: Workload,
+    pub account: ServiceAccount,
     /// Where it survives a restart; `None`: it does not.
     pub state: Option<PathBuf>,
 }
@@ -82,8 +82,8 @@ impl<A: Authority, C: Clock> Keeper<A, C> {
 
     /// The certificate of the last run.
     async fn restore(&self, keyring: &Keyring) -> Option<Plan> {
-        let (directory, workload, now) = (self.state.clone()?, self.workload.clone(), self.clock.now());
-        let loaded = spawn_blocking(move || store::load(&directory, &workload, now)).await;
+        let (directory, account, now) = (self.state.clone()?, self.account.clone(), self.clock.now());
+        let loaded = spawn_blocking(move || store::load(&directory, &account, now)).await;
         let Stored { issued, svid, obtained } = match loaded {
             Ok(Ok(stored)) => stored?,
             Ok(Err(error)) => {
@@ -161,7 +161,7 @@ impl<A: Authority, C: Clock> Keeper<A, C> {
         let request = Request::new().map_err(RenewalError::Key)?;
         let answer = self.authority.sign(request.csr(), self.clock.now()).await?;
         let now = self.clock.now();
-        let (issued, svid) = request.accept(&answer, &self.authority.roots(), &self.workload, now)?;
+        let (issued, svid) = request.accept(&answer, &self.authority.roots(), &self.account, now)?;
         let plan = Plan::new((svid.valid_from(), svid.valid_until()), now, (self.random)());
         let saved = self.saved(&issued, &svid, now);
         let (id, until) = (svid.id().clone(), rfc3339(svid.valid_until()));

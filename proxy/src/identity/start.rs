@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::clock::SystemClock;
-use super::issued::Workload;
+use super::issued::ServiceAccount;
 use super::keeper::Keeper;
 use super::keyring::{Keyring, Origin};
 use crate::bootstrap::{Bootstrap, Source};
@@ -47,7 +47,7 @@ pub async fn keep(bootstrap: Bootstrap, keyring: Arc<Keyring>, stop: watch::Rece
         authority: access(plane, &keyring),
         clock: SystemClock,
         random: || RandomState::new().hash_one(0),
-        workload: Workload { namespace: bootstrap.node.namespace, service_account: bootstrap.node.service_account },
+        account: ServiceAccount { namespace: bootstrap.node.namespace, name: bootstrap.node.service_account },
         state: bootstrap.state,
     };
     keeper.run(&keyring, stop).await;

@@ -15,7 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::issued::{Issued, IssuedError, Workload, check_time};
+use super::issued::{Issued, IssuedError, ServiceAccount, check_time};
 use super::svid::Svid;
 use crate::state::disk;
 
@@ -66,7 +66,7 @@ pub struct Stored {
 }
 
 /// Reads the identity of a workload; `None` if there is none.
-pub fn load(directory: &Path, workload: &Workload, now: SystemTime) -> Result<Option<Stored>, StoreError> {
+pub fn load(directory: &Path, account: &ServiceAccount, now: SystemTime) -> Result<Option<Stored>, StoreError> {
     let path = directory.join(FILE);
     let text = match read(&path) {
         Ok(text) => text,
@@ -76,7 +76,7 @@ pub fn load(directory: &Path, workload: &Workload, now: SystemTime) -> Result<Op
     let damaged = |what: String| StoreError::Damaged { path: path.clone(), what };
     let (issued, obtained) = parse(&text).map_err(damaged)?;
     let svid = issued.svid(now).map_err(|error| damaged(error.to_string()))?;
-    let usable = workload.check(&svid).and_then(|()| check_time(&svid, now));
+    let usable = account.check(&svid).and_then(|()| check_time(&svid, now));
     usable.map_err(|source| StoreError::Unusable { path, source })?;
     let obtained = obtained.unwrap_or(svid.valid_from());
     Ok(Some(Stored { issued, svid, obtained }))
