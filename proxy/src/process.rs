@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use leno_config::ir;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,7 +24,7 @@ use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
-use crate::identity::Identity;
+use crate::identity::{Identity, Keyring, Origin, start};
 use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
@@ -46,11 +47,22 @@ const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
 /// Runs a proxy until it is told to stop.
 pub fn run(bootstrap: Bootstrap) -> anyhow::Result<()> {
+    if !bootstrap.dumpable {
+        forbid_dumps();
+    }
     let runtime = runtime()?;
     runtime.block_on(async {
         let mut proxy = Proxy::start(bootstrap).await?;
         proxy.serve().await
     })
+}
+
+/// Keeps the memory of this process, with the keys in it, out of core dumps and away from debuggers of the same user.
+/// It says so where that cannot be done, and goes on.
+pub fn forbid_dumps() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps of this process cannot be forbidden; they would hold its keys");
+    }
 }
 
 fn runtime() -> std::io::Result<LocalRuntime> {
@@ -87,24 +99,26 @@ impl Proxy {
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
         let reserved: Reserved = Arc::default();
-        let identity = Arc::new(Identity::default());
+        let keyring = Arc::new(Keyring::new(Origin::of(&bootstrap)));
         let common = Common {
             telemetry: Arc::clone(&telemetry),
             dns: Arc::clone(&dns),
             draining,
             reserved: Arc::clone(&reserved),
-            identity: Arc::clone(&identity),
+            identity: Arc::clone(keyring.identity()),
             own: Workload::of(&bootstrap.node),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
+        tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
         let (effective, status) = match &bootstrap.source {
-            Source::ControlPlane(address) => {
+            Source::ControlPlane(plane) => {
                 let (node, state) = (bootstrap.node.clone(), bootstrap.state.clone());
-                source::control_plane(address, node, state, Arc::clone(&telemetry), source_stopped)?
+                let access = start::access(plane, &keyring);
+                source::control_plane(access, node, state, Arc::clone(&telemetry), source_stopped)
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
-        let shared = Arc::new(Shared::new(telemetry, bootstrap.node.clone(), status, drain.clone()));
+        let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let mut proxy = Self {
             shared,
             workers,
@@ -166,6 +180,8 @@ impl Proxy {
     async fn apply(&mut self) {
         let effective = self.effective.borrow_and_update().clone();
         self.names.want(&effective.resources);
+        let roots = effective.resources.secrets.get(ir::Secret::ROOTS).cloned();
+        self.shared.keyring.set_secret(roots, SystemTime::now());
         self.shared.set_effective(effective);
         self.rebuild(false).await;
     }
