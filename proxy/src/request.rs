@@ -163,6 +163,7 @@ fn look(parts: &Parts) -> RequestView<'_> {
         path: parts.uri.path(),
         query: parts.uri.query(),
         headers: &parts.headers,
+        claims: None,
     }
 }
 
