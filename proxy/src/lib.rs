@@ -25,6 +25,7 @@ pub mod sanitize;
 pub mod source;
 pub mod state;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod worker;
 pub mod xds;

@@ -23,11 +23,14 @@ use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
+use crate::identity::Identity;
 use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::Telemetry;
+use crate::tls::Sessions;
+use crate::tls::exchange::Workload;
 use crate::worker::{Command, Reserved, Worker};
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
@@ -84,11 +87,14 @@ impl Proxy {
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
         let reserved: Reserved = Arc::default();
+        let identity = Arc::new(Identity::default());
         let common = Common {
             telemetry: Arc::clone(&telemetry),
             dns: Arc::clone(&dns),
             draining,
             reserved: Arc::clone(&reserved),
+            identity: Arc::clone(&identity),
+            own: Workload::of(&bootstrap.node),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
         let (effective, status) = match &bootstrap.source {
@@ -297,6 +303,8 @@ struct Common {
     dns: Arc<Dns>,
     draining: watch::Receiver<bool>,
     reserved: Reserved,
+    identity: Arc<Identity>,
+    own: Workload,
 }
 
 /// One worker accepts in place; several have an acceptor beside them.
@@ -310,12 +318,13 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
         let (commands, inbox) = mpsc::channel(QUEUE);
         let stats = common.telemetry.worker();
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
-        let Common { telemetry, dns, draining, reserved } = common.clone();
+        let Common { telemetry, dns, draining, reserved, identity, own } = common.clone();
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
-            let worker = Worker::new(telemetry, stats, dns, draining, reserved, random);
+            let tls = Sessions::new(identity, &own);
+            let worker = Worker::new(telemetry, stats, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));
             }
@@ -345,6 +354,7 @@ where
 pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::Refusal> {
     match decoded {
         leno_config::xds::Decoded::Cluster(cluster) => refuse_cluster(cluster),
+        leno_config::xds::Decoded::Secret(secret) => refuse_secret(secret),
         leno_config::xds::Decoded::Endpoints(_)
         | leno_config::xds::Decoded::Listener(_)
         | leno_config::xds::Decoded::Route(_) => None,
@@ -354,4 +364,10 @@ pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::R
 fn refuse_cluster(cluster: &ir::Cluster) -> Option<leno_config::xds::Refusal> {
     let (field, reason) = crate::state::enforced::refuse_cluster(cluster)?;
     Some(leno_config::xds::Refusal { resource: cluster.name.to_string(), field: field.to_owned(), reason })
+}
+
+/// Roots that nobody could be verified by would end all encryption; the ones before stay.
+fn refuse_secret(secret: &ir::Secret) -> Option<leno_config::xds::Refusal> {
+    let reason = crate::identity::Trust::from_secret(secret, "").err()?.to_string();
+    Some(leno_config::xds::Refusal { resource: secret.name.clone(), field: "validation_context".to_owned(), reason })
 }

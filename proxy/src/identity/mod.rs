@@ -7,6 +7,7 @@
 mod svid;
 mod trust;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ pub use trust::{Trust, TrustError};
 #[derive(Debug)]
 pub struct Identity {
     now: RwLock<Now>,
+    generation: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
@@ -34,7 +36,7 @@ pub struct Now {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { now: RwLock::default(), changes: watch::Sender::new(0) }
+        Self { now: RwLock::default(), generation: AtomicU64::new(0), changes: watch::Sender::new(0) }
     }
 }
 
@@ -56,6 +58,11 @@ impl Identity {
         }
     }
 
+    /// Of what is in force; grows with every change. Takes no lock.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Wakes on every change, with its generation.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -66,6 +73,7 @@ impl Identity {
             let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
             change(&mut now);
             now.generation += 1;
+            self.generation.store(now.generation, Ordering::Release);
             now.generation
         };
         self.changes.send_replace(generation);
