@@ -25,7 +25,7 @@ pub(crate) struct ProxyStatus {
     pub(crate) node: String,
     /// RFC 3339, UTC.
     pub(crate) connected_since: String,
-    /// `clusters`, `endpoints`, `listeners`, `routes`: those it asked for.
+    /// `clusters`, `endpoints`, `secrets`, `listeners`, `routes`: those it asked for.
     pub(crate) types: BTreeMap<String, TypeStatus>,
     /// The newest certificate that its identity was issued; `null`: none since this control plane has been running.
     #[serde(default)]

@@ -131,6 +131,7 @@ impl Verdict {
             path: parts.uri.path(),
             query: parts.uri.query(),
             headers: &parts.headers,
+            claims: None,
         };
         let Some((table, host)) = find_host(&resources, request.authority) else {
             let note = "the Sidecar rule gives this workload no HTTP socket toward others".to_owned();
