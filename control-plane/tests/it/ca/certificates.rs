@@ -1,6 +1,6 @@
 //! What is issued, looked at by openssl and not by the libraries that made it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, IsCa};
 use rustls_pki_types::CertificateDer;
@@ -97,6 +97,8 @@ async fn an_operators_intermediate_issues_and_its_chain_comes_along() {
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, name);
         parameters.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(path));
+        parameters.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        parameters.use_authority_key_identifier_extension = true;
         parameters.not_after = (SystemTime::now() + Duration::from_secs(1800)).into();
         (parameters, KeyPair::generate().unwrap())
     };

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -26,7 +27,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use crate::process::{Place, Serve, leno};
+use crate::process::{Place, SOON, Serve, leno};
 
 const RULES: &str = "\
 apiVersion: networking.istio.io/v1
@@ -52,8 +53,12 @@ fn plane_with(flags: &[&str]) -> (Place, Serve) {
 }
 
 fn started(place: &Place, flags: &[&str]) -> Serve {
-    let mut serve = place.serve_with(flags);
-    serve.waits_for("rules in force");
+    let serve = place.serve_with(flags);
+    let deadline = Instant::now() + SOON;
+    while serve.get("/ready").0 != 200 {
+        assert!(Instant::now() < deadline, "the rules are not in force");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     serve
 }
 

@@ -1,6 +1,6 @@
 //! Who is nobody: each row a real request or handshake against the running control plane.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{DistinguishedName, ExtendedKeyUsagePurpose, Issuer, SanType};

@@ -6,6 +6,8 @@ use super::*;
 use crate::client::Client;
 use leno_config::xds::Kind;
 
+const FREE_PORTS: [&str; 3] = ["--xds-address=127.0.0.1:0", "--tls-address=127.0.0.1:0", "--http-address=127.0.0.1:0"];
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -60,7 +62,7 @@ fn a_root_that_is_not_whole_stops_the_start_with_a_remedy() {
     std::fs::remove_file(place.state().join("ca/root.key")).unwrap();
     let mut command = leno();
     command.arg("serve").arg("--rules").arg(place.rules()).arg("--state").arg(place.state());
-    let output = command.args(["--tls-address", "127.0.0.1:0"]).output().unwrap();
+    let output = command.args(FREE_PORTS).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(
         text(&output).contains("root.key` is missing") && text(&output).contains("restore it"),
@@ -82,7 +84,9 @@ fn flags_that_make_no_authority_are_refused() {
         (&["--tls-san", "a b"], 2, "neither a host name nor an address"),
     ];
     for (flags, code, words) in rows {
-        let output = leno().arg("serve").arg("--rules").arg(place.rules()).args(flags).output().unwrap();
+        let mut command = leno();
+        command.arg("serve").arg("--rules").arg(place.rules()).args(FREE_PORTS);
+        let output = command.args(flags).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {}", text(&output));
         assert!(text(&output).contains(words), "{flags:?}: {}", text(&output));
     }

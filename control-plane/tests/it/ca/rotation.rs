@@ -1,7 +1,5 @@
 //! A change of the root, from the first step to the last, with a proxy that follows and one that does not.
 
-use std::time::Instant;
-
 use leno_config::xds::Kind;
 use serde_json::Value;
 
@@ -40,14 +38,14 @@ fn bundle(response: &envoy_types::pb::envoy::service::discovery::v3::DeltaDiscov
 
 /// Until a step is taken, because what is in the way goes by itself.
 fn rotates_in_the_end(place: &Place) {
-    let deadline = Instant::now() + 2 * crate::process::SOON;
+    let deadline = Instant::now() + 2 * SOON;
     loop {
         let (code, said) = rotate(place, &[]);
         if code == Some(0) {
             return;
         }
         assert!(Instant::now() < deadline, "{said}");
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
     }
 }
 
