@@ -68,8 +68,7 @@ impl Compiler<'_> {
         if enforced.is_empty() && tried.is_empty() {
             return None;
         }
-        let shadow =
-            (!tried.is_empty()).then(|| Shadow { action: self.action, policies: self.policies(tried) });
+        let shadow = (!tried.is_empty()).then(|| Shadow { action: self.action, policies: self.policies(tried) });
         let (policies, is_enforced) = (self.policies(enforced), !enforced.is_empty());
         Some(RbacFilter { action: self.action, policies, shadow, enforced: is_enforced })
     }
@@ -93,11 +92,7 @@ impl Compiler<'_> {
         made.collect()
     }
 
-    fn rule(
-        &self,
-        rule: &AuthorizationRule,
-        namespace: &str,
-    ) -> Result<(Vec<Permission>, Vec<Principal>), Unusable> {
+    fn rule(&self, rule: &AuthorizationRule, namespace: &str) -> Result<(Vec<Permission>, Vec<Principal>), Unusable> {
         let mut permissions = Vec::new();
         for to in non_empty(rule.to.as_deref()) {
             let mut all = Conditions::new(self);
@@ -123,11 +118,7 @@ impl Compiler<'_> {
         Ok((permissions, principals))
     }
 
-    fn operation(
-        &self,
-        operation: &AuthorizationOperation,
-        all: &mut Conditions<Permission>,
-    ) -> Result<(), Unusable> {
+    fn operation(&self, operation: &AuthorizationOperation, all: &mut Conditions<Permission>) -> Result<(), Unusable> {
         let AuthorizationOperation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } =
             operation;
         all.add(hosts, not_hosts, |value| self.http(values::host(value)))?;
@@ -160,11 +151,7 @@ impl Compiler<'_> {
     }
 
     /// A condition of `when`, where it is on what is done.
-    fn permission(
-        &self,
-        condition: &AuthorizationCondition,
-        all: &mut Conditions<Permission>,
-    ) -> Result<(), Unusable> {
+    fn permission(&self, condition: &AuthorizationCondition, all: &mut Conditions<Permission>) -> Result<(), Unusable> {
         let AuthorizationCondition { key, values, not_values } = condition;
         match Attribute::parse(key) {
             Ok(Attribute::DestinationIp) => {

@@ -10,7 +10,8 @@ use super::index::Index;
 use crate::diagnostic::codes;
 use crate::mesh::{full_name, selects};
 use crate::rules::{
-    Attribute, AuthorizationPolicy, AuthorizationRule, Delegate, Destination, DestinationRule, Document, Path, Rule, Sidecar, VirtualService, closest, listed,
+    Attribute, AuthorizationPolicy, AuthorizationRule, Delegate, Destination, DestinationRule, Document, Path, Rule,
+    Sidecar, VirtualService, closest, listed,
 };
 
 pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings) {
