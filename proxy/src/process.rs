@@ -23,6 +23,7 @@ use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
+use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
@@ -62,6 +63,7 @@ struct Proxy {
     acceptor: mpsc::Sender<AcceptorCommand>,
     effective: watch::Receiver<Effective>,
     names: Names,
+    keys: RemoteKeys,
     snapshot: Arc<Snapshot>,
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
@@ -100,17 +102,18 @@ impl Proxy {
         };
         let shared = Arc::new(Shared::new(telemetry, bootstrap.node.clone(), status, drain.clone()));
         let mut proxy = Self {
-            shared,
             workers,
             acceptor,
             effective,
-            names: Names::new(dns),
+            names: Names::new(Arc::clone(&dns)),
+            keys: RemoteKeys::new(Fetcher::from_system(dns), Arc::clone(&shared.telemetry), Random::from_entropy()),
             snapshot: Arc::default(),
             bound: HashMap::new(),
             drain,
             stop_source,
             threads,
             bootstrap,
+            shared,
         };
         let own = proxy.open_admin().await?;
         // Set once, before anything is configured and so before any request.
@@ -146,6 +149,7 @@ impl Proxy {
                     self.apply().await;
                 }
                 () = self.names.changed() => self.rebuild(true).await,
+                () = self.keys.changed() => self.rebuild(true).await,
                 _ = rebind.tick() => self.bind_missing().await,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -160,19 +164,23 @@ impl Proxy {
     async fn apply(&mut self) {
         let effective = self.effective.borrow_and_update().clone();
         self.names.want(&effective.resources);
+        self.keys.want(&effective.resources);
         self.shared.set_effective(effective);
         self.rebuild(false).await;
     }
 
     /// Builds a snapshot and hands it to all workers, then opens and closes sockets to match.
-    async fn rebuild(&mut self, names_changed: bool) {
+    async fn rebuild(&mut self, names_or_keys_changed: bool) {
         let effective = self.shared.effective();
         let resources = Arc::clone(&effective.resources);
-        if names_changed && Arc::ptr_eq(&resources, &self.snapshot.resources) && self.snapshot.listeners.is_empty() {
+        if names_or_keys_changed
+            && Arc::ptr_eq(&resources, &self.snapshot.resources)
+            && self.snapshot.listeners.is_empty()
+        {
             return;
         }
-        let resolved = self.names.resolved();
-        let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved));
+        let (resolved, keys) = (self.names.resolved(), self.keys.fetched());
+        let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved, &keys));
         self.snapshot = Arc::clone(&snapshot);
         self.shared.set_snapshot(Arc::clone(&snapshot));
         self.close_gone().await;

@@ -21,6 +21,7 @@ use crate::cluster::balance::Cursor;
 use crate::cluster::{Cluster, EndpointState, Members};
 use crate::dns::Dns;
 use crate::downstream::{self, Life};
+use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
 use crate::telemetry::{RouteKey, RouteSlot, Telemetry, WorkerStats};
@@ -56,6 +57,8 @@ pub struct Worker {
     pub drain: watch::Receiver<bool>,
     /// Where no request may be sent.
     pub reserved: Reserved,
+    /// What policies remember.
+    pub policy: Memory,
     telemetry: Arc<Telemetry>,
     lives: RefCell<Vec<Weak<Life>>>,
     snapshot: RefCell<Rc<View>>,
@@ -215,6 +218,7 @@ impl Worker {
             dns,
             drain,
             reserved,
+            policy: Memory::default(),
             telemetry,
             lives: RefCell::default(),
             snapshot: RefCell::default(),

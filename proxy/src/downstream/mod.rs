@@ -40,6 +40,8 @@ pub struct Connection {
     pub listener: Rc<ListenerHandle>,
     /// Who called.
     pub peer: SocketAddr,
+    /// What it called.
+    pub local: SocketAddr,
     /// In which phase it is.
     pub life: Rc<Life>,
 }
@@ -52,13 +54,21 @@ pub async fn serve(
     peer: SocketAddr,
     counted: ConnectionCount,
 ) {
-    if let Err(error) = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)) {
-        tracing::debug!(%peer, %error, "the caller is gone already");
-        return;
-    }
+    let set_up = || {
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
+        stream.local_addr()
+    };
+    let local = match set_up() {
+        Ok(local) => local,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "the caller is gone already");
+            return;
+        }
+    };
     let is_http = matches!(listener.view().listener.handler, Handler::Http(_));
     let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
-    let connection = Rc::new(Connection { worker, listener, peer, life });
+    let connection = Rc::new(Connection { worker, listener, peer, local, life });
     if is_http {
         http::serve(connection, stream).await;
     } else {

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::cluster::InFlight;
+use crate::policy::enforce;
 use crate::state::snapshot::Handler;
 use crate::upstream::connect::connect;
 
@@ -36,9 +37,12 @@ pub(super) async fn serve(connection: &Connection, stream: TcpStream) {
     drop(in_flight);
 }
 
-/// A connection to an endpoint of the listener's cluster.
+/// A connection to an endpoint of the listener's cluster, if policy lets the caller have one.
 async fn open(connection: &Connection) -> Option<(TcpStream, Option<Duration>, InFlight)> {
     let view = connection.listener.view();
+    if !enforce::admit(connection, &view) {
+        return None;
+    }
     let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
         (&view.listener.handler, &view.listener.config.protocol)
     else {

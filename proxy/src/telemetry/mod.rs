@@ -10,5 +10,6 @@
 mod record;
 mod registry;
 
+pub(crate) use record::add;
 pub use record::{RequestRecord, RouteSlot};
 pub use registry::{Direction, RouteKey, Telemetry, WorkerStats, build_info};
