@@ -39,6 +39,17 @@ pub(super) struct Entry {
 }
 
 impl TokenCache {
+    /// How many tokens are kept: at most 1024.
+    pub fn len(&self) -> usize {
+        let generations = self.generations.borrow();
+        generations.young.len() + generations.old.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// What is known of a token; whether for the provider that is asked about is for the caller to see.
     pub(super) fn find(&self, token: &str) -> Option<Entry> {
         let mut generations = self.generations.borrow_mut();
