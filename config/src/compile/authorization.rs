@@ -30,6 +30,8 @@ pub enum Traffic {
 /// The filters of a workload's port.
 pub(super) fn authorization(mesh: &Mesh, node: &Node, traffic: Traffic) -> Authorization {
     let policies: Vec<_> = mesh.policies(node).collect();
+    let tokens = mesh.tokens(node).flat_map(|rule| &rule.spec.jwt_rules);
+    let spaced: Vec<&str> = tokens.flat_map(|rule| &rule.space_delimited_claims).map(String::as_str).collect();
     let order = [
         AuthorizationAction::Custom,
         AuthorizationAction::Deny,
@@ -39,7 +41,7 @@ pub(super) fn authorization(mesh: &Mesh, node: &Node, traffic: Traffic) -> Autho
     let filter = |action| {
         let of_action = |policy: &&&Scoped<AuthorizationPolicy>| policy.spec.action.unwrap_or_default() == action;
         let (tried, enforced): (Vec<_>, Vec<_>) = policies.iter().filter(of_action).partition(|policy| policy.dry_run);
-        let compiler = Compiler { mesh, traffic, action: rbac(action) };
+        let compiler = Compiler { mesh, traffic, action: rbac(action), spaced: &spaced };
         compiler.filter(&enforced, &tried)
     };
     Authorization(order.into_iter().filter_map(filter).collect())
@@ -59,6 +61,8 @@ struct Compiler<'a> {
     mesh: &'a Mesh,
     traffic: Traffic,
     action: RbacAction,
+    /// Claims that are lists of words, besides those that always are; with dots into nested ones.
+    spaced: &'a [&'a str],
 }
 
 type Policies<'p> = [&'p &'p Scoped<AuthorizationPolicy>];
@@ -68,8 +72,7 @@ impl Compiler<'_> {
         if enforced.is_empty() && tried.is_empty() {
             return None;
         }
-        let shadow =
-            (!tried.is_empty()).then(|| Shadow { action: self.action, policies: self.policies(tried) });
+        let shadow = (!tried.is_empty()).then(|| Shadow { action: self.action, policies: self.policies(tried) });
         let (policies, is_enforced) = (self.policies(enforced), !enforced.is_empty());
         Some(RbacFilter { action: self.action, policies, shadow, enforced: is_enforced })
     }
@@ -93,11 +96,7 @@ impl Compiler<'_> {
         made.collect()
     }
 
-    fn rule(
-        &self,
-        rule: &AuthorizationRule,
-        namespace: &str,
-    ) -> Result<(Vec<Permission>, Vec<Principal>), Unusable> {
+    fn rule(&self, rule: &AuthorizationRule, namespace: &str) -> Result<(Vec<Permission>, Vec<Principal>), Unusable> {
         let mut permissions = Vec::new();
         for to in non_empty(rule.to.as_deref()) {
             let mut all = Conditions::new(self);
@@ -123,11 +122,7 @@ impl Compiler<'_> {
         Ok((permissions, principals))
     }
 
-    fn operation(
-        &self,
-        operation: &AuthorizationOperation,
-        all: &mut Conditions<Permission>,
-    ) -> Result<(), Unusable> {
+    fn operation(&self, operation: &AuthorizationOperation, all: &mut Conditions<Permission>) -> Result<(), Unusable> {
         let AuthorizationOperation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } =
             operation;
         all.add(hosts, not_hosts, |value| self.http(values::host(value)))?;
@@ -160,11 +155,7 @@ impl Compiler<'_> {
     }
 
     /// A condition of `when`, where it is on what is done.
-    fn permission(
-        &self,
-        condition: &AuthorizationCondition,
-        all: &mut Conditions<Permission>,
-    ) -> Result<(), Unusable> {
+    fn permission(&self, condition: &AuthorizationCondition, all: &mut Conditions<Permission>) -> Result<(), Unusable> {
         let AuthorizationCondition { key, values, not_values } = condition;
         match Attribute::parse(key) {
             Ok(Attribute::DestinationIp) => {
@@ -215,7 +206,8 @@ impl Compiler<'_> {
                 all.add_claims(values, not_values, |value| self.http(values::request_principal(value)))
             }
             Ok(Attribute::Claim(path)) => {
-                all.add_claims(values, not_values, |value| self.http(values::claim(&path, value)))
+                let claim = if self.spaced.contains(&path.join(".").as_str()) { values::words } else { values::claim };
+                all.add_claims(values, not_values, |value| self.http(claim(&path, value)))
             }
             Ok(Attribute::RequestHeader(header)) => {
                 all.add(values, not_values, |value| self.http(values::header(&header, value)))

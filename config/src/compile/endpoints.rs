@@ -20,8 +20,9 @@ pub(super) fn members(
 ) -> Endpoints {
     let selected =
         service.instances.iter().filter(|instance| labels.is_none_or(|want| selects(want, &instance.labels)));
-    let mut members: Vec<(Locality, Endpoint)> =
-        selected.filter_map(|instance| Some((instance.locality.clone(), endpoint(service, port, instance, policy)?))).collect();
+    let mut members: Vec<(Locality, Endpoint)> = selected
+        .filter_map(|instance| Some((instance.locality.clone(), endpoint(service, port, instance, policy)?)))
+        .collect();
     if members.is_empty() && service.resolution == Resolution::Dns && service.instances.is_empty() {
         members.extend(by_own_name(service, port));
     }
@@ -46,12 +47,7 @@ fn order((locality, endpoint): &(Locality, Endpoint)) -> (&Address, &Locality, u
 }
 
 /// The peer's inbound listener for the port; `None`: it has none, or an address that only DNS could tell.
-fn endpoint(
-    service: &Service,
-    port: &ServicePort,
-    instance: &Instance,
-    policy: &Policy<'_>,
-) -> Option<Endpoint> {
+fn endpoint(service: &Service, port: &ServicePort, instance: &Instance, policy: &Policy<'_>) -> Option<Endpoint> {
     let address = Address::new(&instance.address, instance.port(port)?.get()).ok()?;
     if service.resolution == Resolution::Static && matches!(address, Address::Name { .. }) {
         return None;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::ir::{ClaimMatch, HeaderKey, HeaderMatch, Invalid, PathMatch, Port, QueryMatch, Regex, RouteMatch, StringMatch};
+use crate::ir::{
+    ClaimMatch, HeaderKey, HeaderMatch, Invalid, PathMatch, Port, QueryMatch, Regex, RouteMatch, StringMatch,
+};
 use crate::mesh::{MESH_GATEWAY, selects};
 use crate::node::Node;
 use crate::rules::{self, HttpMatchRequest, routed_claim};

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use crate::defaults;
 use crate::ir::{
     Address, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health, HttpManager,
-    JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization, Port, RetryOn, RetryPolicy, RouteConfig,
-    RouteSource, TcpRoute, UpstreamProtocol, VirtualHost, WeightedClusters,
+    JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization, Port,
+    RetryOn, RetryPolicy, RouteConfig, RouteSource, TcpRoute, UpstreamProtocol, VirtualHost, WeightedClusters,
 };
 use crate::mesh::{Protocol, Resolution, Service, Sidecar, port_number};
 use crate::rules::{EgressListener, IngressListener, SidecarPort};

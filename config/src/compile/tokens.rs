@@ -42,7 +42,9 @@ pub(super) fn inbound(mesh: &Mesh, node: &Node) -> JwtAuthentication {
         0 => return JwtAuthentication::default(),
         1 => each.remove(0),
         // Whose token is required, of him one must be there: another's does not do.
-        _ if !required.is_empty() => JwtRequirement::Any(vec![JwtRequirement::All(each), JwtRequirement::All(required)]),
+        _ if !required.is_empty() => {
+            JwtRequirement::Any(vec![JwtRequirement::All(each), JwtRequirement::All(required)])
+        }
         _ => JwtRequirement::Any(providers.iter().map(own).chain([JwtRequirement::All(each)]).collect()),
     };
     for_all(providers, requirement)

@@ -138,9 +138,8 @@ impl Mesh {
         let peers = &self.protections.peers;
         let oldest = |namespace: &str| peers.of(namespace).find(|rule| rule.selector.is_empty());
         let is_root = node.namespace == root;
-        let selecting = |rule: &&Scoped<PeerAuthentication>| {
-            !rule.selector.is_empty() && selects(&rule.selector, &node.labels)
-        };
+        let selecting =
+            |rule: &&Scoped<PeerAuthentication>| !rule.selector.is_empty() && selects(&rule.selector, &node.labels);
         let workload = peers.of(&node.namespace).find(selecting).filter(|_| !is_root);
         let namespace = oldest(&node.namespace).filter(|_| !is_root);
         let of_port = workload.and_then(|rule| {

@@ -30,14 +30,24 @@ type ReadKind = fn(&Node, &mut Vec<Fault>) -> Option<Rule>;
 
 /// Kinds that Leno reads: name, group, versions.
 const KINDS: &[(&str, &str, &[&str], ReadKind)] = &[
-    ("VirtualService", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::VirtualService)),
-    ("DestinationRule", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::DestinationRule)),
+    ("VirtualService", NETWORKING, NETWORKING_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::VirtualService)
+    }),
+    ("DestinationRule", NETWORKING, NETWORKING_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::DestinationRule)
+    }),
     ("ServiceEntry", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::ServiceEntry)),
     ("WorkloadEntry", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::WorkloadEntry)),
     ("Sidecar", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::Sidecar)),
-    ("PeerAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| resource(node, faults).map(Rule::PeerAuthentication)),
-    ("AuthorizationPolicy", SECURITY, SECURITY_VERSIONS, |node, faults| resource(node, faults).map(Rule::AuthorizationPolicy)),
-    ("RequestAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| resource(node, faults).map(Rule::RequestAuthentication)),
+    ("PeerAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::PeerAuthentication)
+    }),
+    ("AuthorizationPolicy", SECURITY, SECURITY_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::AuthorizationPolicy)
+    }),
+    ("RequestAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::RequestAuthentication)
+    }),
     ("MeshConfig", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::MeshConfig)),
     ("Service", "", &["v1"], |node, faults| resource(node, faults).map(Rule::Service)),
     ("EndpointSlice", "discovery.k8s.io", &["v1"], |node, faults| without_spec(node, faults).map(Rule::EndpointSlice)),

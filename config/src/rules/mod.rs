@@ -35,7 +35,8 @@ mod yaml;
 
 pub use authorization_policy::*;
 pub use common::{
-    Destination, DurationText, LabelSelector, Percent, PolicyTargetReference, PortSelector, StringMatch, WorkloadSelector,
+    Destination, DurationText, LabelSelector, Percent, PolicyTargetReference, PortSelector, StringMatch,
+    WorkloadSelector,
 };
 pub use destination_rule::*;
 pub use document::{Document, ReadError, ResourceId, Rule, SourceText, read};

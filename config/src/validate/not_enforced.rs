@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig, OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb,
-    TrafficPolicy, VirtualService,
+    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig,
+    OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// One feature.

@@ -21,11 +21,8 @@ pub(super) fn check_scope(
     for (path, target) in single.into_iter().chain(several) {
         check_target(target, &path, found);
     }
-    let given = [
-        ("selector", selector.is_some()),
-        ("targetRef", target.is_some()),
-        ("targetRefs", !targets.is_empty()),
-    ];
+    let given =
+        [("selector", selector.is_some()), ("targetRef", target.is_some()), ("targetRefs", !targets.is_empty())];
     let given: Vec<&str> = given.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field).collect();
     let last = given.last().copied().unwrap_or_default();
     match given.as_slice() {
@@ -67,7 +64,8 @@ fn check_target(target: &PolicyTargetReference, path: &Path, found: &mut Finding
     if name.is_empty() {
         found.add(codes::REQUIRED, path, "the target has no name").help("add `name`");
     }
-    if let Some(group) = group.as_deref().filter(|group| !group.is_empty() && (!is_host(group) || group.contains('_'))) {
+    if let Some(group) = group.as_deref().filter(|group| !group.is_empty() && (!is_host(group) || group.contains('_')))
+    {
         found.add(codes::POLICY, &path.key("group"), format!("`{group}` is not a group of kinds"));
     }
     if let Some(namespace) = namespace.as_deref().filter(|namespace| !namespace.is_empty()) {
