@@ -79,7 +79,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     /// For people
     Text,
     /// For programs
@@ -265,7 +265,7 @@ fn rules_status(state: &State, version: Option<String>) -> RulesStatus {
     }
 }
 
-async fn told_to_stop() -> std::io::Result<&'static str> {
+pub(super) async fn told_to_stop() -> std::io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -282,7 +282,7 @@ fn allow_many_sockets() {
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
+pub(super) fn log_to_stderr(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LENO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
