@@ -14,6 +14,7 @@ mod grpc;
 mod load;
 mod local_replies;
 mod matches;
+mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
