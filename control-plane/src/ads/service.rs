@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use http_body::Frame;
-use leno_config::xds::{self, Kind};
+use leno_config::xds::{self, Flavour, Kind};
 use tokio::sync::mpsc;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
@@ -114,12 +114,13 @@ async fn serve(
         .node
         .as_ref()
         .ok_or_else(|| Status::invalid_argument("the first request of a stream names its node; this one names none"))?;
-    let node = xds::node_from_xds(node)
-        .map_err(|refusal| Status::invalid_argument(format!("the node cannot be understood: {refusal}")))?;
+    let unclear = |refusal| Status::invalid_argument(format!("the node cannot be understood: {refusal}"));
+    let flavour = xds::flavour_from_xds(node).map_err(unclear)?;
+    let node = xds::node_from_xds(node).map_err(unclear)?;
     let connection = hub.connect(node, Instant::now()).map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let id = connection.stream.node.id();
     info!(node = %id, "proxy connected");
-    let end = Serving { hub: &hub, connection: &connection, id: &id, pieces }.run(first, requests).await;
+    let end = Serving { hub: &hub, connection: &connection, id: &id, flavour, pieces }.run(first, requests).await;
     match &end {
         Ok(()) => info!(node = %id, "proxy left"),
         Err(status) => info!(node = %id, reason = status.message(), "stream ended"),
@@ -144,6 +145,7 @@ struct Serving<'a> {
     hub: &'a Arc<Hub>,
     connection: &'a Connection,
     id: &'a str,
+    flavour: Flavour,
     pieces: mpsc::Sender<Bytes>,
 }
 
@@ -200,7 +202,7 @@ impl Serving<'_> {
     }
 
     async fn take(&self, generation: &Generation) {
-        match generation.snapshot(&self.connection.stream.node).await {
+        match generation.snapshot(&self.connection.stream.node, &self.flavour).await {
             Ok(snapshot) => self.connection.stream.session().on_snapshot(snapshot),
             Err(error) => error!(node = self.id, cause = error.source().map(ToString::to_string), "{error}"),
         }
