@@ -38,7 +38,7 @@ fn host(name: String, routes: Vec<Route>) -> VirtualHost {
 }
 
 fn request<'a>(authority: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
-    RequestView { method: &Method::GET, scheme: "http", authority, path, query: None, headers }
+    RequestView { method: &Method::GET, scheme: "http", authority, path, query: None, headers, claims: None }
 }
 
 fn hosts(criterion: &mut Criterion) {

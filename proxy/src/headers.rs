@@ -27,6 +27,8 @@ pub mod name {
     pub const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
     /// Who a caller is, as a proxy has seen it (Envoy). Nobody can vouch for it before there is mTLS.
     pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+    /// Through whom a request came, the nearest last.
+    pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
     /// How long a gRPC caller waits.
     pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 }

@@ -124,8 +124,8 @@ pub enum Principal {
 
 /// A condition on a claim of a verified token.
 ///
-/// `path` leads into the claims (`["iss"]`, `["realm", "roles"]`). A claim that is a list, or a text with spaces such as
-/// `scope`, matches when one of its parts does (Istio).
+/// `path` leads into the claims (`["iss"]`, `["realm", "roles"]`). A claim that is a list matches when one of its parts
+/// does, and so do `scope` and `permission` when they are texts with spaces (Istio).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClaimMatch {
     /// From the outermost key inward; not empty.

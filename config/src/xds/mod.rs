@@ -19,6 +19,7 @@
 mod any;
 mod balance;
 mod base;
+pub mod ca;
 mod claim;
 mod cluster;
 mod endpoint;

@@ -1,3 +1,11 @@
 //! What is done to a request besides sending it on, one file per policy.
+//!
+//! * [`authorization`]: who may do what.
+//! * [`jwt`]: the tokens of end users.
+//! * [`enforce`]: both at work on requests and connections.
+//! * [`cors`]: pages of other origins.
 
+pub mod authorization;
 pub mod cors;
+pub mod enforce;
+pub mod jwt;

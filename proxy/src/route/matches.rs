@@ -5,34 +5,50 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use leno_config::ir::{HeaderKey, HeaderMatch, PathMatch, QueryMatch, Route, RouteMatch, StringMatch};
 
+use crate::policy::jwt::Claims;
+
 use super::RequestView;
 
 /// All conditions hold.
-pub(super) fn takes(matcher: &RouteMatch, request: &RequestView<'_>) -> bool {
+pub(crate) fn takes(matcher: &RouteMatch, request: &RequestView<'_>) -> bool {
     matcher.path.is_match(request.path)
         && matcher.headers.iter().all(|condition| header_holds(condition, request))
         && matcher.query.iter().all(|condition| query_holds(condition, request))
+        && matcher.claims.iter().all(|condition| Claims::fulfil(request.claims, condition))
 }
 
 /// The first condition that fails, as a person would say it; `None` when the route takes the request.
 pub fn why_not(route: &Route, request: &RequestView<'_>) -> Option<String> {
-    let RouteMatch { path, headers, query, claims: _ } = &route.matcher;
+    let RouteMatch { path, headers, query, claims } = &route.matcher;
     if !path.is_match(request.path) {
         return Some(format!("path `{}` {}", request.path, path_in_words(path)));
     }
     if let Some(failed) = headers.iter().find(|condition| !header_holds(condition, request)) {
         return Some(header_in_words(failed, request));
     }
-    let failed = query.iter().find(|condition| !query_holds(condition, request))?;
-    let name = &failed.name;
-    Some(match (&failed.value, parameter(request, name)) {
-        (_, None) => format!("query parameter `{name}` is missing"),
-        (Some(value), Some(found)) => format!("query parameter `{name}` is `{found}`, {}", in_words(value)),
-        (None, Some(_)) => format!("query parameter `{name}` is there"),
+    if let Some(failed) = query.iter().find(|condition| !query_holds(condition, request)) {
+        return Some(query_in_words(failed, request));
+    }
+    let failed = claims.iter().find(|condition| !Claims::fulfil(request.claims, condition))?;
+    let name = failed.path.join(".");
+    Some(match failed.invert {
+        true => format!("claim `{name}` of the verified token is one that the rule excludes"),
+        false if request.claims.is_none() => format!("claim `{name}` is missing: there is no verified token"),
+        false => format!("claim `{name}` of the verified token is missing, or is one {}", in_words(&failed.value)),
     })
 }
 
-fn header_holds(condition: &HeaderMatch, request: &RequestView<'_>) -> bool {
+fn query_in_words(failed: &QueryMatch, request: &RequestView<'_>) -> String {
+    let name = &failed.name;
+    match (&failed.value, parameter(request, name)) {
+        (_, None) => format!("query parameter `{name}` is missing"),
+        (Some(value), Some(found)) => format!("query parameter `{name}` is `{found}`, {}", in_words(value)),
+        (None, Some(_)) => format!("query parameter `{name}` is there"),
+    }
+}
+
+/// Whether a header condition holds, on all its lines joined.
+pub(crate) fn header_holds(condition: &HeaderMatch, request: &RequestView<'_>) -> bool {
     let found = value_of(&condition.key, request);
     let Some(wanted) = &condition.value else {
         return found.is_some() != condition.invert;
@@ -60,7 +76,7 @@ fn value_of<'a>(key: &HeaderKey, request: &RequestView<'a>) -> Option<Cow<'a, st
 
 /// All values of a header, joined with a comma (RFC 9110 §5.3, Envoy): looking at the first alone would let a second
 /// one slip past a rule.
-fn joined<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<Cow<'a, str>> {
+pub(crate) fn joined<'a>(headers: &'a HeaderMap, name: &http::HeaderName) -> Option<Cow<'a, str>> {
     let mut values = headers.get_all(name).iter();
     let first = String::from_utf8_lossy(values.next()?.as_bytes());
     Some(values.fold(first, |mut all, value| {

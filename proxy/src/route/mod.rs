@@ -20,7 +20,10 @@ use http::{HeaderMap, Method};
 use leno_config::ir::{Route, RouteConfig};
 
 pub use matches::why_not;
+pub(crate) use matches::{header_holds, joined, takes};
 pub use rewrite::{location, rewrite_path};
+
+use crate::policy::jwt::Claims;
 
 use hosts::HostIndex;
 use index::PathIndex;
@@ -40,6 +43,8 @@ pub struct RequestView<'a> {
     pub query: Option<&'a str>,
     /// The header fields.
     pub headers: &'a HeaderMap,
+    /// What its verified token says; `None`: there is none.
+    pub claims: Option<&'a Claims>,
 }
 
 /// A route configuration, ready to be searched.

@@ -37,7 +37,7 @@ fn get<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    RequestView { method: &Method::GET, scheme: "http", authority: "reviews:9080", path, query, headers }
+    RequestView { method: &Method::GET, scheme: "http", authority: "reviews:9080", path, query, headers, claims: None }
 }
 
 #[test]

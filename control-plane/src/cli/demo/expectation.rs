@@ -89,8 +89,15 @@ fn of(resources: &Resources, calls: &[(&str, &str)]) -> Expectation {
             continue;
         };
         let split_of = |headers: &HeaderMap| {
-            let request =
-                RequestView { method: &Method::GET, scheme: "http", authority: &authority, path, query: None, headers };
+            let request = RequestView {
+                method: &Method::GET,
+                scheme: "http",
+                authority: &authority,
+                path,
+                query: None,
+                headers,
+                claims: None,
+            };
             let found = table.find(host, &request).and_then(|found| table.route(host, found));
             found.map(|route| split(resources, route))
         };
