@@ -42,15 +42,12 @@ fn policies_are_checked() {
             ("action: AUDIT", &[("L0122", "spec.action", "AUDIT")]),
             ("action: PASS", &[("L0007", "spec.action", "PASS")]),
             ("action: CUSTOM\nrules: [{}]", &[("L0101", "spec", "spec"), ("L0303", "spec.action", "CUSTOM")]),
-            (
-                "action: CUSTOM\nprovider: {name: x}",
-                &[("L0125", "spec.action", "CUSTOM"), ("L0303", "spec.action", "CUSTOM")],
-            ),
+            ("action: CUSTOM\nprovider: {name: x}", &[("L0125", "spec.action", "CUSTOM")]),
             (
                 "action: CUSTOM\nprovider: {name: x}\nrules: [{from: [{source: {namespaces: [a]}}], when: [{key: source.principal, values: [td/ns/a/sa/b]}]}]",
                 &[
                     ("L0303", "spec.action", "CUSTOM"),
-                    ("L0125", "spec.rules[0].from[0].source.namespaces", "[a]"),
+                    ("L0125", "spec.rules[0].from[0].source.namespaces", "namespaces"),
                     ("L0125", "spec.rules[0].when[0].key", "source.principal"),
                 ],
             ),
