@@ -2,6 +2,7 @@
 
 mod ads;
 mod board;
+mod ca;
 mod cli;
 mod generation;
 mod http;
@@ -50,8 +51,16 @@ enum Command {
     Explain(cli::explain::Arguments),
     /// Run the control plane: watch rules and push them to proxies
     Serve(cli::serve::Arguments),
+    /// Keep a certificate fresh for a real Envoy, as files that it watches (SDS)
+    Agent(Box<cli::agent::Arguments>),
     /// Show which proxy holds what, and what is wrong with the rules
     Status(cli::status::Arguments),
+    /// Make tokens by which processes without Kubernetes say who they are
+    #[command(subcommand)]
+    Token(cli::token::Command),
+    /// Look after the certificate authority
+    #[command(subcommand)]
+    Ca(cli::ca::Command),
     /// Print the version
     Version(cli::version::Arguments),
     /// A small service that says who it is and what it was asked, for the demo
@@ -89,7 +98,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Validate(arguments) => cli::validate::run(&arguments),
         Command::Explain(arguments) => cli::explain::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
+        Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Token(command) => cli::token::run(&command),
+        Command::Ca(command) => cli::ca::run(&command),
         Command::Version(arguments) => cli::version::run(&arguments),
         Command::Echo(arguments) => cli::echo::run(arguments),
         Command::Proxy(command) => Ok(command.run()),

@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use leno_config::ir;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,7 +24,9 @@ use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
-use crate::identity::Identity;
+use crate::identity::{Identity, Keyring, Origin, start};
+use crate::memory;
+use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
@@ -46,11 +49,22 @@ const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
 /// Runs a proxy until it is told to stop.
 pub fn run(bootstrap: Bootstrap) -> anyhow::Result<()> {
+    if !bootstrap.dumpable {
+        forbid_dumps();
+    }
     let runtime = runtime()?;
     runtime.block_on(async {
         let mut proxy = Proxy::start(bootstrap).await?;
         proxy.serve().await
     })
+}
+
+/// Keeps the memory of this process, with the keys in it, out of core dumps and away from debuggers of the same user.
+/// It says so where that cannot be done, and goes on.
+pub fn forbid_dumps() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps of this process cannot be forbidden; they would hold its keys");
+    }
 }
 
 fn runtime() -> std::io::Result<LocalRuntime> {
@@ -65,10 +79,13 @@ struct Proxy {
     acceptor: mpsc::Sender<AcceptorCommand>,
     effective: watch::Receiver<Effective>,
     names: Names,
+    keys: RemoteKeys,
     snapshot: Arc<Snapshot>,
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
+    /// A configuration was taken since the last look around.
+    busy: bool,
     #[allow(dead_code)] // Held, so that the threads' end is the process's.
     threads: Vec<JoinHandle<()>>,
 }
@@ -87,36 +104,40 @@ impl Proxy {
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
         let reserved: Reserved = Arc::default();
-        let identity = Arc::new(Identity::default());
+        let keyring = Arc::new(Keyring::new(Origin::of(&bootstrap)));
         let common = Common {
             telemetry: Arc::clone(&telemetry),
             dns: Arc::clone(&dns),
             draining,
             reserved: Arc::clone(&reserved),
-            identity: Arc::clone(&identity),
+            identity: Arc::clone(keyring.identity()),
             own: Workload::of(&bootstrap.node),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
+        tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
         let (effective, status) = match &bootstrap.source {
-            Source::ControlPlane(address) => {
+            Source::ControlPlane(plane) => {
                 let (node, state) = (bootstrap.node.clone(), bootstrap.state.clone());
-                source::control_plane(address, node, state, Arc::clone(&telemetry), source_stopped)?
+                let access = start::access(plane, &keyring);
+                source::control_plane(access, node, state, Arc::clone(&telemetry), source_stopped)
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
-        let shared = Arc::new(Shared::new(telemetry, bootstrap.node.clone(), status, drain.clone()));
+        let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let mut proxy = Self {
-            shared,
             workers,
             acceptor,
             effective,
-            names: Names::new(dns),
+            names: Names::new(Arc::clone(&dns)),
+            keys: RemoteKeys::new(Fetcher::from_system(dns), Arc::clone(&shared.telemetry), Random::from_entropy()),
             snapshot: Arc::default(),
             bound: HashMap::new(),
             drain,
             stop_source,
+            busy: false,
             threads,
             bootstrap,
+            shared,
         };
         let own = proxy.open_admin().await?;
         // Set once, before anything is configured and so before any request.
@@ -152,7 +173,8 @@ impl Proxy {
                     self.apply().await;
                 }
                 () = self.names.changed() => self.rebuild(true).await,
-                _ = rebind.tick() => self.bind_missing().await,
+                () = self.keys.changed() => self.rebuild(true).await,
+                _ = rebind.tick() => self.look_around().await,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = self.shared.quit_asked() => break,
@@ -162,23 +184,39 @@ impl Proxy {
         Ok(())
     }
 
+    /// What is done now and then.
+    async fn look_around(&mut self) {
+        self.bind_missing().await;
+        if std::mem::take(&mut self.busy) {
+            // What reading and compiling needed is not needed again until the next change.
+            memory::forget_code();
+        }
+    }
+
     /// Takes what the source says should be in force.
     async fn apply(&mut self) {
+        self.busy = true;
         let effective = self.effective.borrow_and_update().clone();
         self.names.want(&effective.resources);
+        let roots = effective.resources.secrets.get(ir::Secret::ROOTS).cloned();
+        self.shared.keyring.set_secret(roots, SystemTime::now());
+        self.keys.want(&effective.resources);
         self.shared.set_effective(effective);
         self.rebuild(false).await;
     }
 
     /// Builds a snapshot and hands it to all workers, then opens and closes sockets to match.
-    async fn rebuild(&mut self, names_changed: bool) {
+    async fn rebuild(&mut self, names_or_keys_changed: bool) {
         let effective = self.shared.effective();
         let resources = Arc::clone(&effective.resources);
-        if names_changed && Arc::ptr_eq(&resources, &self.snapshot.resources) && self.snapshot.listeners.is_empty() {
+        if names_or_keys_changed
+            && Arc::ptr_eq(&resources, &self.snapshot.resources)
+            && self.snapshot.listeners.is_empty()
+        {
             return;
         }
-        let resolved = self.names.resolved();
-        let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved));
+        let (resolved, keys) = (self.names.resolved(), self.keys.fetched());
+        let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved, &keys));
         self.snapshot = Arc::clone(&snapshot);
         self.shared.set_snapshot(Arc::clone(&snapshot));
         self.close_gone().await;

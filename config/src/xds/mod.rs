@@ -17,6 +17,7 @@
 mod any;
 mod balance;
 mod base;
+pub mod ca;
 mod cluster;
 mod endpoint;
 mod filter;

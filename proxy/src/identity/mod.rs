@@ -3,7 +3,23 @@
 //! One [`Identity`] per process, shared by all threads: the own certificate ([`Svid`]) and the roots of every trust domain
 //! ([`Trust`]). Both are replaced while connections live: a new connection uses what is in force when it begins, one
 //! that is open goes on. Nobody but this module sees the private key, and nothing prints it.
+//!
+//! The own certificate comes from the control plane ([`keeper`]) or from files ([`files`]); [`start`] decides which. The
+//! [`keyring`] brings the sides together.
 
+pub mod authority;
+mod certs;
+pub mod clock;
+pub mod csr;
+pub mod files;
+pub mod issued;
+pub mod keeper;
+pub mod keyring;
+mod metrics;
+mod pem;
+pub mod schedule;
+pub mod start;
+pub mod store;
 mod svid;
 mod trust;
 
@@ -12,6 +28,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+pub use certs::certs;
+pub use files::IdentityFiles;
+pub use issued::Issued;
+pub use keyring::{Keyring, Origin};
+pub use metrics::CertificateMetrics;
 pub use svid::{Svid, SvidError, id_of, validity};
 pub use trust::{Trust, TrustError};
 
