@@ -42,6 +42,14 @@ pub const RETRY_BUDGET_MIN: u32 = 3;
 pub const WARMUP_MIN_PERCENT: f64 = 10.0;
 /// Istio: the root namespace.
 pub const ROOT_NAMESPACE: &str = "istio-system";
+/// Istio: for one fetch of the keys of tokens.
+pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Istio: between two fetches of the keys of tokens.
+pub const JWKS_REFRESH: Duration = Duration::from_secs(20 * 60);
+/// Envoy: tolerance for the times in tokens.
+pub const JWT_CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// Kubernetes: the service account of a workload that names none.
+pub const SERVICE_ACCOUNT: &str = "default";
 /// Istio: the trust domain.
 pub const TRUST_DOMAIN: &str = "cluster.local";
 /// Kubernetes: the domain behind `NAMESPACE.svc`.

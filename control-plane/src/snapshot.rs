@@ -18,6 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub(crate) struct Snapshot {
     clusters: Arc<Set>,
     endpoints: Arc<Set>,
+    secrets: Arc<Set>,
     listeners: Arc<Set>,
     routes: Arc<Set>,
 }
@@ -49,6 +50,7 @@ impl Snapshot {
         Self {
             clusters: set(Kind::Cluster),
             endpoints: set(Kind::Endpoints),
+            secrets: set(Kind::Secret),
             listeners: set(Kind::Listener),
             routes: set(Kind::Route),
         }
@@ -59,6 +61,7 @@ impl Snapshot {
         match kind {
             Kind::Cluster => &self.clusters,
             Kind::Endpoints => &self.endpoints,
+            Kind::Secret => &self.secrets,
             Kind::Listener => &self.listeners,
             Kind::Route => &self.routes,
         }

@@ -3,6 +3,8 @@
 //! A YAML file, flags and `LENO_…` variables say the same things under the same names; a flag wins over a variable, a
 //! variable over the file. What is wrong is said with its place.
 
+mod security;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,12 @@ use clap::Args;
 use leno_config::ir::Locality;
 use leno_config::node::{Interception, Node};
 use serde::Deserialize;
+
+use crate::control_plane::ControlPlane;
+use crate::identity::IdentityFiles;
+
+pub use security::SecurityFlags;
+use security::{FileControlPlane, FileIdentity};
 
 /// Why a proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +52,10 @@ pub struct Bootstrap {
     pub node: Node,
     /// Where its rules come from.
     pub source: Source,
+    /// Its certificate, where it does not come from the control plane.
+    pub identity: Option<IdentityFiles>,
+    /// Whether the system may write the process's memory, with its keys, to disk or show it to a debugger.
+    pub dumpable: bool,
     /// Where state is kept; `None`: nowhere.
     pub state: Option<PathBuf>,
     /// Admin address.
@@ -63,8 +75,8 @@ pub struct Bootstrap {
 /// Where rules come from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// A control plane, `http://HOST:PORT`.
-    ControlPlane(String),
+    /// A control plane.
+    ControlPlane(ControlPlane),
     /// Files and directories.
     Rules(Vec<PathBuf>),
 }
@@ -99,9 +111,9 @@ pub struct Flags {
     /// How traffic reaches the proxy; only `none` in this version: the app calls its listeners
     #[arg(long, env = "LENO_INTERCEPTION")]
     pub interception: Option<String>,
-    /// Control plane, as http://127.0.0.1:15010
-    #[arg(long, value_name = "URL", env = "LENO_CONTROL_PLANE_ADDRESS")]
-    pub control_plane_address: Option<String>,
+    /// Whom to believe, and how to prove who one is.
+    #[command(flatten)]
+    pub security: SecurityFlags,
     /// Rule file or directory, instead of a control plane; may be given several times
     #[arg(long, value_name = "PATH", env = "LENO_RULES", value_delimiter = ',')]
     pub rules: Vec<PathBuf>,
@@ -126,6 +138,9 @@ pub struct Flags {
     /// Where the random numbers of splits and balancing begin, so that a test can be repeated
     #[arg(long, hide = true, env = "LENO_SEED")]
     pub seed: Option<u64>,
+    /// Let debuggers and core dumps see the process's memory, in which its keys are
+    #[arg(long, env = "LENO_DUMPABLE")]
+    pub dumpable: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -134,6 +149,7 @@ struct File {
     node: FileNode,
     interception: Option<String>,
     control_plane: Option<FileControlPlane>,
+    identity: Option<FileIdentity>,
     rules: Vec<PathBuf>,
     state: Option<PathBuf>,
     admin: Option<SocketAddr>,
@@ -143,6 +159,7 @@ struct File {
     limits: Option<BTreeMap<String, String>>,
     drain: Option<String>,
     seed: Option<u64>,
+    dumpable: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -163,12 +180,6 @@ struct FileLocality {
     region: String,
     zone: String,
     subzone: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileControlPlane {
-    address: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -193,10 +204,11 @@ impl Bootstrap {
             let reason = format!("`{key}` cannot be set in this version; leave `limits` empty");
             return Err(BootstrapError::Value { key: "limits", reason });
         }
-        let address = flags.control_plane_address.clone().or(file.control_plane.map(|plane| plane.address));
+        let identity = security::identity(&flags.security, file.identity)?;
+        let plane = security::control_plane(&flags.security, file.control_plane, identity.as_ref())?;
         let rules = if flags.rules.is_empty() { file.rules } else { flags.rules.clone() };
-        let source = match (address, rules.is_empty()) {
-            (Some(address), true) => Source::ControlPlane(control_plane(address)?),
+        let source = match (plane, rules.is_empty()) {
+            (Some(plane), true) => Source::ControlPlane(plane),
             (None, false) => Source::Rules(rules),
             (Some(_), false) => {
                 let reason = "a proxy gets its rules from a control plane or from files, not from both".to_owned();
@@ -212,6 +224,8 @@ impl Bootstrap {
         Ok(Self {
             node: node(&flags, file.node, file.interception)?,
             source,
+            identity,
+            dumpable: flags.dumpable || file.dumpable,
             state: flags.state.or(file.state),
             admin: flags.admin.or(file.admin).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
             metrics: flags.metrics.or(file.metrics),
@@ -271,23 +285,6 @@ fn node(flags: &Flags, file: FileNode, interception: Option<String>) -> Result<N
         locality,
         interception,
     })
-}
-
-/// In clear text only to this machine; over TLS comes with identity.
-fn control_plane(address: String) -> Result<String, BootstrapError> {
-    let wrong = |reason: String| BootstrapError::Value { key: "control_plane.address", reason };
-    let uri: http::Uri = address.parse().map_err(|error| wrong(format!("`{address}` is not a URL: {error}")))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(wrong("https:// is not supported in this version".to_owned())),
-        _ => return Err(wrong(format!("`{address}` does not begin with http://"))),
-    }
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !loopback || uri.port_u16().is_none() {
-        return Err(wrong(format!("`{address}` must be a loopback address with a port, as http://127.0.0.1:15010")));
-    }
-    Ok(address)
 }
 
 fn count(workers: Option<Workers>) -> Result<usize, BootstrapError> {
@@ -351,13 +348,81 @@ mod tests {
     }
 
     #[test]
+    fn the_control_plane_and_the_identity_come_with_what_they_need() {
+        let rows = [
+            ("control_plane: {address: 'https://10.0.0.1:15012', root: r, token: t}", true, false),
+            ("control_plane: {address: 'https://leno:15012', root: r, certificate: c, key: k}", true, false),
+            (
+                "control_plane: {address: 'https://leno:15012', root: r}\nidentity: {certificate: c, key: k, roots: r}",
+                true,
+                true,
+            ),
+            ("control_plane: {address: 'http://127.0.0.1:15010'}", false, false),
+            (
+                "control_plane: {address: 'http://[::1]:15010'}\nidentity: {certificate: c, key: k, roots: r, revoked: l}",
+                false,
+                true,
+            ),
+            ("rules: [r]\nidentity: {certificate: c, key: k, roots: r}", false, true),
+        ];
+        for (yaml, has_tls, has_identity) in rows {
+            let bootstrap = load(&format!("node: {{name: a}}\n{yaml}\n"), Flags::default()).expect(yaml);
+            let tls = matches!(&bootstrap.source, Source::ControlPlane(plane) if plane.tls.is_some());
+            assert_eq!((tls, bootstrap.identity.is_some()), (has_tls, has_identity), "{yaml}");
+        }
+        let security = SecurityFlags { control_plane_token: Some("mine".into()), ..SecurityFlags::default() };
+        let yaml = "node: {name: a}\ncontrol_plane: {address: 'https://leno:15012', root: r, token: t}\n";
+        let Source::ControlPlane(plane) = load(yaml, Flags { security, ..Flags::default() }).expect("valid").source
+        else {
+            panic!("it has a control plane");
+        };
+        assert_eq!(plane.tls.and_then(|tls| tls.token), Some("mine".into()), "a flag wins");
+    }
+
+    #[test]
+    fn what_is_wrong_with_credentials_is_named_with_the_remedy() {
+        let rows = [
+            ("control_plane: {address: 'https://leno:15012', token: t}", "control_plane.root", "root.pem"),
+            ("control_plane: {address: 'https://leno:15012', root: r}", "control_plane.token", "leno token create"),
+            (
+                "control_plane: {address: 'https://leno:15012', root: r, token: t, certificate: c, key: k}",
+                "control_plane.token",
+                "not by both",
+            ),
+            ("control_plane: {address: 'https://leno:15012', root: r, certificate: c}", "control_plane.key", "its key"),
+            (
+                "control_plane: {address: 'https://leno:15012', root: r, key: k}",
+                "control_plane.certificate",
+                "certificate",
+            ),
+            ("control_plane: {address: 'https://leno', root: r, token: t}", "control_plane.address", "HOST:PORT"),
+            ("control_plane: {root: r}", "control_plane.address", "missing"),
+            ("control_plane: {address: 'http://127.0.0.1:1', token: t}", "control_plane.token", "clear text"),
+            ("control_plane: {address: 'http://127.0.0.1:1', root: r}", "control_plane.root", "https://"),
+            (
+                "control_plane: {address: 'http://127.0.0.1:1', certificate: c, key: k}",
+                "control_plane.certificate",
+                "https://",
+            ),
+            ("rules: [r]\nidentity: {certificate: c, key: k}", "identity.roots", "missing"),
+            ("rules: [r]\nidentity: {certificate: c, roots: r}", "identity.key", "missing"),
+            ("rules: [r]\nidentity: {key: k, roots: r}", "identity.certificate", "missing"),
+            ("rules: [r]\nidentity: {roots: r}", "identity.certificate", "missing"),
+            ("rules: [r]\nidentity: {certificat: c}", "certificat", "unknown"),
+        ];
+        for (yaml, key, remedy) in rows {
+            let error = load(&format!("node: {{name: a}}\n{yaml}\n"), Flags::default()).expect_err(yaml);
+            assert!(error.contains(key) && error.contains(remedy), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let rows = [
             ("rules: [r]\n", "node.name"),
             ("node: {name: a}\n", "control_plane.address"),
             ("node: {name: a}\nrules: [r]\ncontrol_plane: {address: 'http://127.0.0.1:1'}\n", "not from both"),
             ("node: {name: a}\ncontrol_plane: {address: 'http://10.0.0.1:1'}\n", "loopback"),
-            ("node: {name: a}\ncontrol_plane: {address: 'https://127.0.0.1:1'}\n", "https"),
             ("node: {name: a}\nrules: [r]\nworkers: many\n", "workers"),
             ("node: {name: a}\nrules: [r]\ndrain: soon\n", "drain"),
             ("node: {name: a}\nrules: [r]\ninterception: magic\n", "interception"),

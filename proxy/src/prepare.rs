@@ -20,12 +20,16 @@ pub fn request(
     forward: &Forward,
     share: &WeightedCluster,
     timeout: Option<Duration>,
+    caller: Option<&HeaderValue>,
     random: &Random,
 ) -> Result<(), ProxyError> {
     let fields = &mut parts.headers;
     headers::remove_hop_by_hop(fields);
-    // What decoding promises a foreign control plane (SANITIZE): an app must not say who it is.
-    fields.remove(name::CLIENT_CERT);
+    // Who called is said by this proxy alone (SANITIZE_SET): an app must not say who it is.
+    match caller {
+        Some(caller) => drop(fields.insert(name::CLIENT_CERT, caller.clone())),
+        None => drop(fields.remove(name::CLIENT_CERT)),
+    }
     if !fields.contains_key(name::REQUEST_ID) {
         fields.insert(name::REQUEST_ID, headers::request_id(random));
     }
@@ -86,7 +90,7 @@ mod tests {
             .header("x-own", "kept");
         let mut parts = sent.body(()).expect("a request").into_parts().0;
         let share = forward.clusters.as_slice().first().expect("one share");
-        request(&mut parts, &route, &forward, share, None, &Random::seeded(1)).expect("valid");
+        request(&mut parts, &route, &forward, share, None, None, &Random::seeded(1)).expect("valid");
         let named = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         assert_eq!(named("x-forwarded-client-cert"), None);
         assert_eq!((named("x-request-id"), named("x-own")), (Some("mine"), Some("kept")));

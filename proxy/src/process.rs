@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use leno_config::ir;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,12 +24,15 @@ use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
+use crate::identity::{Identity, Keyring, Origin, start};
 use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::Telemetry;
+use crate::tls::Sessions;
+use crate::tls::exchange::Workload;
 use crate::worker::{Command, Reserved, Worker};
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
@@ -44,11 +48,22 @@ const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
 /// Runs a proxy until it is told to stop.
 pub fn run(bootstrap: Bootstrap) -> anyhow::Result<()> {
+    if !bootstrap.dumpable {
+        forbid_dumps();
+    }
     let runtime = runtime()?;
     runtime.block_on(async {
         let mut proxy = Proxy::start(bootstrap).await?;
         proxy.serve().await
     })
+}
+
+/// Keeps the memory of this process, with the keys in it, out of core dumps and away from debuggers of the same user.
+/// It says so where that cannot be done, and goes on.
+pub fn forbid_dumps() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps of this process cannot be forbidden; they would hold its keys");
+    }
 }
 
 fn runtime() -> std::io::Result<LocalRuntime> {
@@ -86,21 +101,26 @@ impl Proxy {
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
         let reserved: Reserved = Arc::default();
+        let keyring = Arc::new(Keyring::new(Origin::of(&bootstrap)));
         let common = Common {
             telemetry: Arc::clone(&telemetry),
             dns: Arc::clone(&dns),
             draining,
             reserved: Arc::clone(&reserved),
+            identity: Arc::clone(keyring.identity()),
+            own: Workload::of(&bootstrap.node),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
+        tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
         let (effective, status) = match &bootstrap.source {
-            Source::ControlPlane(address) => {
+            Source::ControlPlane(plane) => {
                 let (node, state) = (bootstrap.node.clone(), bootstrap.state.clone());
-                source::control_plane(address, node, state, Arc::clone(&telemetry), source_stopped)?
+                let access = start::access(plane, &keyring);
+                source::control_plane(access, node, state, Arc::clone(&telemetry), source_stopped)
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
-        let shared = Arc::new(Shared::new(telemetry, bootstrap.node.clone(), status, drain.clone()));
+        let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let mut proxy = Self {
             workers,
             acceptor,
@@ -165,6 +185,8 @@ impl Proxy {
         let effective = self.effective.borrow_and_update().clone();
         self.names.want(&effective.resources);
         self.keys.want(&effective.resources);
+        let roots = effective.resources.secrets.get(ir::Secret::ROOTS).cloned();
+        self.shared.keyring.set_secret(roots, SystemTime::now());
         self.shared.set_effective(effective);
         self.rebuild(false).await;
     }
@@ -305,6 +327,8 @@ struct Common {
     dns: Arc<Dns>,
     draining: watch::Receiver<bool>,
     reserved: Reserved,
+    identity: Arc<Identity>,
+    own: Workload,
 }
 
 /// One worker accepts in place; several have an acceptor beside them.
@@ -318,12 +342,13 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
         let (commands, inbox) = mpsc::channel(QUEUE);
         let stats = common.telemetry.worker();
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
-        let Common { telemetry, dns, draining, reserved } = common.clone();
+        let Common { telemetry, dns, draining, reserved, identity, own } = common.clone();
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
-            let worker = Worker::new(telemetry, stats, dns, draining, reserved, random);
+            let tls = Sessions::new(identity, &own);
+            let worker = Worker::new(telemetry, stats, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));
             }
@@ -353,6 +378,7 @@ where
 pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::Refusal> {
     match decoded {
         leno_config::xds::Decoded::Cluster(cluster) => refuse_cluster(cluster),
+        leno_config::xds::Decoded::Secret(secret) => refuse_secret(secret),
         leno_config::xds::Decoded::Endpoints(_)
         | leno_config::xds::Decoded::Listener(_)
         | leno_config::xds::Decoded::Route(_) => None,
@@ -362,4 +388,10 @@ pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::R
 fn refuse_cluster(cluster: &ir::Cluster) -> Option<leno_config::xds::Refusal> {
     let (field, reason) = crate::state::enforced::refuse_cluster(cluster)?;
     Some(leno_config::xds::Refusal { resource: cluster.name.to_string(), field: field.to_owned(), reason })
+}
+
+/// Roots that nobody could be verified by would end all encryption; the ones before stay.
+fn refuse_secret(secret: &ir::Secret) -> Option<leno_config::xds::Refusal> {
+    let reason = crate::identity::Trust::from_secret(secret, "").err()?.to_string();
+    Some(leno_config::xds::Refusal { resource: secret.name.clone(), field: "validation_context".to_owned(), reason })
 }

@@ -120,9 +120,10 @@ fn plan<'a>(
         deadline: timeout.zip(end.clone()).map(|(limit, end)| Deadline::new(limit, end)),
         origin: route.cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned()),
         upgrade: upgrade.map(Box::new),
-        host: matches!(cluster.shared.members, Members::RequestHost).then(|| sanitize::authority(&parts).to_owned()),
+        host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
     };
-    prepare::request(&mut parts, route, forward, share, timeout, &connection.worker.random)?;
+    let caller = connection.forwarded.as_ref();
+    prepare::request(&mut parts, route, forward, share, timeout, caller, &connection.worker.random)?;
     if let Some(upgrade) = &way.upgrade {
         upgrade.ask(&mut parts);
     }
@@ -171,6 +172,11 @@ fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
         headers: &parts.headers,
         claims,
     }
+}
+
+/// Whether the address or the name of the server follows the request's host.
+fn needs_host(cluster: &WorkerCluster) -> bool {
+    matches!(cluster.shared.members, Members::RequestHost) || cluster.follows_host()
 }
 
 #[cold]

@@ -1,43 +1,30 @@
 //! Rule files as they stand on disk, and word of every change.
 //!
 //! What counts as a change is the *contents*: the names and bytes of all rule files below the given paths. Events of
-//! the file system only say when to look, so it does not matter whether an editor writes in place, renames a new file
-//! over the old one, or Kubernetes swaps the link under a mounted ConfigMap. Some changes send no event at all (a
-//! network file system, a directory that was replaced while it was watched); every [`POLL`] the files are looked at
-//! anyway.
+//! the file system only say when to look ([`file_events`](crate::file_events)).
 //!
 //! A change is handed out once the files were quiet for [`QUIET`], at the latest [`PATIENCE`] after the first: a copy of
 //! a directory is one change, and so is an editor that truncates a file and then writes it. The caller may call some
 //! changes urgent (endpoints that come and go); those are handed out as soon as two looks at the files agree.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use leno_config::rules::{self, ReadError, SourceText};
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Without a change for so long, the files are at rest.
-pub const QUIET: Duration = Duration::from_millis(100);
-/// Files that never come to rest are taken as they are after so long.
-pub const PATIENCE: Duration = Duration::from_secs(1);
-/// The files are looked at that often even if nothing says that they changed.
-pub const POLL: Duration = Duration::from_secs(2);
+use crate::file_events::FileEvents;
+pub use crate::file_events::{PATIENCE, POLL, QUIET};
+
 /// Between the two looks that have to agree before an urgent change is handed out.
 const SECOND_LOOK: Duration = Duration::from_millis(10);
 
 /// Files and directories of rules under watch.
 pub struct RuleFiles {
-    paths: Vec<PathBuf>,
+    events: FileEvents,
     /// The newest contents that were handed out; `None` before the first.
     seen: Option<u128>,
-    touched: Arc<Notify>,
-    /// Gone when the file system has no events for us; then polling alone has to do.
-    watcher: Option<RecommendedWatcher>,
 }
 
 /// All rule files at one time, or why they could not be read.
@@ -46,9 +33,7 @@ pub type Look = Result<Vec<SourceText>, ReadError>;
 impl RuleFiles {
     /// Watches files and directories. They need not exist yet.
     pub fn watch(paths: Vec<PathBuf>) -> Self {
-        let mut files = Self { paths, seen: None, touched: Arc::new(Notify::new()), watcher: None };
-        files.watch_again();
-        files
+        Self { events: FileEvents::watch(paths), seen: None }
     }
 
     /// The files as they are, at the first call; afterwards the files after the next change, once they are at rest or
@@ -73,14 +58,14 @@ impl RuleFiles {
             if let Some(look) = self.look().await {
                 return look;
             }
-            self.wait(Instant::now() + POLL).await;
+            self.events.wait(Instant::now() + POLL).await;
         }
     }
 
     /// `None` where nothing has changed until then.
     async fn changed_until(&mut self, deadline: Instant) -> Option<Look> {
         loop {
-            self.wait(deadline).await;
+            self.events.wait(deadline).await;
             let look = self.look().await;
             if look.is_some() || Instant::now() >= deadline {
                 return look;
@@ -88,15 +73,9 @@ impl RuleFiles {
         }
     }
 
-    /// Until something is touched, or the deadline.
-    async fn wait(&mut self, deadline: Instant) {
-        // Either way the next thing is a look at the files.
-        let _ = tokio::time::timeout_at(deadline, self.touched.notified()).await;
-    }
-
     /// The files, if they differ from what was handed out last.
     async fn look(&mut self) -> Option<Look> {
-        let paths = self.paths.clone();
+        let paths = self.events.paths().to_vec();
         let look = tokio::task::spawn_blocking(move || rules::read(&paths)).await;
         let look = look.unwrap_or_else(|failed| {
             Err(ReadError::Io { path: "the rules".to_owned(), source: std::io::Error::other(failed) })
@@ -105,41 +84,10 @@ impl RuleFiles {
         if self.seen == fingerprint {
             return None;
         }
-        // What is watched may have been replaced by what is there now.
-        self.watch_again();
+        self.events.watch_again();
         self.seen = fingerprint;
         Some(look)
     }
-
-    fn watch_again(&mut self) {
-        let touched = Arc::clone(&self.touched);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| is_a_change(event.kind)) {
-                touched.notify_one();
-            }
-        });
-        self.watcher = watcher.ok().map(|mut watcher| {
-            for path in &self.paths {
-                // What is not there (yet) is found by polling.
-                let _ = watcher.watch(watched(path), RecursiveMode::Recursive);
-            }
-            watcher
-        });
-    }
-}
-
-/// A file that is replaced by another of the same name is seen in its directory only.
-fn watched(path: &Path) -> &Path {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match directory {
-        Some(directory) if path.is_file() => directory,
-        Some(_) | None => path,
-    }
-}
-
-/// Reading is no change; if it were one, every look at the files would cause the next.
-fn is_a_change(kind: EventKind) -> bool {
-    !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
 
 fn fingerprint(look: &Look) -> u128 {
@@ -255,21 +203,5 @@ mod tests {
         });
         assert_eq!(texts(tokio::time::timeout(SOON, look).await.unwrap()), ["urgent"]);
         assert!(asked.contains(&1));
-    }
-
-    #[test]
-    fn reading_is_no_change() {
-        use notify::event::{CreateKind, ModifyKind};
-        let cases = [
-            (EventKind::Access(AccessKind::Open(AccessMode::Any)), false),
-            (EventKind::Access(AccessKind::Close(AccessMode::Read)), false),
-            (EventKind::Access(AccessKind::Close(AccessMode::Write)), true),
-            (EventKind::Create(CreateKind::Any), true),
-            (EventKind::Modify(ModifyKind::Any), true),
-            (EventKind::Any, true),
-        ];
-        for (kind, expected) in cases {
-            assert_eq!(is_a_change(kind), expected, "{kind:?}");
-        }
     }
 }

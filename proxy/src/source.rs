@@ -13,12 +13,13 @@ use leno_config::rules::{self, SourceText};
 use leno_config::validate::validate;
 use tokio::sync::watch;
 
+use crate::control_plane::Access;
 use crate::process::refuse;
 use crate::rule_files::RuleFiles;
 use crate::state::enforced;
 use crate::state::warming::Effective;
 use crate::telemetry::Telemetry;
-use crate::xds::{self, Address, ClientConfig, Hooks, Outputs};
+use crate::xds::{self, ClientConfig, Hooks, Outputs};
 
 /// What is to be in force, and how it stands with the source.
 pub type Outcome = (watch::Receiver<Effective>, watch::Receiver<Status>);
@@ -40,13 +41,13 @@ pub enum Status {
 
 /// Follows a control plane.
 pub fn control_plane(
-    address: &str,
+    access: Access,
     node: Node,
     state: Option<PathBuf>,
     telemetry: Arc<Telemetry>,
     stop: watch::Receiver<bool>,
-) -> anyhow::Result<Outcome> {
-    let config = ClientConfig::new(Address::parse(address)?, node, state);
+) -> Outcome {
+    let config = ClientConfig::new(access, node, state);
     let (updates, effective) = watch::channel(Effective::default());
     let (status, mut inner) = watch::channel(xds::Status::default());
     let (outer, shown) = watch::channel(Status::ControlPlane(Box::default()));
@@ -59,7 +60,7 @@ pub fn control_plane(
             outer.send_replace(Status::ControlPlane(Box::new(status)));
         }
     });
-    Ok((effective, shown))
+    (effective, shown)
 }
 
 /// Follows files.

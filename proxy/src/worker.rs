@@ -4,7 +4,7 @@
 //! the worker as a message; it swaps its view, keeps the pools of endpoints that are still there and closes the others.
 //! Requests that began before keep the view they began with.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -18,13 +18,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::cluster::balance::Cursor;
-use crate::cluster::{Cluster, EndpointState, Members};
+use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members};
 use crate::dns::Dns;
-use crate::downstream::{self, Life};
-use crate::policy::enforce::Memory;
+use crate::downstream::{self, Connection, Life, review};
+use crate::policy::jwt::TokenCache;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
-use crate::telemetry::{RouteKey, RouteSlot, Telemetry, WorkerStats};
+use crate::telemetry::{Quiet, RouteKey, RouteSlot, Telemetry, WorkerStats};
+use crate::tls::Sessions;
+use crate::tls::client::Encryption;
 use crate::upstream::pool::{Pool, PoolSettings};
 
 /// Addresses of this process that are for operators: no request may be sent there. Known once admin is open.
@@ -57,10 +59,17 @@ pub struct Worker {
     pub drain: watch::Receiver<bool>,
     /// Where no request may be sent.
     pub reserved: Reserved,
-    /// What policies remember.
-    pub policy: Memory,
+    /// For handshakes with callers and endpoints.
+    pub tls: Rc<Sessions>,
+    /// Tokens that were verified before.
+    pub tokens: TokenCache,
     telemetry: Arc<Telemetry>,
+    /// Keeps the log readable when many callers are refused.
+    pub quiet: Quiet,
     lives: RefCell<Vec<Weak<Life>>>,
+    connections: RefCell<Vec<Weak<Connection>>>,
+    /// The generation of the identity for which connections were looked at last.
+    reviewed: Cell<u64>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
     slots: RefCell<HashMap<RouteKey, Rc<RouteSlot>>>,
@@ -82,6 +91,8 @@ pub struct WorkerCluster {
     pub shared: Arc<Cluster>,
     cursor: Cursor,
     pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
+    /// Where the server name of TLS follows the request's host.
+    by_host: RefCell<HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>>,
 }
 
 /// A listener as its connections hold it; what it does changes under them with each push.
@@ -152,45 +163,108 @@ impl WorkerCluster {
         }
     }
 
-    /// The connections to an endpoint.
-    pub fn pool(&self, address: SocketAddr) -> Rc<Pool> {
+    /// The connections to an endpoint. `host` is the request's; it matters where TLS takes the server's name from it.
+    pub fn pool(&self, worker: &Worker, endpoint: &EndpointState, host: Option<&str>) -> Rc<Pool> {
+        if let (Some(host), true) = (host, self.follows_host()) {
+            return self.pool_by_host(worker, endpoint, host);
+        }
         let mut pools = self.pools.borrow_mut();
-        if let Some(pool) = pools.get(&address) {
+        if let Some(pool) = pools.get(&endpoint.address) {
             return Rc::clone(pool);
         }
-        if !matches!(self.shared.members, Members::Balanced(_)) && pools.len() >= MAX_FOREIGN_POOLS {
-            pools.retain(|_, pool| pool.idle() > 0);
-            if pools.len() >= MAX_FOREIGN_POOLS {
-                pools.drain().for_each(|(_, pool)| pool.close());
-            }
+        if !matches!(self.shared.members, Members::Balanced(_)) {
+            bound(&mut pools);
         }
-        let new = Rc::new(Pool::new(address, settings(&self.shared.config), Arc::clone(&self.shared.stats)));
-        pools.insert(address, Rc::clone(&new));
+        let new = self.new_pool(worker, endpoint, None);
+        pools.insert(endpoint.address, Rc::clone(&new));
         new
+    }
+
+    /// Whether the server name of TLS is the request's host.
+    pub fn follows_host(&self) -> bool {
+        matches!(&self.shared.config.tls, ir::UpstreamTls::External(tls) if tls.sni.is_none())
+    }
+
+    /// The name of its first endpoint, for TLS without a request: bytes name no host.
+    pub fn dns_name(&self) -> Option<&str> {
+        let ir::Discovery::Dns(endpoints) = &self.shared.config.discovery else { return None };
+        endpoints.iter().find_map(|endpoint| match &endpoint.address {
+            ir::Address::Name { host, .. } => Some(host.as_str()),
+            ir::Address::Socket(_) => None,
+        })
+    }
+
+    fn pool_by_host(&self, worker: &Worker, endpoint: &EndpointState, host: &str) -> Rc<Pool> {
+        let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
+        let name = name.trim_matches(['[', ']']);
+        let mut pools = self.by_host.borrow_mut();
+        let key = (endpoint.address, name.to_owned());
+        if let Some(pool) = pools.get(&key) {
+            return Rc::clone(pool);
+        }
+        bound(&mut pools);
+        let new = self.new_pool(worker, endpoint, Some(name));
+        pools.insert(key, Rc::clone(&new));
+        new
+    }
+
+    fn new_pool(&self, worker: &Worker, endpoint: &EndpointState, host: Option<&str>) -> Rc<Pool> {
+        let config = &self.shared.config;
+        let encryption = Encryption::new(&config.tls, &endpoint.security, host);
+        let stats = Arc::clone(&self.shared.stats);
+        Rc::new(Pool::new(endpoint.address, encryption, settings(config), stats, Rc::clone(&worker.tls)))
+    }
+
+    fn each_pool(&self, mut each: impl FnMut(&Rc<Pool>)) {
+        self.pools.borrow().values().for_each(&mut each);
+        self.by_host.borrow().values().for_each(&mut each);
     }
 
     /// The cluster in a new snapshot, with the pools of the endpoints that are still there.
     fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
         let Some(before) = before else {
-            return Rc::new(Self { shared, cursor: Cursor::default(), pools: RefCell::default() });
+            let (pools, by_host) = (RefCell::default(), RefCell::default());
+            return Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host });
         };
         if Arc::ptr_eq(&before.shared, &shared) {
             return Rc::clone(before);
         }
         let wanted = settings(&shared.config);
-        let mut pools = before.pools.take();
-        let members: Option<std::collections::HashSet<SocketAddr>> = match &shared.members {
-            Members::Balanced(balancer) => Some(balancer.members().iter().map(|member| member.state.address).collect()),
+        let members: Option<HashMap<SocketAddr, &EndpointSecurity>> = match &shared.members {
+            Members::Balanced(balancer) => {
+                Some(balancer.members().iter().map(|it| (it.state.address, &it.state.security)).collect())
+            }
             Members::RequestHost | Members::OriginalDestination => None,
         };
-        pools.retain(|address, pool| {
-            let stays = members.as_ref().is_none_or(|members| members.contains(address)) && *pool.settings() == wanted;
+        let outside = EndpointSecurity::default();
+        let stays = |address: &SocketAddr, host: Option<&str>, pool: &Rc<Pool>| {
+            let security = members.as_ref().map_or(Some(&outside), |members| members.get(address).copied());
+            let same = |security| *pool.encryption() == Encryption::new(&shared.config.tls, security, host);
+            let stays = security.is_some_and(same) && *pool.settings() == wanted;
             if !stays {
                 pool.close();
             }
             stays
-        });
-        Rc::new(Self { shared, cursor: Cursor::default(), pools: RefCell::new(pools) })
+        };
+        let (mut pools, mut by_host) = (before.pools.take(), before.by_host.take());
+        pools.retain(|address, pool| stays(address, None, pool));
+        by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
+        let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
+        Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host })
+    }
+}
+
+/// Makes room for one more pool of a host outside the mesh: first those with nothing in them go, then all.
+fn bound<K, S>(pools: &mut HashMap<K, Rc<Pool>, S>)
+where
+    K: Eq + std::hash::Hash,
+    S: std::hash::BuildHasher,
+{
+    if pools.len() >= MAX_FOREIGN_POOLS {
+        pools.retain(|_, pool| pool.idle() > 0);
+        if pools.len() >= MAX_FOREIGN_POOLS {
+            pools.drain().for_each(|(_, pool)| pool.close());
+        }
     }
 }
 
@@ -210,6 +284,7 @@ impl Worker {
         dns: Arc<Dns>,
         drain: watch::Receiver<bool>,
         reserved: Reserved,
+        tls: Sessions,
         random: Random,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -218,9 +293,13 @@ impl Worker {
             dns,
             drain,
             reserved,
-            policy: Memory::default(),
+            tls: Rc::new(tls),
+            tokens: TokenCache::default(),
             telemetry,
+            quiet: Quiet::default(),
             lives: RefCell::default(),
+            connections: RefCell::default(),
+            reviewed: Cell::new(0),
             snapshot: RefCell::default(),
             listeners: RefCell::default(),
             slots: RefCell::default(),
@@ -281,7 +360,9 @@ impl Worker {
             }
             stays
         });
+        let mut rules_changed = false;
         for (name, listener) in &snapshot.listeners {
+            rules_changed |= before.shared.listeners.get(name).is_some_and(|old| review::differs(old, listener));
             let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener)));
             match listeners.get(name.as_str()) {
                 Some(handle) => *handle.current.borrow_mut() = current,
@@ -290,6 +371,31 @@ impl Worker {
                     listeners.insert(name.as_str().into(), Rc::new(handle));
                 }
             }
+        }
+        drop(listeners);
+        if rules_changed {
+            self.review();
+        }
+    }
+
+    /// Counts what is rare.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// A connection was let in.
+    pub fn entered(&self, connection: &Rc<Connection>) {
+        self.connections.borrow_mut().push(Rc::downgrade(connection));
+    }
+
+    /// Ends the connections of callers who would no longer be let in, and gives up those to endpoints that are no longer
+    /// believed.
+    fn review(&self) {
+        for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
+            review::review(&connection);
+        }
+        for cluster in &self.snapshot.borrow().clusters {
+            cluster.each_pool(|pool| pool.review());
         }
     }
 
@@ -300,6 +406,11 @@ impl Worker {
     }
 
     fn sweep(&self, now: Instant) {
+        let generation = self.tls.generation();
+        if self.reviewed.replace(generation) != generation {
+            self.review();
+        }
+        self.connections.borrow_mut().retain(|connection| connection.strong_count() > 0);
         self.lives.borrow_mut().retain(|life| {
             let living = life.upgrade();
             if let Some(life) = &living {
@@ -308,9 +419,7 @@ impl Worker {
             living.is_some()
         });
         for cluster in &self.snapshot.borrow().clusters {
-            for pool in cluster.pools.borrow().values() {
-                pool.sweep(now);
-            }
+            cluster.each_pool(|pool| pool.sweep(now));
         }
     }
 
@@ -325,7 +434,7 @@ impl Worker {
 fn close_removed(before: &View, snapshot: &Snapshot) {
     for old in &before.clusters {
         if snapshot.cluster_named(old.shared.config.name.as_str()).is_none() {
-            old.pools.borrow().values().for_each(|pool| pool.close());
+            old.each_pool(|pool| pool.close());
         }
     }
 }

@@ -201,7 +201,7 @@ fn tls(
 ) -> UpstreamTls {
     let mesh_tls = || MeshTls {
         sni: written
-            .and_then(|tls| tls.sni.clone())
+            .and_then(|tls| tls.sni.clone().filter(|name| !name.is_empty()))
             .unwrap_or_else(|| format!("outbound_.{}_.{subset}_.{}", port.number, service.host)),
         identities: match written.map(|tls| tls.subject_alt_names.as_slice()) {
             Some(names) if !names.is_empty() => names.to_vec(),

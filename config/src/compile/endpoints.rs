@@ -20,8 +20,9 @@ pub(super) fn members(
 ) -> Endpoints {
     let selected =
         service.instances.iter().filter(|instance| labels.is_none_or(|want| selects(want, &instance.labels)));
-    let mut members: Vec<(Locality, Endpoint)> =
-        selected.filter_map(|instance| Some((instance.locality.clone(), endpoint(service, port, instance)?))).collect();
+    let mut members: Vec<(Locality, Endpoint)> = selected
+        .filter_map(|instance| Some((instance.locality.clone(), endpoint(service, port, instance, policy)?)))
+        .collect();
     if members.is_empty() && service.resolution == Resolution::Dns && service.instances.is_empty() {
         members.extend(by_own_name(service, port));
     }
@@ -46,7 +47,7 @@ fn order((locality, endpoint): &(Locality, Endpoint)) -> (&Address, &Locality, u
 }
 
 /// The peer's inbound listener for the port; `None`: it has none, or an address that only DNS could tell.
-fn endpoint(service: &Service, port: &ServicePort, instance: &Instance) -> Option<Endpoint> {
+fn endpoint(service: &Service, port: &ServicePort, instance: &Instance, policy: &Policy<'_>) -> Option<Endpoint> {
     let address = Address::new(&instance.address, instance.port(port)?.get()).ok()?;
     if service.resolution == Resolution::Static && matches!(address, Address::Name { .. }) {
         return None;
@@ -55,10 +56,20 @@ fn endpoint(service: &Service, port: &ServicePort, instance: &Instance) -> Optio
         address,
         weight: instance.weight,
         health: instance.health,
-        mesh_tls: instance.mesh_tls(),
-        identity: instance.identity.clone(),
+        // Outside of the mesh a label says nothing (Istio).
+        mesh_tls: instance.mesh_tls() && !service.external,
+        identity: identity(service, instance, policy),
         labels: instance.labels.clone(),
     })
+}
+
+/// Who the peer has to be. Identities that a DestinationRule names replace it, and those that a service names replace
+/// the service account that nobody wrote: then the cluster's list decides.
+fn identity(service: &Service, instance: &Instance, policy: &Policy<'_>) -> Option<String> {
+    let named_by_rule = policy.tls.is_some_and(|tls| !tls.subject_alt_names.is_empty());
+    let named_by_service = instance.account.is_none() && !service.subject_alt_names.is_empty();
+    let own = instance.identity.as_ref().filter(|_| !named_by_rule && !named_by_service);
+    own.map(ToString::to_string)
 }
 
 /// A service found by name, of which no instance is written down, is found by its own name.

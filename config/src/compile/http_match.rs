@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::ir::{HeaderKey, HeaderMatch, Invalid, PathMatch, Port, QueryMatch, Regex, RouteMatch, StringMatch};
+use crate::ir::{
+    ClaimMatch, HeaderKey, HeaderMatch, Invalid, PathMatch, Port, QueryMatch, Regex, RouteMatch, StringMatch,
+};
 use crate::mesh::{MESH_GATEWAY, selects};
 use crate::node::Node;
-use crate::rules::{self, HttpMatchRequest};
+use crate::rules::{self, HttpMatchRequest, routed_claim};
 
 /// Headers under these names are conditions of their own and ignored among headers (Istio).
 const PSEUDO_NAMES: [&str; 4] = ["uri", "scheme", "method", "authority"];
@@ -30,18 +32,15 @@ pub(super) fn is_source(
     selects(labels, &node.labels) && namespace.filter(|name| !name.is_empty()).is_none_or(|name| name == node.namespace)
 }
 
-/// The conditions of a block on requests. `Ok(None)`: no request can fulfil them.
-pub(super) fn route_match(block: &HttpMatchRequest) -> Result<Option<RouteMatch>, Invalid> {
-    // What a token claims is known at gateways only: here no request has claims, so a condition on them never holds,
-    // and one against them always does.
-    if block.headers.keys().any(|name| is_claim(name)) {
-        return Ok(None);
-    }
-    let mut headers = Vec::new();
+/// The conditions of a block on requests.
+pub(super) fn route_match(block: &HttpMatchRequest) -> Result<RouteMatch, Invalid> {
+    let (mut headers, mut claims) = (Vec::new(), Vec::new());
     for (written, invert) in [(&block.headers, false), (&block.without_headers, true)] {
         for (name, value) in written {
-            if !PSEUDO_NAMES.contains(&name.as_str()) && !is_claim(name) {
-                headers.push(header(name, value, invert)?);
+            match routed_claim(name) {
+                Some(path) => claims.push(claim(path?, value, invert)?),
+                None if PSEUDO_NAMES.contains(&name.as_str()) => {}
+                None => headers.push(header(name, value, invert)?),
             }
         }
     }
@@ -53,16 +52,21 @@ pub(super) fn route_match(block: &HttpMatchRequest) -> Result<Option<RouteMatch>
     }
     let query =
         |(name, value): (&String, &rules::StringMatch)| Ok(QueryMatch { name: name.clone(), value: string(value)? });
-    Ok(Some(RouteMatch {
+    Ok(RouteMatch {
         path: path(block)?,
         headers,
         query: block.query_params.iter().map(query).collect::<Result<_, _>>()?,
-        claims: Vec::new(),
-    }))
+        claims,
+    })
 }
 
-fn is_claim(name: &str) -> bool {
-    name.starts_with("@request.auth.")
+/// A condition on a claim of a verified token. Without a value: that the claim is there.
+fn claim(path: Vec<String>, written: &rules::StringMatch, invert: bool) -> Result<ClaimMatch, Invalid> {
+    let value = match string(written)? {
+        Some(value) => value,
+        None => StringMatch::Regex(Regex::new("(?s).+")?),
+    };
+    Ok(ClaimMatch { path, value, invert })
 }
 
 fn header(name: &str, written: &rules::StringMatch, invert: bool) -> Result<HeaderMatch, Invalid> {

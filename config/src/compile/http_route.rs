@@ -21,7 +21,7 @@ pub(super) fn routes(context: &mut Context<'_, '_>, service: &VirtualService) ->
         }
         let (node, called) = (context.view.node, context.called);
         for block in rule.rule.r#match.iter().filter(|block| holds_for(node, block, called)) {
-            let Ok(Some(matcher)) = route_match(block) else { continue };
+            let Ok(matcher) = route_match(block) else { continue };
             let catch_all = matcher.is_catch_all();
             routes.extend(route(context, rule, Some(block), matcher));
             if catch_all {

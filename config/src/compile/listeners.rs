@@ -13,24 +13,27 @@ use std::sync::Arc;
 
 use crate::defaults;
 use crate::ir::{
-    Address, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health, HttpManager, Listener,
-    ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization, Port, RetryOn, RetryPolicy, RouteConfig,
-    RouteSource, TcpRoute, UpstreamProtocol, VirtualHost, WeightedClusters,
+    Address, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health, HttpManager,
+    JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization, Port,
+    RetryOn, RetryPolicy, RouteConfig, RouteSource, TcpRoute, UpstreamProtocol, VirtualHost, WeightedClusters,
 };
 use crate::mesh::{Protocol, Resolution, Service, Sidecar, port_number};
 use crate::rules::{EgressListener, IngressListener, SidecarPort};
 
 use super::Output;
+use super::authorization::Traffic;
 use super::clusters::apply_connection_pool;
 use super::http_action::default_retry;
+use super::protection::{Protection, protection};
 use super::routes;
 use super::scope::{Egress, View};
 use super::tcp_route;
+use super::tokens;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Sockets toward the own app: those of the Sidecar's `ingress`.
-pub(super) fn inbound(view: &View<'_>, output: &mut Output<'_>) {
+pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
     let Some(sidecar) = view.sidecar else { return };
     for (index, written) in sidecar.spec.ingress.iter().enumerate() {
         // Who asks for TLS in front of the app must not get clear text: without it, no socket.
@@ -46,8 +49,12 @@ pub(super) fn inbound(view: &View<'_>, output: &mut Output<'_>) {
         }
         let origin = origin(sidecar, index);
         let name = format!("inbound_{}_{port}", address.ip());
+        let traffic = if protocol.is_http() { Traffic::Http } else { Traffic::Tcp };
+        let Protection { peer, tokens, authorization } = protection(view.mesh, view.node, port, traffic);
+        tokens::clusters(view, &tokens, output);
         let protocol = if protocol.is_http() {
-            ListenerProtocol::Http(http_manager(&name, inbound_routes(&cluster.name, port, protocol, origin)))
+            let routes = inbound_routes(&cluster.name, port, protocol, origin);
+            ListenerProtocol::Http(http_manager(&name, routes, tokens))
         } else {
             ListenerProtocol::Tcp(TcpRoute {
                 stat_prefix: name.clone(),
@@ -57,7 +64,8 @@ pub(super) fn inbound(view: &View<'_>, output: &mut Output<'_>) {
             })
         };
         output.cluster(cluster);
-        output.listener(Listener::new(name, address, Direction::Inbound, protocol));
+        let listener = Listener::new(name, address, Direction::Inbound, protocol);
+        output.listener(Listener { mtls: peer.mode, authorization, ..listener });
     }
 }
 
@@ -194,8 +202,15 @@ fn http<'a>(
     let port = address.port().to_string();
     let table = if output.resources.routes.contains_key(&port) { name.clone() } else { port };
     let routes = routes::table(view, egress, &table, own_port, output);
+    let mut rows = routes.virtual_hosts.iter().flat_map(|host| &host.routes);
+    let tokens = match rows.any(|route| !route.matcher.claims.is_empty()) {
+        true => tokens::outbound(view.mesh, view.node),
+        false => JwtAuthentication::default(),
+    };
+    tokens::clusters(view, &tokens, output);
     output.routes(routes);
-    let protocol = ListenerProtocol::Http(http_manager(&format!("outbound_{name}"), RouteSource::Named(table)));
+    let manager = http_manager(&format!("outbound_{name}"), RouteSource::Named(table), tokens);
+    let protocol = ListenerProtocol::Http(manager);
     output.listener(Listener::new(name, address, Direction::Outbound, protocol));
 }
 
@@ -214,13 +229,13 @@ fn tcp<'a>(
     output.listener(Listener::new(listener_name(address), address, Direction::Outbound, protocol));
 }
 
-fn http_manager(stat_prefix: &str, routes: RouteSource) -> HttpManager {
+fn http_manager(stat_prefix: &str, routes: RouteSource, jwt: JwtAuthentication) -> HttpManager {
     HttpManager {
         stat_prefix: stat_prefix.to_owned(),
         routes,
         upgrades: defaults::UPGRADES.iter().map(|&token| token.to_owned()).collect(),
         path: PathNormalization::BASE,
-        jwt: Default::default(),
+        jwt,
     }
 }
 

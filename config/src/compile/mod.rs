@@ -3,6 +3,7 @@
 //! * [`mod@scope`]: what the proxy sees; [`listeners`]: its sockets; [`routes`]: hosts and their route tables, whose rows
 //!   [`http_route`] makes of VirtualServices; [`tcp_route`]: where bytes go; [`clusters`]: how services are called, by the
 //!   rules that [`destination_rule`] finds; [`endpoints`]: who they are, in the order of [`locality`].
+//! * [`mod@protection`]: what stands before the own app: [`mod@authorization`] and [`tokens`].
 //!
 //! The work goes from the sockets inward, and only what a route can reach is compiled further: a cluster exists
 //! because a route, or a host without one, names its service and port. With it come all subsets of the service, also
@@ -12,6 +13,8 @@
 //! the one route is left out that cannot be made, and an unknown destination is named by its route as Istio does, so
 //! that the proxy answers 503 NC.
 
+mod authorization;
+mod authorization_values;
 mod clusters;
 mod destination_rule;
 mod endpoints;
@@ -21,9 +24,11 @@ mod http_match;
 mod http_route;
 mod listeners;
 mod locality;
+mod protection;
 mod routes;
 mod scope;
 mod tcp_route;
+mod tokens;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -34,7 +39,11 @@ use crate::mesh::{Mesh, Service, port_number};
 use crate::node::Node;
 use crate::rules::Destination;
 
+pub use authorization::Traffic;
+pub use protection::{Protection, protection};
 pub use scope::{Scope, scope};
+
+pub(crate) use authorization_values::is_template;
 
 use scope::{Egress, View};
 

@@ -67,6 +67,10 @@ codes! {
     NO_EFFECT = "L0122" Warning "something that has no effect";
     TLS = "L0123" Error "TLS settings that do not fit together";
     RESOLUTION = "L0124" Error "endpoints that do not fit the resolution";
+    POLICY = "L0125" Error "a policy that cannot be";
+    TOKEN = "L0126" Error "a rule on tokens that cannot be";
+    LOOPHOLE = "L0127" Warning "a policy that protects less than it seems";
+    IDENTITY = "L0128" Warning "an identity that nobody has";
 
     UNKNOWN_HOST = "L0201" Warning "a host that no service has";
     UNKNOWN_SUBSET = "L0202" Error "a subset that no DestinationRule defines";
@@ -78,7 +82,11 @@ codes! {
     NO_TLS_MODE = "L0208" Warning "an identity that is not used";
     EMPTY_SUBSET = "L0209" Warning "a subset without endpoints";
     UNKNOWN_DELEGATE = "L0210" Warning "a delegate that is not there";
+    HTTP_ON_TCP = "L0211" Warning "a condition on requests at a port that carries bytes";
+    NO_TOKENS = "L0212" Warning "a condition on tokens that nobody verifies";
+    OUTSIDE = "L0213" Warning "an endpoint of the mesh in a service outside of it";
 
     NOT_ENFORCED = "L0301" Warning "something that the proxy does not act on yet";
     CANNOT_PROTECT = "L0302" Error "a protection that this version cannot give";
+    ALWAYS_REFUSED = "L0303" Warning "requests that are refused whatever they bring";
 }

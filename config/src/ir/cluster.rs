@@ -201,7 +201,7 @@ pub struct MeshTls {
 }
 
 /// TLS to the outside.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct ExternalTls {
     /// Server name; `None`: the request's host.
     pub sni: Option<String>,

@@ -12,6 +12,7 @@ mod delegate;
 mod destination_rule;
 mod host;
 mod proxy;
+mod security;
 mod service;
 mod virtual_service;
 mod visibility;
@@ -28,12 +29,15 @@ use crate::rules::{self, Document, EndpointSlice, Resource, ResourceId, Rule, SE
 pub(crate) use destination_rule::{Client, DestinationRule};
 pub use host::full_name;
 pub(crate) use host::{HostMap, HostSet, in_cluster};
+pub use security::PeerMode;
+pub(crate) use security::{Scoped, parse_dry_run};
 pub(crate) use service::{Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
 pub(crate) use virtual_service::{HttpRule, MESH_GATEWAY, TcpRule, VirtualService};
 pub(crate) use visibility::{Age, Visibility, selects};
 pub(crate) use workload::{Instance, TLS_MODE_LABEL, speaks_mesh_tls};
 
 use destination_rule::DestinationRules;
+use security::Protections;
 use virtual_service::VirtualServices;
 use workload::Workloads;
 
@@ -47,6 +51,7 @@ pub struct Mesh {
     workloads: Workloads,
     virtual_services: VirtualServices,
     destination_rules: DestinationRules,
+    protections: Protections,
     /// The oldest first.
     sidecars: Vec<Sidecar>,
     documents: HashMap<ResourceId, Document>,
@@ -80,8 +85,16 @@ impl Mesh {
         for (index, service) in services.iter().enumerate() {
             by_host.entry(service.host.clone()).or_default().push(index);
         }
+        let protections = Protections::new(
+            &sorted.peer_authentications,
+            &sorted.authorization_policies,
+            &sorted.request_authentications,
+        );
+        let mut client_labels = sorted.client_labels();
+        client_labels.extend(protections.labels().cloned());
         Self {
-            client_labels: sorted.client_labels(),
+            client_labels,
+            protections,
             sidecars: sorted.sidecars(),
             virtual_services: VirtualServices::new(&sorted.virtual_services),
             destination_rules: DestinationRules::new(&sorted.destination_rules),
@@ -102,9 +115,12 @@ impl Mesh {
             Rule::VirtualService(rule) if (index as usize) < rule.spec.http.len() => "http",
             Rule::VirtualService(_) => "tcp",
             Rule::Sidecar(_) => "ingress",
+            Rule::AuthorizationPolicy(_) => "rules",
+            Rule::RequestAuthentication(_) => "jwtRules",
             Rule::DestinationRule(_)
             | Rule::ServiceEntry(_)
             | Rule::WorkloadEntry(_)
+            | Rule::PeerAuthentication(_)
             | Rule::MeshConfig(_)
             | Rule::Service(_)
             | Rule::EndpointSlice(_) => return Some(document.place.clone()),
@@ -190,6 +206,9 @@ struct Sorted<'a> {
     workload_entries: Vec<(&'a ResourceId, &'a Resource<WorkloadEntry>)>,
     slices: Vec<(&'a ResourceId, &'a Resource<EndpointSlice>)>,
     sidecars: Vec<(&'a ResourceId, &'a Resource<rules::Sidecar>)>,
+    peer_authentications: Vec<(&'a ResourceId, &'a Resource<rules::PeerAuthentication>)>,
+    authorization_policies: Vec<(&'a ResourceId, &'a Resource<rules::AuthorizationPolicy>)>,
+    request_authentications: Vec<(&'a ResourceId, &'a Resource<rules::RequestAuthentication>)>,
 }
 
 impl<'a> Sorted<'a> {
@@ -207,6 +226,9 @@ impl<'a> Sorted<'a> {
             workload_entries: Vec::new(),
             slices: Vec::new(),
             sidecars: Vec::new(),
+            peer_authentications: Vec::new(),
+            authorization_policies: Vec::new(),
+            request_authentications: Vec::new(),
         };
         for document in &ordered {
             match &document.rule {
@@ -215,6 +237,9 @@ impl<'a> Sorted<'a> {
                 Rule::ServiceEntry(rule) => sorted.service_entries.push((&document.id, rule)),
                 Rule::WorkloadEntry(rule) => sorted.workload_entries.push((&document.id, rule)),
                 Rule::Sidecar(rule) => sorted.sidecars.push((&document.id, rule)),
+                Rule::PeerAuthentication(rule) => sorted.peer_authentications.push((&document.id, rule)),
+                Rule::AuthorizationPolicy(rule) => sorted.authorization_policies.push((&document.id, rule)),
+                Rule::RequestAuthentication(rule) => sorted.request_authentications.push((&document.id, rule)),
                 Rule::MeshConfig(rule) => sorted.mesh_configs.push((&document.id, rule)),
                 Rule::Service(rule) => sorted.kubernetes_services.push((&document.id, rule)),
                 Rule::EndpointSlice(rule) => sorted.slices.push((&document.id, rule)),

@@ -56,7 +56,7 @@ fn node(namespace: &str, name: &str, instance: Option<&Instance>, labels: &BTree
         namespace: namespace.to_owned(),
         service_account: instance
             .and_then(|instance| instance.account.clone())
-            .unwrap_or_else(|| defaults::NAMESPACE.to_owned()),
+            .unwrap_or_else(|| defaults::SERVICE_ACCOUNT.to_owned()),
         workload: name.to_owned(),
         labels: labels.clone(),
         locality: instance.map_or_else(Locality::default, |instance| instance.locality.clone()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::ir::Port;
-use crate::rules::{self, Metadata, NumberOrText, Resolution as Written, Resource, ResourceId};
+use crate::rules::{self, Location, Metadata, NumberOrText, Resolution as Written, Resource, ResourceId};
 
 use super::host::full_name;
 use super::visibility::{Age, Visibility};
@@ -29,6 +29,8 @@ pub(crate) struct Service {
     pub(crate) selector: Option<BTreeMap<String, String>>,
     /// Identities that its endpoints may have besides their own.
     pub(crate) subject_alt_names: Vec<String>,
+    /// Whether it is outside of the mesh, where nobody speaks its TLS.
+    pub(crate) external: bool,
     /// Where it runs.
     pub(crate) instances: Vec<Instance>,
 }
@@ -142,6 +144,7 @@ impl Service {
             visibility: Visibility::new(&spec.export_to, &id.namespace),
             selector: spec.workload_selector.as_ref().map(|selector| selector.labels.clone()),
             subject_alt_names: spec.subject_alt_names.clone(),
+            external: spec.location.unwrap_or_default() == Location::MeshExternal,
             instances: Vec::new(),
         };
         spec.hosts.iter().filter(|host| !host.is_empty()).map(service).collect()
@@ -175,6 +178,7 @@ impl Service {
             visibility: annotated_visibility(&service.metadata, &id.namespace),
             selector: (!spec.selector.is_empty() && external.is_none()).then(|| spec.selector.clone()),
             subject_alt_names: Vec::new(),
+            external: external.is_some(),
             instances: Vec::new(),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::defaults;
+use crate::identity::SpiffeId;
 use crate::ir::{Health, Locality, Port};
 use crate::rules::{self, EndpointSlice, ResourceId};
 
@@ -21,9 +23,10 @@ pub(crate) struct Instance {
     pub(crate) locality: Locality,
     /// At least 1.
     pub(crate) weight: u32,
+    /// Its service account, where one is written.
     pub(crate) account: Option<String>,
-    /// Its SPIFFE ID, where its service account is known.
-    pub(crate) identity: Option<String>,
+    /// Its SPIFFE ID, by its service account or, where it speaks mesh mTLS, by `default`.
+    pub(crate) identity: Option<SpiffeId>,
     pub(crate) health: Health,
 }
 
@@ -43,6 +46,7 @@ impl Instance {
         let address = entry.address.clone().filter(|text| !text.is_empty() && !text.starts_with("unix:"))?;
         let ports = entry.ports.iter().filter_map(|(name, &port)| Some((name.clone(), port_number(Some(port))?)));
         let account = entry.service_account.as_deref().filter(|account| !account.is_empty());
+        let identity = account.or_else(|| speaks_mesh_tls(&entry.labels).then_some(defaults::SERVICE_ACCOUNT));
         Some(Self {
             address,
             ports: Ports::AndOthers(ports.collect()),
@@ -50,7 +54,7 @@ impl Instance {
             locality: entry.locality.as_deref().map(Locality::parse).unwrap_or_default(),
             weight: entry.weight.unwrap_or(1).max(1),
             account: account.map(str::to_owned),
-            identity: account.map(|account| format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}")),
+            identity: identity.and_then(|account| SpiffeId::workload(trust_domain, namespace, account).ok()),
             health: Health::Unknown,
         })
     }

@@ -151,6 +151,18 @@ message! {
         pub labels: BTreeMap<String, String>,
     }
 
+    /// A gateway or waypoint that a policy is for.
+    pub struct PolicyTargetReference {
+        /// Group of its kind.
+        pub group: Option<String>,
+        /// Its kind.
+        pub kind: String,
+        /// Its name.
+        pub name: String,
+        /// Its namespace; only the policy's own.
+        pub namespace: Option<String>,
+    }
+
     /// Workloads by their labels (`DestinationRule` and the newer kinds).
     pub struct LabelSelector {
         /// All of them have to be there.

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::path::Path;
 use super::yaml::{self, Aim, Node, Span};
 use super::{
-    DestinationRule, EndpointSlice, MeshConfig, Metadata, Resource, Service, ServiceEntry, Sidecar, Status,
-    VirtualService, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, MeshConfig, Metadata, PeerAuthentication,
+    RequestAuthentication, Resource, Service, ServiceEntry, Sidecar, Status, VirtualService, WorkloadEntry,
 };
 use crate::diagnostic::{Diagnostic, Place, Snippet};
 
@@ -246,6 +246,9 @@ pub enum Rule {
     ServiceEntry(Resource<ServiceEntry>),
     WorkloadEntry(Resource<WorkloadEntry>),
     Sidecar(Resource<Sidecar>),
+    PeerAuthentication(Resource<PeerAuthentication>),
+    AuthorizationPolicy(Resource<AuthorizationPolicy>),
+    RequestAuthentication(Resource<RequestAuthentication>),
     MeshConfig(Resource<MeshConfig>),
     Service(Resource<Service>),
     EndpointSlice(Resource<EndpointSlice>),
@@ -260,6 +263,9 @@ impl Rule {
             Self::ServiceEntry(rule) => &rule.metadata,
             Self::WorkloadEntry(rule) => &rule.metadata,
             Self::Sidecar(rule) => &rule.metadata,
+            Self::PeerAuthentication(rule) => &rule.metadata,
+            Self::AuthorizationPolicy(rule) => &rule.metadata,
+            Self::RequestAuthentication(rule) => &rule.metadata,
             Self::MeshConfig(rule) => &rule.metadata,
             Self::Service(rule) => &rule.metadata,
             Self::EndpointSlice(rule) => &rule.metadata,
@@ -280,6 +286,9 @@ impl Serialize for Rule {
             Self::ServiceEntry(rule) => rule.serialize(serializer),
             Self::WorkloadEntry(rule) => rule.serialize(serializer),
             Self::Sidecar(rule) => rule.serialize(serializer),
+            Self::PeerAuthentication(rule) => rule.serialize(serializer),
+            Self::AuthorizationPolicy(rule) => rule.serialize(serializer),
+            Self::RequestAuthentication(rule) => rule.serialize(serializer),
             Self::MeshConfig(rule) => rule.serialize(serializer),
             Self::Service(rule) => rule.serialize(serializer),
             Self::EndpointSlice(rule) => WithoutSpec::new(rule).serialize(serializer),

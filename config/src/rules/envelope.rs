@@ -30,17 +30,32 @@ type ReadKind = fn(&Node, &mut Vec<Fault>) -> Option<Rule>;
 
 /// Kinds that Leno reads: name, group, versions.
 const KINDS: &[(&str, &str, &[&str], ReadKind)] = &[
-    ("VirtualService", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::VirtualService)),
-    ("DestinationRule", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::DestinationRule)),
-    ("ServiceEntry", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::ServiceEntry)),
-    ("WorkloadEntry", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::WorkloadEntry)),
-    ("Sidecar", ISTIO, ISTIO_VERSIONS, |node, faults| resource(node, faults).map(Rule::Sidecar)),
+    ("VirtualService", NETWORKING, NETWORKING_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::VirtualService)
+    }),
+    ("DestinationRule", NETWORKING, NETWORKING_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::DestinationRule)
+    }),
+    ("ServiceEntry", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::ServiceEntry)),
+    ("WorkloadEntry", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::WorkloadEntry)),
+    ("Sidecar", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::Sidecar)),
+    ("PeerAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::PeerAuthentication)
+    }),
+    ("AuthorizationPolicy", SECURITY, SECURITY_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::AuthorizationPolicy)
+    }),
+    ("RequestAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| {
+        resource(node, faults).map(Rule::RequestAuthentication)
+    }),
     ("MeshConfig", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::MeshConfig)),
     ("Service", "", &["v1"], |node, faults| resource(node, faults).map(Rule::Service)),
     ("EndpointSlice", "discovery.k8s.io", &["v1"], |node, faults| without_spec(node, faults).map(Rule::EndpointSlice)),
 ];
-const ISTIO: &str = "networking.istio.io";
-const ISTIO_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+const NETWORKING: &str = "networking.istio.io";
+const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+const SECURITY: &str = "security.istio.io";
+const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
 
 /// Whether Leno reads a kind, of whichever group.
 pub(super) fn is_ours(kind: &str) -> bool {

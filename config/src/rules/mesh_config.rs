@@ -8,6 +8,8 @@ message! {
     pub struct MeshConfig {
         /// First part of every identity; `cluster.local` by default.
         pub trust_domain: Option<String>,
+        /// Other names of the trust domain: identities of theirs are the same workloads (a migration).
+        pub trust_domain_aliases: Vec<String>,
         /// Where rules for the whole mesh live; `istio-system` by default.
         pub root_namespace: Option<String>,
         /// Which set of limits.

@@ -11,6 +11,8 @@
 //! files ──read──▶ texts ──split──▶ one document each ──yaml──▶ tree with places ──reader──▶ structs of the kind
 //! ```
 
+mod authorization_policy;
+mod claim;
 mod common;
 mod destination_rule;
 mod document;
@@ -21,7 +23,9 @@ mod mesh_config;
 mod metadata;
 mod parse;
 mod path;
+mod peer_authentication;
 mod reader;
+mod request_authentication;
 mod service;
 mod service_entry;
 mod sidecar;
@@ -29,7 +33,11 @@ mod virtual_service;
 mod workload_entry;
 mod yaml;
 
-pub use common::{Destination, DurationText, LabelSelector, Percent, PortSelector, StringMatch, WorkloadSelector};
+pub use authorization_policy::*;
+pub use common::{
+    Destination, DurationText, LabelSelector, Percent, PolicyTargetReference, PortSelector, StringMatch,
+    WorkloadSelector,
+};
 pub use destination_rule::*;
 pub use document::{Document, ReadError, ResourceId, Rule, SourceText, read};
 pub use endpoint_slice::*;
@@ -37,12 +45,15 @@ pub use mesh_config::*;
 pub use metadata::*;
 pub use parse::{Parsed, parse};
 pub use path::Path;
+pub use peer_authentication::*;
+pub use request_authentication::*;
 pub use service::*;
 pub use service_entry::*;
 pub use sidecar::*;
 pub use virtual_service::*;
 pub use workload_entry::*;
 
+pub(crate) use claim::routed as routed_claim;
 pub(crate) use envelope::is_dns_label;
 pub(crate) use reader::{closest, listed};
 pub(crate) use yaml::Aim;

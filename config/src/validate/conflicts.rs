@@ -1,11 +1,12 @@
 //! Rules that another rule hides: of several for one thing, the oldest counts (Istio).
 
 use super::findings::{Findings, spec};
+use super::http_on_tcp;
 use super::index::{Index, is_older};
 use super::virtual_service::is_for_mesh;
 use crate::diagnostic::codes;
 use crate::mesh::{Visibility, full_name};
-use crate::rules::{DestinationRule, Document, Path, Rule, VirtualService};
+use crate::rules::{DestinationRule, Document, Path, PeerAuthentication, Rule, VirtualService};
 
 pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings) {
     match &document.rule {
@@ -16,8 +17,14 @@ pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings
                 check_only(document, index.sidecars(&document.id.namespace), "Sidecar for all workloads here", found);
             }
         }
-        Rule::MeshConfig(_) => check_only(document, index.mesh_configs(), "MeshConfig", found),
-        Rule::ServiceEntry(_) | Rule::WorkloadEntry(_) | Rule::Service(_) | Rule::EndpointSlice(_) => {}
+        Rule::MeshConfig(_) => check_only(document, &index.mesh_configs(), "MeshConfig", found),
+        Rule::PeerAuthentication(rule) => check_peers(document, &rule.spec, index, found),
+        Rule::AuthorizationPolicy(rule) => http_on_tcp::check(document, &rule.spec, index, found),
+        Rule::RequestAuthentication(_)
+        | Rule::ServiceEntry(_)
+        | Rule::WorkloadEntry(_)
+        | Rule::Service(_)
+        | Rule::EndpointSlice(_) => {}
     }
 }
 
@@ -65,6 +72,22 @@ fn check_policies(document: &Document, rule: &DestinationRule, index: &Index<'_>
             hidden(&what, claim.document, &spec().key("subsets").index(at).key("name"), found);
         }
     }
+}
+
+/// Of several for the same workloads the oldest counts, and in the root namespace none that selects some.
+fn check_peers(document: &Document, rule: &PeerAuthentication, index: &Index<'_>, found: &mut Findings) {
+    let namespace = document.id.namespace.as_str();
+    if rule.labels().is_some() && namespace == index.root_namespace() {
+        let message = "in the root namespace a rule is for the whole mesh: one that selects workloads is not used";
+        found
+            .add(codes::NO_EFFECT, &spec().key("selector"), message)
+            .on_key()
+            .help("write it in the workloads' namespace, or remove `selector`");
+        return;
+    }
+    let same = index.peer_authentications(namespace).iter().filter(|claim| claim.spec.labels() == rule.labels());
+    let same: Vec<&Document> = same.map(|claim| claim.document).collect();
+    check_only(document, &same, "PeerAuthentication for the same workloads", found);
 }
 
 fn hidden(what: &str, by: &Document, path: &Path, found: &mut Findings) {

@@ -6,7 +6,7 @@ use super::findings::Findings;
 use super::virtual_service::check_gateway;
 use crate::diagnostic::codes;
 use crate::ir::HeaderKey;
-use crate::rules::{HttpMatchRequest, Path, StringMatch, is_dns_label};
+use crate::rules::{HttpMatchRequest, Path, StringMatch, is_dns_label, routed_claim};
 
 /// Keys that Istio leaves out among headers: they have fields of their own.
 const NOT_HEADERS: [&str; 4] = ["uri", "scheme", "method", "authority"];
@@ -72,15 +72,18 @@ fn check_headers(headers: &BTreeMap<String, StringMatch>, path: &Path, found: &m
     for (name, condition) in headers {
         let path = path.key(name);
         found.string_match(&path, condition);
-        if NOT_HEADERS.contains(&name.as_str()) {
+        if let Some(claim) = routed_claim(name) {
+            if let Err(invalid) = claim {
+                let help = "write `@request.auth.claims.NAME`, or `@request.auth.claims[NAME]` where a name has dots";
+                found.add(codes::HEADER, &path, invalid.to_string()).on_key().help(help);
+            }
+        } else if NOT_HEADERS.contains(&name.as_str()) {
             let message = format!("`{name}` is no header, and a condition on it is left out");
             found
                 .add(codes::NO_EFFECT, &path, message)
                 .on_key()
                 .help(format!("move it up, beside `headers`: `{name}`"));
-        } else if !name.starts_with("@request.auth.claims")
-            && let Err(invalid) = HeaderKey::parse(name)
-        {
+        } else if let Err(invalid) = HeaderKey::parse(name) {
             found.add(codes::HEADER, &path, invalid.to_string()).on_key();
         }
     }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::mesh::{Age, HostMap, full_name, selects};
+use crate::defaults;
+use crate::mesh::{Age, HostMap, Protocol, full_name, selects};
 use crate::rules::{self, Document, Resource, Rule};
 
 use super::virtual_service::is_for_mesh;
@@ -24,6 +25,14 @@ pub(super) struct Claim<'a, T> {
     pub(super) spec: &'a T,
 }
 
+/// A port of workloads that carries bytes.
+pub(super) struct TcpPort<'a> {
+    pub(super) document: &'a Document,
+    pub(super) number: u32,
+    /// Labels of the workloads; empty: all of the namespace.
+    pub(super) selector: &'a BTreeMap<String, String>,
+}
+
 /// All documents by what others name.
 #[derive(Default)]
 pub(super) struct Index<'a> {
@@ -35,7 +44,11 @@ pub(super) struct Index<'a> {
     mesh_hosts: HostMap<Vec<Claim<'a, rules::VirtualService>>>,
     /// By namespace; only those without a selector.
     sidecars: HashMap<&'a str, Vec<&'a Document>>,
-    mesh_configs: Vec<&'a Document>,
+    mesh_configs: Vec<Claim<'a, rules::MeshConfig>>,
+    tcp_ports: Vec<TcpPort<'a>>,
+    /// By namespace.
+    peer_authentications: HashMap<&'a str, Vec<Claim<'a, rules::PeerAuthentication>>>,
+    request_authentications: Vec<Claim<'a, rules::RequestAuthentication>>,
 }
 
 impl<'a> Index<'a> {
@@ -79,12 +92,30 @@ impl<'a> Index<'a> {
                 }
             }
             Rule::Sidecar(Resource { spec, .. }) => {
+                self.add_ports(document, spec);
                 if spec.workload_selector.as_ref().is_none_or(|selector| selector.labels.is_empty()) {
                     self.sidecars.entry(namespace).or_default().push(document);
                 }
             }
-            Rule::MeshConfig(_) => self.mesh_configs.push(document),
-            Rule::WorkloadEntry(_) | Rule::EndpointSlice(_) => {}
+            Rule::MeshConfig(Resource { spec, .. }) => self.mesh_configs.push(Claim { document, spec }),
+            Rule::PeerAuthentication(Resource { spec, .. }) => {
+                self.peer_authentications.entry(namespace).or_default().push(Claim { document, spec });
+            }
+            Rule::RequestAuthentication(Resource { spec, .. }) => {
+                self.request_authentications.push(Claim { document, spec });
+            }
+            Rule::AuthorizationPolicy(_) | Rule::WorkloadEntry(_) | Rule::EndpointSlice(_) => {}
+        }
+    }
+
+    fn add_ports(&mut self, document: &'a Document, spec: &'a rules::Sidecar) {
+        static EVERYTHING: BTreeMap<String, String> = BTreeMap::new();
+        let selector = spec.workload_selector.as_ref().map_or(&EVERYTHING, |selector| &selector.labels);
+        for port in spec.ingress.iter().filter_map(|listener| listener.port.as_ref()) {
+            let protocol = port.protocol.as_deref().and_then(Protocol::parse).unwrap_or(Protocol::Tcp);
+            if let Some(number) = port.number.filter(|_| matches!(protocol, Protocol::Tcp | Protocol::Tls)) {
+                self.tcp_ports.push(TcpPort { document, number, selector });
+            }
         }
     }
 
@@ -147,8 +178,33 @@ impl<'a> Index<'a> {
         self.sidecars.get(namespace).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn mesh_configs(&self) -> &[&'a Document] {
-        &self.mesh_configs
+    /// Where rules for the whole mesh stand.
+    pub(super) fn root_namespace(&self) -> &str {
+        let configs = self.mesh_configs.iter();
+        let oldest = configs.reduce(|one, other| if is_older(other.document, one.document) { other } else { one });
+        let written = oldest.and_then(|claim| claim.spec.root_namespace.as_deref());
+        written.unwrap_or(defaults::ROOT_NAMESPACE)
+    }
+
+    /// Ports of workloads that carry bytes, in one namespace or in all of them.
+    pub(super) fn tcp_ports(&self, namespace: Option<&str>) -> impl Iterator<Item = &TcpPort<'a>> {
+        let namespace = namespace.map(str::to_owned);
+        self.tcp_ports
+            .iter()
+            .filter(move |port| namespace.as_ref().is_none_or(|namespace| *namespace == port.document.id.namespace))
+    }
+
+    /// PeerAuthentications of a namespace.
+    pub(super) fn peer_authentications(&self, namespace: &str) -> &[Claim<'a, rules::PeerAuthentication>] {
+        self.peer_authentications.get(namespace).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn request_authentications(&self) -> &[Claim<'a, rules::RequestAuthentication>] {
+        &self.request_authentications
+    }
+
+    pub(super) fn mesh_configs(&self) -> Vec<&'a Document> {
+        self.mesh_configs.iter().map(|claim| claim.document).collect()
     }
 }
 

@@ -4,14 +4,19 @@ use super::findings::{Findings, spec};
 use super::values::{Zero, is_host};
 use super::{sidecar, traffic_policy};
 use crate::diagnostic::codes;
+use crate::identity::check_trust_domain;
 use crate::rules::{MeshConfig, is_dns_label};
 
 pub(super) fn check(config: &MeshConfig, found: &mut Findings) {
     let spec = spec();
-    // What may be the host of a SPIFFE ID.
     if let Some(domain) = config.trust_domain.as_deref().filter(|domain| !is_trust_domain(domain)) {
         let message = format!("`{domain}` is not a trust domain");
         found.add(codes::HOST, &spec.key("trustDomain"), message).help("use small letters, digits, `-`, `_` and `.`");
+    }
+    for (index, alias) in config.trust_domain_aliases.iter().enumerate().filter(|(_, alias)| !is_trust_domain(alias)) {
+        let path = spec.key("trustDomainAliases").index(index);
+        let help = "use small letters, digits, `-`, `_` and `.`";
+        found.add(codes::HOST, &path, format!("`{alias}` is not a trust domain")).help(help);
     }
     if let Some(namespace) = config.root_namespace.as_deref().filter(|namespace| !is_dns_label(namespace)) {
         found.add(codes::EXPORT_TO, &spec.key("rootNamespace"), format!("`{namespace}` is not a namespace"));
@@ -48,6 +53,7 @@ pub(super) fn check(config: &MeshConfig, found: &mut Findings) {
     }
 }
 
+/// What may be the host of a SPIFFE ID.
 fn is_trust_domain(text: &str) -> bool {
-    !text.contains('*') && !text.bytes().any(|b| b.is_ascii_uppercase()) && is_host(text)
+    check_trust_domain(text).is_ok() && is_host(text)
 }

@@ -8,11 +8,14 @@
 //! version. Warnings are served. Where the IR has a constructor that may refuse a value, that constructor decides here
 //! too, so that what passes can be compiled.
 
+mod authorization_policy;
+mod authorization_values;
 mod conflicts;
 mod destination_rule;
 mod fault_injection;
 mod findings;
 mod http_match;
+mod http_on_tcp;
 mod http_route;
 mod index;
 mod kubernetes;
@@ -21,7 +24,10 @@ mod load_balancer;
 mod mesh_config;
 mod not_enforced;
 mod order;
+mod peer_authentication;
 mod references;
+mod request_authentication;
+mod security;
 mod service_entry;
 mod sidecar;
 mod tls;
@@ -92,6 +98,9 @@ fn values_of(document: &Document, found: &mut Findings) {
         Rule::ServiceEntry(rule) => service_entry::check(&rule.spec, found),
         Rule::WorkloadEntry(rule) => workload_entry::check(&rule.spec, &findings::spec(), found),
         Rule::Sidecar(rule) => sidecar::check(&rule.spec, found),
+        Rule::PeerAuthentication(rule) => peer_authentication::check(&rule.spec, found),
+        Rule::AuthorizationPolicy(rule) => authorization_policy::check(rule, found),
+        Rule::RequestAuthentication(rule) => request_authentication::check(&rule.spec, found),
         Rule::MeshConfig(rule) => mesh_config::check(&rule.spec, found),
         Rule::Service(rule) => kubernetes::check_service(&rule.spec, found),
         Rule::EndpointSlice(rule) => kubernetes::check_slice(rule, found),

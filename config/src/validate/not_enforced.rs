@@ -4,11 +4,10 @@
 
 use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
-use crate::mesh::{MESH_GATEWAY, TLS_MODE_LABEL, speaks_mesh_tls};
+use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ClientTlsMode, ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute,
-    LoadBalancerSettings, MeshConfig, OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb,
-    TrafficPolicy, VirtualService,
+    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig,
+    OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// One feature.
@@ -22,8 +21,6 @@ struct Feature {
 }
 
 const GOES_ON: &str = "requests go on as if it were not there";
-const REFUSES: &str = "proxies of this version refuse a cluster with TLS: requests to it are answered with 503, except \
-                       where a proxy holds the cluster as it was before";
 
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
@@ -41,9 +38,6 @@ const FEATURES: &[Feature] = &[
         first: tls_routes,
     },
     Feature { name: "`gateways`", instead: "rules for gateways are left out; only `mesh` counts", first: gateways },
-    Feature { name: "`@request.auth.claims`", instead: "the block never matches", first: claims },
-    Feature { name: "`subjectAltNames`", instead: "identities are not checked", first: alt_names },
-    Feature { name: "endpoints with TLS", instead: REFUSES, first: mesh_tls },
     Feature {
         name: "`tls` of an `ingress` listener",
         instead: "the socket is not opened: without TLS it would take clear text",
@@ -112,7 +106,6 @@ const POLICIES: &[Feature] = &[
         instead: "it needs captured connections",
         first: |rule| inside(balancers(rule), |it| (it.simple? == SimpleLb::Passthrough).then_some("simple")),
     },
-    Feature { name: "`tls`", instead: REFUSES, first: |rule| inside(client_tls(rule), tls) },
     Feature {
         name: "`tunnel`",
         instead: "bytes are sent without a tunnel around them",
@@ -216,15 +209,6 @@ fn has_command(text: &str) -> bool {
     })
 }
 
-fn claims(rule: &Rule) -> Option<Path> {
-    virtual_service(rule)?.http.iter().enumerate().find_map(|(at, route)| {
-        route.r#match.iter().enumerate().find_map(|(block, conditions)| {
-            let name = conditions.headers.keys().find(|name| name.starts_with("@request.auth.claims"))?;
-            Some(spec().key("http").index(at).key("match").index(block).key("headers").key(name))
-        })
-    })
-}
-
 /// All policies of a DestinationRule.
 fn policies(rule: &Rule) -> Vec<(Path, &TrafficPolicy)> {
     let Rule::DestinationRule(rule) = rule else { return Vec::new() };
@@ -267,10 +251,6 @@ fn balancers(rule: &Rule) -> Vec<(Path, &LoadBalancerSettings)> {
 fn hashes(rule: &Rule) -> Vec<(Path, &ConsistentHashLb)> {
     let balancers = balancers(rule).into_iter();
     balancers.filter_map(|(path, it)| Some((path.key("consistentHash"), it.consistent_hash.as_ref()?))).collect()
-}
-
-fn client_tls(rule: &Rule) -> Vec<(Path, &ClientTlsSettings)> {
-    blocks(rule, "tls", |policy| policy.tls.as_ref(), |port| port.tls.as_ref())
 }
 
 fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {
@@ -339,11 +319,6 @@ fn warmup(balance: &LoadBalancerSettings) -> Option<&'static str> {
     first_set(&[("warmup", balance.warmup.is_some()), ("warmupDurationSecs", balance.warmup_duration_secs.is_some())])
 }
 
-fn tls(tls: &ClientTlsSettings) -> Option<&'static str> {
-    // DISABLE is what the proxy does.
-    (tls.mode? != ClientTlsMode::Disable).then_some("")
-}
-
 /// What the compiler reads of a DestinationRule only.
 fn rest_of_default(rule: &Rule) -> Option<Path> {
     let policy = mesh_default(rule)?;
@@ -356,29 +331,6 @@ fn rest_of_default(rule: &Rule) -> Option<Path> {
         ("retryBudget", policy.retry_budget.is_some()),
     ])?;
     Some(spec().key("defaultTrafficPolicy").key(field))
-}
-
-/// Endpoints that say that they speak the mesh's TLS: their clusters are called with it.
-fn mesh_tls(rule: &Rule) -> Option<Path> {
-    let label = |path: Path| path.key("labels").key(TLS_MODE_LABEL);
-    match rule {
-        Rule::WorkloadEntry(rule) => speaks_mesh_tls(&rule.spec.labels).then(|| label(spec())),
-        Rule::ServiceEntry(rule) => {
-            let at = rule.spec.endpoints.iter().position(|endpoint| speaks_mesh_tls(&endpoint.labels))?;
-            Some(label(spec().key("endpoints").index(at)))
-        }
-        Rule::VirtualService(_)
-        | Rule::DestinationRule(_)
-        | Rule::Sidecar(_)
-        | Rule::MeshConfig(_)
-        | Rule::Service(_)
-        | Rule::EndpointSlice(_) => None,
-    }
-}
-
-fn alt_names(rule: &Rule) -> Option<Path> {
-    let Rule::ServiceEntry(rule) = rule else { return None };
-    (!rule.spec.subject_alt_names.is_empty()).then(|| spec().key("subjectAltNames"))
 }
 
 fn ingress_tls(rule: &Rule) -> Option<Path> {

@@ -10,7 +10,8 @@ use super::index::Index;
 use crate::diagnostic::codes;
 use crate::mesh::{full_name, selects};
 use crate::rules::{
-    Delegate, Destination, DestinationRule, Document, Path, Rule, Sidecar, VirtualService, closest, listed,
+    Attribute, AuthorizationPolicy, AuthorizationRule, Delegate, Destination, DestinationRule, Document, Path, Rule,
+    Sidecar, VirtualService, closest, listed,
 };
 
 pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings) {
@@ -19,7 +20,10 @@ pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings
         Rule::VirtualService(rule) => names.virtual_service(&rule.spec),
         Rule::DestinationRule(rule) => names.destination_rule(&rule.spec),
         Rule::Sidecar(rule) => names.sidecar(&rule.spec),
-        Rule::ServiceEntry(_)
+        Rule::AuthorizationPolicy(rule) => names.authorization_policy(&rule.spec),
+        Rule::PeerAuthentication(_)
+        | Rule::RequestAuthentication(_)
+        | Rule::ServiceEntry(_)
         | Rule::WorkloadEntry(_)
         | Rule::MeshConfig(_)
         | Rule::Service(_)
@@ -179,6 +183,25 @@ impl Names<'_> {
         }
     }
 
+    /// A condition on tokens means nothing where no token is verified.
+    fn authorization_policy(&mut self, policy: &AuthorizationPolicy) {
+        let root = self.index.root_namespace();
+        let may_hold = |namespace: &str| namespace == root || self.namespace == root || namespace == self.namespace;
+        let verified = self.index.request_authentications();
+        if policy.has_targets() || verified.iter().any(|claim| may_hold(&claim.document.id.namespace)) {
+            return;
+        }
+        let asking = policy.rules.iter().enumerate().find_map(|(index, rule)| {
+            let path = spec().key("rules").index(index);
+            token_condition(rule, &path)
+        });
+        if let Some(path) = asking {
+            let message = "no RequestAuthentication is for these workloads, so that no request has a verified token";
+            let help = "write a RequestAuthentication in this namespace or the root namespace";
+            self.found.add(codes::NO_TOKENS, &path, message).help(help);
+        }
+    }
+
     fn sidecar(&mut self, sidecar: &Sidecar) {
         for (index, listener) in sidecar.egress.iter().enumerate() {
             let path = spec().key("egress").index(index).key("hosts");
@@ -194,4 +217,22 @@ impl Names<'_> {
         let proxy = sidecar.outbound_traffic_policy.as_ref().and_then(|policy| policy.egress_proxy.as_ref());
         self.destination(&spec().key("outboundTrafficPolicy").key("egressProxy"), proxy);
     }
+}
+
+/// Where a rule first asks for something of a token.
+fn token_condition(rule: &AuthorizationRule, path: &Path) -> Option<Path> {
+    let in_source = rule.from.iter().flatten().enumerate().find_map(|(index, from)| {
+        let source = from.source.as_ref()?;
+        let fields = [
+            ("requestPrincipals", &source.request_principals),
+            ("notRequestPrincipals", &source.not_request_principals),
+        ];
+        let (field, _) = fields.into_iter().find(|(_, list)| !list.is_empty())?;
+        Some(path.key("from").index(index).key("source").key(field))
+    });
+    in_source.or_else(|| {
+        let asks = |key: &str| matches!(Attribute::parse(key), Ok(Attribute::RequestPrincipal | Attribute::Claim(_)));
+        let index = rule.when.iter().position(|condition| asks(&condition.key))?;
+        Some(path.key("when").index(index).key("key"))
+    })
 }

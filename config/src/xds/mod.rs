@@ -17,6 +17,7 @@
 mod any;
 mod balance;
 mod base;
+pub mod ca;
 mod cluster;
 mod endpoint;
 mod filter;
@@ -33,6 +34,7 @@ mod retry;
 mod route;
 mod route_action;
 mod scalar;
+mod secret;
 mod tcp;
 mod tls;
 mod upstream_http;
@@ -54,6 +56,8 @@ pub enum Kind {
     Cluster,
     /// EDS.
     Endpoints,
+    /// SDS.
+    Secret,
     /// LDS.
     Listener,
     /// RDS.
@@ -61,14 +65,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Make before break: a route is pushed after the listener that names it, which comes after the clusters it uses.
-    pub const PUSH_ORDER: [Self; 4] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route];
+    /// Make before break: a route is pushed after the listener that names it, which comes after the clusters it uses and
+    /// the roots by which it knows its callers.
+    pub const PUSH_ORDER: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Secret, Self::Listener, Self::Route];
 
     /// Its type on the wire.
     pub fn url(self) -> &'static str {
         match self {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         }
@@ -84,6 +90,7 @@ impl Kind {
         match self {
             Self::Cluster => "clusters",
             Self::Endpoints => "endpoints",
+            Self::Secret => "secrets",
             Self::Listener => "listeners",
             Self::Route => "routes",
         }
@@ -101,11 +108,12 @@ pub struct Encoded {
 
 /// All resources of one proxy, by kind and by the name they are asked for. Every kind is there, if empty.
 pub fn encode(resources: &ir::Resources) -> BTreeMap<Kind, BTreeMap<String, Encoded>> {
-    let ir::Resources { listeners, routes, clusters, endpoints, secrets: _ } = resources;
+    let ir::Resources { listeners, routes, clusters, endpoints, secrets } = resources;
     let encode = |kind: Kind| -> BTreeMap<String, Encoded> {
         match kind {
             Kind::Cluster => clusters.values().map(|it| (it.name.to_string(), encode_cluster(it))).collect(),
             Kind::Endpoints => endpoints.values().map(|it| (it.cluster.to_string(), encode_endpoints(it))).collect(),
+            Kind::Secret => secrets.values().map(|it| (it.name.clone(), encode_secret(it))).collect(),
             Kind::Listener => listeners.values().map(|it| (it.name.clone(), encode_listener(it))).collect(),
             Kind::Route => routes.values().map(|it| (it.name.clone(), encode_route(it))).collect(),
         }
@@ -121,6 +129,11 @@ pub fn encode_cluster(cluster: &ir::Cluster) -> Encoded {
 /// The members of one cluster.
 pub fn encode_endpoints(endpoints: &ir::Endpoints) -> Encoded {
     Encoded { version: ir::version(endpoints), any: any::pack(&endpoint::to_xds(endpoints)) }
+}
+
+/// One set of trust bundles.
+pub fn encode_secret(secret: &ir::Secret) -> Encoded {
+    Encoded { version: ir::version(secret), any: any::pack(&secret::to_xds(secret)) }
 }
 
 /// One listener.
@@ -140,6 +153,7 @@ pub fn encode_route(table: &ir::RouteConfig) -> Encoded {
 pub enum Decoded {
     Cluster(ir::Cluster),
     Endpoints(ir::Endpoints),
+    Secret(ir::Secret),
     Listener(ir::Listener),
     Route(ir::RouteConfig),
 }
@@ -150,6 +164,7 @@ impl Decoded {
         match self {
             Self::Cluster(cluster) => cluster.name.as_str(),
             Self::Endpoints(endpoints) => endpoints.cluster.as_str(),
+            Self::Secret(secret) => &secret.name,
             Self::Listener(listener) => &listener.name,
             Self::Route(table) => &table.name,
         }
@@ -167,6 +182,7 @@ pub fn decode(kind: Kind, any: &Any) -> Result<Decoded, Refusal> {
             endpoint::from_xds,
             Decoded::Endpoints,
         ),
+        Kind::Secret => read(kind, any, |it: &pb::tls::Secret| &it.name, secret::from_xds, Decoded::Secret),
         Kind::Listener => {
             read(kind, any, |it: &pb::listener::Listener| &it.name, listener::from_xds, Decoded::Listener)
         }

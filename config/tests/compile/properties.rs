@@ -58,6 +58,7 @@ fn assert_survives_the_wire(resources: &Resources) {
             let same = match decoded {
                 Decoded::Cluster(cluster) => *resources.clusters[name.as_str()] == cluster,
                 Decoded::Endpoints(endpoints) => *resources.endpoints[name.as_str()] == endpoints,
+                Decoded::Secret(secret) => *resources.secrets[&name] == secret,
                 Decoded::Listener(listener) => *resources.listeners[&name] == listener,
                 Decoded::Route(routes) => *resources.routes[&name] == routes,
             };

@@ -358,6 +358,23 @@ fn istios_names_for_secrets_are_understood() {
 }
 
 #[test]
+fn the_roots_of_istiod_are_those_of_the_proxys_own_trust_domain() {
+    let context = tls::CertificateValidationContext {
+        trusted_ca: Some(core::DataSource {
+            specifier: Some(core::data_source::Specifier::InlineBytes(messages::ROOTS.as_bytes().to_vec())),
+            watched_directory: None,
+        }),
+        ..Default::default()
+    };
+    let message =
+        tls::Secret { name: "ROOTCA".to_owned(), r#type: Some(tls::secret::Type::ValidationContext(context)) };
+    let Decoded::Secret(secret) = read(Kind::Secret, &message) else { panic!("a secret") };
+    let bundle = ir::TrustBundle { roots: messages::ROOTS.to_owned() };
+    let bundles = [(String::new(), bundle)].into();
+    assert_eq!(secret, ir::Secret { name: "ROOTCA".to_owned(), bundles, revoked: None });
+}
+
+#[test]
 fn endpoints_with_the_fewest_fields_are_read() {
     let socket = core::SocketAddress {
         address: "10.0.0.1".to_owned(),

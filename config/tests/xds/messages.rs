@@ -7,9 +7,10 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::google::protobuf::Any;
 use leno_config::ir;
-use leno_config::xds::{encode_cluster, encode_endpoints, encode_listener, encode_route};
+use leno_config::xds::{encode_cluster, encode_endpoints, encode_listener, encode_route, encode_secret};
 use prost::{Message, Name};
 
 pub(crate) const REVIEWS: &str = "reviews.default.svc.cluster.local";
@@ -306,6 +307,19 @@ pub(crate) fn ir_endpoints() -> ir::Endpoints {
     group("127.0.0.2")
 }
 
+/// Any certificate that Envoy can read.
+pub(crate) const ROOTS: &str = include_str!("root.pem");
+
+/// The roots of two trust domains.
+pub(crate) fn ir_secret() -> ir::Secret {
+    let bundle = || ir::TrustBundle { roots: ROOTS.to_owned() };
+    ir::Secret {
+        name: ir::Secret::ROOTS.to_owned(),
+        bundles: [("cluster.local".to_owned(), bundle()), ("partner.example".to_owned(), bundle())].into(),
+        revoked: None,
+    }
+}
+
 /// The message of a packed resource.
 pub(crate) fn message<M: Message + Default + Name>(any: &Any) -> M {
     assert_eq!(any.type_url, M::type_url());
@@ -344,6 +358,10 @@ pub(crate) fn tls_cluster() -> Cluster {
 
 pub(crate) fn endpoints() -> ClusterLoadAssignment {
     message(&encode_endpoints(&ir_endpoints()).any)
+}
+
+pub(crate) fn secret() -> Secret {
+    message(&encode_secret(&ir_secret()).any)
 }
 
 /// The configuration of a listener's only filter.

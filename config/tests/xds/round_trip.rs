@@ -6,7 +6,7 @@ use std::sync::Arc;
 use leno_config::ir::{self, Resources, version};
 use leno_config::xds::{
     Decoded, Encoded, Kind, decode, encode, encode_cluster, encode_endpoints, encode_listener, encode_route,
-    node_from_xds, node_to_xds,
+    encode_secret, node_from_xds, node_to_xds,
 };
 use proptest::prelude::*;
 
@@ -47,6 +47,13 @@ proptest! {
     }
 
     #[test]
+    fn a_secret_comes_back_as_it_was_sent(secret in strategies::secret()) {
+        let encoded = encode_secret(&secret);
+        prop_assert_eq!(&encoded.version, &version(&secret));
+        prop_assert_eq!(decoded(Kind::Secret, &encoded), Decoded::Secret(secret));
+    }
+
+    #[test]
     fn a_node_comes_back_as_it_was_sent(node in strategies::node()) {
         prop_assert_eq!(node_from_xds(&node_to_xds(&node)), Ok(node));
     }
@@ -71,6 +78,8 @@ fn resources() -> Resources {
     }
     let endpoints = messages::ir_endpoints();
     resources.endpoints.insert(endpoints.cluster.clone(), Arc::new(endpoints));
+    let secret = messages::ir_secret();
+    resources.secrets.insert(secret.name.clone(), Arc::new(secret));
     resources
 }
 

@@ -486,6 +486,17 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     )
 }
 
+/// Bundles with and without the name of their trust domain.
+pub(crate) fn secret() -> impl Strategy<Value = Secret> {
+    let domain = prop_oneof![Just(String::new()), "[a-z0-9._-]{1,12}"];
+    let bundle = "[ -~é]{1,16}".prop_map(|roots| TrustBundle { roots });
+    (name(), btree_map(domain, bundle, 1..4), of("[ -~]{1,16}")).prop_map(|(name, bundles, revoked)| Secret {
+        name,
+        bundles,
+        revoked,
+    })
+}
+
 pub(crate) fn node() -> impl Strategy<Value = Node> {
     let names = (name(), "[a-z][a-z0-9-]{0,8}", text(), text());
     let interception = prop_oneof![Just(Interception::None), Just(Interception::Redirect), Just(Interception::Tproxy)];

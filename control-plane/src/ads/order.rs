@@ -4,11 +4,12 @@
 //! there. So what is new goes down the chain of references from its far end:
 //!
 //! ```text
-//! new and changed:   clusters ──▶ endpoints ──▶ listeners ──▶ routes
-//! no longer there:   listeners ──▶ routes ──▶ clusters ──▶ endpoints      (each after the one before is acknowledged)
+//! new and changed:   clusters ──▶ endpoints, secrets ──▶ listeners ──▶ routes
+//! no longer there:   listeners ──▶ routes ──▶ clusters ──▶ endpoints, secrets
+//!                    (each after the one before is acknowledged)
 //! ```
 //!
-//! Listeners and routes wait until clusters and endpoints are *acknowledged*. Envoy holds back the acknowledgement of
+//! Listeners and routes wait until clusters, endpoints and secrets are *acknowledged*. Envoy holds back the acknowledgement of
 //! clusters while one of them is warming, so this wait is what keeps a new route from meeting a cold cluster. The wait
 //! has an end ([`PATIENCE`]): one cluster that never warms must not stop all routing changes of a proxy.
 //!
@@ -50,6 +51,7 @@ pub(crate) struct Progress {
 pub(crate) struct View {
     pub(crate) clusters: Progress,
     pub(crate) endpoints: Progress,
+    pub(crate) secrets: Progress,
     pub(crate) listeners: Progress,
     pub(crate) routes: Progress,
     /// [`PATIENCE`] is over.
@@ -70,9 +72,8 @@ pub(crate) enum Step {
 
 /// What is sent next, if anything may be.
 pub(crate) fn next(view: &View) -> Option<Step> {
-    let send = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Route];
-    let remove = [Kind::Listener, Kind::Route, Kind::Cluster, Kind::Endpoints];
-    let send = send.into_iter().find(|kind| view.may_send(*kind)).map(Step::Send);
+    let remove = [Kind::Listener, Kind::Route, Kind::Cluster, Kind::Endpoints, Kind::Secret];
+    let send = Kind::PUSH_ORDER.into_iter().find(|kind| view.may_send(*kind)).map(Step::Send);
     send.or_else(|| remove.into_iter().find(|kind| view.may_remove(*kind)).map(Step::Remove))
 }
 
@@ -85,14 +86,15 @@ impl View {
 
     /// Removals wait for subscriptions that have not come yet, so that [`GRACE`] matters.
     pub(crate) fn waits_for_subscriptions(&self) -> bool {
-        let removals = self.clusters.removals || self.endpoints.removals || self.routes.removals;
+        let removals =
+            self.clusters.removals || self.endpoints.removals || self.secrets.removals || self.routes.removals;
         removals && !self.grown_up && !(self.listeners.seen && self.routes.seen)
     }
 
     fn may_send(&self, kind: Kind) -> bool {
         let progress = self.of(kind);
         let turn = match kind {
-            Kind::Cluster | Kind::Endpoints => true,
+            Kind::Cluster | Kind::Endpoints | Kind::Secret => true,
             Kind::Listener | Kind::Route => self.impatient || self.clusters_are_there(),
         };
         progress.due && turn && (progress.asked || !progress.in_flight)
@@ -104,7 +106,9 @@ impl View {
             Kind::Listener => self.impatient || self.clusters_are_there(),
             Kind::Route => self.is_in_force(&self.listeners),
             Kind::Cluster => self.routing_is_in_force() && !progress.due,
-            Kind::Endpoints => self.routing_is_in_force() && is_settled(&self.clusters) && !self.clusters.removals,
+            Kind::Endpoints | Kind::Secret => {
+                self.routing_is_in_force() && is_settled(&self.clusters) && !self.clusters.removals
+            }
         };
         progress.removals && turn && !progress.in_flight
     }
@@ -113,13 +117,14 @@ impl View {
         match kind {
             Kind::Cluster => &self.clusters,
             Kind::Endpoints => &self.endpoints,
+            Kind::Secret => &self.secrets,
             Kind::Listener => &self.listeners,
             Kind::Route => &self.routes,
         }
     }
 
     fn clusters_are_there(&self) -> bool {
-        is_settled(&self.clusters) && is_settled(&self.endpoints)
+        is_settled(&self.clusters) && is_settled(&self.endpoints) && is_settled(&self.secrets)
     }
 
     fn routing_is_in_force(&self) -> bool {
@@ -148,18 +153,32 @@ mod tests {
     const REJECTED: Progress = Progress { rejected: true, ..SEEN };
 
     fn view() -> View {
-        View { clusters: SEEN, endpoints: SEEN, listeners: SEEN, routes: SEEN, impatient: false, grown_up: true }
+        View {
+            clusters: SEEN,
+            endpoints: SEEN,
+            secrets: SEEN,
+            listeners: SEEN,
+            routes: SEEN,
+            impatient: false,
+            grown_up: true,
+        }
     }
 
     #[test]
     fn what_is_new_goes_from_clusters_to_routes_and_waits_for_the_clusters() {
-        let all = View { clusters: DUE, endpoints: DUE, listeners: DUE, routes: DUE, ..view() };
+        let all = View { clusters: DUE, endpoints: DUE, secrets: DUE, listeners: DUE, routes: DUE, ..view() };
         let cases = [
             ("clusters first", all, Some(Step::Send(Kind::Cluster))),
             ("then endpoints", View { clusters: IN_FLIGHT, ..all }, Some(Step::Send(Kind::Endpoints))),
-            ("then a wait", View { clusters: IN_FLIGHT, endpoints: IN_FLIGHT, ..all }, None),
-            ("for the endpoints too", View { clusters: SEEN, endpoints: IN_FLIGHT, ..all }, None),
-            ("then listeners", View { clusters: SEEN, endpoints: SEEN, ..all }, Some(Step::Send(Kind::Listener))),
+            ("and secrets", View { clusters: IN_FLIGHT, endpoints: IN_FLIGHT, ..all }, Some(Step::Send(Kind::Secret))),
+            ("then a wait", View { clusters: IN_FLIGHT, endpoints: IN_FLIGHT, secrets: IN_FLIGHT, ..all }, None),
+            ("for the endpoints too", View { clusters: SEEN, endpoints: IN_FLIGHT, secrets: SEEN, ..all }, None),
+            ("and the secrets", View { clusters: SEEN, endpoints: SEEN, secrets: IN_FLIGHT, ..all }, None),
+            (
+                "then listeners",
+                View { clusters: SEEN, endpoints: SEEN, secrets: SEEN, ..all },
+                Some(Step::Send(Kind::Listener)),
+            ),
             (
                 "routes do not wait for listeners",
                 View { listeners: IN_FLIGHT, routes: DUE, ..view() },
@@ -210,6 +229,8 @@ mod tests {
             ),
             ("and are acknowledged", View { clusters: IN_FLIGHT, endpoints: REMOVALS, ..view() }, None),
             ("then the endpoints", View { endpoints: REMOVALS, ..view() }, Some(Step::Remove(Kind::Endpoints))),
+            ("roots outlive the clusters", View { clusters: IN_FLIGHT, secrets: REMOVALS, ..view() }, None),
+            ("then the roots", View { secrets: REMOVALS, ..view() }, Some(Step::Remove(Kind::Secret))),
         ];
         for (what, view, expected) in cases {
             assert_eq!(next(&view), expected, "{what}");

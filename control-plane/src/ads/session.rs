@@ -290,6 +290,7 @@ impl Session {
         View {
             clusters: progress(Kind::Cluster),
             endpoints: progress(Kind::Endpoints),
+            secrets: progress(Kind::Secret),
             listeners: progress(Kind::Listener),
             routes: progress(Kind::Route),
             impatient: false,
@@ -470,7 +471,7 @@ impl KindState {
                 fit(&mut resources);
                 (resources, [absent, removals].concat())
             }
-            (Step::Send(_), Kind::Cluster | Kind::Endpoints | Kind::Route) => {
+            (Step::Send(_), Kind::Cluster | Kind::Endpoints | Kind::Secret | Kind::Route) => {
                 fit(&mut resources);
                 (resources, absent)
             }
@@ -509,7 +510,7 @@ fn held(resource: &Arc<Resource>) -> (Arc<str>, Arc<str>) {
 fn has_wildcard(kind: Kind) -> bool {
     match kind {
         Kind::Cluster | Kind::Listener => true,
-        Kind::Endpoints | Kind::Route => false,
+        Kind::Endpoints | Kind::Secret | Kind::Route => false,
     }
 }
 

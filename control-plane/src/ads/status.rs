@@ -23,7 +23,7 @@ pub(crate) struct ProxyStatus {
     pub(crate) node: String,
     /// RFC 3339, UTC.
     pub(crate) connected_since: String,
-    /// `clusters`, `endpoints`, `listeners`, `routes`: those it asked for.
+    /// `clusters`, `endpoints`, `secrets`, `listeners`, `routes`: those it asked for.
     pub(crate) types: BTreeMap<String, TypeStatus>,
 }
 

@@ -229,6 +229,9 @@ fn only_endpoints_differ(old: &[SourceText], new: &[SourceText]) -> bool {
         | Rule::DestinationRule(_)
         | Rule::ServiceEntry(_)
         | Rule::Sidecar(_)
+        | Rule::PeerAuthentication(_)
+        | Rule::AuthorizationPolicy(_)
+        | Rule::RequestAuthentication(_)
         | Rule::MeshConfig(_)
         | Rule::Service(_) => before_texts.get(&document.id) == after_texts.get(&document.id),
     };

@@ -89,6 +89,7 @@ impl Client {
                 Kind::Endpoints => {
                     of_kind(Kind::Cluster).into_iter().filter(|name| name.starts_with("outbound")).collect()
                 }
+                Kind::Secret => vec![leno_config::ir::Secret::ROOTS.to_owned()],
                 Kind::Route => vec!["15001".to_owned()],
             };
             if asked.is_empty() && kind == Kind::Endpoints {

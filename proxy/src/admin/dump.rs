@@ -26,6 +26,7 @@ pub(super) fn config(shared: &Shared) -> Value {
             resources.endpoints.iter().map(|(name, one)| (name.as_str(), &**one)),
             &versions.endpoints,
         ),
+        "secrets": listed(resources.secrets.iter().map(|(name, one)| (name.as_str(), &**one)), &versions.secrets),
         "not_enforced": enforced::not_enforced(resources),
         "unbound_listeners": shared.unbound(),
     })

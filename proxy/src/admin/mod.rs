@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -26,6 +26,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 pub use shared::Shared;
+
+use crate::identity;
 
 /// Connections at a time on one admin address.
 const CONNECTIONS: usize = 64;
@@ -107,6 +109,7 @@ leno-proxy admin
   GET  /ready              200 when it can serve, 503 with the reason when it cannot
   GET  /config_dump        what is in force, with versions and what is not enforced (JSON)
   GET  /clusters           clusters and their endpoints
+  GET  /certs              own certificate, trusted roots, renewals (JSON)
   GET  /listeners          listeners and their addresses
   GET  /stats/prometheus   metrics
   GET  /server_info        version, node, state (JSON)
@@ -143,6 +146,7 @@ fn get(shared: &Shared, path: &str) -> Answer {
         },
         "/config_dump" => json(&dump::config(shared)),
         "/clusters" => text(StatusCode::OK, dump::clusters(shared)),
+        "/certs" => json(&identity::certs(&shared.keyring, SystemTime::now())),
         "/listeners" => text(StatusCode::OK, dump::listeners(shared)),
         "/server_info" => json(&dump::server_info(shared)),
         "/stats/prometheus" | "/metrics" => metrics(shared),

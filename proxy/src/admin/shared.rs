@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use leno_config::node::Node;
 use tokio::sync::{Notify, watch};
 
+use crate::identity::{CertificateMetrics, Keyring};
 use crate::source::Status;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
@@ -19,6 +20,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// Everything that `/stats/prometheus` shows.
     pub registry: prometheus::Registry,
+    /// Its certificate and whom it believes.
+    pub keyring: Arc<Keyring>,
     /// Who this proxy is.
     pub node: Node,
     source: watch::Receiver<Status>,
@@ -42,6 +45,7 @@ impl Shared {
     /// Nothing in force yet.
     pub fn new(
         telemetry: Arc<Telemetry>,
+        keyring: Arc<Keyring>,
         node: Node,
         source: watch::Receiver<Status>,
         drain: watch::Sender<bool>,
@@ -50,13 +54,15 @@ impl Shared {
         let registered = telemetry
             .collector()
             .and_then(|collector| registry.register(Box::new(collector)))
-            .and_then(|()| registry.register(Box::new(build_info()?)));
+            .and_then(|()| registry.register(Box::new(build_info()?)))
+            .and_then(|()| registry.register(Box::new(CertificateMetrics::new(Arc::clone(&keyring))?)));
         if let Err(error) = registered {
             tracing::error!(%error, "the metrics cannot be registered");
         }
         Self {
             telemetry,
             registry,
+            keyring,
             node,
             source,
             drain,
@@ -138,6 +144,9 @@ impl Shared {
         }
         if !self.is_ready() {
             return Some("PRE_INITIALIZING: no complete configuration yet".to_owned());
+        }
+        if let Some(reason) = self.keyring.why_not_ready() {
+            return Some(reason);
         }
         let unbound = self.unbound();
         (!unbound.is_empty()).then(|| format!("cannot listen: {}", unbound.join(", ")))

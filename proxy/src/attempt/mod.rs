@@ -22,6 +22,7 @@ use leno_config::ir::{Discovery, UpstreamProtocol};
 use crate::body::{Reclaimable, RequestBody};
 use crate::cluster::{EndpointState, InFlight, Members};
 use crate::error::ProxyError;
+use crate::tls::server::HandshakeError;
 use crate::upstream::connect::{ConnectError, is_link_local};
 use crate::upstream::pool::Lease;
 use crate::upstream::send::SendFailure;
@@ -183,7 +184,7 @@ impl Attempts<'_> {
     /// A connection that can carry the request. Opening one is rare and its future large: it goes to the heap, so that
     /// every request's future stays small.
     async fn lease(&self, endpoint: &EndpointState) -> Result<Lease, ConnectError> {
-        let pool = self.cluster.pool(endpoint.address);
+        let pool = self.cluster.pool(self.worker, endpoint, self.host);
         match self.protocol {
             Protocol::Http1 => match pool.idle_http1() {
                 Some(lease) => Ok(Lease::Http1(lease)),
@@ -202,8 +203,8 @@ impl Attempts<'_> {
 
     fn connect_error(&self, address: SocketAddr, error: &ConnectError) -> ProxyError {
         let timed_out = match error {
-            ConnectError::TimedOut(_) => true,
-            ConnectError::Io(_) => false,
+            ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
+            ConnectError::Io(_) | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::Failed(_)) => false,
         };
         ProxyError::Connect { cluster: self.name(), address, reason: error.to_string(), timed_out }
     }

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use leno_config::identity::SpiffeId;
 use leno_config::ir;
 
 use balance::Balancer;
@@ -44,10 +45,20 @@ pub struct ClusterStats {
     pub requests: AtomicU64,
     /// Connections opened.
     pub connections: AtomicU64,
+    /// Those of them that are encrypted.
+    pub encrypted: AtomicU64,
     /// Connections that could not be opened.
     pub connect_failures: AtomicU64,
     /// Requests that were sent again because they were provably not sent before.
     pub unsent_retries: AtomicU64,
+}
+
+impl ClusterStats {
+    /// One more connection was opened, with TLS or without.
+    pub fn opened(&self, encrypted: bool) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.encrypted.fetch_add(u64::from(encrypted), Ordering::Relaxed);
+    }
 }
 
 /// What all workers know of one endpoint. Padded to its own cache line: workers write it at every request.
@@ -56,15 +67,39 @@ pub struct ClusterStats {
 pub struct EndpointState {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it speaks the mesh's TLS, and who it is.
+    pub security: EndpointSecurity,
     active: AtomicU32,
     /// Requests begun since the process started.
     pub requests: AtomicU64,
 }
 
+/// What the control plane says of an endpoint's encryption.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct EndpointSecurity {
+    /// It speaks mTLS with the mesh's certificates.
+    pub mesh_tls: bool,
+    /// Who it has to be.
+    pub identity: Option<SpiffeId>,
+}
+
+impl EndpointSecurity {
+    /// An identity that is no SPIFFE ID is nobody's: the endpoint is then checked against the cluster's list.
+    fn of(endpoint: &ir::Endpoint) -> Self {
+        let identity = endpoint.identity.as_deref().and_then(|identity| SpiffeId::parse(identity).ok());
+        Self { mesh_tls: endpoint.mesh_tls, identity }
+    }
+}
+
 impl EndpointState {
-    /// Nothing known yet.
+    /// Nothing known yet, and nothing encrypted.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, active: AtomicU32::new(0), requests: AtomicU64::new(0) }
+        Self::secured(address, EndpointSecurity::default())
+    }
+
+    /// Nothing known yet.
+    pub fn secured(address: SocketAddr, security: EndpointSecurity) -> Self {
+        Self { address, security, active: AtomicU32::new(0), requests: AtomicU64::new(0) }
     }
 
     /// Requests in flight, from all workers.
@@ -99,8 +134,9 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// Endpoint states by address: those of the snapshot before, to be carried over.
-pub type KnownEndpoints = HashMap<SocketAddr, Arc<EndpointState>>;
+/// Endpoint states by address and security: those of the snapshot before, to be carried over. Who has another identity is
+/// another endpoint.
+pub type KnownEndpoints = HashMap<(SocketAddr, EndpointSecurity), Arc<EndpointState>>;
 
 /// The usable members of the best priority that has any.
 ///
@@ -128,7 +164,7 @@ fn of_priority(
         let usable: Vec<_> = locality.endpoints.iter().filter(|endpoint| endpoint.health.is_usable()).collect();
         let sum: u64 = usable.iter().map(|endpoint| u64::from(endpoint.weight.max(1))).sum();
         for endpoint in usable {
-            let ir::Address::Socket(address) = endpoint.address else { continue };
+            let ir::Address::Socket(address) = &endpoint.address else { continue };
             let weight = match locality.weight {
                 // In 1/1000 of a locality's weight, so that small localities keep their proportions.
                 Some(weight) if locality_weighted => {
@@ -136,7 +172,10 @@ fn of_priority(
                 }
                 Some(_) | None => u64::from(endpoint.weight.max(1)),
             };
-            let state = known.entry(address).or_insert_with(|| Arc::new(EndpointState::new(address)));
+            let (address, security) = (*address, EndpointSecurity::of(endpoint));
+            let state = known
+                .entry((address, security.clone()))
+                .or_insert_with(|| Arc::new(EndpointState::secured(address, security)));
             members.push(Member { state: Arc::clone(state), weight: u32::try_from(weight.max(1)).unwrap_or(u32::MAX) });
         }
     }

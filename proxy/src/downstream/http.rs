@@ -6,29 +6,36 @@ use std::rc::Rc;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 
+use crate::nest::{Nest, Nested};
 use crate::request;
-use crate::upstream::{LocalExecutor, h2_windows};
+use crate::tls::transport::{Prefixed, Transport};
+use crate::upstream::h2_windows;
 
-use super::detect::{Prefixed, Spoken, detect};
+use super::detect::Spoken;
+use super::life::Watched;
 use super::{Connection, draining};
 
 /// Fields in a head; more are answered with 431 (Envoy).
 const MAX_HEADERS: usize = 100;
 /// Bytes of a head; more are answered with 431 (Envoy: 60 KiB).
 const MAX_HEAD: usize = 64 * 1024;
-pub(super) async fn serve(connection: Rc<Connection>, stream: TcpStream) {
-    let Some((spoken, stream)) = detect(stream, &connection.life).await else { return };
+
+pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
     match spoken {
-        Spoken::Http1 => serve_http1(connection, stream).await,
         Spoken::Http2 => serve_http2(connection, stream).await,
+        // Only HTTP/1.1 has heads that can be waited for; HTTP/2 frames come at any time. TLS where it is not wanted is
+        // HTTP/1.1 that makes no sense, and is told so.
+        Spoken::Http1 | Spoken::Tls => {
+            let stream = Watched { stream, pulse: connection.life.pulse() };
+            serve_http1(connection, stream).await;
+        }
     }
 }
 
 /// Errors of a connection are the caller's: it left, or spoke nonsense and was told so. Each request is counted on its
 /// own, so there is nothing more to say here.
-async fn serve_http1(connection: Rc<Connection>, stream: Prefixed) {
+async fn serve_http1(connection: Rc<Connection>, stream: Watched) {
     let service = service_fn(|request| request::serve(&connection, request));
     let served = http1::Builder::new()
         .max_headers(MAX_HEADERS)
@@ -42,15 +49,19 @@ async fn serve_http1(connection: Rc<Connection>, stream: Prefixed) {
         () = draining(&connection) => {}
     }
     served.as_mut().graceful_shutdown();
-    log(&connection, served.await);
+    tokio::select! {
+        ended = served.as_mut() => log(&connection, ended),
+        () = connection.life.overdue() => {}
+    }
 }
 
-async fn serve_http2(connection: Rc<Connection>, stream: Prefixed) {
+async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
     let service = service_fn(|request| {
         let connection = Rc::clone(&connection);
         async move { request::serve(&connection, request).await }
     });
-    let served = http2::Builder::new(LocalExecutor)
+    let nest = Nest::default();
+    let served = http2::Builder::new(nest.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(h2_windows::STREAM)
         .initial_connection_window_size(h2_windows::CONNECTION)
@@ -59,18 +70,21 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed) {
         .max_concurrent_streams(h2_windows::STREAMS)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
-    let mut served = pin!(served);
+    let mut served = Nested::server(nest, served);
     tokio::select! {
-        ended = served.as_mut() => return log(&connection, ended),
+        ended = &mut served => return log(&connection, ended),
         () = connection.life.overdue() => return,
         () = draining(&connection) => {}
     }
-    served.as_mut().graceful_shutdown();
-    log(&connection, served.await);
+    served.with(|served| served.graceful_shutdown());
+    tokio::select! {
+        ended = &mut served => log(&connection, ended),
+        () = connection.life.overdue() => {}
+    }
 }
 
 fn log(connection: &Connection, ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
-        tracing::debug!(peer = %connection.peer, %error, "the connection ended");
+        tracing::debug!(peer = %connection.caller, %error, "the connection ended");
     }
 }

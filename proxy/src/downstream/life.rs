@@ -12,12 +12,17 @@
 //! ```
 
 use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use crate::telemetry::WorkerStats;
+use crate::tls::transport::{Prefixed, Transport};
 
 /// Seconds from the first byte of a head to its last.
 const HEAD_SECONDS: u32 = 10;
@@ -52,6 +57,58 @@ impl Pulse {
     }
 }
 
+/// A stream that tells when bytes arrive.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) stream: Prefixed<Transport>,
+    pub(super) pulse: Arc<Pulse>,
+}
+
+impl AsyncRead for Watched {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.pulse.read();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    #[inline]
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    #[inline]
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// One connection's life, shared by its requests.
 #[derive(Debug)]
 pub struct Life {
@@ -62,11 +119,20 @@ pub struct Life {
     /// What the last look saw, and for how many looks.
     seen: Cell<(u32, u32)>,
     overdue: Notify,
+    /// Told when the connection should finish what it does and end.
+    leave: Notify,
 }
 
 impl Life {
     pub(super) fn new(stats: Arc<WorkerStats>) -> Self {
-        Self { stats, pulse: Arc::default(), requests: Cell::new(0), seen: Cell::new((0, 0)), overdue: Notify::new() }
+        Self {
+            stats,
+            pulse: Arc::default(),
+            requests: Cell::new(0),
+            seen: Cell::new((0, 0)),
+            overdue: Notify::new(),
+            leave: Notify::new(),
+        }
     }
 
     pub(super) fn pulse(&self) -> Arc<Pulse> {
@@ -104,7 +170,21 @@ impl Life {
         }
     }
 
-    /// Ready when the caller has kept us waiting for too long.
+    /// Ends the connection now, whatever it does: its caller is no longer allowed.
+    pub fn cut(&self) {
+        self.overdue.notify_one();
+    }
+
+    /// Asks the connection to finish what it does and end.
+    pub fn leave(&self) {
+        self.leave.notify_one();
+    }
+
+    pub(super) async fn asked_to_leave(&self) {
+        self.leave.notified().await;
+    }
+
+    /// Ready when the caller has kept us waiting for too long, or is to be cut off.
     pub(super) async fn overdue(&self) {
         self.overdue.notified().await;
     }

@@ -1,28 +1,37 @@
 //! A connection arrives.
 //!
 //! * [`accept`]: sockets, and which worker gets a connection.
-//! * [`detect`]: HTTP/1.1 or HTTP/2, by the first bytes.
+//! * [`detect`]: HTTP/1.1, HTTP/2 or TLS, by the first bytes.
+//! * [`admit`]: in clear text or with a certificate, as the listener wants it.
 //! * [`http`]: requests one after another into [`crate::request`].
 //! * [`tcp`]: bytes both ways.
 //! * [`upgrade`]: a request that becomes a byte stream.
 //! * [`life`]: how long a caller may keep us waiting.
 
 pub mod accept;
+mod admit;
 mod detect;
 mod http;
 mod life;
+pub mod review;
 mod tcp;
 pub mod upgrade;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use ::http::HeaderValue;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::state::snapshot::Handler;
+use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
+
+use admit::{Admitted, Verified};
 
 pub use life::Life;
 
@@ -31,6 +40,16 @@ pub use life::Life;
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20)).with_retries(3);
 
+/// A connection that is not served yet.
+#[derive(Debug)]
+struct Arrival {
+    worker: Rc<Worker>,
+    listener: Rc<ListenerHandle>,
+    caller: SocketAddr,
+    local: SocketAddr,
+    life: Rc<Life>,
+}
+
 /// What all requests of a connection share.
 #[derive(Debug)]
 pub struct Connection {
@@ -38,12 +57,47 @@ pub struct Connection {
     pub worker: Rc<Worker>,
     /// The listener it came in by.
     pub listener: Rc<ListenerHandle>,
-    /// Who called.
-    pub peer: SocketAddr,
-    /// What it called.
+    /// The address that called.
+    pub caller: SocketAddr,
+    /// The address that was called.
     pub local: SocketAddr,
+    /// Who called; `None`: in clear text, so nobody knows.
+    pub peer: Option<Peer>,
+    /// What the caller's TLS handshake wanted to reach.
+    pub server_name: Option<Arc<str>>,
+    /// The `x-forwarded-client-cert` of its requests.
+    pub forwarded: Option<HeaderValue>,
     /// In which phase it is.
     pub life: Rc<Life>,
+}
+
+impl Arrival {
+    /// As it would be without a certificate.
+    fn in_clear_text(&self) -> Connection {
+        let Self { worker, listener, caller, local, life } = self;
+        Connection {
+            worker: Rc::clone(worker),
+            listener: Rc::clone(listener),
+            caller: *caller,
+            local: *local,
+            peer: None,
+            server_name: None,
+            forwarded: None,
+            life: Rc::clone(life),
+        }
+    }
+
+    /// Lets it in; from now on, a change of policy or roots can end it.
+    fn enter(self, verified: Option<Box<Verified>>) -> Rc<Connection> {
+        let Self { worker, listener, caller, local, life } = self;
+        let (peer, server_name, forwarded) = match verified.map(|verified| *verified) {
+            Some(Verified { peer, server_name, forwarded }) => (Some(peer), server_name, forwarded),
+            None => (None, None, None),
+        };
+        let connection = Rc::new(Connection { worker, listener, caller, local, peer, server_name, forwarded, life });
+        connection.worker.entered(&connection);
+        connection
+    }
 }
 
 /// Serves one connection to its end.
@@ -51,28 +105,26 @@ pub async fn serve(
     worker: Rc<Worker>,
     listener: Rc<ListenerHandle>,
     stream: TcpStream,
-    peer: SocketAddr,
+    caller: SocketAddr,
     counted: ConnectionCount,
 ) {
-    let set_up = || {
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE)?;
-        stream.local_addr()
-    };
-    let local = match set_up() {
+    let prepared = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE));
+    let local = match prepared.and_then(|()| stream.local_addr()) {
         Ok(local) => local,
-        Err(error) => {
-            tracing::debug!(%peer, %error, "the caller is gone already");
-            return;
-        }
+        Err(error) => return tracing::debug!(peer = %caller, %error, "the caller is gone already"),
     };
-    let is_http = matches!(listener.view().listener.handler, Handler::Http(_));
+    let (is_http, mode) = {
+        let view = listener.view();
+        (matches!(view.listener.handler, Handler::Http(_)), view.listener.config.mtls)
+    };
     let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
-    let connection = Rc::new(Connection { worker, listener, peer, local, life });
+    let arrival = Arrival { worker, listener, caller, local, life };
     if is_http {
-        http::serve(connection, stream).await;
+        if let Some(Admitted { spoken, stream, caller }) = admit::http(&arrival, mode, stream).await {
+            http::serve(arrival.enter(caller), spoken, stream).await;
+        }
     } else {
-        tcp::serve(&connection, stream).await;
+        tcp::serve(arrival, mode, stream).await;
     }
     drop(counted);
 }
@@ -85,5 +137,6 @@ async fn draining(connection: &Connection) {
     tokio::select! {
         _ = process.wait_for(|draining| *draining) => {}
         _ = listener.wait_for(|closing| *closing) => {}
+        () = connection.life.asked_to_leave() => {}
     }
 }

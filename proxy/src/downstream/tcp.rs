@@ -1,48 +1,141 @@
 //! Bytes both ways.
 
 use std::io;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use leno_config::ir::ListenerProtocol;
+use leno_config::ir::{ListenerProtocol, MtlsMode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::cluster::InFlight;
+use crate::cluster::{EndpointState, InFlight};
 use crate::policy::enforce;
 use crate::state::snapshot::Handler;
-use crate::upstream::connect::connect;
+use crate::tls::client::{Encryption, Inside, Reached};
+use crate::tls::transport::Transport;
+use crate::upstream::connect::{ConnectError, connect};
+use crate::worker::{Worker, WorkerCluster};
 
-use super::{Connection, draining};
+use super::admit::Verified;
+use super::detect::SILENCE;
+use super::{Arrival, Connection, admit, draining};
 
 /// Endpoints that are tried when connecting fails.
 const MAX_ENDPOINTS: usize = 3;
 /// One direction's buffer.
 const BUFFER: usize = 16 * 1024;
 
-pub(super) async fn serve(connection: &Connection, stream: TcpStream) {
-    let Some((upstream, idle, in_flight)) = open(connection).await else { return };
-    let relay = relay(stream, upstream, idle);
+/// A connection to the app or to another workload.
+struct Upstream {
+    stream: Transport,
+    idle: Option<Duration>,
+    in_flight: InFlight,
+}
+
+pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
+    match mode {
+        MtlsMode::Disable => {
+            let Some(connection) = let_in(arrival, None) else { return };
+            if let Some(upstream) = open(&connection).await {
+                pass(&connection, stream, upstream).await;
+            }
+        }
+        MtlsMode::Strict => {
+            let Some((stream, verified)) = admit::tcp_strict(&arrival, stream).await else { return };
+            let Some(connection) = let_in(arrival, Some(verified)) else { return };
+            if let Some(upstream) = open(&connection).await {
+                pass(&connection, stream, upstream).await;
+            }
+        }
+        MtlsMode::Permissive => either(arrival, stream).await,
+    }
+}
+
+/// Lets a caller in whom policy allows, before anybody is called for it.
+fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<Rc<Connection>> {
+    let connection = arrival.enter(verified);
+    enforce::admit(&connection).then_some(connection)
+}
+
+/// Who speaks first decides. A caller in clear text may wait for the app to greet it, as MySQL does, so the app is called
+/// before a byte has come, if policy would let such a caller in; a caller with TLS speaks at once.
+async fn either(arrival: Arrival, stream: TcpStream) {
+    let plain = arrival.in_clear_text();
+    let greeted = enforce::would_admit(&plain);
+    let mut opening = pin!(open(&plain));
+    let mut upstream: Option<Upstream> = None;
+    loop {
+        tokio::select! {
+            biased;
+            first = first_byte(&stream) => match first {
+                Some(_) => break,
+                None => return,
+            },
+            opened = opening.as_mut(), if greeted && upstream.is_none() => match opened {
+                Some(opened) => upstream = Some(opened),
+                None => return,
+            },
+            // Nobody greets it, so that it has to speak.
+            () = tokio::time::sleep(SILENCE), if !greeted => return drop(let_in(arrival, None)),
+            () = greeting(upstream.as_ref()), if upstream.is_some() => {
+                let (Some(upstream), Some(connection)) = (upstream, let_in(arrival, None)) else { return };
+                return pass(&connection, stream, upstream).await;
+            }
+        }
+    }
+    let Some((stream, verified)) = admit::tcp_either(&arrival, stream).await else { return };
+    let is_plain = verified.is_none();
+    let Some(connection) = let_in(arrival, verified) else { return };
+    let upstream = match upstream.filter(|_| is_plain) {
+        Some(upstream) => Some(upstream),
+        None => open(&connection).await,
+    };
+    if let Some(upstream) = upstream {
+        pass(&connection, stream, upstream).await;
+    }
+}
+
+/// The first byte of the caller, left where it is; `None`: it is gone.
+async fn first_byte(stream: &TcpStream) -> Option<u8> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) => first.first().copied(),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Ready when the app has said something, or left.
+async fn greeting(upstream: Option<&Upstream>) {
+    match upstream.map(|upstream| &upstream.stream) {
+        // An error is found again by whoever reads.
+        Some(Transport::Plain(stream)) => drop(stream.readable().await),
+        // The app speaks clear text; were it otherwise, the caller would have to speak first.
+        Some(Transport::Tls(_)) | None => std::future::pending().await,
+    }
+}
+
+async fn pass(connection: &Connection, stream: impl AsyncRead + AsyncWrite, upstream: Upstream) {
+    let relay = relay(stream, upstream.stream, upstream.idle);
     tokio::select! {
         ended = relay => {
             if let Err(error) = ended {
-                tracing::debug!(peer = %connection.peer, %error, "the connection ended");
+                tracing::debug!(peer = %connection.caller, %error, "the connection ended");
             }
         }
+        () = connection.life.overdue() => {}
         // Nobody can be asked to finish in TCP: what is under way goes on until the process's drain time is over.
         () = async { draining(connection).await; std::future::pending().await } => {}
     }
-    drop(in_flight);
+    drop(upstream.in_flight);
 }
 
-/// A connection to an endpoint of the listener's cluster, if policy lets the caller have one.
-async fn open(connection: &Connection) -> Option<(TcpStream, Option<Duration>, InFlight)> {
+/// A connection to an endpoint of the listener's cluster.
+async fn open(connection: &Connection) -> Option<Upstream> {
     let view = connection.listener.view();
-    if !enforce::admit(connection, &view) {
-        return None;
-    }
     let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
         (&view.listener.handler, &view.listener.config.protocol)
     else {
@@ -59,19 +152,29 @@ async fn open(connection: &Connection) -> Option<(TcpStream, Option<Duration>, I
         }
         let in_flight = endpoint.begin();
         let stats = &cluster.shared.stats;
-        match connect(endpoint.address, cluster.shared.config.connect_timeout).await {
-            Ok(stream) => {
-                stats.connections.fetch_add(1, Ordering::Relaxed);
-                return Some((stream, route.idle_timeout, in_flight));
+        match reach(worker, cluster, &endpoint).await {
+            Ok(Reached { stream, security, .. }) => {
+                stats.opened(security.is_some());
+                return Some(Upstream { stream, idle: route.idle_timeout, in_flight });
             }
             Err(error) => {
                 stats.connect_failures.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(address = %endpoint.address, %error, "cannot connect");
+                if worker.quiet.allows() {
+                    let cluster = &cluster.shared.config.name;
+                    tracing::info!(%cluster, address = %endpoint.address, "cannot connect: {error}");
+                }
                 tried.push(Arc::clone(&endpoint));
             }
         }
     }
     None
+}
+
+async fn reach(worker: &Worker, cluster: &WorkerCluster, endpoint: &EndpointState) -> Result<Reached, ConnectError> {
+    let config = &cluster.shared.config;
+    let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.dns_name());
+    let stream = connect(endpoint.address, config.connect_timeout).await?;
+    Ok(worker.tls.connect(stream, &encryption, Inside::Bytes).await?)
 }
 
 /// Copies both ways until both have ended, or neither has moved a byte for `idle`. The end of one direction is passed

@@ -72,7 +72,7 @@ fn asks(parts: &Parts) -> bool {
 pub fn tunnel(connection: &Connection, upgrade: Upgrade, answer: Answer, record: &mut RequestRecord) -> Response<Body> {
     let Answer { mut response, lease, in_flight } = answer;
     let upstream = hyper::upgrade::on(&mut response);
-    let peer = connection.peer;
+    let peer = connection.caller;
     let record = record.hand_over();
     tokio::task::spawn_local(async move {
         let held = (lease, in_flight);

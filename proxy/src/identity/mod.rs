@@ -3,14 +3,36 @@
 //! One [`Identity`] per process, shared by all threads: the own certificate ([`Svid`]) and the roots of every trust domain
 //! ([`Trust`]). Both are replaced while connections live: a new connection uses what is in force when it begins, one
 //! that is open goes on. Nobody but this module sees the private key, and nothing prints it.
+//!
+//! The own certificate comes from the control plane ([`keeper`]) or from files ([`files`]); [`start`] decides which. The
+//! [`keyring`] brings the sides together.
 
+pub mod authority;
+mod certs;
+pub mod clock;
+pub mod csr;
+pub mod files;
+pub mod issued;
+pub mod keeper;
+pub mod keyring;
+mod metrics;
+mod pem;
+pub mod schedule;
+pub mod start;
+pub mod store;
 mod svid;
 mod trust;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+pub use certs::certs;
+pub use files::IdentityFiles;
+pub use issued::Issued;
+pub use keyring::{Keyring, Origin};
+pub use metrics::CertificateMetrics;
 pub use svid::{Svid, SvidError, id_of, validity};
 pub use trust::{Trust, TrustError};
 
@@ -18,6 +40,7 @@ pub use trust::{Trust, TrustError};
 #[derive(Debug)]
 pub struct Identity {
     now: RwLock<Now>,
+    generation: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
@@ -34,7 +57,7 @@ pub struct Now {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { now: RwLock::default(), changes: watch::Sender::new(0) }
+        Self { now: RwLock::default(), generation: AtomicU64::new(0), changes: watch::Sender::new(0) }
     }
 }
 
@@ -56,6 +79,11 @@ impl Identity {
         }
     }
 
+    /// Of what is in force; grows with every change. Takes no lock.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Wakes on every change, with its generation.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
@@ -66,6 +94,7 @@ impl Identity {
             let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
             change(&mut now);
             now.generation += 1;
+            self.generation.store(now.generation, Ordering::Release);
             now.generation
         };
         self.changes.send_replace(generation);

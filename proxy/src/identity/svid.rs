@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use zeroize::Zeroizing;
 
 /// Why a certificate cannot be the own one.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +66,8 @@ impl Svid {
         let leaf = chain.first().ok_or(SvidError::Pem { what: "certificate", reason: "there is none".to_owned() })?;
         let id = id_of(leaf)?;
         let (valid_from, valid_until) = validity(leaf)?;
+        // The signer has its own copy, in memory that it erases itself.
+        let key = Zeroizing::new(key);
         let signer = aws_lc_rs::sign::any_supported_type(&key).map_err(|error| SvidError::Key(error.to_string()))?;
         let key = CertifiedKey::new(chain, signer);
         key.keys_match().map_err(|error| SvidError::Key(error.to_string()))?;
@@ -138,7 +141,11 @@ pub fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemT
             false => SystemTime::UNIX_EPOCH + seconds,
         }
     };
-    Ok((at(validity.not_before), at(validity.not_after)))
+    let (from, until) = (at(validity.not_before), at(validity.not_after));
+    match from <= until {
+        true => Ok((from, until)),
+        false => Err(SvidError::Certificate("it ends before it begins".to_owned())),
+    }
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, SvidError> {

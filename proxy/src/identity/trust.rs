@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use leno_config::ir;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use webpki::{BorrowedCertRevocationList, anchor_from_trusted_cert};
 
 /// Why roots cannot be used; the ones before stay in force.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +21,16 @@ pub enum TrustError {
     /// There is no certificate in it.
     #[error("the bundle of trust domain `{0}` has no certificate, so nobody of it could be believed")]
     Empty(String),
-    /// The revocation list is not PEM.
-    #[error("the revocation list is not PEM: {0}")]
+    /// A certificate in it cannot be a root.
+    #[error("a certificate in the bundle of trust domain `{domain}` cannot be used as a root: {reason}")]
+    Root {
+        /// Whose roots.
+        domain: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The revocation list cannot be read.
+    #[error("the revocation list cannot be read: {0}")]
     Revoked(String),
 }
 
@@ -54,6 +63,10 @@ impl Trust {
         if roots.is_empty() {
             return Err(TrustError::Empty(domain.to_owned()));
         }
+        for root in &roots {
+            anchor_from_trusted_cert(root)
+                .map_err(|error| TrustError::Root { domain: domain.to_owned(), reason: error.to_string() })?;
+        }
         self.bundles.entry(domain.to_owned()).or_default().extend(roots);
         Ok(())
     }
@@ -63,8 +76,21 @@ impl Trust {
         let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
             .map_err(|error| TrustError::Revoked(error.to_string()))?;
+        for list in &lists {
+            BorrowedCertRevocationList::from_der(list).map_err(|error| TrustError::Revoked(error.to_string()))?;
+        }
         self.revoked.extend(lists);
         Ok(())
+    }
+
+    /// With the bundles of another side for the domains that this one does not know, and the revocations of both.
+    pub fn or(mut self, other: &Self) -> Self {
+        for (domain, roots) in &other.bundles {
+            self.bundles.entry(domain.clone()).or_insert_with(|| roots.clone());
+        }
+        self.revoked
+            .extend(other.revoked.iter().filter(|list| !self.revoked.contains(list)).cloned().collect::<Vec<_>>());
+        self
     }
 
     /// The roots of one trust domain; empty: it is not trusted.

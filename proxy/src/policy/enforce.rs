@@ -4,14 +4,12 @@
 //! route that has an authorization of its own (Envoy's `RBACPerRoute`) replaces the listener's, so the route is looked up
 //! before; nothing of it takes effect yet. A listener without policies costs two comparisons.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use http::request::Parts;
 use leno_config::ir::{Authorization, RbacAction, Route};
-use tokio::time::Instant;
 
 use crate::downstream::Connection;
 use crate::error::ProxyError;
@@ -19,20 +17,13 @@ use crate::route::RequestView;
 use crate::sanitize;
 use crate::state::snapshot::HttpHandler;
 use crate::telemetry::{WorkerStats, add};
-use crate::worker::ListenerView;
+use crate::worker::{ListenerView, Worker};
 
 use super::authorization::{Caller, Decision, Denial, Verdict, check};
-use super::jwt::{Refusal, TokenCache, Verified};
+use super::jwt::{Refusal, Verified};
 
 /// Longest address in `www-authenticate` (Envoy).
 const MAX_REALM: usize = 256;
-
-/// What a worker remembers for its policies.
-#[derive(Debug, Default)]
-pub struct Memory {
-    tokens: TokenCache,
-    lines: LineBudget,
-}
 
 /// Looks at the request's token, where the listener wants one. What the token says goes into the request's headers.
 pub fn authenticate(
@@ -43,15 +34,15 @@ pub fn authenticate(
 ) -> Result<Option<Rc<Verified>>, ProxyError> {
     let Some(authenticator) = &http.authenticator else { return Ok(None) };
     let worker = &connection.worker;
-    authenticator.authenticate(parts, look, &worker.policy.tokens, SystemTime::now()).map_err(|refusal| match refusal {
+    authenticator.authenticate(parts, look, &worker.tokens, SystemTime::now()).map_err(|refusal| match refusal {
         Refusal::Request(error) => error,
         Refusal::Token(reason) => {
             add(&worker.stats.tokens_refused, 1);
             let realm = realm(parts);
-            worker.policy.lines.spend(Instant::now(), || {
-                let (path, peer) = (parts.uri.path(), connection.peer);
+            if worker.quiet.allows() {
+                let (path, peer) = (parts.uri.path(), connection.caller);
                 tracing::info!(%peer, method = %parts.method, path, reason = reason.as_str(), "refused a token");
-            });
+            }
             ProxyError::Token { reason, realm }
         }
     })
@@ -76,15 +67,27 @@ pub fn authorize(
 }
 
 /// Whether a TCP connection may go on.
-pub fn admit(connection: &Connection, view: &ListenerView) -> bool {
+pub fn admit(connection: &Connection) -> bool {
+    let view = connection.listener.view();
     let listener = &view.listener.config;
     let rules = &listener.authorization;
     rules.0.is_empty() || decide(connection, &listener.name, rules, None).is_allowed()
 }
 
+/// Whether a TCP connection would be let in; neither counted nor logged.
+pub fn would_admit(connection: &Connection) -> bool {
+    let view = connection.listener.view();
+    check(&view.listener.config.authorization, &caller(connection), None).verdict.is_allowed()
+}
+
 /// Who calls, as far as the connection says it.
 pub fn caller(connection: &Connection) -> Caller<'_> {
-    Caller { identity: None, direct: connection.peer, local: connection.local, server_name: None }
+    Caller {
+        identity: connection.peer.as_ref().map(|peer| &peer.id),
+        direct: connection.caller,
+        local: connection.local,
+        server_name: connection.server_name.as_deref(),
+    }
 }
 
 fn decide<'p>(
@@ -112,19 +115,22 @@ struct Report<'a> {
 /// Counts and logs what a policy did, or would have done.
 #[cold]
 fn report(connection: &Connection, about: &Report<'_>, decision: &Decision<'_>) {
-    let (stats, lines) = (&connection.worker.stats, &connection.worker.policy.lines);
+    let Worker { stats, quiet, .. } = &*connection.worker;
+    let line = |policy, action, what| {
+        if quiet.allows() {
+            about.log(policy, action, what);
+        }
+    };
     if let Verdict::Denied(denial) = &decision.verdict {
         add(denied(stats, about.request), 1);
-        lines.spend(Instant::now(), || about.log(denial.policy, named(denial), "denied by an authorization policy"));
+        line(denial.policy, named(denial), "denied by an authorization policy");
     }
     if let Some(denial) = &decision.would_deny {
         add(&stats.would_deny, 1);
-        lines.spend(Instant::now(), || {
-            about.log(denial.policy, named(denial), "an authorization policy in dry run would deny it")
-        });
+        line(denial.policy, named(denial), "an authorization policy in dry run would deny it");
     }
     if let Some(policy) = decision.audited {
-        lines.spend(Instant::now(), || about.log(Some(policy), "AUDIT", "audited by an authorization policy"));
+        line(Some(policy), "AUDIT", "audited by an authorization policy");
     }
 }
 
@@ -166,47 +172,9 @@ fn realm(parts: &Parts) -> String {
     format!("http://{}{path}", sanitize::authority(parts))
 }
 
-/// Lines that a worker may write about its policies: callers must not be able to fill a disk.
-#[derive(Debug, Default)]
-struct LineBudget {
-    since: Cell<Option<Instant>>,
-    spent: Cell<u32>,
-}
-
-impl LineBudget {
-    const LINES: u32 = 20;
-    const WINDOW: Duration = Duration::from_secs(1);
-
-    fn spend(&self, now: Instant, write: impl FnOnce()) {
-        if self.since.get().is_none_or(|since| now >= since + Self::WINDOW) {
-            let lost = self.spent.get().saturating_sub(Self::LINES);
-            if lost > 0 {
-                tracing::info!(lost, "more decisions of policies were not logged; the metrics count them all");
-            }
-            self.since.set(Some(now));
-            self.spent.set(0);
-        }
-        let spent = self.spent.get();
-        self.spent.set(spent.saturating_add(1));
-        if spent < Self::LINES {
-            write();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn callers_cannot_fill_the_log() {
-        let (budget, start, written) = (LineBudget::default(), Instant::now(), Cell::new(0));
-        let spend = |now| budget.spend(now, || written.set(written.get() + 1));
-        (0..1000).for_each(|_| spend(start));
-        assert_eq!(written.get(), 20);
-        (0..1000).for_each(|_| spend(start + Duration::from_secs(1)));
-        assert_eq!(written.get(), 40);
-    }
 
     #[test]
     fn a_realm_ends_where_its_quotes_do_and_shows_no_query() {

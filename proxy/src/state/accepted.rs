@@ -6,8 +6,8 @@
 //!
 //! Accepted is not yet in force: see [`super::warming`].
 //!
-//! **Removal.** Clusters and listeners go when the server says so. A route table or a set of endpoints that the server
-//! withdraws while something still refers to it stays, as in Envoy: the server says what to do without it by changing
+//! **Removal.** Clusters and listeners go when the server says so. A route table, a set of endpoints or the mesh's roots
+//! that the server withdraws while something still refers to them stay, as in Envoy: the server says what to do without it by changing
 //! the listener or the cluster. A withdrawal of what never came counts as an answer, so that nobody waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +57,8 @@ pub struct Store {
     pub clusters: Shelf<ir::Cluster>,
     /// By the name under which the cluster asks for them.
     pub endpoints: Shelf<ir::Endpoints>,
+    /// By the name under which clusters and listeners ask for them.
+    pub secrets: Shelf<ir::Secret>,
     /// By listener name.
     pub listeners: Shelf<ir::Listener>,
     /// By route table name.
@@ -72,6 +74,7 @@ impl Store {
         match kind {
             Kind::Cluster => of(&self.clusters),
             Kind::Endpoints => of(&self.endpoints),
+            Kind::Secret => of(&self.secrets),
             Kind::Listener => of(&self.listeners),
             Kind::Route => of(&self.routes),
         }
@@ -84,6 +87,7 @@ impl Store {
         }
         of(Kind::Cluster, &self.clusters)
             .chain(of(Kind::Endpoints, &self.endpoints))
+            .chain(of(Kind::Secret, &self.secrets))
             .chain(of(Kind::Listener, &self.listeners))
             .chain(of(Kind::Route, &self.routes))
     }
@@ -101,6 +105,7 @@ impl Store {
         }
         same(&self.clusters, &other.clusters)
             && same(&self.endpoints, &other.endpoints)
+            && same(&self.secrets, &other.secrets)
             && same(&self.listeners, &other.listeners)
             && same(&self.routes, &other.routes)
     }
@@ -117,6 +122,7 @@ impl Store {
         match kind {
             Kind::Cluster => of(&self.clusters, name),
             Kind::Endpoints => of(&self.endpoints, name),
+            Kind::Secret => of(&self.secrets, name),
             Kind::Listener => of(&self.listeners, name),
             Kind::Route => of(&self.routes, name),
         }
@@ -130,6 +136,7 @@ impl Store {
         match decoded {
             Decoded::Cluster(cluster) => into(&mut self.clusters, name, version, any, cluster),
             Decoded::Endpoints(endpoints) => into(&mut self.endpoints, name, version, any, endpoints),
+            Decoded::Secret(secret) => into(&mut self.secrets, name, version, any, secret),
             Decoded::Listener(listener) => into(&mut self.listeners, name, version, any, listener),
             Decoded::Route(routes) => into(&mut self.routes, name, version, any, routes),
         }
@@ -147,6 +154,7 @@ impl Store {
         match kind {
             Kind::Cluster => on(&mut self.clusters, name, version),
             Kind::Endpoints => on(&mut self.endpoints, name, version),
+            Kind::Secret => on(&mut self.secrets, name, version),
             Kind::Listener => on(&mut self.listeners, name, version),
             Kind::Route => on(&mut self.routes, name, version),
         }
@@ -157,6 +165,7 @@ impl Store {
         match kind {
             Kind::Cluster => self.clusters.remove(name).map(|held| held.bytes(name)),
             Kind::Endpoints => self.endpoints.remove(name).map(|held| held.bytes(name)),
+            Kind::Secret => self.secrets.remove(name).map(|held| held.bytes(name)),
             Kind::Listener => self.listeners.remove(name).map(|held| held.bytes(name)),
             Kind::Route => self.routes.remove(name).map(|held| held.bytes(name)),
         }
@@ -185,6 +194,8 @@ pub struct References {
     pub routes: Option<Name>,
     /// The endpoints that a cluster asks for by name.
     pub endpoints: Option<Name>,
+    /// The trust bundles by which a cluster or a listener knows its peers.
+    pub secret: Option<Name>,
 }
 
 /// The part of a resource that this module looks at.
@@ -201,11 +212,21 @@ impl Resource for ir::Cluster {
             | ir::Discovery::OriginalDestination
             | ir::Discovery::RequestHost => None,
         };
-        References { endpoints, ..References::default() }
+        let secret = match &self.tls {
+            ir::UpstreamTls::Auto(_) | ir::UpstreamTls::Mesh(_) => Some(ir::Secret::ROOTS.into()),
+            ir::UpstreamTls::Plain | ir::UpstreamTls::External(_) => None,
+        };
+        References { endpoints, secret, ..References::default() }
     }
 }
 
 impl Resource for ir::Endpoints {
+    fn references(&self) -> References {
+        References::default()
+    }
+}
+
+impl Resource for ir::Secret {
     fn references(&self) -> References {
         References::default()
     }
@@ -227,7 +248,7 @@ impl Resource for ir::RouteConfig {
 
 impl Resource for ir::Listener {
     fn references(&self) -> References {
-        match &self.protocol {
+        let references = match &self.protocol {
             ir::ListenerProtocol::Http(manager) => match &manager.routes {
                 ir::RouteSource::Named(name) => {
                     References { routes: Some(name.as_str().into()), ..References::default() }
@@ -238,7 +259,12 @@ impl Resource for ir::Listener {
                 let clusters = route.clusters.as_slice().iter().map(|share| share.cluster.as_str().into());
                 References { clusters: clusters.collect(), ..References::default() }
             }
-        }
+        };
+        let secret = match self.mtls {
+            ir::MtlsMode::Permissive | ir::MtlsMode::Strict => Some(ir::Secret::ROOTS.into()),
+            ir::MtlsMode::Disable => None,
+        };
+        References { secret, ..references }
     }
 }
 

@@ -123,7 +123,9 @@ pub fn save(directory: &Path, node: &str, in_force: &Store) -> Result<(), WriteE
     replace(directory, &path, &bytes).map_err(|source| WriteError { path, source })
 }
 
-fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a file of the directory by one that its owner alone can read: a reader, and a start after a power cut, see
+/// the old contents or the new.
+pub fn replace(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let beside = path.with_extension("new");
     match fs::remove_file(&beside) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use leno_config::ir;
 
 use crate::cluster::balance::Balancer;
-use crate::cluster::{Cluster, ClusterStats, EndpointState, KnownEndpoints, Member, Members, members};
+use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Member, Members, members};
 use crate::policy::jwt::{Authenticator, FetchedKeys};
 use crate::route::RouteTable;
 
@@ -139,7 +139,7 @@ impl Snapshot {
             && self.listeners.values().any(|listener| reaches(address, listener.config.address))
     }
 
-    fn endpoint_states(&self) -> HashMap<SocketAddr, Arc<EndpointState>> {
+    fn endpoint_states(&self) -> KnownEndpoints {
         self.clusters
             .iter()
             .filter_map(|cluster| match &cluster.members {
@@ -147,7 +147,7 @@ impl Snapshot {
                 Members::RequestHost | Members::OriginalDestination => None,
             })
             .flatten()
-            .map(|member| (member.state.address, Arc::clone(&member.state)))
+            .map(|member| ((member.state.address, member.state.security.clone()), Arc::clone(&member.state)))
             .collect()
     }
 

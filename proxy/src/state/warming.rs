@@ -3,15 +3,16 @@
 //! A resource is useless before what it needs is there: a cluster without endpoints answers 503, a listener without its
 //! routes 404. So the new state of a resource replaces the old one only when
 //!
-//! * **clusters** have their endpoints,
+//! * **clusters** have their endpoints, and the roots by which they know them if they encrypt,
 //! * **route tables** lead to no cluster that is still waiting for its first endpoints,
-//! * **listeners** have their route table, and the same for the clusters they lead to directly.
+//! * **listeners** have their route table and, if they take mTLS, the roots by which they know their callers; and the
+//!   same for the clusters they lead to directly.
 //!
 //! Until then the old one stays in force, together with the clusters and route tables that it needs, even if the server
 //! withdrew them meanwhile. What the server does not have counts as there, but empty; so does what it did not send in
 //! time (the session gives up after 15 s), so that nothing waits for ever. A route to a cluster that was never sent
-//! waits for nothing and is answered with 503 NC, as in Envoy; a cluster that is removed is gone at once. The second
-//! rule goes further than Envoy, whose routes may lead to a cluster that is still warming.
+//! waits for nothing and is answered with 503 NC, as in Envoy; a cluster that is removed is gone at once. New roots are
+//! in force at once, and disturb nothing that is: they are a resource of their own. The second rule goes further than Envoy, whose routes may lead to a cluster that is still warming.
 //!
 //! [`settle`] is a pure function of what was in force and what is accepted.
 
@@ -49,12 +50,14 @@ impl Effective {
             Some(store) => Versions {
                 clusters: store.versions(Kind::Cluster),
                 endpoints: store.versions(Kind::Endpoints),
+                secrets: store.versions(Kind::Secret),
                 listeners: store.versions(Kind::Listener),
                 routes: store.versions(Kind::Route),
             },
             None => Versions {
                 clusters: content(&self.resources.clusters),
                 endpoints: content(&self.resources.endpoints),
+                secrets: content(&self.resources.secrets),
                 listeners: content(&self.resources.listeners),
                 routes: content(&self.resources.routes),
             },
@@ -72,6 +75,7 @@ fn content<K: ToString, T: Serialize>(resources: &BTreeMap<K, Arc<T>>) -> BTreeM
 pub struct Versions {
     pub clusters: BTreeMap<String, String>,
     pub endpoints: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, String>,
     pub listeners: BTreeMap<String, String>,
     pub routes: BTreeMap<String, String>,
 }
@@ -95,7 +99,7 @@ pub struct Settled {
     pub in_force: Store,
     /// Accepted, but waiting for something; an older state may be in force.
     pub warming: Names,
-    /// The endpoints and route tables that something accepted or in force refers to: what to subscribe to.
+    /// The endpoints, secrets and route tables that something accepted or in force refers to: what to subscribe to.
     pub wanted: Names,
     /// No listener waits for its first time in force, and clusters and listeners are known, at this moment.
     pub complete: bool,
@@ -117,6 +121,7 @@ pub fn settle(before: &Store, accepted: &Accepted, missing: Missing) -> Settled 
     settling.routes();
     settling.clusters_of_what_was_kept();
     settling.endpoints();
+    settling.secrets();
     settling.done()
 }
 
@@ -150,6 +155,8 @@ pub fn resources(in_force: &Store) -> ir::Resources {
             resources.routes.insert(name.to_string(), routes);
         }
     }
+    let secrets = in_force.secrets.iter();
+    resources.secrets = secrets.map(|(name, held)| (name.to_string(), Arc::clone(&held.resource))).collect();
     resources
 }
 
@@ -164,7 +171,7 @@ struct Settling<'a> {
     missing: Missing,
     next: Store,
     warming: Names,
-    /// Clusters without any state in force yet, and without endpoints.
+    /// Clusters without any state in force yet, and without endpoints or roots.
     first_time: BTreeSet<&'a Name>,
     /// Clusters that an old state needs which stays in force only because the new one is not ready.
     kept: BTreeSet<&'a Name>,
@@ -173,13 +180,14 @@ struct Settling<'a> {
 impl<'a> Settling<'a> {
     fn clusters(&mut self) {
         for (name, held) in &self.accepted.store().clusters {
-            let ready = match &held.references.endpoints {
+            let has_endpoints = match &held.references.endpoints {
                 None => true,
                 Some(endpoints) => {
                     self.accepted.store().endpoints.contains_key(endpoints)
                         || self.is_absent(Kind::Endpoints, endpoints)
                 }
             };
+            let ready = has_endpoints && self.has_roots(held);
             if ready || is_in_force(&self.before.clusters, name, held) {
                 self.next.clusters.insert(Arc::clone(name), Arc::clone(held));
                 continue;
@@ -202,7 +210,7 @@ impl<'a> Settling<'a> {
                 None => true,
                 Some(routes) => self.route_table(routes).is_some() || self.is_absent(Kind::Route, routes),
             };
-            let ready = has_routes && self.leads_to_warm_clusters(held);
+            let ready = has_routes && self.has_roots(held) && self.leads_to_warm_clusters(held);
             if ready || is_in_force(&self.before.listeners, name, held) {
                 self.next.listeners.insert(Arc::clone(name), Arc::clone(held));
                 continue;
@@ -258,14 +266,29 @@ impl<'a> Settling<'a> {
             named.filter_map(|name| accepted.get(name).map(|held| (Arc::clone(name), Arc::clone(held)))).collect();
     }
 
+    /// Roots wait for nothing either; whatever is in force goes by the newest.
+    fn secrets(&mut self) {
+        let accepted = &self.accepted.store().secrets;
+        let of_clusters = self.next.clusters.values().filter_map(|held| held.references.secret.as_ref());
+        let of_listeners = self.next.listeners.values().filter_map(|held| held.references.secret.as_ref());
+        self.next.secrets = of_clusters
+            .chain(of_listeners)
+            .filter_map(|name| accepted.get(name).map(|held| (Arc::clone(name), Arc::clone(held))))
+            .collect();
+    }
+
     fn done(self) -> Settled {
         let Self { accepted, next, warming, .. } = self;
         let known = accepted.is_answered(Kind::Cluster) && accepted.is_answered(Kind::Listener);
         let complete = known && accepted.store().listeners.keys().all(|name| next.listeners.contains_key(name));
-        let mut wanted = Names::from([(Kind::Endpoints, BTreeSet::new()), (Kind::Route, BTreeSet::new())]);
+        let named = [Kind::Endpoints, Kind::Secret, Kind::Route];
+        let mut wanted: Names = named.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
         for store in [accepted.store(), &next] {
             let endpoints = store.clusters.values().filter_map(|held| held.references.endpoints.clone());
             wanted.entry(Kind::Endpoints).or_default().extend(endpoints);
+            let of_clusters = store.clusters.values().filter_map(|held| held.references.secret.clone());
+            let of_listeners = store.listeners.values().filter_map(|held| held.references.secret.clone());
+            wanted.entry(Kind::Secret).or_default().extend(of_clusters.chain(of_listeners));
             let routes = store.listeners.values().filter_map(|held| held.references.routes.clone());
             wanted.entry(Kind::Route).or_default().extend(routes);
         }
@@ -274,6 +297,14 @@ impl<'a> Settling<'a> {
 
     fn is_absent(&self, kind: Kind, name: &str) -> bool {
         self.missing == Missing::IsAbsent || self.accepted.is_absent(kind, name)
+    }
+
+    /// Roots that are not there count as there: whoever goes by them then believes nobody.
+    fn has_roots<T>(&self, held: &Held<T>) -> bool {
+        held.references
+            .secret
+            .as_ref()
+            .is_none_or(|name| self.accepted.store().secrets.contains_key(name) || self.is_absent(Kind::Secret, name))
     }
 
     /// Before the server said which clusters there are, none is known not to be on its way.

@@ -5,11 +5,14 @@
 //! per route and worker; within it the few pairs of status and flag that a route really answers with are a short list.
 //!
 //! * [`record`]: one request, counted when its body ends.
+//! * [`quiet`]: lines that strangers can cause, kept few.
 //! * [`registry`]: all blocks of all workers, and the Prometheus collector over them.
 
+mod quiet;
 mod record;
 mod registry;
 
+pub use quiet::Quiet;
 pub(crate) use record::add;
 pub use record::{RequestRecord, RouteSlot};
 pub use registry::{Direction, RouteKey, Telemetry, WorkerStats, build_info};

@@ -10,6 +10,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use crate::error::Flag;
+use crate::tls::peer::Security;
 
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
 
@@ -76,6 +77,9 @@ struct ConfigFigures {
 pub struct Telemetry {
     routes: Mutex<BTreeMap<RouteKey, Vec<Arc<RouteBlock>>>>,
     workers: Mutex<Vec<Arc<WorkerStats>>>,
+    handshakes: Mutex<BTreeMap<(&'static str, Security), u64>>,
+    handshakes_failed: AtomicU64,
+    refused_plain: AtomicU64,
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
 }
@@ -96,6 +100,23 @@ impl Telemetry {
         let stats = Arc::new(WorkerStats::default());
         self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&stats));
         stats
+    }
+
+    /// A TLS handshake with a caller (`inbound`) or an endpoint (`outbound`) succeeded. Handshakes are rare and dear, so
+    /// this takes a lock.
+    pub fn handshake(&self, direction: &'static str, security: Security) {
+        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        *handshakes.entry((direction, security)).or_default() += 1;
+    }
+
+    /// A caller's TLS handshake failed.
+    pub fn handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A caller in clear text was refused by a listener that demands certificates.
+    pub fn refused_plain(&self) {
+        self.refused_plain.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A configuration was put in force.
@@ -157,6 +178,28 @@ impl Telemetry {
         [requests, durations]
     }
 
+    fn handshakes_collected(&self) -> [proto::MetricFamily; 3] {
+        let help = "TLS handshakes, by what they agreed on.";
+        let mut handshakes = family("leno_tls_handshakes_total", help, proto::MetricType::COUNTER);
+        for ((direction, security), count) in self.handshakes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let resumed = if security.resumed { "true" } else { "false" };
+            let labels = [
+                ("direction", *direction),
+                ("version", security.version),
+                ("group", security.group),
+                ("resumed", resumed),
+            ];
+            handshakes.mut_metric().push(counter(&labels, *count));
+        }
+        let failed = self.handshakes_failed.load(Ordering::Relaxed);
+        let plain = self.refused_plain.load(Ordering::Relaxed);
+        [
+            handshakes,
+            one_counter("leno_tls_handshakes_failed_total", "Callers whose TLS handshake failed.", failed),
+            one_counter("leno_clear_text_refused_total", "Callers in clear text that STRICT turned away.", plain),
+        ]
+    }
+
     fn process_collected(&self) -> Vec<proto::MetricFamily> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |figure: fn(&WorkerStats) -> &AtomicU64| -> u64 {
@@ -188,13 +231,16 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 16] = [
     "leno_authorization_denied_total",
     "leno_authorization_would_deny_total",
     "leno_jwt_refused_total",
     "leno_jwks_fetch_failures_total",
     "http_requests_total",
     "http_request_duration_seconds",
+    "leno_tls_handshakes_total",
+    "leno_tls_handshakes_failed_total",
+    "leno_clear_text_refused_total",
     "active_connections",
     "connections_total",
     "active_requests",
@@ -228,8 +274,10 @@ impl Collector for TelemetryCollector {
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
-        let routes = self.telemetry.routes_collected().into_iter().filter(|family| !family.get_metric().is_empty());
-        routes.chain(self.telemetry.process_collected()).collect()
+        let routes = self.telemetry.routes_collected().into_iter();
+        let labelled = routes.chain(self.telemetry.handshakes_collected());
+        let labelled = labelled.filter(|family| !family.get_metric().is_empty());
+        labelled.chain(self.telemetry.process_collected()).collect()
     }
 }
 

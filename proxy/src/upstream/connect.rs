@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use crate::tls::server::HandshakeError;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -15,6 +17,9 @@ pub enum ConnectError {
     /// The cluster's connect timeout.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    /// TCP is there, TLS is not.
+    #[error("TLS: {0}")]
+    Tls(#[from] HandshakeError),
 }
 
 /// Connects, at most for `limit`, with Nagle's algorithm off: a proxy passes small writes on at once.

@@ -4,17 +4,18 @@
 //! the others can go. HTTP/2 connections are shared up to the peer's stream limit. A worker without a connection may
 //! always open one.
 //!
+//! A pool belongs to one endpoint in one role: whom its connections have to show, and how they are encrypted, never
+//! changes within a pool. When the own identity or a root changes, what is idle and no longer good is closed.
+//!
 //! A connection comes back when its response has been read to the end; if the request is still being written then, it
 //! waits for that on its own, for a limited time.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -23,9 +24,14 @@ use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::cluster::ClusterStats;
+use crate::nest::{Nest, Nested};
+use crate::tls::Sessions;
+use crate::tls::client::{Encryption, Inside, Reached};
+use crate::tls::peer::Peer;
+use crate::tls::transport::Transport;
 
 use super::connect::{ConnectError, connect};
-use super::{LocalExecutor, h2_windows};
+use super::h2_windows;
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 1024;
@@ -49,6 +55,8 @@ pub struct PoolSettings {
 #[derive(Debug)]
 pub struct Pool {
     address: SocketAddr,
+    encryption: Encryption,
+    tls: Rc<Sessions>,
     settings: PoolSettings,
     stats: Arc<ClusterStats>,
     idle: RefCell<Vec<Idle>>,
@@ -61,15 +69,23 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Http1,
     requests: u32,
     since: Instant,
+}
+
+/// An HTTP/1.1 connection.
+#[derive(Debug)]
+struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    peer: Option<Box<Peer>>,
 }
 
 /// An HTTP/2 connection.
 #[derive(Debug)]
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
+    peer: Option<Box<Peer>>,
     streams: Cell<usize>,
     max_streams: Rc<Cell<usize>>,
     requests: Cell<u32>,
@@ -90,7 +106,7 @@ pub enum Lease {
 #[derive(Debug)]
 pub struct Http1Lease {
     pool: Rc<Pool>,
-    pub(super) sender: http1::SendRequest<RequestBody>,
+    connection: Http1,
     requests: u32,
 }
 
@@ -102,9 +118,17 @@ pub struct Http2Lease {
 
 impl Pool {
     /// No connection yet.
-    pub fn new(address: SocketAddr, settings: PoolSettings, stats: Arc<ClusterStats>) -> Self {
+    pub fn new(
+        address: SocketAddr,
+        encryption: Encryption,
+        settings: PoolSettings,
+        stats: Arc<ClusterStats>,
+        tls: Rc<Sessions>,
+    ) -> Self {
         Self {
             address,
+            encryption,
+            tls,
             settings,
             stats,
             idle: RefCell::default(),
@@ -119,6 +143,11 @@ impl Pool {
         self.address
     }
 
+    /// How its connections are encrypted.
+    pub fn encryption(&self) -> &Encryption {
+        &self.encryption
+    }
+
     /// How its connections are opened and how long they live.
     pub fn settings(&self) -> &PoolSettings {
         &self.settings
@@ -131,14 +160,14 @@ impl Pool {
 
     /// An idle HTTP/1.1 connection, if there is one that can carry a request now.
     pub fn idle_http1(self: &Rc<Self>) -> Option<Http1Lease> {
-        let Idle { sender, requests, .. } = self.take_idle()?;
-        Some(Http1Lease { pool: Rc::clone(self), sender, requests })
+        let Idle { connection, requests, .. } = self.take_idle()?;
+        Some(Http1Lease { pool: Rc::clone(self), connection, requests })
     }
 
     /// A new HTTP/1.1 connection.
     pub async fn new_http1(self: Rc<Self>) -> Result<Http1Lease, ConnectError> {
-        let sender = self.open_http1().await?;
-        Ok(Http1Lease { pool: self, sender, requests: 0 })
+        let connection = self.open_http1().await?;
+        Ok(Http1Lease { pool: self, connection, requests: 0 })
     }
 
     /// A stream on an HTTP/2 connection that has room, if there is one.
@@ -160,7 +189,7 @@ impl Pool {
     fn take_idle(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         while let Some(top) = idle.pop() {
-            if !top.sender.is_closed() && top.sender.is_ready() {
+            if !top.connection.sender.is_closed() && top.connection.sender.is_ready() {
                 return Some(top);
             }
         }
@@ -179,8 +208,8 @@ impl Pool {
             .cloned()
     }
 
-    async fn open_http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectError> {
-        let stream = self.open().await?;
+    async fn open_http1(&self) -> Result<Http1, ConnectError> {
+        let (stream, peer) = self.open(Inside::Http1).await?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .handshake(TokioIo::new(stream))
@@ -188,12 +217,13 @@ impl Pool {
             .map_err(std::io::Error::other)?;
         // Ends with the connection; what went wrong reaches whoever waits for the response.
         tokio::task::spawn_local(connection.with_upgrades());
-        Ok(sender)
+        Ok(Http1 { sender, peer })
     }
 
     async fn open_http2(&self) -> Result<Rc<Multiplexed>, ConnectError> {
-        let stream = self.open().await?;
-        let handshake = http2::Builder::new(LocalExecutor)
+        let (stream, peer) = self.open(Inside::Http2).await?;
+        let nest = Nest::default();
+        let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(h2_windows::STREAM)
             .initial_connection_window_size(h2_windows::CONNECTION)
@@ -206,20 +236,16 @@ impl Pool {
             .map_err(std::io::Error::other)?;
         let max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
         let seen = Rc::clone(&max_streams);
-        tokio::task::spawn_local(async move {
-            let mut connection = pin!(connection);
-            poll_fn(|context| {
-                let polled = connection.as_mut().poll(context);
-                seen.set(connection.current_max_send_streams());
-                match polled {
-                    Poll::Ready(_) => Poll::Ready(()),
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await;
+        let mut connection = Box::pin(connection);
+        let watched = poll_fn(move |context| {
+            let polled = connection.as_mut().poll(context);
+            seen.set(connection.current_max_send_streams());
+            polled.map(|_| ())
         });
+        tokio::task::spawn_local(Nested::client(nest, watched));
         Ok(Rc::new(Multiplexed {
             sender,
+            peer,
             streams: Cell::new(0),
             max_streams,
             requests: Cell::new(0),
@@ -227,22 +253,28 @@ impl Pool {
         }))
     }
 
-    async fn open(&self) -> Result<tokio::net::TcpStream, ConnectError> {
-        let stream = connect(self.address, self.settings.connect_timeout).await.inspect_err(|_| {
+    async fn open(&self, inside: Inside) -> Result<(Transport, Option<Box<Peer>>), ConnectError> {
+        let opened = self.reach(inside).await.inspect_err(|_| {
             self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
         })?;
-        self.stats.connections.fetch_add(1, Ordering::Relaxed);
-        Ok(stream)
+        self.stats.opened(opened.security.is_some());
+        Ok((opened.stream, opened.peer.map(Box::new)))
     }
 
-    fn give_back(&self, sender: http1::SendRequest<RequestBody>, requests: u32) {
+    async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
+        let stream = connect(self.address, self.settings.connect_timeout).await?;
+        Ok(self.tls.connect(stream, &self.encryption, inside).await?)
+    }
+
+    fn give_back(&self, connection: Http1, requests: u32) {
         let used_up = self.settings.max_requests.is_some_and(|max| requests >= max);
-        if self.closed.get() || used_up || sender.is_closed() {
+        let distrusted = connection.peer.as_ref().is_some_and(|peer| !self.tls.still_accepts_server(peer));
+        if self.closed.get() || used_up || distrusted || connection.sender.is_closed() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, requests, since: Instant::now() });
+            idle.push(Idle { connection, requests, since: Instant::now() });
         }
     }
 
@@ -251,11 +283,18 @@ impl Pool {
         let limit = self.settings.idle_timeout.unwrap_or(Duration::MAX);
         self.idle
             .borrow_mut()
-            .retain(|idle| !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < limit);
+            .retain(|idle| !idle.connection.sender.is_closed() && now.saturating_duration_since(idle.since) < limit);
         self.multiplexed.borrow_mut().retain(|connection| {
             let rests = connection.streams.get() == 0;
             !(connection.sender.is_closed() || rests && now.saturating_duration_since(connection.since.get()) >= limit)
         });
+    }
+
+    /// Roots or revocations have changed: connections to peers who are no longer believed carry nothing new.
+    pub fn review(&self) {
+        let accepts = |peer: &Option<Box<Peer>>| peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer));
+        self.idle.borrow_mut().retain(|idle| accepts(&idle.connection.peer));
+        self.multiplexed.borrow_mut().retain(|connection| accepts(&connection.peer));
     }
 
     /// The endpoint is gone: idle connections close now, the others when their requests end.
@@ -275,19 +314,23 @@ impl Http1Lease {
         self.requests > 0
     }
 
+    pub(super) fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {
+        &mut self.connection.sender
+    }
+
     pub(super) fn count(&mut self) {
         self.requests = self.requests.saturating_add(1);
     }
 
     /// Gives the connection back once its response has been read to the end.
     pub fn release(self) {
-        let Self { pool, mut sender, requests } = self;
-        if sender.is_ready() {
-            pool.give_back(sender, requests);
-        } else if !sender.is_closed() {
+        let Self { pool, mut connection, requests } = self;
+        if connection.sender.is_ready() {
+            pool.give_back(connection, requests);
+        } else if !connection.sender.is_closed() {
             tokio::task::spawn_local(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(RECLAIM, sender.ready()).await {
-                    pool.give_back(sender, requests);
+                if let Ok(Ok(())) = tokio::time::timeout(RECLAIM, connection.sender.ready()).await {
+                    pool.give_back(connection, requests);
                 }
             });
         }

@@ -35,7 +35,7 @@ impl Lease {
         let sending = match self {
             Self::Http1(lease) => {
                 lease.count();
-                Either::Left(lease.sender.try_send_request(request))
+                Either::Left(lease.sender().try_send_request(request))
             }
             Self::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
         };

@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 
+use super::Outputs;
 use super::session::{Now, Session};
 use super::status::Status;
-use super::{Address, Outputs};
+use crate::control_plane::Address;
 use crate::state::accepted::Store;
 use crate::state::disk;
 
@@ -143,7 +144,7 @@ fn report_disk_error(status: &watch::Sender<Status>, reason: &dyn Error) {
 }
 
 /// An error and all its causes, in one sentence.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

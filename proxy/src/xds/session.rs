@@ -12,8 +12,8 @@
 //! A session outlives its connections: what was accepted stays, and the next stream starts with its versions.
 //!
 //! * Clusters and listeners are wildcard subscriptions, in the form that every server knows (the first request of the
-//!   kind names nothing). Endpoints and route tables are subscribed by name: those which something accepted *or still in
-//!   force* refers to, so that what is kept until its successor is warm is kept up to date.
+//!   kind names nothing). Endpoints, secrets and route tables are subscribed by name: those which something accepted *or
+//!   still in force* refers to, so that what is kept until its successor is warm is kept up to date.
 //! * Every response is answered at once and by itself: an ACK carries no subscription change. Subscription changes carry
 //!   no nonce.
 //! * A name that nothing refers to any more is unsubscribed and forgotten; a response for it that was under way is
@@ -375,7 +375,7 @@ impl Session {
 fn is_wildcard(kind: Kind) -> bool {
     match kind {
         Kind::Cluster | Kind::Listener => true,
-        Kind::Endpoints | Kind::Route => false,
+        Kind::Endpoints | Kind::Secret | Kind::Route => false,
     }
 }
 

@@ -25,14 +25,14 @@ pub struct Status {
     pub disk_error: Option<String>,
     /// Bytes of all accepted resources.
     pub accepted_bytes: usize,
-    /// By label of the kind: `clusters`, `endpoints`, `listeners`, `routes`.
+    /// By label of the kind: `clusters`, `endpoints`, `secrets`, `listeners`, `routes`.
     pub kinds: BTreeMap<&'static str, KindStatus>,
 }
 
 /// How it stands with one kind of resource.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct KindStatus {
-    /// Versions, by name, that are accepted but wait for endpoints or routes. All other accepted versions are in force.
+    /// Versions, by name, that are accepted but wait for endpoints, roots or routes. All other accepted versions are in force.
     pub warming: BTreeMap<String, String>,
     /// Subscribed to by name, and not there.
     pub missing: BTreeSet<String>,

@@ -1,10 +1,10 @@
-//! One connection to the control plane: tonic outside, the [`Session`] inside.
+//! One stream to the control plane: tonic outside, the [`Session`] inside.
 //!
 //! Nothing is decided here. Requests that the session queued go out before the next response is read, so a server that
 //! does not read its answers is not read either, and the queue stays as short as one response makes it.
 
 use std::future::pending;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -12,38 +12,31 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 use tonic::Streaming;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
 
-use super::Address;
 use super::desk::Desk;
 use super::session::{Answer, Now, Session};
+use crate::control_plane::{Access, ConnectError, Link, Purpose, Refusal};
 
-/// For the TCP connection and HTTP/2's preface.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// For the response head. Servers written in Go send it with the first response, and some have none until their own
 /// first load is through: patience costs nothing here.
 const HEAD_DEADLINE: Duration = Duration::from_secs(60);
 /// For the transport to take one request.
 const SEND_DEADLINE: Duration = Duration::from_secs(30);
-/// A PING goes out after so much silence …
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// … and the connection is dead without an answer to it.
-const KEEP_ALIVE_DEADLINE: Duration = Duration::from_secs(10);
 /// Largest message: all resources at once, and what surrounds them.
 const LARGEST_MESSAGE: usize = crate::state::accepted::TOTAL_LIMIT;
-/// Flow control windows: a full state should not wait for a window at every 64 KiB.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 2 << 20;
 
 /// Why a stream is over.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {
     /// No connection.
-    #[error("cannot connect to the control plane")]
-    Connect(#[source] tonic::transport::Error),
-    /// No connection in time.
-    #[error("the control plane did not accept the connection within {} s", CONNECT_DEADLINE.as_secs())]
-    ConnectDeadline,
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Nothing to show yet.
+    #[error("cannot say who this proxy is: {0}")]
+    NoCredential(String),
+    /// The server does not believe or does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The server's words.
     #[error("the control plane ended the stream: {code}: {message}")]
     Ended {
@@ -63,9 +56,12 @@ pub enum Lost {
     SendDeadline,
 }
 
-impl From<tonic::Status> for Lost {
-    fn from(status: tonic::Status) -> Self {
-        Self::Ended { code: status.code(), message: status.message().to_owned() }
+impl Lost {
+    fn ended(link: &Link, status: &tonic::Status) -> Self {
+        match link.refusal(status) {
+            Some(refusal) => Self::Refused(refusal),
+            None => Self::Ended { code: status.code(), message: status.message().escape_default().to_string() },
+        }
     }
 }
 
@@ -78,15 +74,18 @@ pub(super) enum End {
 }
 
 /// Connects once and serves the stream until it breaks or `shutdown` turns true (or has nobody to turn it any more).
+/// `attempt` counts the attempts since a stream was answered: where there are several credentials, one that the server
+/// does not accept is not shown for ever.
 pub(super) async fn serve(
-    address: &Address,
+    access: &Access,
+    attempt: usize,
     session: &mut Session,
     desk: &mut Desk,
     shutdown: &mut watch::Receiver<bool>,
 ) -> End {
     let mut answered = None;
     let result = tokio::select! {
-        result = converse(address, session, desk, &mut answered) => result,
+        result = converse(access, attempt, session, desk, &mut answered) => result,
         _ = shutdown.wait_for(|stop| *stop) => Ok(()),
     };
     session.disconnected();
@@ -98,22 +97,23 @@ pub(super) async fn serve(
 
 /// Ends only by breaking.
 async fn converse(
-    address: &Address,
+    access: &Access,
+    attempt: usize,
     session: &mut Session,
     desk: &mut Desk,
     answered: &mut Option<Instant>,
 ) -> Result<(), Lost> {
-    let channel = connect(address).await?;
+    let link = connect(access, attempt).await?;
     let (requests, outgoing) = mpsc::channel(16);
     session.connected(Now::read());
     send(session, &requests).await?;
-    let mut incoming = open(channel, outgoing).await?;
+    let mut incoming = open(&link, outgoing).await?;
     desk.connected(Now::read());
     loop {
         let deadline = session.deadline();
         tokio::select! {
             response = incoming.message() => {
-                let response = response?.ok_or(Lost::Closed)?;
+                let response = response.map_err(|status| Lost::ended(&link, &status))?.ok_or(Lost::Closed)?;
                 answered.get_or_insert_with(Instant::now);
                 receive(session, response);
             }
@@ -124,28 +124,23 @@ async fn converse(
     }
 }
 
-async fn connect(address: &Address) -> Result<Channel, Lost> {
-    let endpoint = Endpoint::from(address.uri().clone())
-        .connect_timeout(CONNECT_DEADLINE)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_DEADLINE)
-        .keep_alive_while_idle(true);
-    match timeout(CONNECT_DEADLINE, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(Lost::Connect),
-        Err(_) => Err(Lost::ConnectDeadline),
-    }
+async fn connect(access: &Access, attempt: usize) -> Result<Link, Lost> {
+    let credentials = access.credentials(Purpose::Discovery, SystemTime::now());
+    let turn = attempt % credentials.len().max(1);
+    let credential = credentials.into_iter().nth(turn);
+    let credential = credential.ok_or_else(|| Lost::NoCredential(access.without_credentials()))?;
+    Ok(Link::open(access, credential).await?)
 }
 
 async fn open(
-    channel: Channel,
+    link: &Link,
     outgoing: mpsc::Receiver<DeltaDiscoveryRequest>,
 ) -> Result<Streaming<DeltaDiscoveryResponse>, Lost> {
-    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
-    let response = timeout(HEAD_DEADLINE, client.delta_aggregated_resources(ReceiverStream::new(outgoing)));
-    Ok(response.await.map_err(|_| Lost::HeadDeadline)??.into_inner())
+    let client = AggregatedDiscoveryServiceClient::new(link.channel.clone());
+    let mut client = client.max_decoding_message_size(LARGEST_MESSAGE);
+    let response = client.delta_aggregated_resources(link.request(ReceiverStream::new(outgoing)));
+    let response = timeout(HEAD_DEADLINE, response).await.map_err(|_| Lost::HeadDeadline)?;
+    Ok(response.map_err(|status| Lost::ended(link, &status))?.into_inner())
 }
 
 /// Sends everything that the session queued.

@@ -25,6 +25,19 @@ pub(crate) fn passthrough(name: &str) -> ir::Cluster {
     ir::Cluster::new(ClusterName::new(name), ir::Discovery::RequestHost)
 }
 
+/// A cluster that needs nothing but the mesh's roots.
+pub(crate) fn encrypted(name: &str) -> ir::Cluster {
+    let mesh = ir::MeshTls { sni: "outbound_.80_._.a".to_owned(), identities: Vec::new() };
+    ir::Cluster { tls: ir::UpstreamTls::Mesh(mesh), ..passthrough(name) }
+}
+
+/// The mesh's roots. What stands in them is not looked at.
+pub(crate) fn roots(text: &str) -> ir::Secret {
+    let bundle = ir::TrustBundle { roots: text.to_owned() };
+    let bundles = BTreeMap::from([("td.example".to_owned(), bundle)]);
+    ir::Secret { name: ir::Secret::ROOTS.to_owned(), bundles, revoked: None }
+}
+
 /// One endpoint on a port of this machine.
 pub(crate) fn endpoints(name: &str, port: u16) -> ir::Endpoints {
     let endpoint = ir::Endpoint {
@@ -173,6 +186,16 @@ impl Wire for ir::Endpoints {
     }
     fn into_resources(self) -> ir::Resources {
         ir::Resources { endpoints: BTreeMap::from([(self.cluster.clone(), Arc::new(self))]), ..Default::default() }
+    }
+}
+
+impl Wire for ir::Secret {
+    const KIND: Kind = Kind::Secret;
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+    fn into_resources(self) -> ir::Resources {
+        ir::Resources { secrets: BTreeMap::from([(self.name.clone(), Arc::new(self))]), ..Default::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use leno_proxy::state::accepted::{Accepted, Store};
 use leno_proxy::state::disk::{FILE, Saved, Unusable, load, save};
 use proptest::prelude::*;
 
-use crate::build::{Wire, apply, eds, endpoints, listener, routes};
+use crate::build::{Wire, apply, eds, endpoints, listener, roots, routes};
 
 const NODE: &str = "sidecar~127.0.0.1~a.default~default.svc.cluster.local";
 
@@ -14,6 +14,7 @@ fn small() -> Store {
     let mut accepted = Accepted::default();
     apply(&mut accepted, Kind::Cluster, vec![eds("a").at("1")], &[]);
     apply(&mut accepted, Kind::Endpoints, vec![endpoints("a", 1).at("2")], &[]);
+    apply(&mut accepted, Kind::Secret, vec![roots("-----BEGIN CERTIFICATE-----").at("5")], &[]);
     apply(&mut accepted, Kind::Listener, vec![listener("l", 1, "r").at("3")], &[]);
     apply(&mut accepted, Kind::Route, vec![routes("r", &["a"]).at("4")], &[]);
     accepted.store().clone()

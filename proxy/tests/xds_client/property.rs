@@ -2,6 +2,7 @@
 //! proxy has what the server has.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
@@ -14,8 +15,8 @@ use leno_proxy::xds::session::{Answer, Now, Session};
 use proptest::prelude::*;
 
 use crate::build::{
-    Wire, eds, eds_as, endpoints, garbage, inline_listener, listener, node, nothing_is_refused, passthrough, routes,
-    tcp_listener,
+    Wire, eds, eds_as, encrypted, endpoints, garbage, inline_listener, listener, node, nothing_is_refused, passthrough,
+    roots, routes, tcp_listener,
 };
 use crate::server::Server;
 
@@ -34,6 +35,11 @@ enum Step {
     Push(Kind),
     Reconnect,
     Wait(u64),
+}
+
+/// There is one secret, the mesh's roots.
+fn name_of(kind: Kind, index: usize) -> &'static str {
+    if kind == Kind::Secret { ir::Secret::ROOTS } else { NAMES[index] }
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -99,12 +105,14 @@ impl World {
         let shape = usize::from(shape);
         let (name, other) = (NAMES[name], NAMES[shape / 4 % NAMES.len()]);
         match kind {
-            Kind::Cluster => match shape % 3 {
+            Kind::Cluster => match shape % 4 {
                 0 => self.server.put(eds(name), &version),
                 1 => self.server.put(eds_as(name, other), &version),
+                2 => self.server.put(encrypted(name), &version),
                 _ => self.server.put(passthrough(name), &version),
             },
             Kind::Endpoints => self.server.put(endpoints(name, 1 + shape as u16), &version),
+            Kind::Secret => self.server.put(roots(&version), &version),
             Kind::Listener => match shape % 4 {
                 0 => self.server.put(inline_listener(name, 1, &[other]), &version),
                 1 => self.server.put(tcp_listener(name, 1, other), &version),
@@ -123,9 +131,9 @@ impl World {
             Step::Put(kind, name, shape) => self.put(kind, name, shape),
             Step::Spoil(kind, name) => {
                 self.changes += 1;
-                self.server.put_raw(kind, garbage(kind, NAMES[name], &self.changes.to_string()));
+                self.server.put_raw(kind, garbage(kind, name_of(kind, name), &self.changes.to_string()));
             }
-            Step::Remove(kind, name) => self.server.remove(kind, NAMES[name]),
+            Step::Remove(kind, name) => self.server.remove(kind, name_of(kind, name)),
             Step::Read => {
                 self.read();
             }
@@ -173,6 +181,10 @@ impl World {
                 assert!(exists || accepted.is_absent(Kind::Endpoints, &name), "`{}` was not warm", cluster.name);
             }
         }
+        let encrypts = |cluster: &Arc<ir::Cluster>| cluster.tls != ir::UpstreamTls::Plain;
+        if resources.clusters.values().any(encrypts) && !resources.secrets.contains_key(ir::Secret::ROOTS) {
+            assert!(accepted.is_absent(Kind::Secret, ir::Secret::ROOTS), "a cluster was in force without roots");
+        }
         for listener in resources.listeners.values() {
             if let ir::ListenerProtocol::Http(manager) = &listener.protocol
                 && let ir::RouteSource::Named(name) = &manager.routes
@@ -205,8 +217,8 @@ impl World {
     /// The server repairs what is broken, everything under way arrives, and everybody has had their time.
     fn comes_to_rest(&mut self) {
         for kind in Kind::PUSH_ORDER {
-            for (index, name) in NAMES.iter().enumerate() {
-                if self.server.versions(kind).contains_key(*name) {
+            for index in 0..NAMES.len() {
+                if self.server.versions(kind).contains_key(name_of(kind, index)) {
                     self.put(kind, index, 7);
                 }
             }
@@ -234,7 +246,12 @@ impl World {
         let versions = &self.effective.versions();
         assert_eq!(versions.clusters, self.server.versions(Kind::Cluster));
         assert_eq!(versions.listeners, self.server.versions(Kind::Listener));
-        for (kind, in_force) in [(Kind::Endpoints, &versions.endpoints), (Kind::Route, &versions.routes)] {
+        let by_name = [
+            (Kind::Endpoints, &versions.endpoints),
+            (Kind::Secret, &versions.secrets),
+            (Kind::Route, &versions.routes),
+        ];
+        for (kind, in_force) in by_name {
             let served = self.server.versions(kind);
             for (name, version) in in_force {
                 let same = served.get(name).is_none_or(|it| it == version);
@@ -246,6 +263,11 @@ impl World {
         assert_eq!(self.server.subscribed(Kind::Endpoints), names);
         let names: BTreeSet<String> = resources.routes.keys().cloned().collect();
         assert_eq!(self.server.subscribed(Kind::Route), names);
+        let encrypts = resources.clusters.values().any(|cluster| cluster.tls != ir::UpstreamTls::Plain);
+        assert_eq!(self.server.subscribed(Kind::Secret).contains(ir::Secret::ROOTS), encrypts);
+        for (name, version) in self.server.versions(Kind::Secret).into_iter().filter(|_| encrypts) {
+            assert_eq!(versions.secrets.get(&name), Some(&version));
+        }
         for (name, version) in self.server.versions(Kind::Endpoints) {
             if resources.endpoints.contains_key(name.as_str()) {
                 assert_eq!(versions.endpoints.get(&name), Some(&version));

@@ -3,7 +3,9 @@ use leno_config::xds::Kind;
 use leno_proxy::state::accepted::{Accepted, Store};
 use leno_proxy::state::warming::{Missing, Settled, resources, settle};
 
-use crate::build::{Wire, apply, eds, eds_as, endpoints, inline_listener, listener, passthrough, routes, tcp_listener};
+use crate::build::{
+    Wire, apply, eds, eds_as, encrypted, endpoints, inline_listener, listener, passthrough, roots, routes, tcp_listener,
+};
 
 /// Accepted resources and what follows from them, step by step.
 struct Scene {
@@ -56,6 +58,7 @@ impl Scene {
         let short = |kind| match kind {
             Kind::Cluster => "C",
             Kind::Endpoints => "E",
+            Kind::Secret => "S",
             Kind::Listener => "L",
             Kind::Route => "R",
         };
@@ -94,6 +97,34 @@ fn a_new_cluster_waits_for_its_endpoints() {
 #[test]
 fn a_cluster_that_needs_no_endpoints_waits_for_nothing() {
     Scene::new().put(passthrough("p"), "1").is("C p 1").wants(Kind::Endpoints, &[]);
+}
+
+#[test]
+fn a_cluster_that_encrypts_waits_for_the_roots_and_nothing_that_is_warm_for_new_ones() {
+    Scene::new()
+        .put(encrypted("m"), "1")
+        .is("")
+        .warms(Kind::Cluster, &["m"])
+        .wants(Kind::Secret, &["ROOTCA"])
+        .put(roots("old"), "1")
+        .is("C m 1, S ROOTCA 1")
+        .warms(Kind::Cluster, &[])
+        .put(roots("new"), "2")
+        .is("C m 1, S ROOTCA 2")
+        .remove(Kind::Cluster, "m")
+        .is("")
+        .wants(Kind::Secret, &[]);
+}
+
+#[test]
+fn roots_that_do_not_come_are_waited_for_no_longer_than_endpoints() {
+    Scene::new()
+        .put(encrypted("m"), "1")
+        .give_up_on(Kind::Secret, "ROOTCA")
+        .is("C m 1")
+        .warms(Kind::Cluster, &[])
+        .put(roots("late"), "1")
+        .is("C m 1, S ROOTCA 1");
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl Proxy {
             match kind {
                 Kind::Cluster => drop(self.warming.insert(name.clone())),
                 Kind::Endpoints => drop(self.warming.remove(&name)),
-                Kind::Listener | Kind::Route => {}
+                Kind::Secret | Kind::Listener | Kind::Route => {}
             }
             self.held.entry(kind).or_default().insert(name, version);
         }
@@ -116,7 +116,7 @@ impl Proxy {
         let dependent = match kind {
             Kind::Cluster => Kind::Endpoints,
             Kind::Listener => Kind::Route,
-            Kind::Endpoints | Kind::Route => return Vec::new(),
+            Kind::Endpoints | Kind::Secret | Kind::Route => return Vec::new(),
         };
         let wanted = self.held.entry(kind).or_default().keys().cloned().collect::<BTreeSet<_>>();
         let subscribed = self.subscribed.entry(dependent).or_default();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use Kind::{Cluster, Endpoints, Listener, Route};
+use Kind::{Cluster, Endpoints, Listener, Route, Secret};
 
 use super::*;
 use crate::snapshot::tests::snapshot;
@@ -405,4 +405,23 @@ fn what_does_not_fit_one_message_goes_into_the_next() {
         fit(&mut resources);
         assert_eq!(resources.len(), expected, "{sizes:?}");
     }
+}
+
+#[test]
+fn new_roots_are_pushed_by_themselves_and_their_acknowledgement_is_noted() {
+    let mut stream = Stream::open(&[(Secret, "ROOTCA", "1"), (Secret, "other", "1")]);
+    assert_eq!(stream.says(Secret, &["ROOTCA"], &[]), ["secrets#1 ROOTCA=1"]);
+    assert_eq!(stream.acks(Secret, "1"), [""; 0]);
+    assert_eq!(stream.pushes(&[(Secret, "ROOTCA", "2"), (Secret, "other", "1")]), ["secrets#2 ROOTCA=2"]);
+    let status = |stream: &Stream| stream.session.status().remove(&Secret).unwrap();
+    assert_ne!(status(&stream).sent, status(&stream).acked);
+    assert_eq!(stream.acks(Secret, "2"), [""; 0]);
+    assert_eq!(status(&stream).sent, status(&stream).acked);
+    assert_eq!(status(&stream).resources, [("ROOTCA".into(), "2".into())]);
+}
+
+#[test]
+fn a_first_request_for_secrets_without_names_is_not_a_wildcard() {
+    let mut stream = Stream::open(&[(Secret, "ROOTCA", "1")]);
+    assert_eq!(stream.says(Secret, &[], &[]), [""; 0]);
 }

@@ -1,5 +1,6 @@
 use std::net::Ipv4Addr;
 
+use crate::cluster::EndpointState;
 use crate::random::Random;
 
 use super::*;

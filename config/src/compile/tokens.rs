@@ -1,0 +1,170 @@
+//! RequestAuthentications as Envoy's `jwt_authn` filter, in the form that istiod gives it.
+//!
+//! All rules for a workload hold together. A request without a token passes, one with a bad token does not: for one
+//! issuer that is "his token, or none"; for several "a token of one of them, or for each of them a good one or none".
+
+use http::{HeaderName, Uri};
+
+use crate::defaults;
+use crate::ir::{
+    Address, ClaimHeader, Cluster, ClusterName, Discovery, Endpoint, Endpoints, ExternalTls, Health, Jwks,
+    JwtAuthentication, JwtHeader, JwtProvider, JwtRequirement, JwtRule, Locality, LocalityEndpoints, RemoteJwks,
+    RouteMatch, UpstreamTls,
+};
+use crate::mesh::{Mesh, port_number};
+use crate::node::Node;
+use crate::rules::{self, TokenPresence};
+
+use super::Output;
+use super::clusters::duration;
+use super::scope::View;
+
+/// A key set without keys: no token passes. For an issuer of whom a rule names no keys; only an address that is written
+/// down is ever asked for some.
+const NO_KEYS: &str = r#"{"keys":[]}"#;
+
+/// What a workload asks of requests that come in.
+pub(super) fn inbound(mesh: &Mesh, node: &Node) -> JwtAuthentication {
+    let issuers = issuers(mesh, node);
+    let providers: Vec<JwtProvider> = issuers.iter().enumerate().map(|(index, rule)| provider(index, rule)).collect();
+    let own = |provider: &JwtProvider| JwtRequirement::Provider(provider.name.clone());
+    let own_or_none = |(provider, rule): (&JwtProvider, &&rules::JwtRule)| match rule.presence.unwrap_or_default() {
+        TokenPresence::Optional => JwtRequirement::Any(vec![own(provider), JwtRequirement::AllowMissing]),
+        TokenPresence::Required => own(provider),
+    };
+    let mut each: Vec<JwtRequirement> = providers.iter().zip(&issuers).map(own_or_none).collect();
+    let with_rules = providers.iter().zip(&issuers);
+    let required: Vec<JwtRequirement> = with_rules
+        .filter(|(_, rule)| rule.presence.unwrap_or_default() == TokenPresence::Required)
+        .map(|(provider, _)| own(provider))
+        .collect();
+    let requirement = match each.len() {
+        0 => return JwtAuthentication::default(),
+        1 => each.remove(0),
+        // Whose token is required, of him one must be there: another's does not do.
+        _ if !required.is_empty() => {
+            JwtRequirement::Any(vec![JwtRequirement::All(each), JwtRequirement::All(required)])
+        }
+        _ => JwtRequirement::Any(providers.iter().map(own).chain([JwtRequirement::All(each)]).collect()),
+    };
+    for_all(providers, requirement)
+}
+
+/// What routes that leave a workload may look at: claims of a token that it would take itself. Nothing is refused and the
+/// request stays as it is.
+pub(super) fn outbound(mesh: &Mesh, node: &Node) -> JwtAuthentication {
+    let untouched = |(index, rule): (usize, &&rules::JwtRule)| JwtProvider {
+        forward: true,
+        payload_header: None,
+        claim_headers: Vec::new(),
+        ..provider(index, rule)
+    };
+    let providers: Vec<JwtProvider> = issuers(mesh, node).iter().enumerate().map(untouched).collect();
+    if providers.is_empty() {
+        return JwtAuthentication::default();
+    }
+    let names = providers.iter().map(|provider| JwtRequirement::Provider(provider.name.clone()));
+    let requirement = JwtRequirement::Any(names.chain([JwtRequirement::AllowMissingOrFailed]).collect());
+    for_all(providers, requirement)
+}
+
+/// Notes the clusters through which Envoy fetches keys.
+pub(super) fn clusters<'a>(view: &View<'a>, tokens: &JwtAuthentication, output: &mut Output<'a>) {
+    for provider in &tokens.providers {
+        let Jwks::Remote(remote) = &provider.jwks else { continue };
+        let Some((host, port)) = host_and_port(&remote.uri) else { continue };
+        let known = view.mesh.service(host, &view.node.namespace);
+        let own_port = known.and_then(|service| service.port(port_number(Some(u32::from(port)))?));
+        match (known, own_port) {
+            (Some(service), Some(own)) => drop(output.reach(service, own.number)),
+            (Some(_) | None, _) => output.cluster(issuer_cluster(remote, host, port)),
+        }
+    }
+}
+
+/// The rules for a workload, by issuer.
+fn issuers<'a>(mesh: &'a Mesh, node: &'a Node) -> Vec<&'a rules::JwtRule> {
+    let mut rules: Vec<_> = mesh.tokens(node).flat_map(|rule| &rule.spec.jwt_rules).collect();
+    rules.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+    rules
+}
+
+fn for_all(providers: Vec<JwtProvider>, requirement: JwtRequirement) -> JwtAuthentication {
+    JwtAuthentication { providers, rules: vec![JwtRule { matcher: RouteMatch::any(), requirement }] }
+}
+
+/// What cannot be a header is left out; validation refuses it.
+fn provider(index: usize, rule: &rules::JwtRule) -> JwtProvider {
+    let header = |name: &str| name.parse::<HeaderName>().ok();
+    let from_header = |written: &rules::TokenHeader| {
+        Some(JwtHeader { name: header(&written.name)?, prefix: written.prefix.clone().unwrap_or_default() })
+    };
+    let to_header = |written: &rules::ClaimToHeader| {
+        Some(ClaimHeader { name: header(&written.header)?, claim: written.claim.clone() })
+    };
+    JwtProvider {
+        name: format!("origins-{index}"),
+        issuer: Some(rule.issuer.clone()).filter(|issuer| !issuer.is_empty()),
+        audiences: rule.audiences.clone(),
+        jwks: jwks(rule),
+        from_headers: rule.from_headers.iter().filter_map(from_header).collect(),
+        from_params: rule.from_params.clone(),
+        from_cookies: rule.from_cookies.clone(),
+        forward: rule.forward_original_token.unwrap_or(false),
+        payload_header: rule.output_payload_to_header.as_deref().and_then(header),
+        claim_headers: rule.output_claim_to_headers.iter().filter_map(to_header).collect(),
+        clock_skew: defaults::JWT_CLOCK_SKEW,
+    }
+}
+
+fn jwks(rule: &rules::JwtRule) -> Jwks {
+    let text = |value: &'_ Option<String>| value.clone().filter(|text| !text.is_empty());
+    if let Some(keys) = text(&rule.jwks) {
+        return Jwks::Inline(keys);
+    }
+    let remote = text(&rule.jwks_uri).and_then(|address| {
+        let uri = RemoteJwks::uri(&address).ok()?;
+        let (host, port) = host_and_port(&uri)?;
+        let cluster = ClusterName::outbound(port, "", host).to_string();
+        let timeout = duration(rule.timeout.as_ref()).filter(|timeout| !timeout.is_zero());
+        let timeout = timeout.unwrap_or(defaults::JWKS_TIMEOUT);
+        Some(RemoteJwks { cluster, timeout, refresh: defaults::JWKS_REFRESH, uri })
+    });
+    remote.map_or_else(|| Jwks::Inline(NO_KEYS.to_owned()), Jwks::Remote)
+}
+
+fn host_and_port(uri: &Uri) -> Option<(&str, u16)> {
+    let default = if is_https(uri) { 443 } else { 80 };
+    Some((uri.host()?, uri.port_u16().unwrap_or(default)))
+}
+
+fn is_https(uri: &Uri) -> bool {
+    uri.scheme() == Some(&http::uri::Scheme::HTTPS)
+}
+
+/// An issuer whom no rule knows as a service: found by DNS, with TLS where the address says so.
+fn issuer_cluster(remote: &RemoteJwks, host: &str, port: u16) -> Cluster {
+    let name = ClusterName::new(remote.cluster.as_str());
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let endpoint = Address::new(bare, port).ok().map(|address| Endpoint {
+        address,
+        weight: 1,
+        health: Health::Unknown,
+        mesh_tls: false,
+        identity: None,
+        labels: Default::default(),
+    });
+    let endpoints = endpoint.into_iter().collect();
+    let locality = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints };
+    let members =
+        Endpoints { cluster: name.clone(), localities: vec![locality], overprovisioning: Endpoints::OVERPROVISIONING };
+    let tls = match is_https(&remote.uri) {
+        true => UpstreamTls::External(ExternalTls {
+            sni: Some(bare.to_owned()).filter(|name| name.parse::<std::net::IpAddr>().is_err()),
+            subject_alt_names: vec![bare.to_owned()],
+            ..ExternalTls::default()
+        }),
+        false => UpstreamTls::Plain,
+    };
+    Cluster { tls, ..Cluster::new(name, Discovery::Dns(members)) }
+}

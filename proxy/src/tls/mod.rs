@@ -1,0 +1,125 @@
+//! Encryption on both sides of the proxy.
+//!
+//! * [`server`]: callers come in with a certificate of the mesh.
+//! * [`client`]: connections to endpoints: of the mesh, or outside it.
+//! * [`verify`]: whether a peer is who it says it is.
+//! * [`exchange`]: what two sidecars tell each other about their workloads.
+//! * [`peer`]: who is at the other end.
+//! * [`transport`]: bytes, encrypted or not, as one type.
+//!
+//! Between sidecars it is TLS 1.3 and nothing else, post-quantum where both can; outside the mesh also TLS 1.2. What is
+//! configured once per certificate and bundle lives in [`Sessions`], one per worker; a connection is resumed only within
+//! one such generation.
+
+pub mod client;
+pub mod exchange;
+pub mod peer;
+pub mod server;
+pub mod transport;
+pub mod verify;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+use crate::identity::{Identity, Now};
+
+use exchange::Workload;
+use peer::Peer;
+use verify::{PeerError, Roots};
+use webpki::KeyUsage;
+
+/// From the connection to the end of the handshake.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// rustls on aws-lc-rs, with AES-128 first: as strong as the P-256 certificates around it, and cheaper.
+pub fn provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+        Arc::new(provider)
+    })
+}
+
+fn sha256(bytes: &[u8]) -> rustls::crypto::hash::Output {
+    match aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256 {
+        rustls::SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider.hash(bytes),
+        // A suite for TLS 1.3 is one: this arm exists for the compiler.
+        rustls::SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider.hash(bytes),
+    }
+}
+
+/// What one worker needs for TLS, made anew when the own certificate or the roots change.
+#[derive(Debug)]
+pub struct Sessions {
+    identity: Arc<Identity>,
+    /// What is said to peers of the mesh.
+    own_words: Arc<[u8]>,
+    now: RefCell<Rc<Generation>>,
+}
+
+/// One certificate with one set of roots.
+#[derive(Debug)]
+struct Generation {
+    now: Now,
+    roots: Arc<Roots>,
+    server: Option<Arc<rustls::ServerConfig>>,
+    clients: RefCell<client::Configs>,
+}
+
+impl Sessions {
+    /// For one worker of a proxy whose workload is `own`.
+    pub fn new(identity: Arc<Identity>, own: &Workload) -> Self {
+        let now = RefCell::new(Rc::new(Generation::new(identity.now())));
+        Self { identity, own_words: own.frame().into(), now }
+    }
+
+    /// The generation in force.
+    pub fn generation(&self) -> u64 {
+        self.current().now.generation
+    }
+
+    /// The roots in force.
+    pub fn roots(&self) -> Arc<Roots> {
+        Arc::clone(&self.current().roots)
+    }
+
+    /// Whether an endpoint that was accepted once still would be.
+    pub fn still_accepts_server(&self, peer: &Peer) -> bool {
+        self.still_accepts(peer, KeyUsage::server_auth()).is_ok()
+    }
+
+    /// Whether a caller who was let in once still would be.
+    pub fn still_accepts_caller(&self, peer: &Peer) -> Result<(), PeerError> {
+        self.still_accepts(peer, KeyUsage::client_auth())
+    }
+
+    fn still_accepts(&self, peer: &Peer, usage: KeyUsage) -> Result<(), PeerError> {
+        let current = self.current();
+        if current.now.generation == peer.generation {
+            return Ok(());
+        }
+        current.roots.still_accept(&peer.chain, SystemTime::now(), usage)
+    }
+
+    fn current(&self) -> Rc<Generation> {
+        let mut now = self.now.borrow_mut();
+        let newest = self.identity.generation();
+        if now.now.generation != newest {
+            *now = Rc::new(Generation::new(self.identity.now()));
+        }
+        Rc::clone(&now)
+    }
+}
+
+impl Generation {
+    fn new(now: Now) -> Self {
+        let roots = Arc::new(Roots::new(&now.trust));
+        let server = now.svid.as_ref().and_then(|svid| server::config(svid, &roots));
+        Self { now, roots, server, clients: RefCell::default() }
+    }
+}

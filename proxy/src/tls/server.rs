@@ -1,0 +1,110 @@
+//! Callers come in with a certificate of the mesh.
+
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderValue;
+use rustls::ServerConfig;
+use rustls::server::ServerSessionMemoryCache;
+use rustls::sign::SingleCertAndKey;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::identity::{Svid, id_of};
+
+use super::exchange::{self, exchange};
+use super::peer::{self, Peer, Security};
+use super::transport::{Prefixed, Transport};
+use super::verify::{Callers, Roots, in_words};
+use super::{HANDSHAKE, Sessions};
+
+/// What a caller may ask to speak, by preference: our own exchange, Istio's names, and those of ordinary clients.
+const PROTOCOLS: [&[u8]; 8] =
+    [exchange::ALPN, b"istio-h2", b"h2", b"istio-http/1.1", b"http/1.1", b"istio", b"istio-http/1.0", b"http/1.0"];
+/// Handshakes that one worker remembers for resumption.
+const REMEMBERED: usize = 256;
+
+/// Why a caller was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// There is no certificate to show.
+    #[error("this proxy has no valid certificate: see /certs on its admin address")]
+    NoIdentity,
+    /// It takes too long.
+    #[error("the handshake was not over within {HANDSHAKE:?}")]
+    TimedOut,
+    /// It failed.
+    #[error("{}", in_words(.0))]
+    Failed(#[from] io::Error),
+}
+
+/// A caller that was let in.
+#[derive(Debug)]
+pub struct Caller {
+    /// Its bytes.
+    pub stream: Transport,
+    /// Who it is.
+    pub peer: Peer,
+    /// What it wanted to reach.
+    pub server_name: Option<Arc<str>>,
+    /// The element of `x-forwarded-client-cert` for its requests.
+    pub forwarded: Option<HeaderValue>,
+}
+
+pub(super) fn config(svid: &Arc<Svid>, roots: &Arc<Roots>) -> Option<Arc<ServerConfig>> {
+    let builder = ServerConfig::builder_with_provider(Arc::clone(super::provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .inspect_err(|error| tracing::error!(%error, "TLS cannot be set up"))
+        .ok()?;
+    let resolver = SingleCertAndKey::from(Arc::clone(svid.certified_key()));
+    let mut config =
+        builder.with_client_cert_verifier(Arc::new(Callers(Arc::clone(roots)))).with_cert_resolver(Arc::new(resolver));
+    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    config.session_storage = ServerSessionMemoryCache::new(REMEMBERED);
+    // One is enough: connections are kept, and each ticket is bytes and work.
+    config.send_tls13_tickets = 1;
+    Some(Arc::new(config))
+}
+
+impl Sessions {
+    /// Ends TLS with a caller whose first bytes are a handshake's.
+    pub async fn accept(&self, stream: Prefixed<TcpStream>) -> Result<Caller, HandshakeError> {
+        tokio::time::timeout(HANDSHAKE, self.handshake(stream)).await.map_err(|_| HandshakeError::TimedOut)?
+    }
+
+    async fn handshake(&self, stream: Prefixed<TcpStream>) -> Result<Caller, HandshakeError> {
+        let current = self.current();
+        let svid = current.now.svid.as_ref().filter(|svid| svid.is_valid_at(SystemTime::now()));
+        let (Some(config), Some(svid)) = (&current.server, svid) else { return Err(HandshakeError::NoIdentity) };
+        let mut stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
+        let state = stream.get_ref().1;
+        let security = Security::of(state);
+        let chain: Arc<[_]> = state.peer_certificates().unwrap_or_default().into();
+        let speaks_leno = state.alpn_protocol() == Some(exchange::ALPN);
+        let server_name = state.server_name().map(Arc::from);
+        let id = self.identify(&current.roots, &chain, security).map_err(io::Error::other)?;
+        let workload = match speaks_leno {
+            true => exchange(&mut stream, &self.own_words, &id).await?.map(Arc::new),
+            false => None,
+        };
+        let peer = Peer { id, workload, security, generation: current.now.generation, chain };
+        let forwarded = peer::forwarded(svid.id(), &peer);
+        Ok(Caller { stream: Transport::Tls(Box::new(stream.into())), peer, server_name, forwarded })
+    }
+
+    /// The verifier has seen a fresh chain; a resumed session's may have ended since.
+    fn identify(
+        &self,
+        roots: &Roots,
+        chain: &[rustls_pki_types::CertificateDer<'static>],
+        security: Security,
+    ) -> Result<leno_config::identity::SpiffeId, rustls::Error> {
+        let [leaf, intermediates @ ..] = chain else { return Err(rustls::Error::NoCertificatesPresented) };
+        if security.resumed {
+            let now = rustls_pki_types::UnixTime::now();
+            return Ok(roots.verify(leaf, intermediates, now, webpki::KeyUsage::client_auth())?);
+        }
+        Ok(id_of(leaf).map_err(super::verify::PeerError::from)?)
+    }
+}
