@@ -1,23 +1,47 @@
-//! What this process knows about itself, for people and probes: the rules' state and the connected proxies.
+//! What this process knows about itself, for people and probes: the rules' state, the connected proxies, the authority.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use crate::ads::push::Hub;
+use leno_config::ir::{self, Secret};
+use leno_config::node::Node;
+use leno_config::xds::Kind;
+
+use crate::ads::push::{Hub, Stream};
 use crate::ads::status::{self, Detail, RulesStatus, Status};
+use crate::ca::Authority;
+use crate::ca::rotate::{Insistence, RotateError};
+use crate::ca::rotation::Facts;
+use crate::ca::status::{CaStatus, Rotation};
+use crate::ca::token::{Audience, TokenError};
 use crate::metrics::Metrics;
+
+/// The type of trust bundles on the wire.
+const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// Whoever sent it may not.
+    #[error("the command is refused: {0}")]
+    Token(#[from] TokenError),
+    /// It did not work.
+    #[error(transparent)]
+    Failed(RotateError),
+}
 
 /// One per process.
 #[derive(Debug)]
 pub(crate) struct Board {
     hub: Arc<Hub>,
+    authority: Arc<Authority>,
     rules: Mutex<RulesStatus>,
 }
 
 impl Board {
     /// Nothing is known about the rules yet.
-    pub(crate) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, rules: Mutex::default() }
+    pub(crate) fn new(hub: Arc<Hub>, authority: Arc<Authority>) -> Self {
+        Self { hub, authority, rules: Mutex::default() }
     }
 
     /// Notes how the rules stand.
@@ -39,7 +63,41 @@ impl Board {
     /// The JSON of `leno status`.
     pub(crate) fn status(&self, with_resources: bool, now: Instant) -> Status {
         let detail = if with_resources { Detail::Resources } else { Detail::Sets };
-        status::status(&self.hub, self.rules(), detail, now)
+        let expiry = |node: &Node| self.authority.certificate_ends(&node.namespace, &node.service_account);
+        status::status(&self.hub, self.rules(), detail, expiry, now)
+    }
+
+    /// The JSON of `leno ca status`.
+    pub(crate) fn authority(&self, now: Instant) -> CaStatus {
+        self.authority.status(&self.facts(now), SystemTime::now())
+    }
+
+    /// Takes the next step of a change of roots, for who holds this token.
+    pub(crate) fn rotate(&self, token: &str, insistence: Insistence, now: Instant) -> Result<Rotation, CommandError> {
+        let time = SystemTime::now();
+        self.authority.tokens().verify(token, Audience::Operator, time)?;
+        match self.authority.rotate(&self.facts(now), insistence, time) {
+            Ok(taken) => Ok(Rotation::taken(&taken)),
+            Err(RotateError::Refused(obstacles)) => Ok(Rotation::refused(&obstacles)),
+            Err(error @ (RotateError::Store(_) | RotateError::Make(_))) => Err(CommandError::Failed(error)),
+        }
+    }
+
+    /// Which proxies use the roots as they are now.
+    fn facts(&self, now: Instant) -> Facts {
+        let newest = self.hub.newest();
+        let domains = self.authority.domains();
+        let roots = domains.and_then(|domains| self.authority.bundles().secret(&domains));
+        // A generation that has not been made yet has not been acknowledged by anyone.
+        let published = newest.as_ref().and_then(|generation| generation.roots());
+        let version = roots.filter(|roots| published == Some(roots)).map(|roots| ir::version(&roots));
+        let has_them = |stream: &Stream| {
+            let (Some(kind), Some(version)) = (Kind::from_url(SECRET), &version) else { return false };
+            stream.session().has_accepted(kind, Secret::ROOTS, version)
+        };
+        let streams = self.hub.streams();
+        let without = streams.iter().filter(|stream| !has_them(stream)).map(|stream| stream.node.id());
+        Facts { unacknowledged: without.collect(), age: self.authority.age(now) }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

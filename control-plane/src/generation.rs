@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leno_config::compile::{Scope, compile, scope};
+use leno_config::ir;
 use leno_config::mesh::Mesh;
 use leno_config::node::Node;
 use leno_config::rules::Document;
@@ -14,17 +15,20 @@ use leno_config::xds;
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::ca::bundle::{Bundles, Domains};
 use crate::snapshot::{Shelf, Snapshot};
 
 /// Most scopes whose snapshots are kept. Labels come from proxies, so their number is not ours to decide; beyond it,
 /// snapshots that nobody holds any more make room.
 const MAX_SCOPES: usize = 4096;
 
-/// One accepted state of the rules.
+/// One accepted state of the rules, and whom proxies are to believe.
 #[derive(Debug)]
 pub(crate) struct Generation {
     mesh: Arc<Mesh>,
     version: String,
+    /// The trust bundle, which is the same for every proxy. No other secret ever travels.
+    roots: Option<Arc<ir::Secret>>,
     documents: usize,
     scopes: Mutex<BTreeMap<Scope, Slot>>,
     shelf: Arc<Mutex<Shelf>>,
@@ -41,17 +45,47 @@ type Slot = Arc<OnceCell<Arc<Snapshot>>>;
 pub(crate) struct CompileError(#[source] tokio::task::JoinError);
 
 impl Generation {
-    /// Takes the accepted documents. Resources that are equal to those of earlier generations are taken off the shelf.
-    pub(crate) fn new<'a>(documents: impl Iterator<Item = &'a Document>, shelf: Arc<Mutex<Shelf>>) -> Arc<Self> {
+    /// Takes the accepted documents and the roots. Resources that are equal to those of earlier generations are taken off
+    /// the shelf.
+    pub(crate) fn new<'a>(
+        documents: impl Iterator<Item = &'a Document>,
+        bundles: &Bundles,
+        shelf: Arc<Mutex<Shelf>>,
+    ) -> Arc<Self> {
         let documents = documents.cloned().collect::<Vec<_>>();
+        let mesh = Arc::new(Mesh::new(&documents));
         lock(&shelf).tidy();
         Arc::new(Self {
-            mesh: Arc::new(Mesh::new(&documents)),
+            roots: bundles.secret(&domains(&mesh)).map(Arc::new),
+            mesh,
             version: version(&documents),
             documents: documents.len(),
             scopes: Mutex::default(),
             shelf,
         })
+    }
+
+    /// The same rules with other roots.
+    pub(crate) fn with_roots(&self, bundles: &Bundles) -> Arc<Self> {
+        lock(&self.shelf).tidy();
+        Arc::new(Self {
+            roots: bundles.secret(&self.domains()).map(Arc::new),
+            mesh: Arc::clone(&self.mesh),
+            version: self.version.clone(),
+            documents: self.documents,
+            scopes: Mutex::default(),
+            shelf: Arc::clone(&self.shelf),
+        })
+    }
+
+    /// What the rules call the trust domain.
+    pub(crate) fn domains(&self) -> Domains {
+        domains(&self.mesh)
+    }
+
+    /// The trust bundle.
+    pub(crate) fn roots(&self) -> Option<&ir::Secret> {
+        self.roots.as_deref()
     }
 
     /// A hash over the documents: equal in every process for equal rules.
@@ -69,8 +103,11 @@ impl Generation {
         let slot = self.slot(scope(&self.mesh, node));
         let snapshot = slot.get_or_try_init(|| async {
             let (mesh, shelf, node) = (Arc::clone(&self.mesh), Arc::clone(&self.shelf), node.clone());
+            let roots = self.roots.clone();
             let work = move || {
-                let encoded = xds::encode(&compile(&mesh, &node));
+                let mut resources = compile(&mesh, &node);
+                resources.secrets.extend(roots.map(|roots| (roots.name.clone(), roots)));
+                let encoded = xds::encode(&resources);
                 Arc::new(Snapshot::new(encoded, &mut lock(&shelf)))
             };
             tokio::task::spawn_blocking(work).await.map_err(CompileError)
@@ -89,6 +126,10 @@ impl Generation {
         }
         Arc::clone(scopes.entry(scope).or_default())
     }
+}
+
+fn domains(mesh: &Mesh) -> Domains {
+    Domains { own: mesh.trust_domain().to_owned(), aliases: Vec::new() }
 }
 
 fn version(documents: &[Document]) -> String {

@@ -1,10 +1,14 @@
-//! The control plane's own HTTP: readiness, metrics and status. HTTP/1.1, in clear text, for loopback and probes.
+//! The control plane's own HTTP: readiness, metrics, status, and one command. HTTP/1.1, in clear text, for loopback and
+//! probes. The command wants a token that only who may read the state directory can make: a web page that a person opens
+//! on this machine reaches loopback too.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `/ready` | 200 once rules are in force, else 503 with the reason |
 //! | `/metrics` | Prometheus' text format |
 //! | `/debug/status` | the JSON of `leno status -o json`; with `?resources` the version of each resource too |
+//! | `/debug/ca` | the JSON of `leno ca status -o json` |
+//! | `POST /ca/rotate` | takes the next step of a change of roots; with `?force` whatever speaks against it |
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +26,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
-use crate::board::Board;
+use crate::board::{Board, CommandError};
+use crate::ca::rotate::Insistence;
 
 /// Connections that are served at a time; others wait in the listener's queue.
 const CONNECTIONS: usize = 256;
@@ -96,6 +101,9 @@ where
 }
 
 fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
+    if request.method() == Method::POST && request.uri().path() == "/ca/rotate" {
+        return rotate(board, request);
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is understood here\n".to_owned());
     }
@@ -108,16 +116,35 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
             Ok(metrics) => with_type(StatusCode::OK, metrics, "text/plain; version=0.0.4; charset=utf-8"),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")),
         },
-        "/debug/status" => {
-            let query = request.uri().query().unwrap_or_default();
-            let resources = query.split('&').any(|pair| pair.split('=').next() == Some("resources"));
-            match serde_json::to_string(&board.status(resources, Instant::now())) {
-                Ok(status) => with_type(StatusCode::OK, status, "application/json"),
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("status cannot be written: {error}\n")),
-            }
-        }
-        "/" => text(StatusCode::OK, "/ready\n/metrics\n/debug/status\n/debug/status?resources\n".to_owned()),
-        _ => text(StatusCode::NOT_FOUND, "there is: /ready, /metrics, /debug/status\n".to_owned()),
+        "/debug/status" => json(StatusCode::OK, &board.status(asks_for(request, "resources"), Instant::now())),
+        "/debug/ca" => json(StatusCode::OK, &board.authority(Instant::now())),
+        "/" => text(StatusCode::OK, "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n".to_owned()),
+        _ => text(StatusCode::NOT_FOUND, "there is: /ready, /metrics, /debug/status, /debug/ca\n".to_owned()),
+    }
+}
+
+/// The command of `leno ca rotate`.
+fn rotate(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
+    let insistence = if asks_for(request, "force") { Insistence::Force } else { Insistence::No };
+    match board.rotate(token, insistence, Instant::now()) {
+        Ok(rotation) if rotation.done.is_some() => json(StatusCode::OK, &rotation),
+        Ok(rotation) => json(StatusCode::CONFLICT, &rotation),
+        Err(error @ CommandError::Token(_)) => text(StatusCode::UNAUTHORIZED, format!("{error}\n")),
+        Err(error @ CommandError::Failed(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn asks_for(request: &Request<()>, key: &str) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    query.split('&').any(|pair| pair.split('=').next() == Some(key))
+}
+
+fn json<T: serde::Serialize>(status: StatusCode, value: &T) -> Response<Full<Bytes>> {
+    match serde_json::to_string(value) {
+        Ok(body) => with_type(status, body, "application/json"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written: {error}\n")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod ads;
 mod board;
+mod ca;
 mod cli;
 mod generation;
 mod http;
@@ -52,6 +53,12 @@ enum Command {
     Serve(cli::serve::Arguments),
     /// Show which proxy holds what, and what is wrong with the rules
     Status(cli::status::Arguments),
+    /// Make tokens by which processes without Kubernetes say who they are
+    #[command(subcommand)]
+    Token(cli::token::Command),
+    /// Look after the certificate authority
+    #[command(subcommand)]
+    Ca(cli::ca::Command),
     /// Print the version
     Version(cli::version::Arguments),
     /// A small service that says who it is and what it was asked, for the demo
@@ -90,6 +97,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Explain(arguments) => cli::explain::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Token(command) => cli::token::run(&command),
+        Command::Ca(command) => cli::ca::run(&command),
         Command::Version(arguments) => cli::version::run(&arguments),
         Command::Echo(arguments) => cli::echo::run(arguments),
         Command::Proxy(command) => Ok(command.run()),

@@ -1,6 +1,8 @@
-//! What the control plane counts. Names start with `leno_control_plane_`.
+//! What the control plane counts. Names start with `leno_control_plane_`; those of the authority with `leno_ca_`.
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::ca::metrics::CaMetrics;
 
 /// The counters and gauges; cheap to clone, all clones count the same.
 #[derive(Debug, Clone)]
@@ -20,6 +22,8 @@ pub(crate) struct Metrics {
     pub(crate) generations: IntGauge,
     /// 1 for the version of the rules in force.
     config: IntGaugeVec,
+    /// What the certificate authority counts.
+    pub(crate) ca: CaMetrics,
 }
 
 impl Metrics {
@@ -29,8 +33,10 @@ impl Metrics {
         let gauge = |what: &str, help: &str| IntGauge::new(name(what), help);
         let gauges = |what: &str, help: &str, label| IntGaugeVec::new(Opts::new(name(what), help), &[label]);
         let counters = |what: &str, help: &str| IntCounterVec::new(Opts::new(name(what), help), &["type"]);
+        let registry = Registry::new();
         let metrics = Self {
-            registry: Registry::new(),
+            ca: CaMetrics::register(&registry)?,
+            registry,
             connected: gauge("connected_proxies", "Proxies that hold a discovery stream.")?,
             pushes: counters("pushes_total", "Discovery responses sent.")?,
             nacks: counters("nacks_total", "Discovery responses that a proxy refused.")?,
@@ -41,7 +47,7 @@ impl Metrics {
         };
         let build = IntGaugeVec::new(Opts::new("leno_build_info", "1 for the version of this program."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let Self { registry, connected, pushes, nacks, rule_errors, documents, generations, config } = &metrics;
+        let Self { registry, connected, pushes, nacks, rule_errors, documents, generations, config, ca: _ } = &metrics;
         for gauge in [connected, rule_errors, documents, generations] {
             registry.register(Box::new(gauge.clone()))?;
         }
@@ -87,6 +93,8 @@ mod tests {
             "leno_control_plane_rule_errors 0",
             "leno_control_plane_rule_documents 3",
             "leno_control_plane_config_info{version=\"abc\"} 1",
+            "leno_ca_certificates_issued_total 0",
+            "leno_ca_refused_total{reason=\"audience\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
         }

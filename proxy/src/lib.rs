@@ -15,6 +15,7 @@ pub mod error;
 pub mod file_events;
 pub mod headers;
 pub mod identity;
+pub mod memory;
 pub mod nest;
 pub mod policy;
 pub mod prepare;

@@ -25,6 +25,7 @@ use crate::bootstrap::{Bootstrap, Source};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
+use crate::memory;
 use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::source;
@@ -83,6 +84,8 @@ struct Proxy {
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
+    /// A configuration was taken since the last look around.
+    busy: bool,
     #[allow(dead_code)] // Held, so that the threads' end is the process's.
     threads: Vec<JoinHandle<()>>,
 }
@@ -131,6 +134,7 @@ impl Proxy {
             bound: HashMap::new(),
             drain,
             stop_source,
+            busy: false,
             threads,
             bootstrap,
             shared,
@@ -170,7 +174,7 @@ impl Proxy {
                 }
                 () = self.names.changed() => self.rebuild(true).await,
                 () = self.keys.changed() => self.rebuild(true).await,
-                _ = rebind.tick() => self.bind_missing().await,
+                _ = rebind.tick() => self.look_around().await,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = self.shared.quit_asked() => break,
@@ -180,13 +184,23 @@ impl Proxy {
         Ok(())
     }
 
+    /// What is done now and then.
+    async fn look_around(&mut self) {
+        self.bind_missing().await;
+        if std::mem::take(&mut self.busy) {
+            // What reading and compiling needed is not needed again until the next change.
+            memory::forget_code();
+        }
+    }
+
     /// Takes what the source says should be in force.
     async fn apply(&mut self) {
+        self.busy = true;
         let effective = self.effective.borrow_and_update().clone();
         self.names.want(&effective.resources);
-        self.keys.want(&effective.resources);
         let roots = effective.resources.secrets.get(ir::Secret::ROOTS).cloned();
         self.shared.keyring.set_secret(roots, SystemTime::now());
+        self.keys.want(&effective.resources);
         self.shared.set_effective(effective);
         self.rebuild(false).await;
     }

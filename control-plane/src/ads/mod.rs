@@ -12,8 +12,10 @@
 //! * [`wire`]: Envoy's messages ⇄ the session's words.
 //! * [`push`]: who is connected, and how a new snapshot reaches them.
 //! * [`service`]: the gRPC method.
+//! * [`credentials`]: who may open a stream, as what, and for how long.
 //! * [`status`]: what `leno status` says about it.
 
+pub(crate) mod credentials;
 pub(crate) mod order;
 pub(crate) mod push;
 pub(crate) mod service;

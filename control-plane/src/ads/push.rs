@@ -66,6 +66,11 @@ impl Hub {
         self.newest.subscribe()
     }
 
+    /// The newest generation as it is now.
+    pub(crate) fn newest(&self) -> Option<Arc<Generation>> {
+        self.newest.borrow().clone()
+    }
+
     /// Ends all streams.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);

@@ -6,18 +6,18 @@
 //!
 //! ```text
 //! Introduced ──first request, names the node──▶ Serving ──request │ new generation │ deadline──▶ Serving
-//!      └─────10 s of silence, a node that cannot be read─────┐   └───proxy leaves, process stops, too many names──┐
-//!                                                            ▼                                                    ▼
+//!      └─────10 s of silence, a node that cannot be read, or─┐   └───proxy leaves, process stops, too many names,─┐
+//!            that is not what its credential says            ▼       its credential ends                          ▼
 //!                                                          trailers with a status that says why
 //! ```
 
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::{Future, Ready, ready};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready as poll_ready};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
@@ -29,9 +29,11 @@ use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 use tracing::{debug, error, info, warn};
 
+use super::credentials::{self, Access, Proof};
 use super::push::{Connection, Hub};
 use super::session::Received;
 use super::wire::{self, MAX_MESSAGE, MessageDecoder};
+use crate::ca::attest::Peer;
 use crate::generation::Generation;
 
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
@@ -47,14 +49,15 @@ const QUEUE: usize = 4;
 const LOGGED: usize = 4096;
 
 /// The aggregated discovery service.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Discovery {
     hub: Arc<Hub>,
+    access: Access,
 }
 
 impl Discovery {
-    pub(crate) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    pub(crate) fn new(hub: Arc<Hub>, access: Access) -> Self {
+        Self { hub, access }
     }
 }
 
@@ -73,7 +76,7 @@ impl Service<http::Request<tonic::body::Body>> for Discovery {
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         ready(Ok(match request.uri().path() {
-            DELTA => converse(Arc::clone(&self.hub), request),
+            DELTA => converse(Arc::clone(&self.hub), self.access.clone(), request),
             STATE_OF_THE_WORLD => Status::unimplemented(
                 "this control plane speaks the delta variant of xDS only; set api_type: DELTA_GRPC",
             )
@@ -84,15 +87,26 @@ impl Service<http::Request<tonic::body::Body>> for Discovery {
 }
 
 /// Answers with a body that holds the conversation.
-fn converse(hub: Arc<Hub>, request: http::Request<tonic::body::Body>) -> http::Response<tonic::body::Body> {
+fn converse(
+    hub: Arc<Hub>,
+    access: Access,
+    request: http::Request<tonic::body::Body>,
+) -> http::Response<tonic::body::Body> {
     let decoder = MessageDecoder::<discovery::DeltaDiscoveryRequest>::default();
     if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
         return Status::unimplemented("compressed requests are not understood; send them as they are").into_http();
     }
-    let requests = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_MESSAGE));
+    let (head, body) = request.into_parts();
+    let requests = Streaming::new_request(decoder, body, None, Some(MAX_MESSAGE));
     let (sender, pieces) = mpsc::channel(QUEUE);
     let conversation = Box::pin(async move {
-        match serve(hub, requests, sender).await {
+        let peer = head.extensions.get::<Peer>().cloned();
+        let proof = match access.admit(&head.headers, peer, SystemTime::now()).await {
+            Ok(proof) => proof,
+            Err(status) => return status,
+        };
+        drop(head);
+        match serve(hub, access, proof, requests, sender).await {
             Ok(()) => Status::ok(""),
             Err(status) => status,
         }
@@ -106,20 +120,23 @@ fn converse(hub: Arc<Hub>, request: http::Request<tonic::body::Body>) -> http::R
 /// One stream, from the first request to its end.
 async fn serve(
     hub: Arc<Hub>,
+    access: Access,
+    proof: Proof,
     mut requests: Streaming<discovery::DeltaDiscoveryRequest>,
     pieces: mpsc::Sender<Bytes>,
 ) -> Result<(), Status> {
     let Some(first) = introduction(&hub, &mut requests).await? else { return Ok(()) };
-    let node = first
+    let sent = first
         .node
         .as_ref()
         .ok_or_else(|| Status::invalid_argument("the first request of a stream names its node; this one names none"))?;
-    let node = xds::node_from_xds(node)
+    let node = xds::node_from_xds(sent)
         .map_err(|refusal| Status::invalid_argument(format!("the node cannot be understood: {refusal}")))?;
+    access.check(&proof, sent, &node)?;
     let connection = hub.connect(node, Instant::now()).map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let id = connection.stream.node.id();
     info!(node = %id, "proxy connected");
-    let end = Serving { hub: &hub, connection: &connection, id: &id, pieces }.run(first, requests).await;
+    let end = Serving { hub: &hub, connection: &connection, id: &id, proof: &proof, pieces }.run(first, requests).await;
     match &end {
         Ok(()) => info!(node = %id, "proxy left"),
         Err(status) => info!(node = %id, reason = status.message(), "stream ended"),
@@ -144,6 +161,8 @@ struct Serving<'a> {
     hub: &'a Arc<Hub>,
     connection: &'a Connection,
     id: &'a str,
+    /// The stream ends when it is not good any more.
+    proof: &'a Proof,
     pieces: mpsc::Sender<Bytes>,
 }
 
@@ -156,6 +175,7 @@ impl Serving<'_> {
         let mut generations = self.hub.generations();
         generations.mark_changed();
         self.on_request(first)?;
+        let mut ended = pin!(self.proof.ended());
         loop {
             let deadline = self.connection.stream.session().deadline(Instant::now());
             tokio::select! {
@@ -170,6 +190,7 @@ impl Serving<'_> {
                     }
                 }
                 () = until(deadline) => {}
+                () = &mut ended => return Err(credentials::ended()),
                 () = self.hub.stopped() => return Err(stopping()),
             }
             self.send_what_is_due().await?;

@@ -270,6 +270,20 @@ impl Session {
         [patience, grace].into_iter().flatten().filter(|deadline| *deadline > now).min()
     }
 
+    /// Whether the client is known to use this version of a resource: it was sent, and accepted, or brought along.
+    pub(crate) fn has_accepted(&self, kind: Kind, name: &str, version: &str) -> bool {
+        let Some(state) = self.kinds.get(&kind) else { return false };
+        let mut under_way = state.in_flight.iter().flat_map(|sent| &sent.resources);
+        if state.rejected.contains(name) || under_way.any(|(sent, _)| **sent == *name) {
+            return false;
+        }
+        let held = match &state.at_rest {
+            Some(set) => state.wanted(set).find(|resource| *resource.name == *name).map(|resource| &resource.version),
+            None => state.held.get(name),
+        };
+        held.is_some_and(|held| **held == *version)
+    }
+
     /// Where each kind stands that the client has asked for.
     pub(crate) fn status(&self) -> BTreeMap<Kind, KindStatus> {
         let status = |state: &KindState| KindStatus {

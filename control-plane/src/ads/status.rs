@@ -1,8 +1,10 @@
 //! Who is connected and where each stands, in the shape of `leno status -o json`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use leno_config::node::Node;
 use serde::{Deserialize, Serialize};
 
 use super::push::{Hub, Stream};
@@ -25,6 +27,18 @@ pub(crate) struct ProxyStatus {
     pub(crate) connected_since: String,
     /// `clusters`, `endpoints`, `secrets`, `listeners`, `routes`: those it asked for.
     pub(crate) types: BTreeMap<String, TypeStatus>,
+    /// The newest certificate that its identity was issued; `null`: none since this control plane has been running.
+    #[serde(default)]
+    pub(crate) certificate: Option<CertificateStatus>,
+}
+
+/// A workload's certificate. Replicas that share a service account share this entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CertificateStatus {
+    /// RFC 3339, UTC.
+    pub(crate) expires: String,
+    /// Seconds until then; 0: it has expired.
+    pub(crate) left_s: u64,
 }
 
 /// One kind of resource on one stream.
@@ -74,14 +88,21 @@ pub(crate) enum Detail {
     Resources,
 }
 
-/// The status at this moment.
-pub(crate) fn status(hub: &Hub, rules: RulesStatus, detail: Detail, now: Instant) -> Status {
-    let mut proxies = hub.streams().iter().map(|stream| proxy(stream, detail, now)).collect::<Vec<_>>();
+/// The status at this moment; `expiry` says until when a node's identity has a certificate.
+pub(crate) fn status(
+    hub: &Hub,
+    rules: RulesStatus,
+    detail: Detail,
+    expiry: impl Fn(&Node) -> Option<SystemTime>,
+    now: Instant,
+) -> Status {
+    let one = |stream: &Arc<Stream>| proxy(stream, detail, expiry(&stream.node), now);
+    let mut proxies = hub.streams().iter().map(one).collect::<Vec<_>>();
     proxies.sort_by(|one, other| one.node.cmp(&other.node));
     Status { proxies, rules }
 }
 
-fn proxy(stream: &Stream, detail: Detail, now: Instant) -> ProxyStatus {
+fn proxy(stream: &Stream, detail: Detail, expires: Option<SystemTime>, now: Instant) -> ProxyStatus {
     let types = stream.session().status();
     ProxyStatus {
         node: stream.node.id(),
@@ -90,6 +111,10 @@ fn proxy(stream: &Stream, detail: Detail, now: Instant) -> ProxyStatus {
             .into_iter()
             .map(|(kind, status)| (kind.label().to_owned(), of_type(status, detail, now)))
             .collect(),
+        certificate: expires.map(|expires| CertificateStatus {
+            expires: rfc3339(expires),
+            left_s: expires.duration_since(SystemTime::now()).unwrap_or_default().as_secs(),
+        }),
     }
 }
 
@@ -110,7 +135,7 @@ fn of_type(status: KindStatus, detail: Detail, now: Instant) -> TypeStatus {
 }
 
 /// `2026-11-22T10:00:00Z`; the calendar is Howard Hinnant's `civil_from_days`.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, seconds) = (seconds / 86_400, seconds % 86_400);
     let days = days + 719_468;

@@ -1,11 +1,15 @@
 //! The commands, one file each.
 
+mod ask;
+mod authority;
+pub(crate) mod ca;
 pub(crate) mod demo;
 pub(crate) mod echo;
 pub(crate) mod explain;
 pub(crate) mod failure;
 pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod validate;
 pub(crate) mod version;
 

@@ -2,23 +2,32 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use leno_config::diagnostic::Diagnostic;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
+use super::authority::AuthorityArguments;
+use crate::ads::credentials::Access;
 use crate::ads::push::Hub;
 use crate::ads::service::Discovery;
 use crate::ads::status::RulesStatus;
 use crate::board::Board;
+use crate::ca::Authority;
+use crate::ca::attest::Gate;
+use crate::ca::service::Certificates;
+use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
 use crate::generation::Generation;
 use crate::http;
@@ -52,6 +61,11 @@ pub(crate) struct Arguments {
     /// Where /ready, /metrics and /debug/status are (port 0: a free one)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014", env = "LENO_HTTP_ADDRESS")]
     http_address: SocketAddr,
+    /// Where proxies connect with TLS, and ask for certificates (port 0: a free one)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15012", env = "LENO_TLS_ADDRESS")]
+    tls_address: SocketAddr,
+    #[command(flatten)]
+    authority: AuthorityArguments,
     /// Take a directory without rules for what is meant
     #[arg(long)]
     allow_empty: bool,
@@ -97,29 +111,45 @@ fn check_addresses(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+    let metrics = Metrics::new()?;
+    let settings = arguments.authority.settings(arguments.state.clone());
+    let authority = Authority::open(settings, metrics.ca.clone(), SystemTime::now())
+        .context("there is no certificate authority")?;
+    let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
     let xds = bind(arguments.xds_address, "--xds-address").await?;
+    let tls = bind(arguments.tls_address, "--tls-address").await?;
     let http_listener = bind(arguments.http_address, "--http-address").await?;
-    announce(arguments.state.as_deref(), xds.local_addr()?, http_listener.local_addr()?)?;
+    announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
 
-    let hub = Hub::new(Metrics::new()?);
-    let board = Arc::new(Board::new(Arc::clone(&hub)));
+    let hub = Hub::new(metrics);
+    let board = Arc::new(Board::new(Arc::clone(&hub), Arc::clone(&authority)));
     let options = Options { rules: arguments.rules, state: arguments.state, allow_empty: arguments.allow_empty };
     let mut files = Files::watch(options);
     let stopped = || {
         let hub = Arc::clone(&hub);
         async move { hub.stopped().await }
     };
-    let discovery = tokio::spawn(discovery(xds, Arc::clone(&hub)));
+    let mut servers = JoinSet::new();
+    servers.spawn(clear(xds, Arc::clone(&hub)));
+    servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&authority), Arc::clone(&terms)));
+    // Ends with the runtime.
+    tokio::spawn(terms.keep());
     let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
-    let follow = follow(&mut files, &hub, &board);
+    let follow = follow(&mut files, &hub, &board, &authority);
     tokio::select! {
         () = follow => {}
         signal = told_to_stop() => info!("{} received, closing all streams; proxies keep what they have", signal?),
     }
     hub.stop();
-    match tokio::time::timeout(DRAIN, discovery).await {
-        Ok(ended) => ended.context("the discovery service failed")??,
+    let ended = async {
+        while let Some(ended) = servers.join_next().await {
+            ended.context("the discovery service failed")??;
+        }
+        anyhow::Ok(())
+    };
+    match tokio::time::timeout(DRAIN, ended).await {
+        Ok(ended) => ended?,
         Err(_) => warn!("some connections did not end within {DRAIN:?} and are cut"),
     }
     answers.await.context("the HTTP server failed")
@@ -132,41 +162,68 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// Says where the process listens, to people and to programs.
-fn announce(state: Option<&Path>, xds: SocketAddr, http: SocketAddr) -> anyhow::Result<()> {
+fn announce(state: Option<&Path>, listeners: [&TcpListener; 3]) -> anyhow::Result<()> {
+    let [xds, tls, http] = listeners.map(TcpListener::local_addr);
+    let (xds, tls, http) = (xds?.to_string(), tls?.to_string(), http?.to_string());
     if let Some(state) = state {
         let pid = std::process::id();
-        let addresses = serde_json::json!({ "xds": xds.to_string(), "http": http.to_string(), "pid": pid });
+        let addresses = serde_json::json!({ "xds": xds, "tls": tls, "http": http, "pid": pid });
         write_atomically(&state.join("serve.json"), addresses.to_string().as_bytes())
             .with_context(|| format!("cannot write to the state directory `{}`", state.display()))?;
     }
-    info!(%xds, %http, "serving");
+    info!(xds, tls, http, "serving");
     Ok(())
 }
 
-/// The gRPC server, until the hub stops and its streams have ended.
-async fn discovery(listener: TcpListener, hub: Arc<Hub>) -> Result<(), tonic::transport::Error> {
+/// The gRPC server of this machine, until the hub stops and its streams have ended.
+async fn clear(listener: TcpListener, hub: Arc<Hub>) -> Result<(), tonic::transport::Error> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stopped = Arc::clone(&hub);
+    server()
+        .add_service(Discovery::new(hub, Access::Open))
+        .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
+        .await
+}
+
+/// The gRPC server for everybody who can say who he is, until the hub stops and its streams have ended.
+async fn encrypted(
+    listener: TcpListener,
+    hub: Arc<Hub>,
+    authority: Arc<Authority>,
+    terms: Arc<Terms>,
+) -> Result<(), tonic::transport::Error> {
+    let gate = Arc::new(Gate::new(&authority));
+    let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
+    let stopped = Arc::clone(&hub);
+    server()
+        .add_service(Discovery::new(hub, Access::Credential(Arc::clone(&gate))))
+        .add_service(Certificates::new(authority, gate))
+        .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
+        .await
+}
+
+fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_max_header_list_size(16 << 10)
-        .add_service(Discovery::new(Arc::clone(&hub)))
-        .serve_with_incoming_shutdown(incoming, async move { hub.stopped().await })
-        .await
+        // A token of Kubernetes has some 1300 bytes.
+        .http2_max_header_list_size(32 << 10)
 }
 
-/// Puts every accepted state of the files in force. Does not return.
-async fn follow(files: &mut Files, hub: &Hub, board: &Board) {
+/// Puts every accepted state of the files in force, and every change of the roots. Does not return.
+async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authority) {
     let shelf = Arc::new(Mutex::new(Shelf::default()));
+    let mut roots = authority.changes();
     let mut version = None;
     loop {
-        let state = files.next().await;
+        let state = next(files, &mut roots, hub, authority).await;
         let mut generation = None;
         if let Some(documents) = state.documents.as_ref().filter(|_| state.changed) {
-            let newest = Generation::new(documents.iter(), Arc::clone(&shelf));
+            let newest = Generation::new(documents.iter(), &authority.bundles(), Arc::clone(&shelf));
+            authority.set_domains(newest.domains());
             hub.metrics().in_force(newest.version(), newest.documents());
             version = Some(newest.version().to_owned());
             generation = Some(newest);
@@ -176,6 +233,21 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board) {
         board.note(rules);
         if let Some(generation) = generation {
             hub.publish(generation);
+        }
+    }
+}
+
+/// The next state of the files. Until then, every change of the roots reaches the proxies with the rules as they are.
+async fn next(files: &mut Files, roots: &mut watch::Receiver<u64>, hub: &Hub, authority: &Authority) -> State {
+    let mut state = pin!(files.next());
+    loop {
+        tokio::select! {
+            state = &mut state => return state,
+            changed = roots.changed() => {
+                if let (Ok(()), Some(newest)) = (changed, hub.newest()) {
+                    hub.publish(newest.with_roots(&authority.bundles()));
+                }
+            }
         }
     }
 }

@@ -6,18 +6,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use http_body_util::{BodyExt as _, Limited};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use anyhow::{Context as _, anyhow};
 
+use super::ask::{Question, ask};
 use super::failure::Failure;
 use crate::ads::status::{ProxyStatus, RulesStatus, Status, TypeStatus};
 
-/// For the whole exchange.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer that is read.
-const MAX_ANSWER: usize = 256 << 20;
 /// Versions are hashes; so many characters tell two apart.
 const SHOWN: usize = 8;
 
@@ -45,18 +39,12 @@ enum Output {
 
 /// Asks a running control plane and prints what it says.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let authority = authority(&arguments.address).map_err(Failure::usage)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let path = if arguments.resources { "/debug/status?resources" } else { "/debug/status" };
-    let fetched = runtime.block_on(async { tokio::time::timeout(TIMEOUT, fetch(&authority, path)).await });
-    let fetched = fetched.context("no answer in time").and_then(|answer| answer);
-    let tried = || {
-        format!(
-            "cannot reach the control plane at {} (is `leno serve` running? --address takes what it prints as http)",
-            arguments.address
-        )
-    };
-    let answer = fetched.with_context(tried).map_err(Failure::unreachable)?;
+    let (code, answer) = ask(&arguments.address, &Question::get(path))?;
+    if !code.is_success() {
+        let address = &arguments.address;
+        return Err(Failure::unreachable(anyhow!("{address} answers {code}: {}", answer.trim())));
+    }
     let mut stdout = anstream::stdout();
     match arguments.output {
         Output::Json => writeln!(stdout, "{answer}")?,
@@ -68,42 +56,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn authority(address: &str) -> anyhow::Result<String> {
-    let address = address.trim_end_matches('/');
-    let authority = address.strip_prefix("http://").unwrap_or(address);
-    let parsed = authority.parse::<http::uri::Authority>();
-    let parsed = parsed.with_context(|| format!("--address has the form http://HOST:PORT, not `{address}`"))?;
-    ensure!(parsed.port_u16().is_some(), "--address names a port, as in http://127.0.0.1:15014, unlike `{address}`");
-    Ok(authority.to_owned())
-}
-
-async fn fetch(authority: &str, path: &str) -> anyhow::Result<String> {
-    let socket = TcpStream::connect(authority).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-    let request = http::Request::get(path).header(http::header::HOST, authority).body(String::new())?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-        if !status.is_success() {
-            bail!("it answers {status}: {}", String::from_utf8_lossy(&body).trim());
-        }
-        Ok(String::from_utf8(body.into())?)
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        ended = &mut connection => {
-            ended?;
-            exchange.await
-        }
-    }
-}
-
 /// One row per proxy and type, then what is wrong with the rules.
 fn table(status: &Status) -> String {
-    let mut rows = vec![["PROXY", "TYPE", "STATE", "SENT", "ACKED", "AGE", "LAST NACK"].map(str::to_owned)];
+    let mut rows =
+        vec![["PROXY", "TYPE", "STATE", "SENT", "ACKED", "AGE", "CERTIFICATE", "LAST NACK"].map(str::to_owned)];
     for proxy in &status.proxies {
         rows.extend(proxy_rows(proxy));
     }
@@ -113,9 +69,15 @@ fn table(status: &Status) -> String {
     text
 }
 
-fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 7]> {
+fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 8]> {
     // As written by us: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
     let name = proxy.node.split('~').nth(2).unwrap_or(&proxy.node);
+    // How long it is still good; the newest that its identity was issued.
+    let certificate = match &proxy.certificate {
+        None => "-".to_owned(),
+        Some(certificate) if certificate.left_s == 0 => "EXPIRED".to_owned(),
+        Some(certificate) => age(Duration::from_secs(certificate.left_s)),
+    };
     let row = |label: &str, status: &TypeStatus| {
         let version = |version: &Option<String>| {
             version.as_ref().map_or_else(|| "-".to_owned(), |text| text.chars().take(SHOWN).collect())
@@ -128,11 +90,12 @@ fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 7]> {
             version(&status.sent),
             version(&status.acked),
             age(Duration::from_millis(status.age_ms)),
+            certificate.clone(),
             nack,
         ]
     };
     match proxy.types.is_empty() {
-        true => vec![[name, "-", "NOT ASKED", "-", "-", "-", "-"].map(str::to_owned)],
+        true => vec![[name, "-", "NOT ASKED", "-", "-", "-", &certificate, "-"].map(str::to_owned)],
         false => proxy.types.iter().map(|(label, status)| row(label, status)).collect(),
     }
 }
@@ -156,11 +119,11 @@ fn age(age: Duration) -> String {
     }
 }
 
-fn aligned(rows: &[[String; 7]]) -> String {
+fn aligned(rows: &[[String; 8]]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths = [0, 1, 2, 3, 4, 5, 6].map(width);
+    let widths = [0, 1, 2, 3, 4, 5, 6, 7].map(width);
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
@@ -219,6 +182,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::ads::status::CertificateStatus;
 
     fn types(sent: Option<&str>, acked: Option<&str>, nack: Option<&str>) -> TypeStatus {
         TypeStatus {
@@ -253,6 +217,7 @@ mod tests {
             node: "sidecar~127.0.0.1~shop.default~default.svc.cluster.local".to_owned(),
             connected_since: String::new(),
             types: of_type,
+            certificate: Some(CertificateStatus { expires: String::new(), left_s: 7_200 }),
         };
         let rules = RulesStatus {
             accepted: 4,
@@ -266,9 +231,9 @@ mod tests {
             problem: None,
         };
         let expected = "\
-PROXY          TYPE       STATE     SENT       ACKED      AGE    LAST NACK
-shop.default   clusters   SYNCED    01234567   01234567   1m1s   -
-shop.default   routes     REFUSED   22222222   -          1m1s   9080: field: bad\\u{1b}
+PROXY          TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
+shop.default   clusters   SYNCED    01234567   01234567   1m1s   2h0m          -
+shop.default   routes     REFUSED   22222222   -          1m1s   2h0m          9080: field: bad\\u{1b}
 
 Rules: 4 documents in force (version abcdefgh), 1 rejected
   rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights add up to 0
@@ -296,16 +261,6 @@ Rules: 4 documents in force (version abcdefgh), 1 rejected
         let cases = [(7, "7ms"), (1_500, "1s"), (59_999, "59s"), (61_000, "1m1s"), (7_380_000, "2h3m")];
         for (millis, expected) in cases {
             assert_eq!(age(Duration::from_millis(millis)), expected);
-        }
-    }
-
-    #[test]
-    fn addresses_are_checked_before_anything_is_dialled() {
-        assert_eq!(authority("http://127.0.0.1:15014/").unwrap(), "127.0.0.1:15014");
-        assert_eq!(authority("[::1]:15014").unwrap(), "[::1]:15014");
-        for address in ["https://127.0.0.1:15014", "http://localhost", "localhost:http", "localhost:70000", "", "a b:1"]
-        {
-            assert!(authority(address).is_err(), "{address}");
         }
     }
 }

@@ -120,11 +120,12 @@ pub async fn serve(
     let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
     let arrival = Arrival { worker, listener, caller, local, life };
     if is_http {
-        if let Some(Admitted { spoken, stream, caller }) = admit::http(&arrival, mode, stream).await {
+        // On the heap, and gone when it is over: a handshake needs more room than a connection afterwards.
+        if let Some(Admitted { spoken, stream, caller }) = Box::pin(admit::http(&arrival, mode, stream)).await {
             http::serve(arrival.enter(caller), spoken, stream).await;
         }
     } else {
-        tcp::serve(arrival, mode, stream).await;
+        Box::pin(tcp::serve(arrival, mode, stream)).await;
     }
     drop(counted);
 }

@@ -65,7 +65,7 @@ fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<Rc<Connec
 /// before a byte has come, if policy would let such a caller in; a caller with TLS speaks at once.
 async fn either(arrival: Arrival, stream: TcpStream) {
     let plain = arrival.in_clear_text();
-    let greeted = enforce::would_admit(&plain);
+    let greeted = enforce::may_stay(&plain, &arrival.listener.view());
     let mut opening = pin!(open(&plain));
     let mut upstream: Option<Upstream> = None;
     loop {

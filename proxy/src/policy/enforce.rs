@@ -15,15 +15,21 @@ use crate::downstream::Connection;
 use crate::error::ProxyError;
 use crate::route::RequestView;
 use crate::sanitize;
-use crate::state::snapshot::HttpHandler;
+use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::{WorkerStats, add};
-use crate::worker::{ListenerView, Worker};
+use crate::worker::ListenerView;
 
-use super::authorization::{Caller, Decision, Denial, Verdict, check};
-use super::jwt::{Refusal, Verified};
+use super::authorization::{Caller, Decision, Denial, Possible, Verdict, check, may_ever};
+use super::jwt::{Refusal, TokenCache, Verified};
 
 /// Longest address in `www-authenticate` (Envoy).
 const MAX_REALM: usize = 256;
+
+/// What a worker remembers for its policies.
+#[derive(Debug, Default)]
+pub struct Memory {
+    tokens: TokenCache,
+}
 
 /// Looks at the request's token, where the listener wants one. What the token says goes into the request's headers.
 pub fn authenticate(
@@ -34,15 +40,15 @@ pub fn authenticate(
 ) -> Result<Option<Rc<Verified>>, ProxyError> {
     let Some(authenticator) = &http.authenticator else { return Ok(None) };
     let worker = &connection.worker;
-    authenticator.authenticate(parts, look, &worker.tokens, SystemTime::now()).map_err(|refusal| match refusal {
+    authenticator.authenticate(parts, look, &worker.policy.tokens, SystemTime::now()).map_err(|refusal| match refusal {
         Refusal::Request(error) => error,
         Refusal::Token(reason) => {
             add(&worker.stats.tokens_refused, 1);
             let realm = realm(parts);
-            if worker.quiet.allows() {
+            worker.quiet.spend(|| {
                 let (path, peer) = (parts.uri.path(), connection.caller);
                 tracing::info!(%peer, method = %parts.method, path, reason = reason.as_str(), "refused a token");
-            }
+            });
             ProxyError::Token { reason, realm }
         }
     })
@@ -74,10 +80,19 @@ pub fn admit(connection: &Connection) -> bool {
     rules.0.is_empty() || decide(connection, &listener.name, rules, None).is_allowed()
 }
 
-/// Whether a TCP connection would be let in; neither counted nor logged.
-pub fn would_admit(connection: &Connection) -> bool {
-    let view = connection.listener.view();
-    check(&view.listener.config.authorization, &caller(connection), None).verdict.is_allowed()
+/// Whether a connection that was let in may stay, and whether one that is about to be would: some request of its caller
+/// could pass. Neither counted nor logged.
+pub fn may_stay(connection: &Connection, view: &ListenerView) -> bool {
+    let (rules, caller) = (&view.listener.config.authorization, caller(connection));
+    let possible = |rules: &Authorization| may_ever(rules, &caller) != Possible::No;
+    match &view.listener.handler {
+        Handler::Tcp(_) => check(rules, &caller, None).verdict.is_allowed(),
+        Handler::Http(http) => {
+            let hosts = &http.table.config().virtual_hosts;
+            let mut own = hosts.iter().flat_map(|host| &host.routes).filter_map(|route| route.authorization.as_ref());
+            possible(rules) || own.any(possible)
+        }
+    }
 }
 
 /// Who calls, as far as the connection says it.
@@ -115,22 +130,17 @@ struct Report<'a> {
 /// Counts and logs what a policy did, or would have done.
 #[cold]
 fn report(connection: &Connection, about: &Report<'_>, decision: &Decision<'_>) {
-    let Worker { stats, quiet, .. } = &*connection.worker;
-    let line = |policy, action, what| {
-        if quiet.allows() {
-            about.log(policy, action, what);
-        }
-    };
+    let (stats, lines) = (&connection.worker.stats, &connection.worker.quiet);
     if let Verdict::Denied(denial) = &decision.verdict {
         add(denied(stats, about.request), 1);
-        line(denial.policy, named(denial), "denied by an authorization policy");
+        lines.spend(|| about.log(denial.policy, named(denial), "denied by an authorization policy"));
     }
     if let Some(denial) = &decision.would_deny {
         add(&stats.would_deny, 1);
-        line(denial.policy, named(denial), "an authorization policy in dry run would deny it");
+        lines.spend(|| about.log(denial.policy, named(denial), "an authorization policy in dry run would deny it"));
     }
     if let Some(policy) = decision.audited {
-        line(Some(policy), "AUDIT", "audited by an authorization policy");
+        lines.spend(|| about.log(Some(policy), "AUDIT", "audited by an authorization policy"));
     }
 }
 

@@ -10,6 +10,7 @@ use leno_config::rules::{SourceText, parse};
 use tonic::transport::{Channel, Server, server::TcpIncoming};
 
 use super::*;
+use crate::ca::bundle::Bundles;
 use crate::metrics::Metrics;
 use crate::snapshot::Shelf;
 
@@ -43,7 +44,7 @@ fn generation(rules: &str) -> Arc<Generation> {
     let source = SourceText { name: "test.yaml".into(), text: rules.as_bytes().to_vec() };
     let parsed = parse(&[source]);
     assert!(parsed.diagnostics.iter().all(|finding| !finding.is_error()), "{:?}", parsed.diagnostics);
-    Generation::new(parsed.documents.iter(), Arc::new(Mutex::new(Shelf::default())))
+    Generation::new(parsed.documents.iter(), &Bundles::default(), Arc::new(Mutex::new(Shelf::default())))
 }
 
 fn node(name: &str) -> Node {
@@ -73,7 +74,7 @@ impl Running {
         let hub = Hub::new(Metrics::new().unwrap());
         let stop = Arc::clone(&hub);
         let server = Server::builder()
-            .add_service(Discovery::new(Arc::clone(&hub)))
+            .add_service(Discovery::new(Arc::clone(&hub), Access::Open))
             .serve_with_incoming_shutdown(TcpIncoming::from(listener), async move { stop.stopped().await });
         Self { hub, address, server: tokio::spawn(server) }
     }
