@@ -16,10 +16,17 @@ use crate::wait::eventually;
 pub struct ControlPlane {
     /// The running program.
     pub process: Process,
-    xds: SocketAddr,
-    http: SocketAddr,
+    addresses: Addresses,
     state: PathBuf,
     rules: PathBuf,
+}
+
+/// Where it listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    xds: SocketAddr,
+    tls: SocketAddr,
+    http: SocketAddr,
 }
 
 impl ControlPlane {
@@ -27,19 +34,29 @@ impl ControlPlane {
     pub(super) async fn start(directory: &Path, rules: &Path) -> Self {
         let state = directory.join("control-plane");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let process = spawn(&state, rules, any, any);
-        let (xds, http) = served(&state).await;
-        Self { process, xds, http, state, rules: rules.to_owned() }
+        let process = spawn(&state, rules, Addresses { xds: any, tls: any, http: any });
+        let addresses = served(&state).await;
+        Self { process, addresses, state, rules: rules.to_owned() }
     }
 
     /// Where proxies connect.
     pub fn xds(&self) -> SocketAddr {
-        self.xds
+        self.addresses.xds
+    }
+
+    /// Where proxies connect with TLS, and ask for certificates.
+    pub fn tls(&self) -> SocketAddr {
+        self.addresses.tls
+    }
+
+    /// Its state directory, with `root.pem`.
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// Where metrics and status are.
     pub fn http(&self) -> SocketAddr {
-        self.http
+        self.addresses.http
     }
 
     /// What a crash looks like.
@@ -50,35 +67,37 @@ impl ControlPlane {
     /// Starts it again, after [`kill`](Self::kill), where it was.
     pub async fn restart(&mut self) {
         let _ = std::fs::remove_file(self.state.join("serve.json"));
-        self.process = spawn(&self.state, &self.rules, self.xds, self.http);
+        self.process = spawn(&self.state, &self.rules, self.addresses);
         served(&self.state).await;
     }
 
     /// `/debug/status?resources`, which `leno status --resources -o json` prints.
     pub async fn status(&self) -> Result<Value, String> {
-        let reply = Call::get("http://status/debug/status?resources").try_send(self.http).await?;
+        let reply = Call::get("http://status/debug/status?resources").try_send(self.http()).await?;
         serde_json::from_slice(&reply.body).map_err(|error| format!("{error}: {}", reply.text()))
     }
 
     /// `/metrics`
     pub async fn metrics(&self) -> String {
-        Call::get("http://metrics/metrics").send(self.http).await.text()
+        Call::get("http://metrics/metrics").send(self.http()).await.text()
     }
 }
 
-fn spawn(state: &Path, rules: &Path, xds: SocketAddr, http: SocketAddr) -> Process {
+fn spawn(state: &Path, rules: &Path, Addresses { xds, tls, http }: Addresses) -> Process {
     std::fs::create_dir_all(state).expect("cannot create a directory");
     let mut command = Command::new(leno());
     command.arg("serve").arg("--rules").arg(rules).arg("--state").arg(state);
-    command.arg("--xds-address").arg(xds.to_string()).arg("--http-address").arg(http.to_string());
+    for (flag, address) in [("--xds-address", xds), ("--tls-address", tls), ("--http-address", http)] {
+        command.arg(flag).arg(address.to_string());
+    }
     Process::start("control plane", &mut command, &state.join("log"))
 }
 
-async fn served(state: &Path) -> (SocketAddr, SocketAddr) {
+async fn served(state: &Path) -> Addresses {
     let file = state.join("serve.json");
     eventually("the control plane says where it listens", async || {
         let json = written(&file).await?;
-        Ok((address(&json["xds"])?, address(&json["http"])?))
+        Ok(Addresses { xds: address(&json["xds"])?, tls: address(&json["tls"])?, http: address(&json["http"])? })
     })
     .await
 }
