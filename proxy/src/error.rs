@@ -8,6 +8,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use http::StatusCode;
+use leno_config::ir::RbacAction;
+
+use crate::policy::jwt::JwtError;
 
 /// Envoy's response flags, as far as this proxy sets them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +41,8 @@ pub enum Flag {
     DF,
     /// Refused by the loop guard or another rule of safety.
     LR,
+    /// An authorization policy or a token says no.
+    UAEX,
 }
 
 impl Flag {
@@ -57,6 +62,7 @@ impl Flag {
             Self::DPE => "DPE",
             Self::DF => "DF",
             Self::LR => "LR",
+            Self::UAEX => "UAEX",
         }
     }
 }
@@ -141,6 +147,17 @@ pub enum ProxyError {
         /// Why not.
         reason: &'static str,
     },
+    /// An authorization policy says no. Which one is for the log: a caller that may not come in learns nothing of the rules.
+    #[error("{}", denied(*.0))]
+    Denied(RbacAction),
+    /// The token of the end user is not good, or there is none.
+    #[error("{reason}")]
+    Token {
+        /// What is wrong with it.
+        reason: JwtError,
+        /// For what the token would have been, `http://HOST/PATH`.
+        realm: String,
+    },
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
     BadRequest {
@@ -186,9 +203,21 @@ impl ProxyError {
             Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout"),
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
+            Self::Denied(_) => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
+            Self::Token { reason, .. } => (reason.status(), Flag::UAEX, reason.as_str()),
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }
+    }
+}
+
+fn denied(action: RbacAction) -> &'static str {
+    match action {
+        RbacAction::Allow => "no authorization policy allows this; the proxy's log says who asked",
+        RbacAction::Deny | RbacAction::Log => "an authorization policy denies this; the proxy's log says which",
+        RbacAction::Custom => {
+            "an authorization policy with action CUSTOM takes this; it asks a service outside, which Leno does not do yet, so it is denied"
+        }
     }
 }
 

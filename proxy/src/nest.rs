@@ -335,7 +335,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             runtime.block_on(async move {
                 let (send, mut receive) = mpsc::unbounded_channel();
-                let ringing = std::thread::spawn(move || (0..rings).for_each(|ring| drop(send.send(ring))));
+                let ringing = std::thread::spawn(move || (0..rings).for_each(|ring| assert!(send.send(ring).is_ok())));
                 let nest = Nest::default();
                 let counted = Rc::new(Cell::new(0));
                 let count = Rc::clone(&counted);

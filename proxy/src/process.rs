@@ -26,6 +26,7 @@ use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
 use crate::memory;
+use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
@@ -78,6 +79,7 @@ struct Proxy {
     acceptor: mpsc::Sender<AcceptorCommand>,
     effective: watch::Receiver<Effective>,
     names: Names,
+    keys: RemoteKeys,
     snapshot: Arc<Snapshot>,
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
@@ -123,11 +125,11 @@ impl Proxy {
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let mut proxy = Self {
-            shared,
             workers,
             acceptor,
             effective,
-            names: Names::new(dns),
+            names: Names::new(Arc::clone(&dns)),
+            keys: RemoteKeys::new(Fetcher::from_system(dns), Arc::clone(&shared.telemetry), Random::from_entropy()),
             snapshot: Arc::default(),
             bound: HashMap::new(),
             drain,
@@ -135,6 +137,7 @@ impl Proxy {
             busy: false,
             threads,
             bootstrap,
+            shared,
         };
         let own = proxy.open_admin().await?;
         // Set once, before anything is configured and so before any request.
@@ -170,6 +173,7 @@ impl Proxy {
                     self.apply().await;
                 }
                 () = self.names.changed() => self.rebuild(true).await,
+                () = self.keys.changed() => self.rebuild(true).await,
                 _ = rebind.tick() => self.look_around().await,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -196,19 +200,23 @@ impl Proxy {
         self.names.want(&effective.resources);
         let roots = effective.resources.secrets.get(ir::Secret::ROOTS).cloned();
         self.shared.keyring.set_secret(roots, SystemTime::now());
+        self.keys.want(&effective.resources);
         self.shared.set_effective(effective);
         self.rebuild(false).await;
     }
 
     /// Builds a snapshot and hands it to all workers, then opens and closes sockets to match.
-    async fn rebuild(&mut self, names_changed: bool) {
+    async fn rebuild(&mut self, names_or_keys_changed: bool) {
         let effective = self.shared.effective();
         let resources = Arc::clone(&effective.resources);
-        if names_changed && Arc::ptr_eq(&resources, &self.snapshot.resources) && self.snapshot.listeners.is_empty() {
+        if names_or_keys_changed
+            && Arc::ptr_eq(&resources, &self.snapshot.resources)
+            && self.snapshot.listeners.is_empty()
+        {
             return;
         }
-        let resolved = self.names.resolved();
-        let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved));
+        let (resolved, keys) = (self.names.resolved(), self.keys.fetched());
+        let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved, &keys));
         self.snapshot = Arc::clone(&snapshot);
         self.shared.set_snapshot(Arc::clone(&snapshot));
         self.close_gone().await;

@@ -1,13 +1,14 @@
 //! Answers that are made here.
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderValue, InvalidHeaderValue};
 use http::{Response, StatusCode};
 use leno_config::ir::{DirectResponse, Redirect};
 
 use crate::body::Body;
 use crate::error::{ProxyError, Reply};
 use crate::headers::name;
+use crate::policy::jwt::JwtError;
 
 /// The answer to a request that failed here: Envoy's status and body, and a sentence in `x-leno-error`. A gRPC caller
 /// gets a gRPC status, since it would not look at an HTTP one.
@@ -20,7 +21,18 @@ pub fn error(error: &ProxyError, grpc: bool) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(&visible) {
         response.headers_mut().insert(name::ERROR, value);
     }
+    if let ProxyError::Token { reason, realm } = error
+        && let Ok(challenge) = challenge(*reason, realm)
+    {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
     response
+}
+
+/// How the caller may come in (RFC 6750 §3), in Envoy's form.
+fn challenge(reason: JwtError, realm: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    let error = if reason == JwtError::Missing { "" } else { ", error=\"invalid_token\"" };
+    HeaderValue::from_str(&format!("Bearer realm=\"{realm}\"{error}"))
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Body> {

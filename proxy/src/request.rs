@@ -1,10 +1,11 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → route → redirect / direct response / CORS preflight
-//!                  → header rules, rewrite → attempts → header rules → body
+//! sanitize → token → authorization → redirect / direct response / CORS preflight
+//!                                  → header rules, rewrite → attempts → header rules → body
 //! ```
 //!
+//! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
 //! The snapshot is taken once, at the top, and nothing below looks at any other configuration. Everything up to the
 //! first byte toward an endpoint is plain synchronous code: only [`Attempts::send`] waits, so a request's future holds
 //! little more than the request.
@@ -28,7 +29,8 @@ use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
-use crate::policy::cors;
+use crate::policy::jwt::{Claims, Verified};
+use crate::policy::{cors, enforce};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::RequestRecord;
@@ -87,12 +89,18 @@ fn plan<'a>(
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
     sanitize::request(&mut parts, manager.path)?;
-    let (host, at) = find(http, &parts)?;
-    record.route(view.slot(&connection.worker, Some((host, at))));
-    let route = http.table.route(host, at).ok_or_else(|| no_route(&parts))?;
+    let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
+    let claims = token.as_deref().map(Verified::claims);
+    let found = find(http, &look(&parts, claims));
+    if found.is_some() {
+        record.route(view.slot(&connection.worker, found));
+    }
+    let route = found.and_then(|(host, at)| http.table.route(host, at));
+    enforce::authorize(connection, view, route, &look(&parts, claims))?;
+    let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
     let forward = match &route.action {
         Action::Redirect(redirect) => {
-            let to = location(redirect, &route.matcher.path, &look(&parts));
+            let to = location(redirect, &route.matcher.path, &look(&parts, claims));
             return Ok(Plan::Answer(with_rules(reply::redirect(redirect, &to), route, None)));
         }
         Action::Direct(direct) => return Ok(Plan::Answer(with_rules(reply::direct(direct), route, None))),
@@ -135,11 +143,9 @@ fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), Prox
     }
 }
 
-fn find(http: &HttpHandler, parts: &Parts) -> Result<(usize, usize), ProxyError> {
-    let look = look(parts);
-    let host = http.table.host(look.authority).ok_or_else(|| no_route(parts))?;
-    let route = http.table.find(host, &look).ok_or_else(|| no_route(parts))?;
-    Ok((host, route))
+fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
+    let host = http.table.host(request.authority)?;
+    http.table.find(host, request).map(|route| (host, route))
 }
 
 /// Draws one of the route's clusters. `None` when the route has none, which the compiler and the wire both rule out.
@@ -156,7 +162,7 @@ fn choose<'a>(
     Some(cluster.map(|cluster| (share, cluster)).ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string())))
 }
 
-fn look(parts: &Parts) -> RequestView<'_> {
+fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         scheme: "http",
@@ -164,7 +170,7 @@ fn look(parts: &Parts) -> RequestView<'_> {
         path: parts.uri.path(),
         query: parts.uri.query(),
         headers: &parts.headers,
-        claims: None,
+        claims,
     }
 }
 

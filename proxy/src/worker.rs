@@ -21,6 +21,7 @@ use crate::cluster::balance::Cursor;
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
+use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
 use crate::telemetry::{Quiet, RouteKey, RouteSlot, Telemetry, WorkerStats};
@@ -60,6 +61,8 @@ pub struct Worker {
     pub reserved: Reserved,
     /// For handshakes with callers and endpoints.
     pub tls: Rc<Sessions>,
+    /// What policies remember.
+    pub policy: Memory,
     telemetry: Arc<Telemetry>,
     /// Keeps the log readable when many callers are refused.
     pub quiet: Quiet,
@@ -291,6 +294,7 @@ impl Worker {
             drain,
             reserved,
             tls: Rc::new(tls),
+            policy: Memory::default(),
             telemetry,
             quiet: Quiet::default(),
             lives: RefCell::default(),

@@ -3,10 +3,12 @@
 //! The rules are compiled for one proxy as the control plane compiles them, the request is made canonical and matched by
 //! the data plane's own code: what is said here is what happens there.
 
+mod access;
 mod text;
 mod verdict;
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,13 +16,16 @@ use anyhow::{Context as _, bail, ensure};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use leno_config::defaults;
+use leno_config::identity::SpiffeId;
 use leno_config::mesh::Mesh;
 use leno_config::node::Node;
 use leno_config::rules::last_good::LastGood;
 use leno_config::rules::{self, Document};
+use leno_proxy::policy::jwt::Claims;
 
 use super::Output;
 use super::failure::Failure;
+use access::Credentials;
 use verdict::Verdict;
 
 /// `leno explain`
@@ -38,9 +43,19 @@ pub(crate) struct Arguments {
     /// File or directory with rules, - for standard input; may be given several times
     #[arg(short = 'f', long = "rules", value_name = "RULES", required = true)]
     rules: Vec<PathBuf>,
-    /// Who calls: a WorkloadEntry, an app or a service, with its namespace where that is not `default`
-    #[arg(long, value_name = "[NAMESPACE/]WORKLOAD")]
+    /// Who calls: a WorkloadEntry, an app or a service, with its namespace where that is not `default`; or an identity, as
+    /// in spiffe://cluster.local/ns/default/sa/productpage
+    #[arg(long, value_name = "[NAMESPACE/]WORKLOAD|SPIFFE-ID")]
     from: Option<String>,
+    /// The caller has no sidecar and comes in clear text
+    #[arg(long)]
+    plain_text: bool,
+    /// Where the connection comes from; the caller's address where none is given
+    #[arg(long, value_name = "IP")]
+    source_ip: Option<IpAddr>,
+    /// What a good token says, as in '{"iss": "https://issuer.example", "sub": "jason"}'
+    #[arg(long, value_name = "JSON", value_parser = parse_claims)]
+    token_claims: Option<Claims>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -56,9 +71,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn explain(arguments: &Arguments) -> anyhow::Result<String> {
     let documents = served(&arguments.rules)?;
     let mesh = Mesh::new(&documents);
-    let node = caller(&mesh, arguments.from.as_deref())?;
+    let (node, identity) = caller(&mesh, arguments.from.as_deref())?;
+    let credentials = Credentials {
+        identity: identity.filter(|_| !arguments.plain_text),
+        address: arguments.source_ip.unwrap_or(node.ip),
+        claims: arguments.token_claims.clone(),
+    };
     let request = request(arguments)?;
-    let verdict = Verdict::of(&mesh, &node, request);
+    let verdict = Verdict::of(&mesh, &node, &credentials, request);
     Ok(match arguments.output {
         Output::Text => text::render(&format!("{} {}", arguments.method, arguments.url), &node, &verdict),
         Output::Json => serde_json::to_string(&verdict)? + "\n",
@@ -82,8 +102,20 @@ fn served(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
     Ok(last_good.documents().cloned().collect())
 }
 
-/// The proxy beside the caller.
-fn caller(mesh: &Mesh, from: Option<&str>) -> anyhow::Result<Node> {
+/// The proxy beside the caller, and its identity.
+fn caller(mesh: &Mesh, from: Option<&str>) -> anyhow::Result<(Node, Option<SpiffeId>)> {
+    if let Some(id) = from.filter(|from| from.starts_with("spiffe://")) {
+        let id = SpiffeId::parse(id).with_context(|| format!("`{id}` is not a SPIFFE ID"))?;
+        let (namespace, account) = id.namespace_and_service_account().unwrap_or((defaults::NAMESPACE, ""));
+        let node = Node { service_account: account.to_owned(), ..Mesh::anonymous_proxy(namespace) };
+        return Ok((node, Some(id)));
+    }
+    let node = workload(mesh, from)?;
+    let identity = SpiffeId::workload(mesh.trust_domain(), &node.namespace, &node.service_account).ok();
+    Ok((node, identity))
+}
+
+fn workload(mesh: &Mesh, from: Option<&str>) -> anyhow::Result<Node> {
     let Some(from) = from else { return Ok(Mesh::anonymous_proxy(defaults::NAMESPACE)) };
     let (namespace, name) = from.split_once('/').unwrap_or((defaults::NAMESPACE, from));
     if let Some(node) = mesh.proxy_of(namespace, name) {
@@ -124,6 +156,11 @@ fn request(arguments: &Arguments) -> anyhow::Result<Parts> {
     }
     let (parts, ()) = builder.body(()).context("this is not a request")?.into_parts();
     Ok(parts)
+}
+
+/// A JSON object.
+fn parse_claims(text: &str) -> Result<Claims, String> {
+    Claims::parse(text.as_bytes()).ok_or_else(|| format!("`{text}` is not a JSON object with claims"))
 }
 
 /// `name=value` or `name: value`, whichever sign comes first.

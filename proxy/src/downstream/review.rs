@@ -6,6 +6,7 @@
 
 use leno_config::ir::MtlsMode;
 
+use crate::policy::enforce;
 use crate::state::snapshot::Listener;
 use crate::tls::verify::PeerError;
 
@@ -20,6 +21,9 @@ pub fn differs(old: &Listener, new: &Listener) -> bool {
 pub fn review(connection: &Connection) {
     let view = connection.listener.view();
     let config = &view.listener.config;
+    if !enforce::may_stay(connection, &view) {
+        return cut(connection, "its caller is no longer allowed by the authorization policies");
+    }
     match &connection.peer {
         None if config.mtls == MtlsMode::Strict => cut(connection, "this listener demands mTLS now (STRICT)"),
         None => {}

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::cluster::{EndpointState, InFlight};
+use crate::policy::enforce;
 use crate::state::snapshot::Handler;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::transport::Transport;
@@ -121,9 +122,12 @@ async fn pass(connection: &Connection, stream: impl AsyncRead + AsyncWrite, upst
     drop(upstream.in_flight);
 }
 
-/// A connection to an endpoint of the listener's cluster.
+/// A connection to an endpoint of the listener's cluster, if policy lets the caller have one.
 async fn open(connection: &Connection) -> Option<Upstream> {
     let view = connection.listener.view();
+    if !enforce::admit(connection, &view) {
+        return None;
+    }
     let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
         (&view.listener.handler, &view.listener.config.protocol)
     else {

@@ -2,8 +2,10 @@
 //!
 //! * [`authorization`]: who may do what.
 //! * [`jwt`]: the tokens of end users.
+//! * [`enforce`]: both at work on requests and connections.
 //! * [`cors`]: pages of other origins.
 
 pub mod authorization;
 pub mod cors;
+pub mod enforce;
 pub mod jwt;

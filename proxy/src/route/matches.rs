@@ -10,7 +10,7 @@ use crate::policy::jwt::Claims;
 use super::RequestView;
 
 /// All conditions hold.
-pub(super) fn takes(matcher: &RouteMatch, request: &RequestView<'_>) -> bool {
+pub(crate) fn takes(matcher: &RouteMatch, request: &RequestView<'_>) -> bool {
     matcher.path.is_match(request.path)
         && matcher.headers.iter().all(|condition| header_holds(condition, request))
         && matcher.query.iter().all(|condition| query_holds(condition, request))

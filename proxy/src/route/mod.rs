@@ -20,7 +20,7 @@ use http::{HeaderMap, Method};
 use leno_config::ir::{Route, RouteConfig};
 
 pub use matches::why_not;
-pub(crate) use matches::{header_holds, joined};
+pub(crate) use matches::{header_holds, joined, takes};
 pub use rewrite::{location, rewrite_path};
 
 use crate::policy::jwt::Claims;

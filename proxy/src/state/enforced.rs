@@ -6,14 +6,15 @@
 
 use leno_config::{defaults, ir};
 
-/// Why a cluster must not be used as it is.
+/// Why a cluster must not be used as it is: what would protect and cannot be done.
 pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
     match &cluster.tls {
-        ir::UpstreamTls::Plain => None,
-        ir::UpstreamTls::Auto(_) | ir::UpstreamTls::Mesh(_) | ir::UpstreamTls::External(_) => Some((
-            "transport_socket",
-            "TLS toward endpoints is not supported by this version; the traffic would go out in clear text".to_owned(),
-        )),
+        ir::UpstreamTls::External(tls) => tls.credential.as_ref().map(|name| {
+            let reason =
+                format!("the Kubernetes secret `{name}` cannot be read here; name the files of certificate and key");
+            ("transport_socket", reason)
+        }),
+        ir::UpstreamTls::Plain | ir::UpstreamTls::Auto(_) | ir::UpstreamTls::Mesh(_) => None,
     }
 }
 

@@ -12,6 +12,7 @@ use leno_config::ir;
 
 use crate::cluster::balance::Balancer;
 use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Member, Members, members};
+use crate::policy::jwt::{Authenticator, FetchedKeys};
 use crate::route::RouteTable;
 
 /// What names resolve to, for clusters of [`ir::Discovery::Dns`].
@@ -56,6 +57,8 @@ pub struct HttpHandler {
     pub table: Arc<RouteTable>,
     /// Where each route leads, by [`RouteTable::position`]; empty for those that forward nothing.
     pub targets: Vec<Targets>,
+    /// What is asked of tokens; `None`: nothing.
+    pub authenticator: Option<Arc<Authenticator>>,
 }
 
 /// Weighted clusters, resolved.
@@ -97,7 +100,7 @@ impl Targets {
 
 impl Snapshot {
     /// Builds the snapshot for `resources`, sharing with `old` what is the same and carrying over what was learnt.
-    pub fn build(old: &Self, resources: Arc<ir::Resources>, resolved: &Resolved) -> Self {
+    pub fn build(old: &Self, resources: Arc<ir::Resources>, resolved: &Resolved, keys: &FetchedKeys) -> Self {
         let mut known: KnownEndpoints = old.endpoint_states();
         let clusters: Vec<_> =
             resources.clusters.values().map(|config| old.cluster(config, &resources, resolved, &mut known)).collect();
@@ -106,7 +109,7 @@ impl Snapshot {
         let listeners = resources
             .listeners
             .iter()
-            .map(|(name, config)| (name.clone(), Arc::new(old.listener(config, &resources, &by_name))))
+            .map(|(name, config)| (name.clone(), Arc::new(old.listener(config, &resources, &by_name, keys))))
             .collect();
         let own_ports = resources.listeners.values().map(|listener| listener.address.port()).collect();
         Self { resources, listeners, clusters, by_name, own_ports }
@@ -204,6 +207,7 @@ impl Snapshot {
         config: &Arc<ir::Listener>,
         resources: &ir::Resources,
         by_name: &HashMap<ir::ClusterName, usize>,
+        keys: &FetchedKeys,
     ) -> Listener {
         let handler = match &config.protocol {
             ir::ListenerProtocol::Tcp(tcp) => Handler::Tcp(Targets::new(&tcp.clusters, by_name)),
@@ -231,10 +235,28 @@ impl Snapshot {
                         ir::Action::Redirect(_) | ir::Action::Direct(_) => Targets::default(),
                     })
                     .collect();
-                Handler::Http(HttpHandler { table, targets })
+                let authenticator = self.authenticator(&config.name, &http.jwt, keys);
+                Handler::Http(HttpHandler { table, targets, authenticator })
             }
         };
         Listener { config: Arc::clone(config), handler }
+    }
+
+    /// The one of the snapshot before, with the tokens it has verified, when nothing about it has changed.
+    fn authenticator(
+        &self,
+        listener: &str,
+        rules: &ir::JwtAuthentication,
+        keys: &FetchedKeys,
+    ) -> Option<Arc<Authenticator>> {
+        let before = match self.listeners.get(listener).map(|listener| &listener.handler) {
+            Some(Handler::Http(before)) => before.authenticator.as_ref(),
+            Some(Handler::Tcp(_)) | None => None,
+        };
+        match before {
+            Some(before) if before.is_made_of(rules, keys) => Some(Arc::clone(before)),
+            Some(_) | None => Authenticator::new(rules, keys).map(Arc::new),
+        }
     }
 
     /// The table of the snapshot before, when it was made from the same routes.

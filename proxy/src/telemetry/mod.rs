@@ -13,5 +13,6 @@ mod record;
 mod registry;
 
 pub use quiet::Quiet;
+pub(crate) use record::add;
 pub use record::{RequestRecord, RouteSlot};
 pub use registry::{Direction, RouteKey, Telemetry, WorkerStats, build_info};

@@ -21,6 +21,13 @@ impl Quiet {
         self.allows_at(Instant::now())
     }
 
+    /// Writes a line, if one may be written now.
+    pub fn spend(&self, write: impl FnOnce()) {
+        if self.allows() {
+            write();
+        }
+    }
+
     fn allows_at(&self, now: Instant) -> bool {
         if self.began.get().is_none_or(|began| now.saturating_duration_since(began) >= PERIOD) {
             let held_back = self.lines.replace(0).saturating_sub(LINES);

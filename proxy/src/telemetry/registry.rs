@@ -54,6 +54,14 @@ pub struct WorkerStats {
     pub requests_active: AtomicU64,
     /// Tasks that ended in a panic; always 0 unless there is a bug.
     pub panics: AtomicU64,
+    /// Requests that an authorization policy denied.
+    pub requests_denied: AtomicU64,
+    /// TCP connections that an authorization policy denied.
+    pub connections_denied: AtomicU64,
+    /// Requests and connections that a policy in dry run would have denied.
+    pub would_deny: AtomicU64,
+    /// Requests whose token was refused.
+    pub tokens_refused: AtomicU64,
 }
 
 /// What the configuration has to say about itself.
@@ -73,6 +81,7 @@ pub struct Telemetry {
     handshakes_failed: AtomicU64,
     refused_plain: AtomicU64,
     config: Mutex<ConfigFigures>,
+    keys_not_fetched: AtomicU64,
 }
 
 impl Telemetry {
@@ -125,6 +134,11 @@ impl Telemetry {
     /// A part of a configuration was refused.
     pub fn rejected(&self) {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected += 1;
+    }
+
+    /// An issuer's keys could not be fetched.
+    pub fn keys_not_fetched(&self) {
+        self.keys_not_fetched.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Open connections of all workers.
@@ -193,7 +207,18 @@ impl Telemetry {
         };
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let age = config.changed.and_then(|changed| changed.elapsed().ok()).unwrap_or_default();
+        let mut denied =
+            family("leno_authorization_denied_total", "Denied by an authorization policy.", proto::MetricType::COUNTER);
+        for (kind, count) in [("request", sum(|w| &w.requests_denied)), ("connection", sum(|w| &w.connections_denied))]
+        {
+            denied.mut_metric().push(counter(&[("kind", kind)], count));
+        }
+        let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
+            denied,
+            one_counter("leno_authorization_would_deny_total", "A dry run would have denied.", sum(|w| &w.would_deny)),
+            one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
+            one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
             one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
             one_counter("connections_total", "Connections from callers.", sum(|w| &w.connections_total)),
             one_gauge("active_requests", "Requests under way.", to_f64(sum(|w| &w.requests_active))),
@@ -206,7 +231,11 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 16] = [
+    "leno_authorization_denied_total",
+    "leno_authorization_would_deny_total",
+    "leno_jwt_refused_total",
+    "leno_jwks_fetch_failures_total",
     "http_requests_total",
     "http_request_duration_seconds",
     "leno_tls_handshakes_total",

@@ -49,10 +49,12 @@ fn states(snapshot: &Snapshot, cluster: &str) -> Vec<Arc<EndpointState>> {
 
 #[test]
 fn a_push_resets_nothing_that_was_learnt_about_an_endpoint() {
-    let before = Snapshot::build(&Snapshot::default(), resources(&[("a", &[1, 2])]), &Resolved::new());
+    let before =
+        Snapshot::build(&Snapshot::default(), resources(&[("a", &[1, 2])]), &Resolved::new(), &FetchedKeys::new());
     let kept = states(&before, "a")[1].clone();
     let request = kept.begin();
-    let after = Snapshot::build(&before, resources(&[("a", &[2, 3]), ("b", &[4])]), &Resolved::new());
+    let after =
+        Snapshot::build(&before, resources(&[("a", &[2, 3]), ("b", &[4])]), &Resolved::new(), &FetchedKeys::new());
     assert!(Arc::ptr_eq(&states(&after, "a")[0], &kept));
     assert_eq!(kept.active(), 1);
     drop(request);
@@ -62,8 +64,13 @@ fn a_push_resets_nothing_that_was_learnt_about_an_endpoint() {
 
 #[test]
 fn what_did_not_change_is_shared_with_the_snapshot_before() {
-    let before = Snapshot::build(&Snapshot::default(), resources(&[("a", &[1]), ("b", &[2])]), &Resolved::new());
-    let after = Snapshot::build(&before, resources(&[("a", &[1]), ("b", &[3])]), &Resolved::new());
+    let before = Snapshot::build(
+        &Snapshot::default(),
+        resources(&[("a", &[1]), ("b", &[2])]),
+        &Resolved::new(),
+        &FetchedKeys::new(),
+    );
+    let after = Snapshot::build(&before, resources(&[("a", &[1]), ("b", &[3])]), &Resolved::new(), &FetchedKeys::new());
     let cluster = |snapshot: &Snapshot, name| Arc::clone(snapshot.cluster_named(name).expect("the cluster"));
     assert!(Arc::ptr_eq(&cluster(&before, "a"), &cluster(&after, "a")));
     assert!(!Arc::ptr_eq(&cluster(&before, "b"), &cluster(&after, "b")));
@@ -77,11 +84,11 @@ fn a_name_is_as_many_endpoints_as_it_has_addresses() {
     named.localities[0].endpoints[0].address = ir::Address::new("app.example", 80).expect("an address");
     resources.clusters.insert(name.clone(), Arc::new(ir::Cluster::new(name, ir::Discovery::Dns(named))));
     let resources = Arc::new(resources);
-    let nothing = Snapshot::build(&Snapshot::default(), Arc::clone(&resources), &Resolved::new());
+    let nothing = Snapshot::build(&Snapshot::default(), Arc::clone(&resources), &Resolved::new(), &FetchedKeys::new());
     assert!(states(&nothing, "dns").is_empty());
     let ips = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)];
     let resolved = Resolved::from([("app.example".to_owned(), ips.map(Into::into).to_vec())]);
-    let both = Snapshot::build(&nothing, resources, &resolved);
+    let both = Snapshot::build(&nothing, resources, &resolved, &FetchedKeys::new());
     let found: Vec<SocketAddr> = states(&both, "dns").iter().map(|state| state.address).collect();
     assert_eq!(found, ips.map(|ip| SocketAddr::from((ip, 80))));
 }
@@ -117,7 +124,7 @@ fn the_own_listeners_are_known_by_every_address_that_reaches_them() {
         ]),
         ..ir::Resources::default()
     };
-    let snapshot = Snapshot::build(&Snapshot::default(), Arc::new(resources), &Resolved::new());
+    let snapshot = Snapshot::build(&Snapshot::default(), Arc::new(resources), &Resolved::new(), &FetchedKeys::new());
     let rows = [
         ("127.0.0.1:15001", true, true),
         ("0.0.0.0:15001", true, true),
