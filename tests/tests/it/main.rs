@@ -11,6 +11,7 @@ mod drain;
 mod examples;
 mod explain;
 mod grpc;
+mod identity;
 mod load;
 mod local_replies;
 mod matches;
