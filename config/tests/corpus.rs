@@ -135,7 +135,7 @@ fn every_rule_compiles_to_resources_that_a_proxy_takes() {
         let namespaces = documents.iter().map(|document| document.id.namespace.as_str()).chain(["default"]);
         for namespace in namespaces.collect::<BTreeSet<_>>() {
             let resources = compile(&mesh, &Mesh::anonymous_proxy(namespace));
-            for (kind, encoded) in xds::encode(&resources) {
+            for (kind, encoded) in xds::encode(&resources, &xds::Flavour::Sidecar) {
                 for (name, resource) in encoded {
                     let taken = xds::decode(kind, &resource.any);
                     assert!(taken.is_ok(), "{} in {namespace}: {name}: {}", documents[0].id, taken.unwrap_err());
