@@ -129,7 +129,8 @@ impl Generation {
 }
 
 fn domains(mesh: &Mesh) -> Domains {
-    Domains { own: mesh.trust_domain().to_owned(), aliases: Vec::new() }
+    let aliases = mesh.trust_domains().into_iter().skip(1).map(str::to_owned).collect();
+    Domains { own: mesh.trust_domain().to_owned(), aliases }
 }
 
 fn version(documents: &[Document]) -> String {

@@ -26,6 +26,7 @@ mod admin;
 mod client;
 mod mesh;
 mod origin;
+pub mod pki;
 mod ports;
 mod process;
 mod program;
