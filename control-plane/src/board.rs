@@ -16,9 +16,6 @@ use crate::ca::status::{CaStatus, Rotation};
 use crate::ca::token::{Audience, TokenError};
 use crate::metrics::Metrics;
 
-/// The type of trust bundles on the wire.
-const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
-
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
@@ -92,8 +89,8 @@ impl Board {
         let published = newest.as_ref().and_then(|generation| generation.roots());
         let version = roots.filter(|roots| published == Some(roots)).map(|roots| ir::version(&roots));
         let has_them = |stream: &Stream| {
-            let (Some(kind), Some(version)) = (Kind::from_url(SECRET), &version) else { return false };
-            stream.session().has_accepted(kind, Secret::ROOTS, version)
+            let accepted = |version: &String| stream.session().has_accepted(Kind::Secret, Secret::ROOTS, version);
+            version.as_ref().is_some_and(accepted)
         };
         let streams = self.hub.streams();
         let without = streams.iter().filter(|stream| !has_them(stream)).map(|stream| stream.node.id());

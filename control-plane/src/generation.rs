@@ -11,7 +11,7 @@ use leno_config::ir;
 use leno_config::mesh::Mesh;
 use leno_config::node::Node;
 use leno_config::rules::Document;
-use leno_config::xds;
+use leno_config::xds::{self, Flavour};
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -30,7 +30,7 @@ pub(crate) struct Generation {
     /// The trust bundle, which is the same for every proxy. No other secret ever travels.
     roots: Option<Arc<ir::Secret>>,
     documents: usize,
-    scopes: Mutex<BTreeMap<Scope, Slot>>,
+    scopes: Mutex<BTreeMap<(Scope, Flavour), Slot>>,
     shelf: Arc<Mutex<Shelf>>,
 }
 
@@ -98,16 +98,16 @@ impl Generation {
         self.documents
     }
 
-    /// What a proxy is to hold.
-    pub(crate) async fn snapshot(&self, node: &Node) -> Result<Arc<Snapshot>, CompileError> {
-        let slot = self.slot(scope(&self.mesh, node));
+    /// What a proxy is to hold, in the words that it understands.
+    pub(crate) async fn snapshot(&self, node: &Node, flavour: &Flavour) -> Result<Arc<Snapshot>, CompileError> {
+        let slot = self.slot((scope(&self.mesh, node), flavour.clone()));
         let snapshot = slot.get_or_try_init(|| async {
-            let (mesh, shelf, node) = (Arc::clone(&self.mesh), Arc::clone(&self.shelf), node.clone());
-            let roots = self.roots.clone();
+            let (mesh, shelf) = (Arc::clone(&self.mesh), Arc::clone(&self.shelf));
+            let (node, flavour, roots) = (node.clone(), flavour.clone(), self.roots.clone());
             let work = move || {
                 let mut resources = compile(&mesh, &node);
                 resources.secrets.extend(roots.map(|roots| (roots.name.clone(), roots)));
-                let encoded = xds::encode(&resources);
+                let encoded = xds::encode(&resources, &flavour);
                 Arc::new(Snapshot::new(encoded, &mut lock(&shelf)))
             };
             tokio::task::spawn_blocking(work).await.map_err(CompileError)
@@ -115,7 +115,7 @@ impl Generation {
         snapshot.await.map(Arc::clone)
     }
 
-    fn slot(&self, scope: Scope) -> Slot {
+    fn slot(&self, scope: (Scope, Flavour)) -> Slot {
         let mut scopes = lock(&self.scopes);
         if scopes.len() >= MAX_SCOPES && !scopes.contains_key(&scope) {
             let is_held = |snapshot: &Arc<Snapshot>| Arc::strong_count(snapshot) > 1;
@@ -129,7 +129,8 @@ impl Generation {
 }
 
 fn domains(mesh: &Mesh) -> Domains {
-    Domains { own: mesh.trust_domain().to_owned(), aliases: Vec::new() }
+    let aliases = mesh.trust_domains().into_iter().skip(1).map(str::to_owned).collect();
+    Domains { own: mesh.trust_domain().to_owned(), aliases }
 }
 
 fn version(documents: &[Document]) -> String {

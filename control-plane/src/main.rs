@@ -51,6 +51,8 @@ enum Command {
     Explain(cli::explain::Arguments),
     /// Run the control plane: watch rules and push them to proxies
     Serve(cli::serve::Arguments),
+    /// Keep a certificate fresh for a real Envoy, as files that it watches (SDS)
+    Agent(Box<cli::agent::Arguments>),
     /// Show which proxy holds what, and what is wrong with the rules
     Status(cli::status::Arguments),
     /// Make tokens by which processes without Kubernetes say who they are
@@ -96,6 +98,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Validate(arguments) => cli::validate::run(&arguments),
         Command::Explain(arguments) => cli::explain::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
+        Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),

@@ -28,6 +28,7 @@ mod authority;
 mod client;
 mod mesh;
 mod origin;
+pub mod pki;
 mod ports;
 mod process;
 mod program;

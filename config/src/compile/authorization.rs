@@ -30,6 +30,8 @@ pub enum Traffic {
 /// The filters of a workload's port.
 pub(super) fn authorization(mesh: &Mesh, node: &Node, traffic: Traffic) -> Authorization {
     let policies: Vec<_> = mesh.policies(node).collect();
+    let tokens = mesh.tokens(node).flat_map(|rule| &rule.spec.jwt_rules);
+    let spaced: Vec<&str> = tokens.flat_map(|rule| &rule.space_delimited_claims).map(String::as_str).collect();
     let order = [
         AuthorizationAction::Custom,
         AuthorizationAction::Deny,
@@ -39,7 +41,7 @@ pub(super) fn authorization(mesh: &Mesh, node: &Node, traffic: Traffic) -> Autho
     let filter = |action| {
         let of_action = |policy: &&&Scoped<AuthorizationPolicy>| policy.spec.action.unwrap_or_default() == action;
         let (tried, enforced): (Vec<_>, Vec<_>) = policies.iter().filter(of_action).partition(|policy| policy.dry_run);
-        let compiler = Compiler { mesh, traffic, action: rbac(action) };
+        let compiler = Compiler { mesh, traffic, action: rbac(action), spaced: &spaced };
         compiler.filter(&enforced, &tried)
     };
     Authorization(order.into_iter().filter_map(filter).collect())
@@ -59,6 +61,8 @@ struct Compiler<'a> {
     mesh: &'a Mesh,
     traffic: Traffic,
     action: RbacAction,
+    /// Claims that are lists of words, besides those that always are; with dots into nested ones.
+    spaced: &'a [&'a str],
 }
 
 type Policies<'p> = [&'p &'p Scoped<AuthorizationPolicy>];
@@ -202,7 +206,8 @@ impl Compiler<'_> {
                 all.add_claims(values, not_values, |value| self.http(values::request_principal(value)))
             }
             Ok(Attribute::Claim(path)) => {
-                all.add_claims(values, not_values, |value| self.http(values::claim(&path, value)))
+                let claim = if self.spaced.contains(&path.join(".").as_str()) { values::words } else { values::claim };
+                all.add_claims(values, not_values, |value| self.http(claim(&path, value)))
             }
             Ok(Attribute::RequestHeader(header)) => {
                 all.add(values, not_values, |value| self.http(values::header(&header, value)))

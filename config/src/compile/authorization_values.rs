@@ -217,3 +217,15 @@ pub(super) fn request_principal(value: &str) -> Result<Principal, Unusable> {
 pub(super) fn claim(path: &[String], value: &str) -> Result<Principal, Unusable> {
     Ok(Principal::Claim(ClaimMatch { path: path.to_vec(), value: text(value)?, invert: false }))
 }
+
+/// A claim that is a list of words with spaces between: one of them.
+pub(super) fn words(path: &[String], value: &str) -> Result<Principal, Unusable> {
+    let word = match Pattern::parse(value).map_err(|_| Unusable)? {
+        Pattern::Present => return claim(path, value),
+        Pattern::Exact(text) => escaped(text),
+        Pattern::Prefix(text) => escaped(text) + "\\S*",
+        Pattern::Suffix(text) => "\\S*".to_owned() + &escaped(text),
+    };
+    let value = regex(&format!("(?s)(.*\\s)?{word}(\\s.*)?"))?;
+    Ok(Principal::Claim(ClaimMatch { path: path.to_vec(), value, invert: false }))
+}

@@ -237,6 +237,7 @@ fn external(service: &Service, written: &ClientTlsSettings, certificate: Option<
         certificate,
         credential: text(&written.credential_name),
         skip_verify: written.insecure_skip_verify.unwrap_or(false),
+        min_version: crate::ir::TlsVersion::Tls12,
     }
 }
 

@@ -136,7 +136,8 @@ pub struct ClaimMatch {
     pub invert: bool,
 }
 
-/// A path with `*` (or `{*}`: one segment) and `{**}` (any number of segments, at most once); Envoy's URI template.
+/// A path with `{*}` (one segment) and `{**}` (any number of segments, at most once); Envoy's URI template, which spells
+/// them `*` and `**`. Two spellings of one template are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathTemplate {
     written: String,
@@ -180,10 +181,16 @@ impl PathTemplate {
                 other => segments.push(Segment::Literal(other.to_owned())),
             }
         }
-        Ok(Self { written: written.to_owned(), segments })
+        let spelt = |segment: &Segment| match segment {
+            Segment::Literal(text) => text.clone(),
+            Segment::One => "{*}".to_owned(),
+            Segment::Many => "{**}".to_owned(),
+        };
+        let written = segments.iter().map(|segment| format!("/{}", spelt(segment))).collect();
+        Ok(Self { written, segments })
     }
 
-    /// As it was written.
+    /// In Istio's spelling, with braces.
     pub fn as_str(&self) -> &str {
         &self.written
     }

@@ -217,6 +217,20 @@ pub struct ExternalTls {
     pub credential: Option<String>,
     /// The peer is not verified.
     pub skip_verify: bool,
+    /// Older versions are not spoken.
+    pub min_version: TlsVersion,
+}
+
+/// A version of TLS that Leno speaks with the outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum TlsVersion {
+    /// 1.2, Istio's oldest.
+    #[default]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// 1.3
+    #[serde(rename = "1.3")]
+    Tls13,
 }
 
 /// Traffic ramps up to a new endpoint.

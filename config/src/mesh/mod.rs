@@ -34,7 +34,7 @@ pub(crate) use security::{Scoped, parse_dry_run};
 pub(crate) use service::{Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
 pub(crate) use virtual_service::{HttpRule, MESH_GATEWAY, TcpRule, VirtualService};
 pub(crate) use visibility::{Age, Visibility, selects};
-pub(crate) use workload::{Instance, TLS_MODE_LABEL};
+pub(crate) use workload::{Instance, TLS_MODE_LABEL, speaks_mesh_tls};
 
 use destination_rule::DestinationRules;
 use security::Protections;

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::defaults;
-use crate::ir::Locality;
+use crate::ir::{Address, Endpoint, Locality, Port};
 use crate::node::{Interception, Node};
 
 use super::host::full_name;
 use super::workload::Instance;
-use super::{Mesh, Service};
+use super::{Mesh, Service, TargetPort};
 
 /// The label that says which application a workload is part of.
 const APP_LABEL: &str = "app";
@@ -33,6 +33,39 @@ impl Mesh {
         Some(node(namespace, name, instance, instance.map_or(&asked, |instance| &instance.labels)))
     }
 
+    /// The proxy beside an endpoint of the service that `namespace` calls `host`.
+    pub fn proxy_at(&self, host: &str, namespace: &str, endpoint: &Endpoint) -> Option<Node> {
+        let service = self.service(host, namespace)?;
+        let is_address = |written: &str| match &endpoint.address {
+            Address::Socket(address) => written.parse() == Ok(address.ip()),
+            Address::Name { host, .. } => written == host,
+        };
+        let is_it = |instance: &Instance| is_address(&instance.address) && instance.labels == endpoint.labels;
+        let instance = service.instances.iter().find(|instance| is_it(instance))?;
+        let own = &service.id.namespace;
+        let entry = self.workloads.iter().find(|(id, instance)| id.namespace == *own && is_it(instance));
+        let name = entry.map_or_else(|| short_name(service), |(id, _)| id.name.as_str());
+        let selected = service.selector.as_ref().filter(|_| instance.labels.is_empty());
+        Some(node(own, name, Some(instance), selected.unwrap_or(&instance.labels)))
+    }
+
+    /// A proxy as the service that `namespace` calls `host` selects them, and its port, where no endpoint is known. With a
+    /// subset it has that one's labels too.
+    pub fn proxy_behind(&self, host: &str, namespace: &str, port: Port, subset: &str) -> Option<(Node, Port)> {
+        let service = self.service(host, namespace).filter(|service| !service.external)?;
+        let mut labels = service.selector.clone()?;
+        let client = super::Client { namespace, labels: &BTreeMap::new() };
+        let rule = self.destination_rule(service, client);
+        if let Some(subset) = rule.and_then(|rule| rule.subset(subset)) {
+            labels.extend(subset.labels.clone());
+        }
+        let port = match &service.port(port)?.target {
+            TargetPort::Number(number) => *number,
+            TargetPort::Same | TargetPort::Name(_) => port,
+        };
+        Some((node(&service.id.namespace, short_name(service), None, &labels), port))
+    }
+
     /// A proxy of which nothing is known but where it stands.
     pub fn anonymous_proxy(namespace: &str) -> Node {
         node(namespace, "anonymous", None, &BTreeMap::new())
@@ -46,6 +79,11 @@ impl Mesh {
         let short = |service: &Service| super::in_cluster(&service.host).map(|(name, _)| name.to_owned());
         workloads.chain(self.services.iter().filter(in_namespace).filter_map(short)).collect()
     }
+}
+
+/// `reviews` of `reviews.default.svc.cluster.local`; other hosts as they are.
+fn short_name(service: &Service) -> &str {
+    super::in_cluster(&service.host).map_or(service.host.as_str(), |(name, _)| name)
 }
 
 fn node(namespace: &str, name: &str, instance: Option<&Instance>, labels: &BTreeMap<String, String>) -> Node {

@@ -11,7 +11,7 @@ use crate::diagnostic::codes;
 use crate::mesh::{full_name, selects};
 use crate::rules::{
     Attribute, AuthorizationPolicy, AuthorizationRule, Delegate, Destination, DestinationRule, Document, Path, Rule,
-    Sidecar, VirtualService, closest, listed,
+    Sidecar, VirtualService, closest, listed, routed_claim,
 };
 
 pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings) {
@@ -55,6 +55,7 @@ impl Names<'_> {
                 self.delegate(&path.key("delegate"), delegate);
             }
         }
+        self.claims(rule);
         for (index, route) in rule.tcp.iter().enumerate() {
             let path = spec().key("tcp").index(index).key("route");
             for (index, share) in route.route.iter().enumerate() {
@@ -180,6 +181,25 @@ impl Names<'_> {
                 let message = format!("no endpoint of `{host}` has the labels of the subset `{}`", subset.name);
                 self.found.add(codes::EMPTY_SUBSET, &path, message).help("requests for it are answered with 503");
             }
+        }
+    }
+
+    /// The first route that goes by a claim, where nobody verifies tokens.
+    fn claims(&mut self, rule: &VirtualService) {
+        if !self.index.request_authentications().is_empty() {
+            return;
+        }
+        let first = rule.http.iter().enumerate().find_map(|(at, route)| {
+            route.r#match.iter().enumerate().find_map(|(block, conditions)| {
+                let name =
+                    conditions.headers.keys().find(|name| routed_claim(name).is_some_and(|path| path.is_ok()))?;
+                Some(spec().key("http").index(at).key("match").index(block).key("headers").key(name))
+            })
+        });
+        if let Some(path) = first {
+            let message = "there is no RequestAuthentication, so that no request has a verified token";
+            let help = "write one for the workloads that call: claims are read where requests leave";
+            self.found.add(codes::NO_TOKENS, &path, message).on_key().help(help);
         }
     }
 

@@ -8,7 +8,8 @@ use super::findings::{Findings, spec};
 use super::values::Wildcard;
 use super::workload_entry::{self, AddressKind};
 use crate::diagnostic::codes;
-use crate::rules::{Path, Resolution, ServiceEntry, ServicePort, closest, is_dns_label};
+use crate::mesh::{TLS_MODE_LABEL, speaks_mesh_tls};
+use crate::rules::{Location, Path, Resolution, ServiceEntry, ServicePort, closest, is_dns_label};
 
 /// Protocols of Istio.
 pub(super) const PROTOCOLS: &[&str] = &[
@@ -56,8 +57,21 @@ pub(super) fn check(entry: &ServiceEntry, found: &mut Findings) {
                 .help(format!("its ports are {}", crate::rules::listed(&names)));
         }
     }
+    check_outside(entry, &path, found);
     check_resolution(entry, &spec, found);
     found.export_to(&spec.key("exportTo"), &entry.export_to);
+}
+
+/// Nobody outside of the mesh speaks its TLS, whatever a label says (Istio).
+fn check_outside(entry: &ServiceEntry, path: &Path, found: &mut Findings) {
+    if entry.location.unwrap_or_default() == Location::MeshInternal {
+        return;
+    }
+    if let Some(index) = entry.endpoints.iter().position(|endpoint| speaks_mesh_tls(&endpoint.labels)) {
+        let path = path.index(index).key("labels").key(TLS_MODE_LABEL);
+        let message = "the label is not looked at: the service is outside of the mesh and called in clear text";
+        found.add(codes::OUTSIDE, &path, message).on_key().help("add `location: MESH_INTERNAL`");
+    }
 }
 
 fn check_hosts(entry: &ServiceEntry, spec: &Path, found: &mut Findings) {

@@ -2,6 +2,7 @@
 
 use super::findings::Findings;
 use crate::diagnostic::codes;
+use crate::identity::SpiffeId;
 use crate::rules::{ClientTlsMode, ClientTlsSettings, Path, ServerTlsMode, ServerTlsSettings};
 
 pub(super) fn check_client(tls: &ClientTlsSettings, path: &Path, found: &mut Findings) {
@@ -25,6 +26,14 @@ pub(super) fn check_client(tls: &ClientTlsSettings, path: &Path, found: &mut Fin
             }
         }
         ClientTlsMode::Disable | ClientTlsMode::Simple | ClientTlsMode::Mutual => {}
+    }
+    if tls.mode == Some(ClientTlsMode::IstioMutual) {
+        for (index, name) in tls.subject_alt_names.iter().enumerate().filter(|(_, name)| SpiffeId::parse(name).is_err())
+        {
+            let message = format!("no workload of the mesh has the identity `{name}`");
+            let help = "write spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT";
+            found.add(codes::IDENTITY, &path.key("subjectAltNames").index(index), message).help(help);
+        }
     }
     if tls.credential_name.is_some() {
         for (field, _) in files.into_iter().filter(|(_, is_set)| *is_set) {

@@ -3,7 +3,9 @@
 use super::findings::Findings;
 use super::load_balancer::is_locality;
 use super::values::is_host;
+use crate::defaults;
 use crate::diagnostic::codes;
+use crate::identity::SpiffeId;
 use crate::mesh::TLS_MODE_LABEL;
 use crate::rules::{Path, WorkloadEntry};
 
@@ -59,6 +61,13 @@ pub(super) fn check(entry: &WorkloadEntry, path: &Path, found: &mut Findings) {
     if let Some(locality) = entry.locality.as_deref().filter(|text| !text.is_empty() && !is_locality(text)) {
         let message = format!("`{locality}` is not a locality");
         found.add(codes::LOCALITY, &path.key("locality"), message).help("write `region/zone/subzone`");
+    }
+    if let Some(account) = entry.service_account.as_deref().filter(|account| !account.is_empty())
+        && SpiffeId::workload(defaults::TRUST_DOMAIN, defaults::NAMESPACE, account).is_err()
+    {
+        let message = format!("no workload has the service account `{account}`");
+        let help = "use letters, digits, `-`, `_` and `.`";
+        found.add(codes::IDENTITY, &path.key("serviceAccount"), message).help(help);
     }
     let names_identity = entry.service_account.as_deref().is_some_and(|account| !account.is_empty());
     if names_identity && !entry.labels.contains_key(TLS_MODE_LABEL) {

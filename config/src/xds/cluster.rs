@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::node::Flavour;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{duration_from_xds, duration_to_xds, percent_from_xds, percent_to_xds};
 use super::{any, balance, base, endpoint, filter, limits, tls, upstream_http};
-use crate::ir::{Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol};
+use crate::ir::{Address, Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol};
 use pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use pb::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
@@ -16,7 +17,7 @@ use pb::forward_proxy_cluster::{ClusterConfig, cluster_config::ClusterImplementa
 /// Istio's network filter that only measures.
 const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
 
-pub(super) fn to_xds(cluster: &Cluster) -> pb::cluster::Cluster {
+pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Cluster {
     let Cluster {
         name,
         discovery,
@@ -39,7 +40,7 @@ pub(super) fn to_xds(cluster: &Cluster) -> pb::cluster::Cluster {
             balance::to_xds(balance, slow_start.as_ref())
         }
     };
-    let sockets = tls::to_xds(tls, *protocol);
+    let sockets = tls::to_xds(tls, *protocol, flavour);
     let mut message = pb::cluster::Cluster {
         name: name.to_string(),
         connect_timeout: Some(duration_to_xds(*connect_timeout)),
@@ -202,6 +203,8 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         .as_ref()
         .and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE))
         .is_some_and(|fields| base::text_of(fields, "protocol") == Some("tcp"));
+    let endpoint = only_dns_name(&discovery);
+    let naming = tls::Naming { by_request: options.auto_sni, endpoint: endpoint.as_deref() };
     let sockets = tls::Sockets { matches: transport_socket_matches, socket: transport_socket };
     Ok(Cluster {
         name: ClusterName::new(nonempty("name", name)?),
@@ -217,11 +220,22 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
             .transpose()
             .within("outlier_detection")?,
         tcp_keepalive: upstream_connection_options.and_then(connection_from_xds),
-        tls: tls::from_xds(sockets, options.auto_sni)?,
+        tls: tls::from_xds(sockets, &naming)?,
         panic_threshold,
         slow_start: choice.slow_start,
         locality_weighted: choice.locality_weighted.unwrap_or(locality_weighted),
     })
+}
+
+/// The name under which all endpoints of a cluster are found.
+fn only_dns_name(discovery: &Discovery) -> Option<String> {
+    let Discovery::Dns(endpoints) = discovery else { return None };
+    let mut names = endpoints.iter().map(|endpoint| match &endpoint.address {
+        Address::Name { host, port: _ } => Some(host),
+        Address::Socket(_) => None,
+    });
+    let first = names.next()??;
+    names.all(|name| name == Some(first)).then(|| first.clone())
 }
 
 fn network_filter_from_xds(filter: pb::cluster::Filter) -> Result<()> {

@@ -1,20 +1,21 @@
 //! HTTP filters: which stand in a listener, and what a route says to them.
 //!
-//! The order of Leno's stages is fixed, so the list is only checked. What Leno has no stage for is refused, unless its
-//! author says that it may be missing (`is_optional`) or it only measures.
+//! The order of Leno's stages is fixed: tokens, authorization, faults, CORS. A list in another order is taken where that
+//! is no weaker. What Leno has no stage for is refused, unless its author says that it may be missing (`is_optional`) or
+//! it only measures.
 
 use std::collections::HashMap;
 
-use super::any;
 use super::pb;
-use super::policy;
 use super::refusal::{Problem, Result, Within, unsupported};
-use crate::ir::{Cors, Direction, Fault};
+use super::{any, jwt, policy, rbac};
+use crate::ir::{Authorization, Cors, Direction, Fault, JwtAuthentication};
 use pb::hcm::{HttpFilter, http_filter::ConfigType};
 use pb::protobuf::Any;
 
 const CORS: &str = "envoy.filters.http.cors";
 const FAULT: &str = "envoy.filters.http.fault";
+const JWT: &str = "envoy.filters.http.jwt_authn";
 
 /// Istio's filters that only measure, and the one that chooses the ALPN between sidecars, which Leno does by itself; by
 /// their types.
@@ -26,12 +27,15 @@ const ISTIO: [&str; 3] = [
 /// Envoy's codec among the upstream filters, which is always there.
 const UPSTREAM_CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
 
-/// In Istio's order: a fault comes before everything else, the router last.
-pub(super) fn to_xds(direction: Direction) -> Vec<HttpFilter> {
-    let mut filters = vec![
-        filter(FAULT, any::pack(&pb::fault::HttpFault::default())),
-        filter(CORS, any::pack(&pb::cors::Cors::default())),
-    ];
+/// In Istio's order: who calls comes first and the router last.
+pub(super) fn to_xds(direction: Direction, jwt: &JwtAuthentication, authorization: &Authorization) -> Vec<HttpFilter> {
+    let mut filters = Vec::new();
+    if *jwt != JwtAuthentication::default() {
+        filters.push(filter(JWT, any::pack(&jwt::to_xds(jwt))));
+    }
+    filters.extend(rbac::to_http(authorization).into_iter().map(|(name, config)| filter(&name, config)));
+    filters.push(filter(FAULT, any::pack(&pb::fault::HttpFault::default())));
+    filters.push(filter(CORS, any::pack(&pb::cors::Cors::default())));
     if direction == Direction::Outbound {
         // Resolves the host for clusters of `Discovery::RequestHost`; Envoy passes other clusters by.
         let specifier = pb::forward_proxy_filter::filter_config::ImplementationSpecifier::DnsCacheConfig(dns_cache());
@@ -61,23 +65,31 @@ fn filter(name: &str, config: Any) -> HttpFilter {
     }
 }
 
-/// Whether Leno does what these filters do: known ones, then the router.
-pub(super) fn check(filters: Vec<HttpFilter>) -> Result<()> {
+/// What the filters of a listener say.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub(super) jwt: JwtAuthentication,
+    pub(super) authorization: Authorization,
+}
+
+/// Reads filters that Leno knows, then the router.
+pub(super) fn from_xds(filters: Vec<HttpFilter>) -> Result<Listed> {
     let Some(last) = filters.len().checked_sub(1) else {
         return Err(Problem::new("http_filters", "is required: at least the router, `envoy.filters.http.router`"));
     };
+    let mut listed = Listed::default();
     for (index, filter) in filters.into_iter().enumerate() {
-        let is_router = check_one(filter).within_item("http_filters", index)?;
+        let is_router = listed_from_xds(filter, &mut listed).within_item("http_filters", index)?;
         if is_router != (index == last) {
             let reason = "the router (`envoy.filters.http.router`) stands last, and only there";
             return Err(Problem::new("", reason)).within_item("http_filters", index);
         }
     }
-    Ok(())
+    Ok(listed)
 }
 
 /// Refuses a filter that Leno lacks; says whether it is the router.
-fn check_one(filter: HttpFilter) -> Result<bool> {
+fn listed_from_xds(filter: HttpFilter, listed: &mut Listed) -> Result<bool> {
     let HttpFilter { name, is_optional, disabled, config_type } = filter;
     let config = match config_type {
         Some(ConfigType::TypedConfig(config)) => config,
@@ -86,8 +98,7 @@ fn check_one(filter: HttpFilter) -> Result<bool> {
         None => return Err(Problem::missing("typed_config")),
     };
     let is_router = any::is::<pb::router::Router>(&config);
-    let is_known = is_router || any::is::<pb::cors::Cors>(&config) || any::is::<pb::fault::HttpFault>(&config);
-    if is_known {
+    if is_known(&config) {
         unsupported(&[("disabled", &disabled)])?;
     }
     if is_router {
@@ -97,13 +108,39 @@ fn check_one(filter: HttpFilter) -> Result<bool> {
         let whole_listener: [(&str, &dyn super::refusal::IsSet); 2] =
             [("typed_config.delay", &fault.delay), ("typed_config.abort", &fault.abort)];
         unsupported(&whole_listener)?;
-    } else if !is_known && !is_harmless(&config) && !is_optional && !disabled {
+    } else if let Some(filter) = rbac::from_http(&name, &config)? {
+        listed.authorization.0.push(filter);
+    } else if let Some(filter) = any::unpack_if::<pb::jwt_authn::JwtAuthentication>(&config).within("typed_config")? {
+        check_place_of_jwt(listed)?;
+        listed.jwt = jwt::from_xds(filter).within("typed_config")?;
+    } else if !is_known(&config) && !is_harmless(&config) && !is_optional && !disabled {
         return Err(Problem::new(
             "",
             format!("Leno has no filter `{name}` (`{}`); leave it out or set is_optional", any::type_name(&config)),
         ));
     }
     Ok(is_router)
+}
+
+/// Tokens are verified once, and before anybody looks at their claims. A filter that stands before them looks at none,
+/// whatever it asks for.
+fn check_place_of_jwt(listed: &Listed) -> Result<()> {
+    if listed.jwt != JwtAuthentication::default() {
+        return Err(Problem::new("", "Leno verifies tokens once: put all providers into one filter"));
+    }
+    if listed.authorization.0.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::new("", format!("Leno verifies tokens before it decides who may call: put `{JWT}` before RBAC")))
+}
+
+/// A filter that Leno has a stage for.
+fn is_known(config: &Any) -> bool {
+    any::is::<pb::router::Router>(config)
+        || any::is::<pb::cors::Cors>(config)
+        || any::is::<pb::fault::HttpFault>(config)
+        || any::is::<pb::http_rbac::Rbac>(config)
+        || any::is::<pb::jwt_authn::JwtAuthentication>(config)
 }
 
 /// A filter that changes nothing for Leno: it measures, or does what Leno does anyway.
@@ -188,13 +225,20 @@ impl<T: Clone> Setting<T> {
 pub(super) struct PerFilter {
     pub(super) cors: Setting<Cors>,
     pub(super) fault: Setting<Fault>,
+    /// Never `Off`: where nobody is asked, the list is empty.
+    pub(super) authorization: Setting<Authorization>,
 }
 
 /// What a route says to the filters.
-pub(super) fn per_filter_to_xds(cors: Option<&Cors>, fault: Option<&Fault>) -> HashMap<String, Any> {
+pub(super) fn per_filter_to_xds(
+    cors: Option<&Cors>,
+    fault: Option<&Fault>,
+    authorization: Option<&Authorization>,
+) -> HashMap<String, Any> {
     let cors = cors.map(|cors| (CORS.to_owned(), any::pack(&policy::cors_to_xds(cors))));
     let fault = fault.map(|fault| (FAULT.to_owned(), any::pack(&policy::fault_to_xds(fault))));
-    cors.into_iter().chain(fault).collect()
+    let authorization = authorization.map(|authorization| (rbac::HTTP.to_owned(), rbac::to_route(authorization)));
+    cors.into_iter().chain(fault).chain(authorization).collect()
 }
 
 pub(super) fn per_filter_from_xds(configs: HashMap<String, Any>) -> Result<PerFilter> {
@@ -214,6 +258,9 @@ fn one_from_xds(settings: &mut PerFilter, name: &str, config: Any) -> Result<()>
         match name {
             CORS => settings.cors = Setting::Off,
             FAULT => settings.fault = Setting::Off,
+            rbac::HTTP => settings.authorization = Setting::On(Authorization::default()),
+            // That of the listener would be verified all the same.
+            JWT => return Err(Problem::unsupported("disabled")),
             // Switching off what Leno does not have is done.
             _ => {}
         }
@@ -221,12 +268,24 @@ fn one_from_xds(settings: &mut PerFilter, name: &str, config: Any) -> Result<()>
     }
     let Some(config) = config else {
         // Switches a filter on that the listener has switched off.
-        return if is_optional || [CORS, FAULT].contains(&name) { Ok(()) } else { Err(Problem::unsupported("")) };
+        return if is_optional || [CORS, FAULT, rbac::HTTP, JWT].contains(&name) {
+            Ok(())
+        } else {
+            Err(Problem::unsupported(""))
+        };
     };
     if any::is::<pb::cors::CorsPolicy>(&config) {
         settings.cors = policy::cors_from_xds(any::unpack(&config)?)?.map_or(Setting::Off, Setting::On);
     } else if any::is::<pb::fault::HttpFault>(&config) {
         settings.fault = Setting::On(policy::fault_from_xds(any::unpack(&config)?)?);
+    } else if any::is::<pb::http_rbac::RbacPerRoute>(&config) {
+        if name != rbac::HTTP {
+            let reason = format!("Leno's RBAC filters are called `{}`, so nothing would be overridden", rbac::HTTP);
+            return Err(Problem::new("", reason));
+        }
+        settings.authorization = Setting::On(rbac::from_route(any::unpack(&config)?)?);
+    } else if any::is::<pb::jwt_authn::PerRouteConfig>(&config) {
+        return Err(Problem::new("", "Leno verifies tokens by the listener's rules; write the route's as one of them"));
     } else if !is_optional && !is_harmless(&config) {
         let reason = format!(
             "Leno has no filter of type `{}`; leave it out or wrap it in an optional \

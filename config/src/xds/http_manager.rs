@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
+use super::filter::{self, Listed};
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, is_false, is_true, nonempty, required, unsupported};
 use super::scalar::wrap_bool;
-use super::{base, filter, http_options, route};
-use crate::ir::{Direction, HttpManager, PathNormalization, RouteSource};
+use super::{base, http_options, route};
+use crate::ir::{Authorization, Direction, HttpManager, PathNormalization, RouteSource};
 use pb::hcm::HttpConnectionManager;
 use pb::hcm::http_connection_manager::{
-    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, StripPortMode, UpgradeConfig,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails,
+    StripPortMode, UpgradeConfig,
 };
 
-pub(super) fn to_xds(manager: &HttpManager, direction: Direction) -> HttpConnectionManager {
-    let HttpManager { stat_prefix, routes, upgrades, path, jwt: _ } = manager;
+/// `authorization`: of the listener; it stands among the filters.
+pub(super) fn to_xds(
+    manager: &HttpManager,
+    direction: Direction,
+    authorization: &Authorization,
+) -> HttpConnectionManager {
+    let HttpManager { stat_prefix, routes, upgrades, path, jwt } = manager;
     let PathNormalization { dots, merge_slashes } = path;
     HttpConnectionManager {
         stat_prefix: stat_prefix.clone(),
@@ -23,7 +30,7 @@ pub(super) fn to_xds(manager: &HttpManager, direction: Direction) -> HttpConnect
             }
             RouteSource::Inline(table) => RouteSpecifier::RouteConfig(route::to_xds(table)),
         }),
-        http_filters: filter::to_xds(direction),
+        http_filters: filter::to_xds(direction, jwt, authorization),
         upgrade_configs: upgrades
             .iter()
             .map(|upgrade| UpgradeConfig { upgrade_type: upgrade.clone(), ..Default::default() })
@@ -35,14 +42,20 @@ pub(super) fn to_xds(manager: &HttpManager, direction: Direction) -> HttpConnect
         use_remote_address: wrap_bool(false),
         stream_idle_timeout: Some(pb::protobuf::Duration::default()),
         forward_client_cert_details: match direction {
-            Direction::Inbound => ForwardClientCertDetails::AppendForward.into(),
+            Direction::Inbound => ForwardClientCertDetails::SanitizeSet.into(),
             Direction::Outbound => ForwardClientCertDetails::Sanitize.into(),
         },
+        set_current_client_cert_details: (direction == Direction::Inbound).then(|| SetCurrentClientCertDetails {
+            subject: wrap_bool(true),
+            dns: true,
+            uri: true,
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
 
-pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<HttpManager> {
+pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, Authorization)> {
     #[allow(deprecated)]
     let HttpConnectionManager {
         codec_type,
@@ -104,8 +117,8 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<HttpManager> {
         http1_safe_max_connection_duration: _,
         // Of HTTP/3, which codec_type asks for.
         http3_protocol_options: _,
-        // x-forwarded-client-cert: without certificates there is nothing to tell, and what a client claims is not
-        // passed on.
+        // x-forwarded-client-cert: inbound tells of the verified caller, outbound nothing, and what a client claims is
+        // never passed on.
         forward_client_cert_details: _,
         set_current_client_cert_details: _,
         // 100 Continue passes through in any case.
@@ -135,14 +148,15 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<HttpManager> {
         .within("common_http_protocol_options")?;
     http_protocol_options.map_or(Ok(()), http_options::http1).within("http_protocol_options")?;
     http2_protocol_options.map_or(Ok(()), http_options::http2).within("http2_protocol_options")?;
-    filter::check(http_filters)?;
-    Ok(HttpManager {
+    let Listed { jwt, authorization } = filter::from_xds(http_filters)?;
+    let manager = HttpManager {
         stat_prefix,
         routes: routes_from_xds(route_specifier)?,
         upgrades: each("upgrade_configs", upgrade_configs, upgrade_from_xds)?.into_iter().flatten().collect(),
         path: path_from_xds(&normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
-        jwt: Default::default(),
-    })
+        jwt,
+    };
+    Ok((manager, authorization))
 }
 
 /// Leno tells HTTP/1.1 and HTTP/2 apart by itself, whichever is asked for.

@@ -1,5 +1,6 @@
 //! Conditions on text, paths, headers and the query.
 
+use super::claim;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, is_false, nonempty, required, unsupported};
 use super::scalar::{runtime_fraction_from_xds, wrap_bool};
@@ -11,13 +12,14 @@ use pb::route::route_match::PathSpecifier;
 
 /// A whole route match.
 pub(super) fn route_to_xds(matcher: &RouteMatch) -> pb::route::RouteMatch {
-    let RouteMatch { path, headers, query, claims: _ } = matcher;
+    let RouteMatch { path, headers, query, claims } = matcher;
     let (path, case_sensitive) = path_to_xds(path);
     pb::route::RouteMatch {
         path_specifier: Some(path),
         case_sensitive: wrap_bool(case_sensitive),
         headers: headers.iter().map(header_to_xds).collect(),
         query_parameters: query.iter().map(query_to_xds).collect(),
+        dynamic_metadata: claims.iter().map(claim::to_xds).collect(),
         ..Default::default()
     }
 }
@@ -39,7 +41,6 @@ pub(super) fn route_from_xds(matcher: pb::route::RouteMatch) -> Result<RouteMatc
         ("cookies", &cookies),
         ("grpc", &grpc),
         ("tls_context", &tls_context),
-        ("dynamic_metadata", &dynamic_metadata),
         ("filter_state", &filter_state),
     ])?;
     let share = runtime_fraction_from_xds(runtime_fraction).within("runtime_fraction")?;
@@ -50,7 +51,7 @@ pub(super) fn route_from_xds(matcher: pb::route::RouteMatch) -> Result<RouteMatc
         path: path_from_xds(path_specifier, &case_sensitive)?,
         headers: each("headers", headers, header_from_xds)?,
         query: each("query_parameters", query_parameters, query_from_xds)?,
-        claims: Vec::new(),
+        claims: each("dynamic_metadata", dynamic_metadata, claim::from_xds)?,
     })
 }
 

@@ -13,22 +13,27 @@
 //! through here like everything else; the data path decides about it.
 //!
 //! A resource's version is the hash of the IR ([`crate::ir::version`]) and not of the bytes: protobuf maps have no order.
+//!
+//! A client that is no sidecar of Leno or Istio gets the same resources in other words: that is its [`Flavour`].
 
 mod any;
 mod balance;
 mod base;
 pub mod ca;
+mod claim;
 mod cluster;
 mod endpoint;
 mod filter;
 mod http_manager;
 mod http_options;
+mod jwt;
 mod limits;
 mod listener;
 mod matcher;
 mod node;
 mod pb;
 mod policy;
+mod rbac;
 mod refusal;
 mod retry;
 mod route;
@@ -42,8 +47,9 @@ mod upstream_http;
 use std::collections::BTreeMap;
 
 use prost::Message;
+use serde::Serialize;
 
-pub use node::{node_from_xds, node_to_xds};
+pub use node::{Flavour, flavour_from_xds, node_from_xds, node_to_xds};
 pub use refusal::Refusal;
 
 use crate::ir;
@@ -107,14 +113,14 @@ pub struct Encoded {
 }
 
 /// All resources of one proxy, by kind and by the name they are asked for. Every kind is there, if empty.
-pub fn encode(resources: &ir::Resources) -> BTreeMap<Kind, BTreeMap<String, Encoded>> {
+pub fn encode(resources: &ir::Resources, flavour: &Flavour) -> BTreeMap<Kind, BTreeMap<String, Encoded>> {
     let ir::Resources { listeners, routes, clusters, endpoints, secrets } = resources;
     let encode = |kind: Kind| -> BTreeMap<String, Encoded> {
         match kind {
-            Kind::Cluster => clusters.values().map(|it| (it.name.to_string(), encode_cluster(it))).collect(),
+            Kind::Cluster => clusters.values().map(|it| (it.name.to_string(), encode_cluster(it, flavour))).collect(),
             Kind::Endpoints => endpoints.values().map(|it| (it.cluster.to_string(), encode_endpoints(it))).collect(),
             Kind::Secret => secrets.values().map(|it| (it.name.clone(), encode_secret(it))).collect(),
-            Kind::Listener => listeners.values().map(|it| (it.name.clone(), encode_listener(it))).collect(),
+            Kind::Listener => listeners.values().map(|it| (it.name.clone(), encode_listener(it, flavour))).collect(),
             Kind::Route => routes.values().map(|it| (it.name.clone(), encode_route(it))).collect(),
         }
     };
@@ -122,8 +128,8 @@ pub fn encode(resources: &ir::Resources) -> BTreeMap<Kind, BTreeMap<String, Enco
 }
 
 /// One cluster.
-pub fn encode_cluster(cluster: &ir::Cluster) -> Encoded {
-    Encoded { version: ir::version(cluster), any: any::pack(&cluster::to_xds(cluster)) }
+pub fn encode_cluster(cluster: &ir::Cluster, flavour: &Flavour) -> Encoded {
+    Encoded { version: version(cluster, flavour), any: any::pack(&cluster::to_xds(cluster, flavour)) }
 }
 
 /// The members of one cluster.
@@ -137,8 +143,16 @@ pub fn encode_secret(secret: &ir::Secret) -> Encoded {
 }
 
 /// One listener.
-pub fn encode_listener(listener: &ir::Listener) -> Encoded {
-    Encoded { version: ir::version(listener), any: any::pack(&listener::to_xds(listener)) }
+pub fn encode_listener(listener: &ir::Listener, flavour: &Flavour) -> Encoded {
+    Encoded { version: version(listener, flavour), any: any::pack(&listener::to_xds(listener, flavour)) }
+}
+
+/// Resources that are written in different words are different, though they mean the same.
+fn version<T: Serialize>(resource: &T, flavour: &Flavour) -> String {
+    match flavour {
+        Flavour::Sidecar => ir::version(resource),
+        Flavour::CertificateFiles { .. } => ir::version(&(resource, flavour)),
+    }
 }
 
 /// One route table.

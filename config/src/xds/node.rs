@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::Serialize;
+
 use super::pb;
 use super::refusal::{Problem, Refusal, Result, Within};
 use super::{base, endpoint};
 use crate::node::{Interception, Node};
 use pb::protobuf::{Struct, Value, value::Kind as ValueKind};
+
+/// Linux's limit (PATH_MAX), so that a client cannot fill the control plane with names.
+const LONGEST_PATH: usize = 4096;
 
 /// The node as a proxy sends it with its first request.
 pub fn node_to_xds(node: &Node) -> pb::core::Node {
@@ -73,6 +78,39 @@ fn read(node: &pb::core::Node) -> Result<Node> {
         locality: locality.clone().map(endpoint::place_from_xds).unwrap_or_default(),
         interception: Interception::from_metadata(&text("INTERCEPTION_MODE", "")),
     })
+}
+
+/// Node metadata of an Envoy: where [`Flavour::CertificateFiles`] finds its certificate.
+const SDS_DIRECTORY: &str = "LENO_SDS_DIRECTORY";
+
+/// What kind of client resources are written for. They say the same to all of them, in other words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flavour {
+    /// A Leno proxy, which knows its own certificate by itself; and an Envoy beside Istio's agent.
+    #[default]
+    Sidecar,
+    /// An Envoy beside `leno agent`, which keeps its certificate in SDS files.
+    CertificateFiles {
+        /// Where `default.yaml` is; absolute, without a slash at its end.
+        directory: String,
+    },
+}
+
+/// The flavour that a client asks for in its node's metadata.
+pub fn flavour_from_xds(node: &pb::core::Node) -> std::result::Result<Flavour, Refusal> {
+    let Some(value) = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(SDS_DIRECTORY)) else {
+        return Ok(Flavour::Sidecar);
+    };
+    let directory = match &value.kind {
+        Some(ValueKind::StringValue(text)) => text.trim_end_matches('/'),
+        _ => "",
+    };
+    if directory.starts_with('/') && directory.len() <= LONGEST_PATH && !directory.contains('\0') {
+        return Ok(Flavour::CertificateFiles { directory: directory.to_owned() });
+    }
+    let reason = "is the absolute path of the directory where `leno agent` writes default.yaml";
+    Err(Problem::new(&format!("metadata.{SDS_DIRECTORY}"), reason).of("<node>"))
 }
 
 /// Address, name and namespace.

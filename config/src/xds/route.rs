@@ -143,8 +143,7 @@ fn host_from_xds(host: pb::route::VirtualHost, table: &Inherited) -> Result<Virt
 }
 
 fn route_to_xds(route: &Route) -> pb::route::Route {
-    let Route { name, origin, matcher, action, request_headers, response_headers, cors, fault, authorization: _ } =
-        route;
+    let Route { name, origin, matcher, action, request_headers, response_headers, cors, fault, authorization } = route;
     let (request_headers_to_add, request_headers_to_remove) = policy::headers_to_xds(request_headers);
     let (response_headers_to_add, response_headers_to_remove) = policy::headers_to_xds(response_headers);
     pb::route::Route {
@@ -156,7 +155,7 @@ fn route_to_xds(route: &Route) -> pb::route::Route {
             Action::Direct(direct) => pb::route::route::Action::DirectResponse(route_action::direct_to_xds(direct)),
         }),
         metadata: base::origin_to_xds(origin.as_ref()),
-        typed_per_filter_config: per_filter_to_xds(cors.as_ref(), fault.as_ref()),
+        typed_per_filter_config: per_filter_to_xds(cors.as_ref(), fault.as_ref(), authorization.as_ref()),
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -244,6 +243,7 @@ impl Inherited {
             filters: PerFilter {
                 cors: self.filters.cors.or(&above.filters.cors),
                 fault: self.filters.fault.or(&above.filters.fault),
+                authorization: self.filters.authorization.or(&above.filters.authorization),
             },
             retry: self.retry.or_else(|| above.retry.clone()),
             mirrors: if self.mirrors.is_empty() { above.mirrors.clone() } else { self.mirrors },
@@ -271,7 +271,7 @@ impl Inherited {
             response_headers: self.response,
             cors: self.filters.cors.into_option(),
             fault: self.filters.fault.into_option(),
-            authorization: None,
+            authorization: self.filters.authorization.into_option(),
         }
     }
 }

@@ -92,12 +92,6 @@ fn headers_are_matched_by_value_presence_and_absence() {
                route: [{destination: {host: reviews}}]}]",
             &["/*, :method = \"GET\", :authority = \"reviews:\"*, :scheme = \"http\" => reviews.default:9080"],
         ),
-        (
-            "claims of a token are for gateways: a condition on one never holds, one against it always",
-            "[{match: [{headers: {'@request.auth.claims.group': {exact: x}}}], route: [{destination: {host: reviews, subset: v1}}]},
-              {match: [{withoutHeaders: {'@request.auth.claims.group': {exact: x}}}], route: [{destination: {host: reviews, subset: v2}}]}]",
-            &["/* => reviews.default:9080/v2"],
-        ),
     ]);
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod authentication;
+mod authorization;
 mod destination_rules;
 mod hosts;
 mod http_rules;

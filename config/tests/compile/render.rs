@@ -61,6 +61,7 @@ fn matcher(matcher: &RouteMatch) -> String {
     for query in &matcher.query {
         conditions.push(format!("?{} {}", query.name, query.value.as_ref().map_or("present".to_owned(), string)));
     }
+    conditions.extend(matcher.claims.iter().map(claim));
     conditions.join(", ")
 }
 
@@ -255,4 +256,132 @@ pub fn listeners(resources: &Resources) -> Vec<String> {
         format!("{} {:?} {}: {what}", listener.name, listener.direction, listener.address)
     };
     resources.listeners.values().map(|listener| one(listener)).collect()
+}
+
+/// The filters of a listener, one line per policy: `ALLOW name: what | what by who | who`. A filter without policies is a
+/// line of its own, and so is a dry run.
+pub fn authorization(authorization: &Authorization) -> Vec<String> {
+    let mut lines = Vec::new();
+    for filter in &authorization.0 {
+        if filter.enforced {
+            lines.extend(policies(&format!("{:?}", filter.action).to_uppercase(), &filter.policies));
+        }
+        if let Some(shadow) = &filter.shadow {
+            lines.extend(policies(&format!("TRY {:?}", shadow.action).to_uppercase(), &shadow.policies));
+        }
+    }
+    lines
+}
+
+fn policies(action: &str, policies: &[RbacPolicy]) -> Vec<String> {
+    if policies.is_empty() {
+        return vec![format!("{action} nothing")];
+    }
+    let one = |policy: &RbacPolicy| {
+        let what = policy.permissions.iter().map(permission).collect::<Vec<_>>().join(" | ");
+        let who = policy.principals.iter().map(principal).collect::<Vec<_>>().join(" | ");
+        format!("{action} {}: {what} by {who}", policy.name)
+    };
+    policies.iter().map(one).collect()
+}
+
+fn permission(permission: &Permission) -> String {
+    let list = |entries: &[Permission], with: &str| {
+        format!("({})", entries.iter().map(self::permission).collect::<Vec<_>>().join(with))
+    };
+    match permission {
+        Permission::Any => "any".to_owned(),
+        Permission::And(all) => list(all, " & "),
+        Permission::Or(one) => list(one, " | "),
+        Permission::Not(other) => format!("!{}", self::permission(other)),
+        Permission::Header(condition) => header(condition),
+        Permission::Path(path) => format!("path {}", string(path)),
+        Permission::PathTemplate(template) => format!("template {}", template.as_str()),
+        Permission::DestinationPort(port) => format!(":{port}"),
+        Permission::DestinationPorts { from, to } => format!(":{from}-{to}"),
+        Permission::DestinationIp(network) => format!("to {network}"),
+        Permission::ServerName(name) => format!("sni {}", string(name)),
+        Permission::Claim(condition) => claim(condition),
+    }
+}
+
+fn principal(principal: &Principal) -> String {
+    let list = |entries: &[Principal], with: &str| {
+        format!("({})", entries.iter().map(self::principal).collect::<Vec<_>>().join(with))
+    };
+    match principal {
+        Principal::Any => "any".to_owned(),
+        Principal::And(all) => list(all, " & "),
+        Principal::Or(one) => list(one, " | "),
+        Principal::Not(other) => format!("!{}", self::principal(other)),
+        Principal::Authenticated(id) => format!("id {}", id.as_ref().map_or("present".to_owned(), string)),
+        Principal::DirectIp(network) => format!("from {network}"),
+        Principal::RemoteIp(network) => format!("for {network}"),
+        Principal::Header(condition) => header(condition),
+        Principal::Path(path) => format!("path {}", string(path)),
+        Principal::Claim(condition) => claim(condition),
+    }
+}
+
+fn header(header: &HeaderMatch) -> String {
+    assert!(!header.invert && !header.missing_is_empty, "istiod negates around the condition");
+    format!("{} {}", header.key.as_str(), header.value.as_ref().map_or("present".to_owned(), string))
+}
+
+fn claim(claim: &ClaimMatch) -> String {
+    format!("{}claim {} {}", if claim.invert { "not " } else { "" }, claim.path.join("/"), string(&claim.value))
+}
+
+/// `origins-0: issuer, keys, …` for each provider, then what is required.
+pub fn tokens(tokens: &JwtAuthentication) -> Vec<String> {
+    let one = |provider: &JwtProvider| {
+        let mut text = format!("{}: {}", provider.name, provider.issuer.as_deref().unwrap_or("anyone"));
+        if !provider.audiences.is_empty() {
+            text += &format!(" for {}", provider.audiences.join("|"));
+        }
+        text += &match &provider.jwks {
+            Jwks::Inline(keys) => format!(", keys {keys}"),
+            Jwks::Remote(RemoteJwks { uri, cluster, timeout, refresh }) => {
+                format!(", keys of {uri} by {cluster} within {timeout:?} every {refresh:?}")
+            }
+        };
+        for header in &provider.from_headers {
+            text += &format!(", in {} after {:?}", header.name, header.prefix);
+        }
+        for name in &provider.from_params {
+            text += &format!(", in ?{name}");
+        }
+        for name in &provider.from_cookies {
+            text += &format!(", in cookie {name}");
+        }
+        if provider.forward {
+            text += ", forwarded";
+        }
+        if let Some(name) = &provider.payload_header {
+            text += &format!(", payload to {name}");
+        }
+        for output in &provider.claim_headers {
+            text += &format!(", {} to {}", output.claim, output.name);
+        }
+        assert_eq!(provider.clock_skew.as_secs(), 60);
+        text
+    };
+    let rules = tokens.rules.iter().map(|rule| {
+        assert!(rule.matcher.is_catch_all());
+        requirement(&rule.requirement)
+    });
+    tokens.providers.iter().map(one).chain(rules).collect()
+}
+
+fn requirement(required: &JwtRequirement) -> String {
+    let list = |name: &str, entries: &[JwtRequirement]| {
+        format!("{name}({})", entries.iter().map(requirement).collect::<Vec<_>>().join(", "))
+    };
+    match required {
+        JwtRequirement::Provider(name) => name.clone(),
+        JwtRequirement::Any(any) => list("any", any),
+        JwtRequirement::All(all) => list("all", all),
+        JwtRequirement::AllowMissing => "missing".to_owned(),
+        JwtRequirement::AllowMissingOrFailed => "whatever".to_owned(),
+    }
 }

@@ -17,6 +17,7 @@ spec:
   hosts: [reviews.default.svc.cluster.local]
   ports: [{number: 9080, name: http, protocol: HTTP}]
   resolution: STATIC
+  location: MESH_INTERNAL
   workloadSelector: {labels: {app: reviews}}
 ---
 kind: WorkloadEntry
@@ -43,6 +44,7 @@ spec:
   hosts: [ratings.default.svc.cluster.local]
   ports: [{number: 9080, name: http, protocol: HTTP}]
   resolution: STATIC
+  location: MESH_INTERNAL
   endpoints: [{address: 10.0.1.1}]
 ---
 kind: ServiceEntry
@@ -51,6 +53,7 @@ spec:
   hosts: [shop.default.svc.cluster.local]
   ports: [{number: 80, name: http, protocol: HTTP}, {number: 8080, name: http-admin, protocol: HTTP}]
   resolution: STATIC
+  location: MESH_INTERNAL
   endpoints: [{address: 10.0.2.1}]
 ---
 kind: ServiceEntry
@@ -59,6 +62,7 @@ spec:
   hosts: [mongo.default.svc.cluster.local]
   ports: [{number: 27017, name: mongo, protocol: MONGO}]
   resolution: STATIC
+  location: MESH_INTERNAL
   endpoints: [{address: 10.0.3.1, labels: {version: v1}}, {address: 10.0.3.2, labels: {version: v2}}]
 ";
 
@@ -93,6 +97,7 @@ fn version(document: &str) -> &'static str {
         "MeshConfig" => "apiVersion: leno.mesh/v1alpha1",
         "Service" => "apiVersion: v1",
         "EndpointSlice" => "apiVersion: discovery.k8s.io/v1",
+        "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "apiVersion: security.istio.io/v1",
         _ => "apiVersion: networking.istio.io/v1",
     }
 }
@@ -120,5 +125,6 @@ pub fn node(namespace: &str, labels: &[(&str, &str)]) -> Node {
 pub fn compile(text: &str, node: &Node) -> Resources {
     let resources = leno_config::compile::compile(&Mesh::new(&documents(text)), node);
     crate::properties::assert_consistent(&resources);
+    crate::properties::assert_survives_the_wire(&resources);
     resources
 }

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSp
 use envoy_types::pb::envoy::config::core::v3::{ApiConfigSource, ApiVersion, GrpcService};
 use leno_config::ir;
 use leno_config::node::Node;
-use leno_config::xds::{encode_cluster, encode_listener, node_to_xds};
+use leno_config::xds::{Flavour, encode_cluster, encode_listener, node_to_xds};
 use prost::Message;
 
 use crate::messages::{self, message};
@@ -58,8 +58,8 @@ fn bootstrap() -> Bootstrap {
     Bootstrap {
         node: Some(node_to_xds(&node())),
         static_resources: Some(StaticResources {
-            listeners: listeners.iter().map(|it| message(&encode_listener(it).any)).collect(),
-            clusters: clusters.chain([stream]).map(|it| message(&encode_cluster(&it).any)).collect(),
+            listeners: listeners.iter().map(|it| message(&encode_listener(it, &Flavour::Sidecar).any)).collect(),
+            clusters: clusters.chain([stream]).map(|it| message(&encode_cluster(&it, &Flavour::Sidecar).any)).collect(),
             ..Default::default()
         }),
         dynamic_resources: Some(DynamicResources { ads_config: Some(ads), ..Default::default() }),

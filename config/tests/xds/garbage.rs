@@ -4,7 +4,9 @@ use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Any, ListValue, Struct, Value};
-use leno_config::xds::{Kind, decode, encode_cluster, encode_endpoints, encode_listener, encode_route, encode_secret};
+use leno_config::xds::{
+    Flavour, Kind, decode, encode_cluster, encode_endpoints, encode_listener, encode_route, encode_secret,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -23,10 +25,10 @@ fn kinds() -> impl Strategy<Value = Kind> {
 /// A valid resource, as bytes.
 fn valid() -> impl Strategy<Value = (Kind, Vec<u8>)> {
     prop_oneof![
-        strategies::cluster().prop_map(|it| (Kind::Cluster, encode_cluster(&it).any.value)),
+        strategies::cluster().prop_map(|it| (Kind::Cluster, encode_cluster(&it, &Flavour::Sidecar).any.value)),
         strategies::endpoints().prop_map(|it| (Kind::Endpoints, encode_endpoints(&it).any.value)),
         strategies::secret().prop_map(|it| (Kind::Secret, encode_secret(&it).any.value)),
-        strategies::listener().prop_map(|it| (Kind::Listener, encode_listener(&it).any.value)),
+        strategies::listener().prop_map(|it| (Kind::Listener, encode_listener(&it, &Flavour::Sidecar).any.value)),
         strategies::route_config().prop_map(|it| (Kind::Route, encode_route(&it).any.value)),
     ]
 }

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::google::protobuf::Any;
 use leno_config::ir;
-use leno_config::xds::{encode_cluster, encode_endpoints, encode_listener, encode_route, encode_secret};
+use leno_config::xds::{Flavour, encode_cluster, encode_endpoints, encode_listener, encode_route, encode_secret};
 use prost::{Message, Name};
 
 pub(crate) const REVIEWS: &str = "reviews.default.svc.cluster.local";
@@ -331,15 +331,15 @@ pub(crate) fn pack<M: Message + Name>(message: &M) -> Any {
 }
 
 pub(crate) fn listener() -> Listener {
-    message(&encode_listener(&ir_listener()).any)
+    message(&encode_listener(&ir_listener(), &Flavour::Sidecar).any)
 }
 
 pub(crate) fn inline_listener() -> Listener {
-    message(&encode_listener(&ir_inline_listener()).any)
+    message(&encode_listener(&ir_inline_listener(), &Flavour::Sidecar).any)
 }
 
 pub(crate) fn tcp_listener() -> Listener {
-    message(&encode_listener(&ir_tcp_listener()).any)
+    message(&encode_listener(&ir_tcp_listener(), &Flavour::Sidecar).any)
 }
 
 pub(crate) fn route_table() -> RouteConfiguration {
@@ -348,12 +348,12 @@ pub(crate) fn route_table() -> RouteConfiguration {
 
 /// The cluster of EDS.
 pub(crate) fn cluster() -> Cluster {
-    message(&encode_cluster(&ir_clusters()[0]).any)
+    message(&encode_cluster(&ir_clusters()[0], &Flavour::Sidecar).any)
 }
 
 /// A cluster with TLS to the outside.
 pub(crate) fn tls_cluster() -> Cluster {
-    message(&encode_cluster(&ir_clusters()[2]).any)
+    message(&encode_cluster(&ir_clusters()[2], &Flavour::Sidecar).any)
 }
 
 pub(crate) fn endpoints() -> ClusterLoadAssignment {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leno_config::ir::{self, Resources, version};
 use leno_config::xds::{
-    Decoded, Encoded, Kind, decode, encode, encode_cluster, encode_endpoints, encode_listener, encode_route,
+    Decoded, Encoded, Flavour, Kind, decode, encode, encode_cluster, encode_endpoints, encode_listener, encode_route,
     encode_secret, node_from_xds, node_to_xds,
 };
 use proptest::prelude::*;
@@ -27,14 +27,14 @@ proptest! {
 
     #[test]
     fn a_listener_comes_back_as_it_was_sent(listener in strategies::listener()) {
-        let encoded = encode_listener(&listener);
+        let encoded = encode_listener(&listener, &Flavour::Sidecar);
         prop_assert_eq!(&encoded.version, &version(&listener));
         prop_assert_eq!(decoded(Kind::Listener, &encoded), Decoded::Listener(listener));
     }
 
     #[test]
     fn a_cluster_comes_back_as_it_was_sent(cluster in strategies::cluster()) {
-        let encoded = encode_cluster(&cluster);
+        let encoded = encode_cluster(&cluster, &Flavour::Sidecar);
         prop_assert_eq!(&encoded.version, &version(&cluster));
         prop_assert_eq!(decoded(Kind::Cluster, &encoded), Decoded::Cluster(cluster));
     }
@@ -85,7 +85,7 @@ fn resources() -> Resources {
 
 #[test]
 fn a_whole_snapshot_is_encoded_under_the_names_that_are_asked_for() {
-    let encoded = encode(&resources());
+    let encoded = encode(&resources(), &Flavour::Sidecar);
     assert_eq!(encoded.keys().copied().collect::<Vec<_>>(), Kind::PUSH_ORDER);
     for (kind, encoded) in encoded {
         assert!(!encoded.is_empty(), "no {}", kind.label());
@@ -106,7 +106,7 @@ fn every_kind_is_found_by_its_type_and_no_other() {
 
 /// All versions of one snapshot, a line each.
 fn versions() -> String {
-    let encoded = encode(&resources());
+    let encoded = encode(&resources(), &Flavour::Sidecar);
     let lines = encoded.iter().flat_map(|(kind, encoded)| {
         encoded.iter().map(move |(name, encoded)| format!("version {} {name} {}", kind.label(), encoded.version))
     });

@@ -1,5 +1,7 @@
 //! Arbitrary values of the IR, within what its types promise and the wire can say.
 
+mod security;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use leno_config::node::{Interception, Node};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
+
+pub(crate) use security::secret;
 
 pub(crate) fn name() -> impl Strategy<Value = String> + Clone {
     "[a-z][a-z0-9.-]{0,12}"
@@ -93,11 +97,15 @@ fn header_match() -> impl Strategy<Value = HeaderMatch> {
 
 fn route_match() -> impl Strategy<Value = RouteMatch> {
     let query = (name(), of(string_match())).prop_map(|(name, value)| QueryMatch { name, value });
-    (path_match(), vec(header_match(), 0..3), vec(query, 0..3)).prop_map(|(path, headers, query)| RouteMatch {
+    (path_match(), vec(header_match(), 0..3), vec(query, 0..3), vec(claim_match(), 0..2))
+        .prop_map(|(path, headers, query, claims)| RouteMatch { path, headers, query, claims })
+}
+
+fn claim_match() -> impl Strategy<Value = ClaimMatch> {
+    (vec("[ -~]{1,8}", 1..3), string_match(), any::<bool>()).prop_map(|(path, value, invert)| ClaimMatch {
         path,
-        headers,
-        query,
-        claims: Vec::new(),
+        value,
+        invert,
     })
 }
 
@@ -237,8 +245,11 @@ fn origin() -> impl Strategy<Value = Origin> {
 }
 
 fn route() -> impl Strategy<Value = Route> {
-    (text(), of(origin()), route_match(), action(), header_ops(), header_ops(), of(cors()), of(fault())).prop_map(
-        |(name, origin, matcher, action, request_headers, response_headers, cors, fault)| Route {
+    // Envoy's override holds one filter.
+    let authorization = of(vec(security::rbac_filter(false), 0..2).prop_map(Authorization));
+    let filters = (of(cors()), of(fault()), authorization);
+    (text(), of(origin()), route_match(), action(), header_ops(), header_ops(), filters).prop_map(
+        |(name, origin, matcher, action, request_headers, response_headers, (cors, fault, authorization))| Route {
             name,
             origin,
             matcher,
@@ -247,7 +258,7 @@ fn route() -> impl Strategy<Value = Route> {
             response_headers,
             cors,
             fault,
-            authorization: None,
+            authorization,
         },
     )
 }
@@ -294,13 +305,13 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
         route_config().prop_map(|table| RouteSource::Inline(Arc::new(table))),
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
-    (text(), routes, upgrades, any::<bool>(), any::<bool>()).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes)| HttpManager {
+    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt()).prop_map(
+        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt)| HttpManager {
             stat_prefix,
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
             path: PathNormalization { dots, merge_slashes },
-            jwt: Default::default(),
+            jwt,
         },
     )
 }
@@ -309,9 +320,15 @@ pub(crate) fn listener() -> impl Strategy<Value = Listener> {
     let direction = prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)];
     let protocol =
         prop_oneof![http_manager().prop_map(ListenerProtocol::Http), tcp_route().prop_map(ListenerProtocol::Tcp),];
-    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol).prop_map(|(name, ip, port, direction, protocol)| {
-        Listener::new(name, SocketAddr::new(ip, port), direction, protocol)
-    })
+    let mtls = prop_oneof![Just(MtlsMode::Disable), Just(MtlsMode::Permissive), Just(MtlsMode::Strict)];
+    let authorization = vec(security::rbac_filter(true), 0..3).prop_map(Authorization);
+    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol, mtls, authorization).prop_map(
+        |(name, ip, port, direction, protocol, mtls, authorization)| Listener {
+            mtls,
+            authorization,
+            ..Listener::new(name, SocketAddr::new(ip, port), direction, protocol)
+        },
+    )
 }
 
 pub(crate) fn locality() -> impl Strategy<Value = Locality> {
@@ -423,8 +440,9 @@ fn tls() -> impl Strategy<Value = UpstreamTls> {
     };
     let mesh = move || (name(), names()).prop_map(|(sni, identities)| MeshTls { sni, identities });
     let files = (of(path()), of(path()), of(path()), of(name()));
-    let external = (of(name()), names(), files, any::<bool>()).prop_map(
-        |(sni, subject_alt_names, (roots, certificate, key, credential), skip_verify)| ExternalTls {
+    let versions = prop_oneof![Just(TlsVersion::Tls12), Just(TlsVersion::Tls13)];
+    let external = (of(name()), names(), files, any::<bool>(), versions).prop_map(
+        |(sni, subject_alt_names, (roots, certificate, key, credential), skip_verify, min_version)| ExternalTls {
             sni,
             subject_alt_names,
             roots,
@@ -432,6 +450,7 @@ fn tls() -> impl Strategy<Value = UpstreamTls> {
             key,
             credential,
             skip_verify,
+            min_version,
         },
     );
     prop_oneof![
@@ -484,17 +503,6 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             }
         },
     )
-}
-
-/// Bundles with and without the name of their trust domain.
-pub(crate) fn secret() -> impl Strategy<Value = Secret> {
-    let domain = prop_oneof![Just(String::new()), "[a-z0-9._-]{1,12}"];
-    let bundle = "[ -~é]{1,16}".prop_map(|roots| TrustBundle { roots });
-    (name(), btree_map(domain, bundle, 1..4), of("[ -~]{1,16}")).prop_map(|(name, bundles, revoked)| Secret {
-        name,
-        bundles,
-        revoked,
-    })
 }
 
 pub(crate) fn node() -> impl Strategy<Value = Node> {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use http_body::Frame;
-use leno_config::xds::{self, Kind};
+use leno_config::xds::{self, Flavour, Kind};
 use tokio::sync::mpsc;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
@@ -130,13 +130,15 @@ async fn serve(
         .node
         .as_ref()
         .ok_or_else(|| Status::invalid_argument("the first request of a stream names its node; this one names none"))?;
-    let node = xds::node_from_xds(sent)
-        .map_err(|refusal| Status::invalid_argument(format!("the node cannot be understood: {refusal}")))?;
+    let unclear = |refusal| Status::invalid_argument(format!("the node cannot be understood: {refusal}"));
+    let flavour = xds::flavour_from_xds(sent).map_err(unclear)?;
+    let node = xds::node_from_xds(sent).map_err(unclear)?;
     access.check(&proof, sent, &node)?;
     let connection = hub.connect(node, Instant::now()).map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let id = connection.stream.node.id();
     info!(node = %id, "proxy connected");
-    let end = Serving { hub: &hub, connection: &connection, id: &id, proof: &proof, pieces }.run(first, requests).await;
+    let serving = Serving { hub: &hub, connection: &connection, id: &id, flavour, proof: &proof, pieces };
+    let end = serving.run(first, requests).await;
     match &end {
         Ok(()) => info!(node = %id, "proxy left"),
         Err(status) => info!(node = %id, reason = status.message(), "stream ended"),
@@ -161,6 +163,7 @@ struct Serving<'a> {
     hub: &'a Arc<Hub>,
     connection: &'a Connection,
     id: &'a str,
+    flavour: Flavour,
     /// The stream ends when it is not good any more.
     proof: &'a Proof,
     pieces: mpsc::Sender<Bytes>,
@@ -221,7 +224,7 @@ impl Serving<'_> {
     }
 
     async fn take(&self, generation: &Generation) {
-        match generation.snapshot(&self.connection.stream.node).await {
+        match generation.snapshot(&self.connection.stream.node, &self.flavour).await {
             Ok(snapshot) => self.connection.stream.session().on_snapshot(snapshot),
             Err(error) => error!(node = self.id, cause = error.source().map(ToString::to_string), "{error}"),
         }

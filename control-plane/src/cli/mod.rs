@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod agent;
 mod ask;
 mod authority;
 pub(crate) mod ca;

@@ -79,7 +79,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum LogFormat {
+pub(super) enum LogFormat {
     /// For people
     Text,
     /// For programs
@@ -112,13 +112,13 @@ fn check_addresses(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let metrics = Metrics::new()?;
+    let xds = bind(arguments.xds_address, "--xds-address").await?;
+    let tls = bind(arguments.tls_address, "--tls-address").await?;
+    let http_listener = bind(arguments.http_address, "--http-address").await?;
     let settings = arguments.authority.settings(arguments.state.clone());
     let authority = Authority::open(settings, metrics.ca.clone(), SystemTime::now())
         .context("there is no certificate authority")?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
-    let xds = bind(arguments.xds_address, "--xds-address").await?;
-    let tls = bind(arguments.tls_address, "--tls-address").await?;
-    let http_listener = bind(arguments.http_address, "--http-address").await?;
     announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
 
     let hub = Hub::new(metrics);
@@ -132,8 +132,9 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let mut servers = JoinSet::new();
     servers.spawn(clear(xds, Arc::clone(&hub)));
     servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&authority), Arc::clone(&terms)));
-    // Ends with the runtime.
-    tokio::spawn(terms.keep());
+    // Ends when it is dropped.
+    let mut keeper = JoinSet::new();
+    keeper.spawn(terms.keep());
     let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
     let follow = follow(&mut files, &hub, &board, &authority);
@@ -264,7 +265,7 @@ fn rules_status(state: &State, version: Option<String>) -> RulesStatus {
     }
 }
 
-async fn told_to_stop() -> std::io::Result<&'static str> {
+pub(super) async fn told_to_stop() -> std::io::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -281,7 +282,7 @@ fn allow_many_sockets() {
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
+pub(super) fn log_to_stderr(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LENO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 /// Bytes in a line of 64 characters.
@@ -13,6 +13,15 @@ pub(super) fn certificates(certificates: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for certificate in certificates {
         write(&mut text, "CERTIFICATE", certificate);
+    }
+    text
+}
+
+/// Revocation lists, one after the other.
+pub(super) fn revocations(lists: &[CertificateRevocationListDer<'_>]) -> String {
+    let mut text = String::new();
+    for list in lists {
+        write(&mut text, "X509 CRL", list);
     }
     text
 }

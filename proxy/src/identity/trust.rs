@@ -7,6 +7,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use webpki::{BorrowedCertRevocationList, anchor_from_trusted_cert};
 
+use super::pem;
+
 /// Why roots cannot be used; the ones before stay in force.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -96,6 +98,16 @@ impl Trust {
     /// The roots of one trust domain; empty: it is not trusted.
     pub fn roots(&self, domain: &str) -> &[CertificateDer<'static>] {
         self.bundles.get(domain).map_or(&[], Vec::as_slice)
+    }
+
+    /// The roots of one trust domain, PEM.
+    pub fn roots_pem(&self, domain: &str) -> String {
+        pem::certificates(self.roots(domain))
+    }
+
+    /// Certificates that are no longer good, PEM.
+    pub fn revocations_pem(&self) -> String {
+        pem::revocations(&self.revoked)
     }
 
     /// The trust domains that are believed.

@@ -73,6 +73,15 @@ impl Desk {
         });
     }
 
+    /// The stream's credential is over, as it was bound to be: no trouble, and nothing for a person to do.
+    pub(super) fn over(&mut self, reason: &dyn Error, now: Now) {
+        tracing::info!("{reason}");
+        self.outputs.status.send_modify(|status| {
+            status.connected = false;
+            status.since = Some(now.wall);
+        });
+    }
+
     pub(super) fn disk_failed(&mut self, reason: &dyn Error) {
         report_disk_error(&self.outputs.status, reason);
     }

@@ -51,7 +51,7 @@ pub(crate) use self::desk::chain;
 use self::desk::{Desk, Keeper};
 use self::session::{Now, Session};
 pub use self::status::Status;
-use self::stream::End;
+use self::stream::{End, Lost};
 use crate::control_plane::Access;
 use crate::state::accepted::Refuse;
 use crate::state::disk;
@@ -120,7 +120,11 @@ pub async fn run(config: ClientConfig, hooks: Hooks, outputs: Outputs, mut shutd
             End::Drained => break,
             End::Lost(lost, answered) => (lost, answered),
         };
-        desk.lost(&lost, Now::read());
+        if matches!(lost, Lost::CredentialOver) {
+            desk.over(&lost, Now::read());
+        } else {
+            desk.lost(&lost, Now::read());
+        }
         attempt = if answered.is_some() { 0 } else { attempt.wrapping_add(1) };
         if let Some(lived) = answered {
             backoff.after_answered_stream(lived);

@@ -37,6 +37,9 @@ pub enum Lost {
     /// The server does not believe or does not allow it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A stream lives no longer than what it began with.
+    #[error("the control plane ended the stream with the credential that it began with; the next one has a newer")]
+    CredentialOver,
     /// The server's words.
     #[error("the control plane ended the stream: {code}: {message}")]
     Ended {
@@ -113,7 +116,11 @@ async fn converse(
         let deadline = session.deadline();
         tokio::select! {
             response = incoming.message() => {
-                let response = response.map_err(|status| Lost::ended(&link, &status))?.ok_or(Lost::Closed)?;
+                let response = response.map_err(|status| match Lost::ended(&link, &status) {
+                    Lost::Refused(_) if answered.is_some() => Lost::CredentialOver,
+                    lost => lost,
+                });
+                let response = response?.ok_or(Lost::Closed)?;
                 answered.get_or_insert_with(Instant::now);
                 receive(session, response);
             }

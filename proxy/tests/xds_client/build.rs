@@ -153,7 +153,7 @@ pub(crate) trait Wire {
         Self: Sized,
     {
         let name = self.name();
-        xds::encode(&self.into_resources())
+        xds::encode(&self.into_resources(), &xds::Flavour::Sidecar)
             .remove(&Self::KIND)
             .and_then(|mut of_kind| of_kind.remove(&name))
             .unwrap()

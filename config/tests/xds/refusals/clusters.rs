@@ -111,11 +111,24 @@ fn encryption_that_leno_cannot_promise_is_refused() {
     let rows = vec![
         (context(|it| it.common_tls_context = None), "common_tls_context"),
         (context(|it| it.allow_renegotiation = true), "allow_renegotiation"),
+        (
+            common(|it| {
+                it.tls_params = Some(tls::TlsParameters { tls_maximum_protocol_version: 3, ..Default::default() });
+            }),
+            "common_tls_context.tls_params.tls_maximum_protocol_version",
+        ),
+        (
+            common(|it| {
+                let cipher_suites = vec!["ECDHE-RSA-AES128-GCM-SHA256".to_owned()];
+                it.tls_params = Some(tls::TlsParameters { cipher_suites, ..Default::default() });
+            }),
+            "common_tls_context.tls_params.cipher_suites",
+        ),
         (common(|it| it.validation_context_type = None), "common_tls_context.validation_context"),
         (common(|it| it.key_log = Some(Default::default())), "common_tls_context.key_log"),
         (
             common(|it| {
-                it.tls_params = Some(tls::TlsParameters { tls_minimum_protocol_version: 4, ..Default::default() });
+                it.tls_params = Some(tls::TlsParameters { tls_minimum_protocol_version: 9, ..Default::default() });
             }),
             "common_tls_context.tls_params.tls_minimum_protocol_version",
         ),

@@ -16,8 +16,11 @@ fn what_listeners_cannot_do_is_refused() {
         (listener(|it| it.traffic_direction = 9), "traffic_direction"),
         (listener(|it| it.listener_filters.push(Default::default())), "listener_filters[0]"),
         (listener(|it| it.filter_chains.clear()), "filter_chains"),
-        (listener(|it| it.filter_chains.push(Default::default())), "filter_chains[1]"),
-        (listener(|it| it.default_filter_chain = Some(Default::default())), "default_filter_chain"),
+        (listener(|it| it.filter_chains.push(Default::default())), "filter_chains[1].filters"),
+        (listener(|it| it.filter_chains.push(it.filter_chains[0].clone())), "filter_chains"),
+        (listener(|it| it.default_filter_chain = Some(Default::default())), "default_filter_chain.filters"),
+        (listener(|it| it.default_filter_chain = Some(it.filter_chains[0].clone())), "filter_chains"),
+        (listener(|it| it.filter_chains.push(messages::tcp_listener().filter_chains.remove(0))), "filter_chains[1]"),
         (
             listener(|it| {
                 it.filter_chains[0].filter_chain_match =
@@ -30,7 +33,7 @@ fn what_listeners_cannot_do_is_refused() {
                 it.filter_chains[0].transport_socket =
                     Some(core::TransportSocket { name: "envoy.transport_sockets.tls".to_owned(), config_type: None });
             }),
-            "filter_chains[0].transport_socket",
+            "filter_chains[0].transport_socket.typed_config",
         ),
         (listener(|it| *filter_config(it) = unknown()), "filter_chains[0].filters[0]"),
         (listener(|it| it.filter_chains[0].filters[0].config_type = None), "filter_chains[0].filters[0].typed_config"),

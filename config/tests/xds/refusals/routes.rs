@@ -45,7 +45,7 @@ fn what_routes_cannot_match_is_refused() {
         (condition(|it| it.grpc = Some(Default::default())), "grpc"),
         (condition(|it| it.tls_context = Some(Default::default())), "tls_context"),
         (condition(|it| it.cookies.push(Default::default())), "cookies"),
-        (condition(|it| it.dynamic_metadata.push(Default::default())), "dynamic_metadata"),
+        (condition(|it| it.dynamic_metadata.push(Default::default())), "dynamic_metadata[0].filter"),
         (condition(|it| it.filter_state.push(Default::default())), "filter_state"),
         (condition(|it| it.runtime_fraction = Some(Default::default())), "runtime_fraction"),
         (condition(|it| it.headers[0].name = "no spaces".to_owned()), "headers[0].name"),

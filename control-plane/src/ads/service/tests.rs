@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use leno_config::node::{Interception, Node};
 use leno_config::rules::{SourceText, parse};
+use leno_config::xds::Flavour;
 use tonic::transport::{Channel, Server, server::TcpIncoming};
 
 use super::*;
@@ -263,7 +264,7 @@ async fn proxies_of_one_scope_share_one_snapshot() {
     let generation = running.hub.generations().borrow().clone().unwrap();
     let snapshot = |name: &'static str| {
         let generation = Arc::clone(&generation);
-        async move { generation.snapshot(&node(name)).await.unwrap() }
+        async move { generation.snapshot(&node(name), &Flavour::Sidecar).await.unwrap() }
     };
     let (one, other) = tokio::join!(snapshot("one"), snapshot("other"));
     assert!(Arc::ptr_eq(&one, &other));

@@ -166,7 +166,8 @@ async fn start_control_plane(
             arguments.extend(["--rules".to_owned(), directory.display().to_string()]);
         }
         arguments.extend(["--state".to_owned(), state.display().to_string()]);
-        arguments.extend(["--xds-address", xds, "--http-address", http].map(str::to_owned));
+        arguments
+            .extend(["--xds-address", xds, "--http-address", http, "--tls-address", "127.0.0.1:0"].map(str::to_owned));
         arguments
     };
     let pid = family.start(CONTROL_PLANE, logs, &arguments("127.0.0.1:0", "127.0.0.1:0"))?.pid();

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use clap::builder::styling::{AnsiColor, Style};
-use leno_config::ir::{AbortStatus, Fraction, HashPolicy, HeaderOps};
+use leno_config::ir::{AbortStatus, Fraction, HashPolicy, HeaderOps, MtlsMode, Origin};
 use leno_config::node::Node;
 
+use super::access::Access;
 use super::verdict::{Lost, Policy, Retries, RulePlace, Share, Verdict, words};
 
 const STRONG: Style = Style::new().bold();
@@ -77,6 +78,7 @@ fn lines(verdict: &Verdict) -> Vec<(&'static str, String)> {
         lines.extend(verdict.retries.iter().map(|written| ("retries", retries(written))));
     }
     lines.extend(policy(&verdict.policy));
+    lines.extend(access(&verdict.policy.access));
     lines
 }
 
@@ -185,6 +187,50 @@ fn policy(policy: &Policy) -> Vec<(&'static str, String)> {
         lines.push(("headers", headers));
     }
     lines
+}
+
+/// What the called workloads say, where some rule is about it; each by its name where there are several.
+fn access(answers: &[Access]) -> Vec<(&'static str, String)> {
+    let ruled = answers.iter().filter(|answer| answer.is_ruled());
+    ruled.flat_map(|answer| access_of(answer, answers.len() == 1)).collect()
+}
+
+fn access_of(answer: &Access, alone: bool) -> Vec<(&'static str, String)> {
+    let at = if alone { String::new() } else { format!("{}: ", answer.workload) };
+    let mode = match answer.mtls {
+        MtlsMode::Disable => "DISABLE",
+        MtlsMode::Permissive => "PERMISSIVE",
+        MtlsMode::Strict => "STRICT",
+    };
+    let by = answer.mtls_by.as_ref().map_or_else(|| "by default".to_owned(), |rule| format!("by {}", named(rule)));
+    let who = answer.identity.as_ref().map_or_else(|| "in clear text".to_owned(), |id| format!("as {id}"));
+    let mut lines = vec![("mtls", format!("{at}{mode} {by}; the caller comes {who}"))];
+    if !answer.tokens.is_empty() {
+        let rules: Vec<_> = answer.tokens.iter().map(named).collect();
+        let state = if answer.token_verified { "taken" } else { "none" };
+        lines.push(("token", format!("{at}{state}; verified by {}", rules.join(" and "))));
+    }
+    let by = answer.by.as_ref().map(|rule| format!(" by {}", named(rule))).unwrap_or_default();
+    let status = answer.status.map(|status| format!("{status} ")).unwrap_or_default();
+    let verdict = format!("{status}{}", answer.reason);
+    let verdict = if answer.allowed { verdict } else { styled(BAD, &verdict) };
+    lines.push(("access", format!("{at}{verdict}{by}")));
+    if let Some(tried) = &answer.would_deny {
+        let why = tried
+            .by
+            .as_ref()
+            .map_or_else(|| "as none of the ALLOW policies matches".to_owned(), |rule| format!("by {}", named(rule)));
+        lines.push(("dry run", format!("{at}would be denied {why}")));
+    }
+    lines.extend(answer.audited_by.iter().map(|rule| ("audit", format!("{at}logged by {}", named(rule)))));
+    lines
+}
+
+/// `AuthorizationPolicy default/reviews rules[0], rules.yaml:12`
+fn named(rule: &RulePlace) -> String {
+    let Origin { kind, namespace, name, index } = &rule.origin;
+    let which = if kind == "AuthorizationPolicy" { format!(" rules[{index}]") } else { String::new() };
+    format!("{kind} {namespace}/{name}{which}, {}", place(rule))
 }
 
 fn share(share: Fraction) -> String {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::request::Parts;
 use leno_config::compile::compile;
 use leno_config::ir::{
-    Action, Cors, Direction, Discovery, Domain, Fault, Forward, HashPolicy, HeaderOps, Listener, ListenerProtocol,
-    Mirror, Origin, PathNormalization, Resources, RetryPolicy, Route, RouteSource, WeightedCluster,
+    Action, Cors, Direction, Discovery, Domain, Fault, Forward, HashPolicy, HeaderOps, HttpManager, Listener,
+    ListenerProtocol, Mirror, Origin, PathNormalization, Resources, RetryPolicy, Route, RouteSource, WeightedCluster,
 };
 use leno_config::mesh::Mesh;
 use leno_config::node::Node;
@@ -15,6 +15,8 @@ use leno_proxy::error::ProxyError;
 use leno_proxy::route::{RequestView, RouteTable, location, rewrite_path, why_not};
 use leno_proxy::sanitize;
 use serde::Serialize;
+
+use super::access::{Access, Credentials, Question, forwarded, verified};
 
 /// What becomes of a request.
 #[derive(Debug, Default, Serialize)]
@@ -107,6 +109,18 @@ pub(super) struct Policy {
     pub(super) request_headers: HeaderOps,
     #[serde(skip_serializing_if = "HeaderOps::is_empty")]
     pub(super) response_headers: HeaderOps,
+    /// What the workloads say that the request may go to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) access: Vec<Access>,
+}
+
+impl RulePlace {
+    /// Looks up where a rule stands.
+    pub(super) fn of(mesh: &Mesh, origin: &Origin) -> Self {
+        let place = mesh.place_of(origin);
+        let line = place.as_ref().map(|place| place.line);
+        Self { origin: origin.clone(), line, file: place.map(|place| place.file) }
+    }
 }
 
 /// A rule that did not take the request.
@@ -119,11 +133,15 @@ pub(super) struct Lost {
 
 impl Verdict {
     /// Asks the data plane.
-    pub(super) fn of(mesh: &Mesh, node: &Node, mut parts: Parts) -> Self {
+    pub(super) fn of(mesh: &Mesh, node: &Node, credentials: &Credentials, mut parts: Parts) -> Self {
         if let Err(error) = sanitize::request(&mut parts, PathNormalization::BASE) {
             return Self::default().refused(&error);
         }
         let resources = compile(mesh, node);
+        let Some(found) = find_host(&resources, sanitize::authority(&parts)) else {
+            let note = "the Sidecar rule gives this workload no HTTP socket toward others".to_owned();
+            return Self { note: Some(note), ..Self::default() };
+        };
         let request = RequestView {
             method: &parts.method,
             scheme: "http",
@@ -131,13 +149,11 @@ impl Verdict {
             path: parts.uri.path(),
             query: parts.uri.query(),
             headers: &parts.headers,
-            claims: None,
+            // A bad token is no token here: whoever is called refuses it.
+            claims: verified(&found.manager.jwt, credentials.claims.as_ref()).ok().flatten(),
         };
-        let Some((table, host)) = find_host(&resources, request.authority) else {
-            let note = "the Sidecar rule gives this workload no HTTP socket toward others".to_owned();
-            return Self { note: Some(note), ..Self::default() };
-        };
-        Asked { mesh, resources: &resources, table: &table, host, request }.verdict()
+        let Found { table, host, .. } = &found;
+        Asked { mesh, node, credentials, resources: &resources, table, host: *host, request }.verdict()
     }
 
     fn refused(mut self, error: &ProxyError) -> Self {
@@ -148,8 +164,15 @@ impl Verdict {
     }
 }
 
+/// A socket that serves a host.
+struct Found<'a> {
+    manager: &'a HttpManager,
+    table: RouteTable,
+    host: usize,
+}
+
 /// The table of the socket that serves the host: the first that knows it, else the first.
-fn find_host(resources: &Resources, authority: &str) -> Option<(RouteTable, usize)> {
+fn find_host<'a>(resources: &'a Resources, authority: &str) -> Option<Found<'a>> {
     let mut first = None;
     for listener in resources.listeners.values().filter(|listener| listener.direction == Direction::Outbound) {
         let ListenerProtocol::Http(http) = &listener.protocol else { continue };
@@ -160,10 +183,12 @@ fn find_host(resources: &Resources, authority: &str) -> Option<(RouteTable, usiz
         let Some(config) = config else { continue };
         let table = RouteTable::new(Arc::clone(config));
         let Some(host) = table.host(authority) else { continue };
-        if config.virtual_hosts.get(host).is_some_and(|host| host.domains != [Domain::Any]) {
-            return Some((table, host));
+        let is_known = config.virtual_hosts.get(host).is_some_and(|host| host.domains != [Domain::Any]);
+        let found = Found { manager: http, table, host };
+        if is_known {
+            return Some(found);
         }
-        first.get_or_insert((table, host));
+        first.get_or_insert(found);
     }
     first
 }
@@ -171,6 +196,8 @@ fn find_host(resources: &Resources, authority: &str) -> Option<(RouteTable, usiz
 /// A request before the route table that it came to.
 struct Asked<'a> {
     mesh: &'a Mesh,
+    node: &'a Node,
+    credentials: &'a Credentials,
     resources: &'a Resources,
     table: &'a RouteTable,
     host: usize,
@@ -213,12 +240,7 @@ impl Asked<'_> {
     }
 
     fn place(&self, origin: &Origin) -> RulePlace {
-        let place = self.mesh.place_of(origin);
-        RulePlace {
-            origin: origin.clone(),
-            line: place.as_ref().map(|place| place.line),
-            file: place.map(|place| place.file),
-        }
+        RulePlace::of(self.mesh, origin)
     }
 
     fn lost(&self, route: &Route) -> Option<Lost> {
@@ -280,11 +302,36 @@ impl Asked<'_> {
         let path = forward.path_rewrite.as_ref();
         let path = path.map(|new| rewrite_path(new, &route.matcher.path, self.request.path, self.request.query));
         let host = forward.host_rewrite.clone().or(single);
+        self.ask(route, forward, (path.as_deref(), host.as_deref()), verdict);
         verdict.rewrite = (path.is_some() || host.is_some()).then_some(Rewrite { path, host });
         verdict.timeout = forward.timeout.map(words);
         verdict.retries = self.says_retries(route).then(|| retries(forward.retry.as_ref()));
         verdict.policy.mirrors.clone_from(&forward.mirrors);
         verdict.policy.hash.clone_from(&forward.hash);
+    }
+
+    /// Asks the workloads that the request may go to. Where all of them refuse it, that is the answer.
+    fn ask(&self, route: &Route, forward: &Forward, rewrite: (Option<&str>, Option<&str>), verdict: &mut Verdict) {
+        let (path, query) = match rewrite.0 {
+            Some(new) => new.split_once('?').map_or((new, None), |(path, query)| (path, Some(query))),
+            None => (self.request.path, self.request.query),
+        };
+        for share in forward.clusters.as_slice() {
+            let headers = forwarded(self.request.headers, &share.request_headers, &route.request_headers);
+            let authority = rewrite.1.unwrap_or(self.request.authority);
+            let request = RequestView { path, query, authority, headers: &headers, claims: None, ..self.request };
+            let Self { mesh, resources, node, credentials, .. } = *self;
+            let question = Question { mesh, resources, node, credentials, request };
+            for answer in question.ask(share.cluster.as_str()) {
+                if verdict.policy.access.iter().all(|known| !known.is_same(&answer)) {
+                    verdict.policy.access.push(answer);
+                }
+            }
+        }
+        let access = &verdict.policy.access;
+        if verdict.status.is_none() && !access.is_empty() && access.iter().all(|answer| !answer.allowed) {
+            verdict.status = access.first().and_then(|answer| answer.status);
+        }
     }
 
     /// Whether the rule writes retries: else there are the mesh's, of which there is nothing to say.

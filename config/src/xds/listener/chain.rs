@@ -1,0 +1,119 @@
+//! One filter chain: filters that decide about a connection, then HTTP or TCP.
+
+use super::callers::{self, Entry, Place};
+use super::pb;
+use crate::ir::{Authorization, Direction, ListenerProtocol, StringMatch};
+use crate::xds::refusal::{Problem, Result, Within, is_true, unsupported};
+use crate::xds::{any, base, http_manager, rbac, tcp};
+use pb::listener::{Filter, FilterChain, filter};
+use pb::protobuf::Any;
+
+/// Istio's filters that only measure, by their types.
+const TELEMETRY: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
+
+/// What a chain says.
+pub(super) struct Chain {
+    /// Whose connections it takes.
+    pub(super) entry: Entry,
+    /// Conditions of which a caller with a certificate fulfils one; none: the roots decide.
+    pub(super) callers: Vec<StringMatch>,
+    pub(super) authorization: Authorization,
+    pub(super) protocol: ListenerProtocol,
+}
+
+/// For every caller, in clear text.
+pub(super) fn to_xds(protocol: &ListenerProtocol, direction: Direction, authorization: &Authorization) -> FilterChain {
+    match protocol {
+        ListenerProtocol::Http(manager) => {
+            let manager = any::pack(&http_manager::to_xds(manager, direction, authorization));
+            let filters = vec![filter_to_xds("envoy.filters.network.http_connection_manager", manager)];
+            FilterChain { filters, ..Default::default() }
+        }
+        ListenerProtocol::Tcp(route) => {
+            let deciding = rbac::to_network(authorization, &route.stat_prefix);
+            let proxy = ("envoy.filters.network.tcp_proxy".to_owned(), any::pack(&tcp::to_xds(route)));
+            let filters = deciding.into_iter().chain([proxy]);
+            FilterChain {
+                filters: filters.map(|(name, config)| filter_to_xds(&name, config)).collect(),
+                metadata: base::origin_to_xds(route.origin.as_ref()),
+                ..Default::default()
+            }
+        }
+    }
+}
+
+pub(super) fn from_xds(chain: FilterChain, place: Place) -> Result<Chain> {
+    #[allow(deprecated)]
+    let FilterChain {
+        filter_chain_match,
+        mut filters,
+        use_proxy_proto,
+        metadata,
+        transport_socket,
+        // Leno has its own limit for handshakes; and a name for statistics.
+        transport_socket_connect_timeout: _,
+        name: _,
+    } = chain;
+    unsupported(&[("use_proxy_proto", &is_true(&use_proxy_proto))])?;
+    let (entry, callers) = callers::from_xds(filter_chain_match, transport_socket, place)?;
+    let last = filters.len().saturating_sub(1);
+    let Some(terminal) = filters.pop() else { return Err(Problem::missing("filters")) };
+    let mut authorization = Authorization::default();
+    for (index, filter) in filters.into_iter().enumerate() {
+        authorization.0.extend(deciding_from_xds(filter).within_item("filters", index)?);
+    }
+    let (protocol, inside) = terminal_from_xds(terminal, metadata.as_ref()).within_item("filters", last)?;
+    match (&protocol, authorization.0.is_empty()) {
+        (ListenerProtocol::Http(_), false) => {
+            let reason = "on HTTP, Leno decides about requests: put RBAC among the `http_filters`";
+            return Err(Problem::new("filters", reason));
+        }
+        (ListenerProtocol::Http(_), true) => authorization = inside,
+        (ListenerProtocol::Tcp(_), _) => {}
+    }
+    Ok(Chain { entry, callers, authorization, protocol })
+}
+
+/// A filter before the last one: decides about the connection, or only measures.
+fn deciding_from_xds(filter: Filter) -> Result<Option<crate::ir::RbacFilter>> {
+    let (name, config) = config_of(filter)?;
+    if let Some(filter) = rbac::from_network(&name, &config)? {
+        return Ok(Some(filter));
+    }
+    if TELEMETRY.contains(&any::type_name(&config)) {
+        return Ok(None);
+    }
+    Err(Problem::new("", format!("Leno has no network filter `{name}` (`{}`)", any::type_name(&config))))
+}
+
+/// The last filter, and who may send requests where that is HTTP.
+fn terminal_from_xds(
+    filter: Filter,
+    metadata: Option<&pb::core::Metadata>,
+) -> Result<(ListenerProtocol, Authorization)> {
+    let (name, config) = config_of(filter)?;
+    if any::is::<pb::hcm::HttpConnectionManager>(&config) {
+        let (manager, authorization) = http_manager::from_xds(any::unpack(&config)?)?;
+        return Ok((ListenerProtocol::Http(manager), authorization));
+    }
+    if any::is::<pb::tcp_proxy::TcpProxy>(&config) {
+        let route = tcp::from_xds(any::unpack(&config)?, base::origin_from_xds(metadata))?;
+        return Ok((ListenerProtocol::Tcp(route), Authorization::default()));
+    }
+    let reason =
+        format!("a chain ends in HttpConnectionManager or TcpProxy, not in `{name}` (`{}`)", any::type_name(&config));
+    Err(Problem::new("", reason))
+}
+
+fn filter_to_xds(name: &str, config: Any) -> Filter {
+    Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
+}
+
+fn config_of(filter: Filter) -> Result<(String, Any)> {
+    let Filter { name, config_type } = filter;
+    match config_type {
+        Some(filter::ConfigType::TypedConfig(config)) => Ok((name, config)),
+        Some(filter::ConfigType::ConfigDiscovery(_)) => Err(Problem::unsupported("config_discovery")),
+        None => Err(Problem::missing("typed_config")),
+    }
+}
