@@ -89,6 +89,7 @@ fn plan<'a>(
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
     sanitize::request(&mut parts, manager.path)?;
+    prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());
     let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
     let claims = token.as_deref().map(Verified::claims);
     let found = find(http, &look(&parts, claims));
@@ -122,8 +123,7 @@ fn plan<'a>(
         upgrade: upgrade.map(Box::new),
         host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
     };
-    let caller = connection.forwarded.as_ref();
-    prepare::request(&mut parts, route, forward, share, timeout, caller, &connection.worker.random)?;
+    prepare::request(&mut parts, route, forward, share, timeout, &connection.worker.random)?;
     if let Some(upgrade) = &way.upgrade {
         upgrade.ask(&mut parts);
     }
