@@ -88,9 +88,21 @@ impl Proxy {
 
     /// Starts a proxy from a bootstrap file that a person wrote; its state directory has to be `state`.
     pub fn from_file(name: &str, config: &Path, state: &Path, working_directory: &Path) -> Self {
+        Self::from_file_with(name, config, state, working_directory, &[])
+    }
+
+    /// The same, with environment variables that name files.
+    pub(crate) fn from_file_with(
+        name: &str,
+        config: &Path,
+        state: &Path,
+        working_directory: &Path,
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         std::fs::create_dir_all(state).expect("cannot create a directory");
         let mut command = Command::new(leno_proxy());
         command.arg("run").arg("--config").arg(config).current_dir(working_directory);
+        command.envs(environment.iter().map(|(name, file)| (name, file)));
         let process = Process::start(name, &mut command, &state.join("log"));
         Self { process, name: name.to_owned(), state: state.to_owned() }
     }
