@@ -52,7 +52,7 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Resul
         record.flag(error.reply().flag);
         reply::error(&error, grpc)
     });
-    record.answer(response.status(), || view.slot(&connection.worker, None));
+    record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
 }
 
@@ -94,7 +94,7 @@ fn plan<'a>(
     let claims = token.as_deref().map(Verified::claims);
     let found = find(http, &look(&parts, claims));
     if found.is_some() {
-        record.route(view.slot(&connection.worker, found));
+        record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     enforce::authorize(connection, view, route, &look(&parts, claims))?;

@@ -245,8 +245,9 @@ async fn next(files: &mut Files, roots: &mut watch::Receiver<u64>, hub: &Hub, au
         tokio::select! {
             state = &mut state => return state,
             changed = roots.changed() => {
-                if let (Ok(()), Some(newest)) = (changed, hub.newest()) {
-                    hub.publish(newest.with_roots(&authority.bundles()));
+                let newest = hub.newest().filter(|_| changed.is_ok());
+                if let Some(generation) = newest.and_then(|newest| newest.with_roots(&authority.bundles())) {
+                    hub.publish(generation);
                 }
             }
         }

@@ -69,6 +69,8 @@ impl Proxy {
         let state = directory.join(name);
         std::fs::create_dir_all(&state).expect("cannot create a directory");
         std::fs::write(state.join("bootstrap.yaml"), format!("{text:#}\n")).expect("cannot write a file");
+        // Of one that was there before.
+        let _ = std::fs::remove_file(state.join("ports.json"));
         Self { process: spawn(name, &state), name: name.to_owned(), state }
     }
 

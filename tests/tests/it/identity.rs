@@ -122,6 +122,11 @@ async fn a_certificate_is_asked_for_at_the_start_and_serves_a_restart_without_co
     }
 
     let before = serial(&proxy, None, Duration::from_secs(30)).await;
+    eventually("what is in force is on disk", async || match proxy.state().join("snapshot.bin").exists() {
+        true => Ok(()),
+        false => Err(proxy.process.log()),
+    })
+    .await;
     world.control_plane.kill();
     proxy.restart();
     proxy.ready(world.port).await;

@@ -41,6 +41,10 @@ async fn openssl_accepts_the_chain_and_reads_one_spiffe_id() {
     }
     assert!(!shown.contains("somebody-else"), "{shown}");
     assert_eq!(metric(&serve, "leno_ca_certificates_issued_total"), 1);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let left = |series: &str| metric(&serve, series).saturating_sub(now) / 86_400;
+    assert_eq!(left("leno_ca_root_expiry_timestamp_seconds"), 3649);
+    assert!(left("leno_ca_own_certificate_expiry_timestamp_seconds") <= 1);
 }
 
 #[tokio::test]

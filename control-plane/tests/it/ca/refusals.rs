@@ -21,6 +21,11 @@ fn forged(place: &Place, change: impl FnOnce(&mut Value), header: &Header, key: 
     jsonwebtoken::encode(header, &claims, &key).unwrap()
 }
 
+/// What `one` says, with the signature of `other`.
+fn swapped(one: &str, other: &str) -> String {
+    format!("{}.{}", one.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1)
+}
+
 fn unsigned(place: &Place) -> String {
     use base64::Engine as _;
     let token = forged(place, |_| {}, &Header::new(Algorithm::ES256), None);
@@ -41,6 +46,7 @@ async fn without_a_good_credential_there_is_no_certificate() {
     let bearer = |token: String| Some(format!("Bearer {token}"));
     let good = forged(&place, |_| {}, &es256, None);
     assert!(create(&channel, bearer(good.clone()).as_deref(), &csr, 0).await.is_ok(), "the table forges well");
+    let other = forged(&place, |claims| claims["sub"] = json!("system:serviceaccount:shop:admin"), &es256, None);
     let changed = |key: &'static str, value: Value| forged(&place, move |claims| claims[key] = value, &es256, None);
     let rows = [
         ("no credential", None, "no_credential", "no credential was shown"),
@@ -58,7 +64,7 @@ async fn without_a_good_credential_there_is_no_certificate() {
             "algorithm",
             "only ES256",
         ),
-        ("a cut signature", bearer(good[..good.len() - 4].to_owned()), "signature", "not signed by this"),
+        ("the signature of another token", bearer(swapped(&good, &other)), "signature", "not signed by this"),
     ];
     for (what, authorization, reason, words) in rows {
         let series = format!("leno_ca_refused_total{{reason=\"{reason}\"}}");
@@ -164,7 +170,8 @@ async fn a_handshake_with_a_certificate_that_is_not_of_the_mesh_fails() {
         let line = serve.waits_for("a connection refused");
         assert!(line.contains("not one of this mesh"), "{what}: {line}");
     }
-    assert_eq!(metric(&serve, "leno_ca_refused_total{reason=\"certificate\"}"), 8);
+    // At least once each; the client tries again by itself.
+    assert!(metric(&serve, "leno_ca_refused_total{reason=\"certificate\"}") >= 8);
     let foreign = client(&place, true, |it| it.subject_alt_names = vec![uri("spiffe://other/ns/shop/sa/cart")]);
     let channel = connect(serve.tls, &root, "localhost", Some(&foreign)).await.unwrap();
     let status = create(&channel, None, &csr, 0).await.unwrap_err();
