@@ -65,17 +65,21 @@ impl Generation {
         })
     }
 
-    /// The same rules with other roots.
-    pub(crate) fn with_roots(&self, bundles: &Bundles) -> Arc<Self> {
+    /// The same rules with other roots; `None`: these are the ones that it has.
+    pub(crate) fn with_roots(&self, bundles: &Bundles) -> Option<Arc<Self>> {
+        let roots = bundles.secret(&self.domains());
+        if roots.as_ref() == self.roots() {
+            return None;
+        }
         lock(&self.shelf).tidy();
-        Arc::new(Self {
-            roots: bundles.secret(&self.domains()).map(Arc::new),
+        Some(Arc::new(Self {
+            roots: roots.map(Arc::new),
             mesh: Arc::clone(&self.mesh),
             version: self.version.clone(),
             documents: self.documents,
             scopes: Mutex::default(),
             shelf: Arc::clone(&self.shelf),
-        })
+        }))
     }
 
     /// What the rules call the trust domain.
@@ -129,7 +133,8 @@ impl Generation {
 }
 
 fn domains(mesh: &Mesh) -> Domains {
-    Domains { own: mesh.trust_domain().to_owned(), aliases: Vec::new() }
+    let aliases = mesh.trust_domains().into_iter().skip(1).map(str::to_owned).collect();
+    Domains { own: mesh.trust_domain().to_owned(), aliases }
 }
 
 fn version(documents: &[Document]) -> String {

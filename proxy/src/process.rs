@@ -86,6 +86,8 @@ struct Proxy {
     stop_source: watch::Sender<bool>,
     /// A configuration was taken since the last look around.
     busy: bool,
+    /// Whether the own certificate is there, or none is wanted.
+    has_certificate: bool,
     #[allow(dead_code)] // Held, so that the threads' end is the process's.
     threads: Vec<JoinHandle<()>>,
 }
@@ -125,6 +127,7 @@ impl Proxy {
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let mut proxy = Self {
+            has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
             acceptor,
             effective,
@@ -164,6 +167,7 @@ impl Proxy {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut rebind = tokio::time::interval(REBIND);
+        let mut identity = self.shared.keyring.identity().changes();
         loop {
             tokio::select! {
                 changed = self.effective.changed() => {
@@ -174,6 +178,8 @@ impl Proxy {
                 }
                 () = self.names.changed() => self.rebuild(true).await,
                 () = self.keys.changed() => self.rebuild(true).await,
+                // The keyring that sends lives as long as this.
+                _ = identity.changed() => self.identity_changed(),
                 _ = rebind.tick() => self.look_around().await,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -228,13 +234,28 @@ impl Proxy {
         self.open_new().await;
         if effective.complete && !self.shared.is_ready() {
             self.shared.set_ready();
-            match self.shared.why_not_ready() {
-                None => {
-                    let (listeners, clusters) = (snapshot.listeners.len(), snapshot.clusters.len());
-                    tracing::info!(listeners, clusters, "ready");
-                }
-                Some(reason) => tracing::warn!("configured, but not ready: {reason}"),
+            self.tell_readiness();
+        }
+    }
+
+    /// Says once whether the proxy can serve now that it is configured. While the first certificate is on its way there
+    /// is nothing to say yet.
+    fn tell_readiness(&self) {
+        match self.shared.why_not_ready() {
+            None => {
+                let (listeners, clusters) = (self.snapshot.listeners.len(), self.snapshot.clusters.len());
+                tracing::info!(listeners, clusters, "ready");
             }
+            Some(_) if self.shared.keyring.why_not_ready().is_some() => {}
+            Some(reason) => tracing::warn!("configured, but not ready: {reason}"),
+        }
+    }
+
+    /// The own certificate or the roots have changed.
+    fn identity_changed(&mut self) {
+        let has_certificate = self.shared.keyring.why_not_ready().is_none();
+        if !std::mem::replace(&mut self.has_certificate, has_certificate) && has_certificate && self.shared.is_ready() {
+            self.tell_readiness();
         }
     }
 
@@ -361,7 +382,7 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
-            let tls = Sessions::new(identity, &own);
+            let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
             let worker = Worker::new(telemetry, stats, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));

@@ -119,7 +119,7 @@ fn rules_directory(root: &Path) -> std::path::PathBuf {
 }
 
 /// Replaces a file atomically.
-fn write(directory: &Path, name: &str, text: &str) {
+pub(crate) fn write(directory: &Path, name: &str, text: &str) {
     let scratch = directory.join(format!(".{name}.new"));
     std::fs::write(&scratch, text).expect("cannot write a file");
     std::fs::rename(&scratch, directory.join(name)).expect("cannot rename a file");

@@ -28,24 +28,24 @@ pub(super) fn inbound(mesh: &Mesh, node: &Node) -> JwtAuthentication {
     let issuers = issuers(mesh, node);
     let providers: Vec<JwtProvider> = issuers.iter().enumerate().map(|(index, rule)| provider(index, rule)).collect();
     let own = |provider: &JwtProvider| JwtRequirement::Provider(provider.name.clone());
-    let own_or_none = |(provider, rule): (&JwtProvider, &&rules::JwtRule)| match rule.presence.unwrap_or_default() {
-        TokenPresence::Optional => JwtRequirement::Any(vec![own(provider), JwtRequirement::AllowMissing]),
-        TokenPresence::Required => own(provider),
-    };
-    let mut each: Vec<JwtRequirement> = providers.iter().zip(&issuers).map(own_or_none).collect();
-    let with_rules = providers.iter().zip(&issuers);
-    let required: Vec<JwtRequirement> = with_rules
-        .filter(|(_, rule)| rule.presence.unwrap_or_default() == TokenPresence::Required)
-        .map(|(provider, _)| own(provider))
-        .collect();
-    let requirement = match each.len() {
-        0 => return JwtAuthentication::default(),
-        1 => each.remove(0),
-        // Whose token is required, of him one must be there: another's does not do.
-        _ if !required.is_empty() => {
-            JwtRequirement::Any(vec![JwtRequirement::All(each), JwtRequirement::All(required)])
+    let (mut each, mut required) = (Vec::new(), Vec::new());
+    for (provider, rule) in providers.iter().zip(&issuers) {
+        match rule.presence.unwrap_or_default() {
+            TokenPresence::Optional => {
+                each.push(JwtRequirement::Any(vec![own(provider), JwtRequirement::AllowMissing]))
+            }
+            TokenPresence::Required => {
+                each.push(own(provider));
+                required.push(own(provider));
+            }
         }
-        _ => JwtRequirement::Any(providers.iter().map(own).chain([JwtRequirement::All(each)]).collect()),
+    }
+    let requirement = match (each.len(), all(required)) {
+        (0, _) => return JwtAuthentication::default(),
+        (1, _) => each.remove(0),
+        // Whose token is required, of him one must be there: another's does not do.
+        (_, Some(required)) => JwtRequirement::Any(vec![JwtRequirement::All(each), required]),
+        (_, None) => JwtRequirement::Any(providers.iter().map(own).chain([JwtRequirement::All(each)]).collect()),
     };
     for_all(providers, requirement)
 }
@@ -89,7 +89,17 @@ fn issuers<'a>(mesh: &'a Mesh, node: &'a Node) -> Vec<&'a rules::JwtRule> {
     rules
 }
 
-fn for_all(providers: Vec<JwtProvider>, requirement: JwtRequirement) -> JwtAuthentication {
+/// All of them; Envoy takes no list of one.
+fn all(mut requirements: Vec<JwtRequirement>) -> Option<JwtRequirement> {
+    match requirements.len() {
+        0 | 1 => requirements.pop(),
+        _ => Some(JwtRequirement::All(requirements)),
+    }
+}
+
+/// Providers stand in the order of their names, the only one that the wire keeps.
+fn for_all(mut providers: Vec<JwtProvider>, requirement: JwtRequirement) -> JwtAuthentication {
+    providers.sort_by(|one, other| one.name.cmp(&other.name));
     JwtAuthentication { providers, rules: vec![JwtRule { matcher: RouteMatch::any(), requirement }] }
 }
 

@@ -170,7 +170,7 @@ impl Mesh {
     }
 
     /// The mesh's trust domain and its other names.
-    pub(crate) fn trust_domains(&self) -> Vec<&str> {
+    pub fn trust_domains(&self) -> Vec<&str> {
         let aliases = self.settings.trust_domain_aliases.iter().map(String::as_str);
         let mut domains = vec![self.trust_domain()];
         for alias in aliases {

@@ -358,7 +358,7 @@ spec:
                 3,
             ),
             ("apiVersion: networking.istio.io/v2\nkind: Sidecar\nmetadata: {name: a}\nspec: {}", "L0012", 1),
-            ("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}", "L0011", 2),
+            ("apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: a}", "L0011", 2),
             ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}", "L0011", 2),
             ("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\nspec: {}\nsepc: {}", "L0005", 5),
             ("apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: a}\nspec: {}\nspec: {}", "L0004", 5),

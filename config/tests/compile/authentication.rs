@@ -151,8 +151,11 @@ fn token_rules_become_providers_and_what_a_request_needs() {
     assert_eq!(tokens(&[("a", "{jwtRules: [{issuer: i, presence: REQUIRED}]}")])[1], "origins-0");
     assert_eq!(
         tokens(&[("a", "{jwtRules: [{issuer: i, presence: REQUIRED}, {issuer: j}]}")])[2],
-        "any(all(origins-0, any(origins-1, missing)), all(origins-0))"
+        "any(all(origins-0, any(origins-1, missing)), origins-0)"
     );
+    let many: Vec<String> = (0..12).map(|index| format!("{{issuer: i{index:02}}}")).collect();
+    let many = tokens(&[("a", &format!("{{jwtRules: [{}]}}", many.join(", ")))]);
+    assert_eq!((many.len(), many[2].starts_with("origins-10: i10")), (13, true), "in the order of the names: {many:?}");
     let resources =
         compile(&format!("{APP}{}", document("RequestAuthentication", "a", "{jwtRules: [{issuer: i}]}")), &workload());
     assert!(matches!(resources.listeners["inbound_10.9.9.9_9090"].protocol, ListenerProtocol::Tcp(_)));

@@ -226,7 +226,7 @@ fn what_validation_would_refuse_shuts_and_does_not_open() {
         "{to: [{operation: {ports: ['80', x]}}]}",
         "{to: [{operation: {paths: ['/{x}/{*}']}}]}",
         "{from: [{source: {namespaces: ['a*b']}}]}",
-        "{when: [{key: experimental.envoy.filters.a[b], values: [c]}]}",
+        "{when: [{key: 'experimental.envoy.filters.a[b]', values: [c]}]}",
     ] {
         let spec = |action: &str| format!("{{action: {action}, rules: [{rule}]}}");
         check(9080, &[("ALLOW", &spec("ALLOW"), &["ALLOW nothing"])]);

@@ -51,7 +51,7 @@ pub fn assert_consistent(resources: &Resources) {
 }
 
 /// What a proxy understands of the messages is what was compiled.
-fn assert_survives_the_wire(resources: &Resources) {
+pub fn assert_survives_the_wire(resources: &Resources) {
     for (kind, encoded) in xds::encode(resources, &xds::Flavour::Sidecar) {
         for (name, resource) in encoded {
             let decoded = xds::decode(kind, &resource.any).unwrap_or_else(|refusal| panic!("{refusal}"));

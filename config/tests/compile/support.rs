@@ -125,5 +125,6 @@ pub fn node(namespace: &str, labels: &[(&str, &str)]) -> Node {
 pub fn compile(text: &str, node: &Node) -> Resources {
     let resources = leno_config::compile::compile(&Mesh::new(&documents(text)), node);
     crate::properties::assert_consistent(&resources);
+    crate::properties::assert_survives_the_wire(&resources);
     resources
 }

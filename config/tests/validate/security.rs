@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// Code, path and marked text.
+type Found<'a> = (&'a str, &'a str, &'a str);
+
+/// One document, in which all that is found stands below `prefix`.
+fn run_below(prefix: &str, others: &str, kind: &str, spec: &str, expected: &[Found<'_>]) {
+    let expected: Vec<(&str, String, &str)> =
+        expected.iter().map(|(code, path, text)| (*code, format!("{prefix}{path}"), *text)).collect();
+    let expected: Vec<Found<'_>> = expected.iter().map(|(code, path, text)| (*code, path.as_str(), *text)).collect();
+    run_beside(others, kind, &[(spec, &expected)]);
+}
+
+const VERIFIED: &str = "jwtRules: [{issuer: i, jwksUri: 'https://i.example/'}]";
+
 #[test]
 fn peer_authentications_are_checked() {
     run(
@@ -42,15 +55,12 @@ fn policies_are_checked() {
             ("action: AUDIT", &[("L0122", "spec.action", "AUDIT")]),
             ("action: PASS", &[("L0007", "spec.action", "PASS")]),
             ("action: CUSTOM\nrules: [{}]", &[("L0101", "spec", "spec"), ("L0303", "spec.action", "CUSTOM")]),
-            (
-                "action: CUSTOM\nprovider: {name: x}",
-                &[("L0125", "spec.action", "CUSTOM"), ("L0303", "spec.action", "CUSTOM")],
-            ),
+            ("action: CUSTOM\nprovider: {name: x}", &[("L0125", "spec.action", "CUSTOM")]),
             (
                 "action: CUSTOM\nprovider: {name: x}\nrules: [{from: [{source: {namespaces: [a]}}], when: [{key: source.principal, values: [td/ns/a/sa/b]}]}]",
                 &[
                     ("L0303", "spec.action", "CUSTOM"),
-                    ("L0125", "spec.rules[0].from[0].source.namespaces", "[a]"),
+                    ("L0125", "spec.rules[0].from[0].source.namespaces", "namespaces"),
                     ("L0125", "spec.rules[0].when[0].key", "source.principal"),
                 ],
             ),
@@ -111,7 +121,7 @@ fn policies_for_gateways_and_waypoints_are_told_that_no_sidecar_follows_them() {
 
 #[test]
 fn sources_are_checked() {
-    let rows: &[(&str, &[(&str, &str, &str)])] = &[
+    let rows: &[Row<'_>] = &[
         ("principals: [td/ns/a/sa/b, 'td/*', '*/sa/b', '*']", &[]),
         ("principals: ['spiffe://td/ns/a/sa/b']", &[("L0125", "principals[0]", "'spiffe://td/ns/a/sa/b'")]),
         ("principals: [sleep]", &[("L0128", "principals[0]", "sleep")]),
@@ -149,21 +159,16 @@ fn sources_are_checked() {
             &[("L0125", "notRequestPrincipals[0]", "'a*b'")],
         ),
     ];
-    let verified = document("RequestAuthentication", "jwt", "jwtRules: [{issuer: i, jwksUri: 'https://i.example/'}]");
+    let verified = document("RequestAuthentication", "jwt", VERIFIED);
     for (source, expected) in rows {
         let spec = format!("rules:\n- from:\n  - source:\n      {}", source.replace("\n    ", "\n      "));
-        let expected: Vec<(&str, String, &str)> = expected
-            .iter()
-            .map(|(code, path, text)| (*code, format!("spec.rules[0].from[0].source.{path}"), *text))
-            .collect();
-        let expected: Vec<_> = expected.iter().map(|(code, path, text)| (*code, path.as_str(), *text)).collect();
-        run_beside(&verified, "AuthorizationPolicy", &[(&spec, &expected)]);
+        run_below("spec.rules[0].from[0].source.", &verified, "AuthorizationPolicy", &spec, expected);
     }
 }
 
 #[test]
 fn operations_are_checked() {
-    let rows: &[(&str, &str, &[(&str, &str, &str)])] = &[
+    let rows: &[(&str, &str, &[Found<'_>])] = &[
         ("ALLOW", "hosts: [a.example, '*.b', 'c:*']", &[]),
         ("ALLOW", "hosts: ['http://a']", &[("L0122", "hosts[0]", "'http://a'")]),
         ("ALLOW", "hosts: ['a*b']", &[("L0125", "hosts[0]", "'a*b'")]),
@@ -197,19 +202,14 @@ fn operations_are_checked() {
     ];
     for (action, operation, expected) in rows {
         let spec = format!("action: {action}\nrules:\n- to:\n  - operation:\n      {operation}");
-        let expected: Vec<(&str, String, &str)> = expected
-            .iter()
-            .map(|(code, path, text)| (*code, format!("spec.rules[0].to[0].operation.{path}"), *text))
-            .collect();
-        let expected: Vec<_> = expected.iter().map(|(code, path, text)| (*code, path.as_str(), *text)).collect();
-        run("AuthorizationPolicy", &[(&spec, &expected)]);
+        run_below("spec.rules[0].to[0].operation.", "", "AuthorizationPolicy", &spec, expected);
     }
 }
 
 #[test]
 fn conditions_of_policies_are_checked() {
-    let verified = document("RequestAuthentication", "jwt", "jwtRules: [{issuer: i, jwksUri: 'https://i.example/'}]");
-    let rows: &[(&str, &[(&str, &str, &str)])] = &[
+    let verified = document("RequestAuthentication", "jwt", VERIFIED);
+    let rows: &[Row<'_>] = &[
         ("{key: 'request.headers[x]', values: ['*']}", &[]),
         ("{key: 'request.auth.claims[a][b]', notValues: [x]}", &[]),
         ("{key: destination.port, values: ['80']}", &[]),
@@ -236,10 +236,7 @@ fn conditions_of_policies_are_checked() {
     ];
     for (condition, expected) in rows {
         let spec = format!("rules: [{{when: [{condition}]}}]");
-        let expected: Vec<(&str, String, &str)> =
-            expected.iter().map(|(code, path, text)| (*code, format!("spec.rules[0].when[0]{path}"), *text)).collect();
-        let expected: Vec<_> = expected.iter().map(|(code, path, text)| (*code, path.as_str(), *text)).collect();
-        run_beside(&verified, "AuthorizationPolicy", &[(&spec, &expected)]);
+        run_below("spec.rules[0].when[0]", &verified, "AuthorizationPolicy", &spec, expected);
     }
     let help =
         findings(&document("AuthorizationPolicy", "p", "rules: [{when: [{key: source.namespce, values: [a]}]}]"));
@@ -258,7 +255,7 @@ fn a_dry_run_is_true_or_false() {
 #[test]
 fn token_rules_are_checked() {
     let uri = "issuer: i, jwksUri: 'https://i.example/keys'";
-    let rows: Vec<(String, Vec<(&str, &str, &str)>)> = vec![
+    let rows: Vec<(String, Vec<Found<'_>>)> = vec![
         (
             format!(
                 "{{{uri}, timeout: 5s, fromHeaders: [{{name: x, prefix: 'T '}}], fromParams: [a], fromCookies: [b], presence: REQUIRED}}"
@@ -314,10 +311,7 @@ fn token_rules_are_checked() {
     ];
     for (rule, expected) in &rows {
         let spec = format!("jwtRules:\n- {rule}");
-        let expected: Vec<(&str, String, &str)> =
-            expected.iter().map(|(code, path, text)| (*code, format!("spec.jwtRules[0]{path}"), *text)).collect();
-        let expected: Vec<_> = expected.iter().map(|(code, path, text)| (*code, path.as_str(), *text)).collect();
-        run("RequestAuthentication", &[(&spec, &expected)]);
+        run_below("spec.jwtRules[0]", "", "RequestAuthentication", &spec, expected);
     }
     run("RequestAuthentication", &[("{}", &[("L0122", "spec", "spec")])]);
 }
@@ -424,7 +418,7 @@ fn a_condition_on_tokens_needs_somebody_who_verifies_them() {
         "v",
         "hosts: [b]\nhttp:\n- match: [{headers: {'@request.auth.claims.group': {exact: a}}}]\n  route: [{destination: {host: b}}]\n- route: [{destination: {host: b}}]",
     );
-    let verified = document("RequestAuthentication", "jwt", "jwtRules: [{issuer: i, jwksUri: 'https://i.example/'}]");
+    let verified = document("RequestAuthentication", "jwt", VERIFIED);
     let elsewhere = verified.replace("namespace: shop", "namespace: other");
     let everywhere = verified.replace("namespace: shop", "namespace: istio-system");
     let count = |text: String| all(&(surroundings() + &text)).iter().filter(|finding| finding.0 == "L0212").count();

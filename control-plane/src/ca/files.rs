@@ -81,9 +81,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Makes a directory that only its owner may enter.
+/// Makes a directory that only its owner may enter. Those above it are made as usual.
 pub(crate) fn private_directory(path: &Path) -> Result<(), FileError> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let above = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let made = above.and_then(|()| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path));
     made.map_err(|reason| FileError { what: "make the directory", path: path.to_owned(), reason })
 }
 

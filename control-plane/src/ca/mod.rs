@@ -149,16 +149,6 @@ pub(crate) enum SignError {
     Issue(#[from] IssueError),
 }
 
-/// A certificate for a workload.
-#[derive(Debug)]
-pub(crate) struct Issued {
-    pub(crate) id: SpiffeId,
-    /// PEM: the leaf, the intermediates, and last all roots of the mesh in one text, the leaf's own first. Istio's
-    /// agents take the last one for their trust bundle.
-    pub(crate) chain: Vec<String>,
-    pub(crate) ends: SystemTime,
-}
-
 /// The control plane's own certificate.
 pub(crate) struct OwnCertificate {
     pub(crate) key: Arc<CertifiedKey>,
@@ -268,13 +258,16 @@ impl Authority {
 
     /// A certificate for the key of a request. `wanted` is in seconds; 0: as long as usual. Writes to the disk now and
     /// then, so it is not for a thread that serves.
+    ///
+    /// In PEM: the leaf, the intermediates, and last all roots of the mesh in one text, the leaf's own first. Istio's
+    /// agents take the last one for their trust bundle.
     pub(crate) fn sign(
         &self,
         caller: &Attested,
         request: &str,
         wanted: i64,
         now: SystemTime,
-    ) -> Result<Issued, SignError> {
+    ) -> Result<Vec<String>, SignError> {
         let domains = self.domains().ok_or(SignError::NotReady)?;
         let id = SpiffeId::workload(&domains.own, &caller.namespace, &caller.service_account);
         let id = id.map_err(SignError::Identity)?;
@@ -286,8 +279,7 @@ impl Authority {
         self.metrics.issued();
         debug!(%id, by = ?caller.by, "issued a certificate");
         let path = std::iter::once(&leaf.certificate).chain(issuer.intermediates());
-        let chain = path.map(|certificate| pem::certificate(certificate)).chain([bundle]).collect();
-        Ok(Issued { id, chain, ends: leaf.ends })
+        Ok(path.map(|certificate| pem::certificate(certificate)).chain([bundle]).collect())
     }
 
     /// A new certificate for this control plane itself, with a new key.

@@ -71,7 +71,7 @@ async fn create(
     let authority = Arc::clone(&service.authority);
     let work = move || authority.sign(&caller, &csr, validity_duration, SystemTime::now());
     match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(issued)) => Ok(tonic::Response::new(IstioCertificateResponse { cert_chain: issued.chain })),
+        Ok(Ok(cert_chain)) => Ok(tonic::Response::new(IstioCertificateResponse { cert_chain })),
         Ok(Err(refusal)) => {
             service.gate.refused("a certificate", peer.from, reason(&refusal), &refusal);
             Err(status(&refusal))

@@ -83,18 +83,21 @@ impl Terms {
     }
 
     /// Follows the roots, the trust domain, the files of foreign bundles and the clock. Does not return.
-    pub(crate) async fn keep(self: Arc<Self>) {
+    pub(crate) fn keep(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        // From now on, and not from when the future is first polled: what changes in between counts.
         let mut changes = self.authority.changes();
-        let mut ticks = tokio::time::interval(LOOK);
-        loop {
-            let changed = tokio::select! {
-                changed = changes.changed() => changed.is_ok(),
-                _ = ticks.tick() => false,
-            };
-            let terms = Arc::clone(&self);
-            let looked = tokio::task::spawn_blocking(move || terms.look(changed, SystemTime::now())).await;
-            if let Err(panic) = looked {
-                error!("the control plane's certificate could not be looked after: {panic}");
+        async move {
+            let mut ticks = tokio::time::interval(LOOK);
+            loop {
+                let changed = tokio::select! {
+                    changed = changes.changed() => changed.is_ok(),
+                    _ = ticks.tick() => false,
+                };
+                let terms = Arc::clone(&self);
+                let looked = tokio::task::spawn_blocking(move || terms.look(changed, SystemTime::now())).await;
+                if let Err(panic) = looked {
+                    error!("the control plane's certificate could not be looked after: {panic}");
+                }
             }
         }
     }

@@ -135,3 +135,43 @@ fn rotation_text(rotation: &Rotation) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::status::RootStatus;
+
+    #[test]
+    fn the_text_says_what_is_there_what_comes_next_and_what_is_in_the_way() {
+        let root = |role: &str, name: &str| RootStatus {
+            role: role.to_owned(),
+            name: name.to_owned(),
+            expires: "2036-11-22T10:00:00Z".to_owned(),
+        };
+        let status = CaStatus {
+            phase: "distributing".to_owned(),
+            roots: vec![root("issuing", "CN=one"), root("next", "CN=two")],
+            next: "issue certificates from the new root".to_owned(),
+            refused: vec!["2 connected proxies have not acknowledged it".to_owned()],
+        };
+        let expected = "\
+Phase: distributing
+  issuing   CN=one   expires 2036-11-22T10:00:00Z
+  next      CN=two   expires 2036-11-22T10:00:00Z
+Next step (`leno ca rotate`): issue certificates from the new root
+  refused now: 2 connected proxies have not acknowledged it
+";
+        assert_eq!(status_text(&status), expected);
+    }
+
+    #[test]
+    fn what_breaks_is_said_before_and_after() {
+        let text = |text: &str| Some(text.to_owned());
+        let breaks = vec!["they refuse each other".to_owned()];
+        let refused =
+            Rotation { done: None, then: None, breaks: breaks.clone(), refused: vec!["too early".to_owned()] };
+        assert_eq!(rotation_text(&refused), "Refused: too early\nWith --force: they refuse each other\n");
+        let done = Rotation { done: text("a new root"), then: text("wait"), breaks, refused: Vec::new() };
+        assert_eq!(rotation_text(&done), "Done: a new root\nBreaks: they refuse each other\nNext: wait\n");
+    }
+}

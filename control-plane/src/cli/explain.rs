@@ -250,9 +250,14 @@ spec:
 
     /// Both forms of the answer.
     fn explained(words: &[&str]) -> (String, serde_json::Value) {
+        explained_with("", words)
+    }
+
+    /// The same with more rules.
+    fn explained_with(more: &str, words: &[&str]) -> (String, serde_json::Value) {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("rules.yaml");
-        std::fs::write(&file, RULES).unwrap();
+        std::fs::write(&file, format!("{RULES}{more}")).unwrap();
         let file = file.to_str().unwrap();
         let answer = |form: &str| {
             let words: Vec<_> = words.iter().copied().chain(["-o", form]).collect();
@@ -366,5 +371,159 @@ Rules before it, in order:
         assert!(refused(&["GET", "http://"]).contains("URL"));
         let nobody = |mesh: &Mesh| caller(mesh, Some("nobody")).unwrap_err().to_string();
         assert!(nobody(&Mesh::new(&[])).contains("leave --from out"));
+    }
+
+    /// `reviews` asks for certificates, and `productpage` may read it; whoever has a token of `issuer` may do anything.
+    const POLICIES: &str = "
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: reviews-2}
+spec: {address: 10.0.0.2, labels: {app: reviews, version: v2, security.istio.io/tlsMode: istio}, serviceAccount: reviews}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: productpage-1}
+spec: {address: 10.0.0.9, labels: {app: productpage}, serviceAccount: productpage}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict}
+spec: {selector: {matchLabels: {version: v2}}, mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt}
+spec: {selector: {matchLabels: {app: reviews}}, jwtRules: [{issuer: issuer, audiences: [shop], jwksUri: 'https://issuer.example/'}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers}
+spec:
+  selector: {matchLabels: {app: reviews}}
+  rules:
+  - from: [{source: {principals: [cluster.local/ns/default/sa/productpage]}}]
+    to: [{operation: {methods: [GET], paths: ['/jason*']}}]
+  - from: [{source: {requestPrincipals: ['issuer/*']}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: addresses}
+spec: {selector: {matchLabels: {app: reviews}}, action: DENY, rules: [{from: [{source: {ipBlocks: [192.168.0.0/16]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: tried, annotations: {istio.io/dry-run: 'true'}}
+spec: {selector: {matchLabels: {app: reviews}}, action: DENY, rules: [{}]}
+";
+
+    #[test]
+    fn who_may_is_said_with_the_policy_that_decides() {
+        let page = "spiffe://cluster.local/ns/default/sa/productpage";
+        let token = r#"{"iss": "issuer", "sub": "s", "aud": ["shop"]}"#;
+        let foreign = r#"{"iss": "other", "sub": "s", "aud": "shop"}"#;
+        let none = serde_json::Value::Null;
+        let rows: &[(&[&str], serde_json::Value, &str)] = &[
+            (
+                &["GET", "--from", "productpage"],
+                none.clone(),
+                "allowed by AuthorizationPolicy default/readers rules[0]",
+            ),
+            (&["GET", "--from", page], none.clone(), "allowed by AuthorizationPolicy default/readers rules[0]"),
+            (&["POST", "--from", page], 403.into(), "403 denied: there are ALLOW policies"),
+            (&["GET"], 403.into(), "403 denied: there are ALLOW policies"),
+            (
+                &["GET", "--from", "spiffe://other/ns/default/sa/productpage"],
+                403.into(),
+                "the caller comes as spiffe://other/",
+            ),
+            (
+                &["GET", "--from", page, "--plain-text"],
+                none.clone(),
+                "the connection is closed: STRICT asks for a certificate",
+            ),
+            (
+                &["GET", "--from", page, "--source-ip", "192.168.1.1"],
+                403.into(),
+                "403 denied by AuthorizationPolicy default/addresses rules[0]",
+            ),
+            (
+                &["POST", "--token-claims", token],
+                none.clone(),
+                "allowed by AuthorizationPolicy default/readers rules[1]",
+            ),
+            (&["GET", "--from", page, "--token-claims", foreign], 401.into(), "401 the token is refused"),
+        ];
+        for (words, status, line) in rows {
+            let words = [&[words[0], "http://reviews:9080/jason"], &words[1..]].concat();
+            let (text, json) = explained_with(POLICIES, &words);
+            assert!(text.contains(line), "{words:?}:\n{text}");
+            assert_eq!(json["status"], *status, "{words:?}:\n{text}");
+            assert_eq!(json["policy"]["access"].as_array().map(Vec::len), Some(1), "{json}");
+        }
+    }
+
+    #[test]
+    fn mode_token_and_dry_run_are_shown_beside_the_verdict() {
+        let claims = r#"{"iss": "issuer", "sub": "s", "aud": "shop"}"#;
+        let (text, json) = explained_with(
+            POLICIES,
+            &["GET", "http://reviews:9080/jason", "--from", "productpage", "--token-claims", claims],
+        );
+        for line in [
+            "mtls      STRICT by PeerAuthentication default/strict, rules.yaml:77; the caller comes as spiffe://cluster.local/ns/default/sa/productpage",
+            "token     taken; verified by RequestAuthentication default/jwt, rules.yaml:85",
+            "access    allowed by AuthorizationPolicy default/readers rules[0], rules.yaml:93",
+            "dry run   would be denied by AuthorizationPolicy default/tried rules[0], rules.yaml:105",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        let access = &json["policy"]["access"][0];
+        assert_eq!((&access["workload"], &access["port"]), (&"default/reviews-2".into(), &9080.into()));
+        assert_eq!((&access["mtls"], &access["allowed"]), (&"strict".into(), &true.into()));
+        assert_eq!((&access["by"]["name"], &access["by"]["index"]), (&"readers".into(), &0.into()));
+        assert_eq!(access["would_deny"]["by"]["name"], "tried");
+    }
+
+    #[test]
+    fn several_workloads_answer_each_for_itself() {
+        let (text, json) = explained_with(POLICIES, &["GET", "http://reviews:9080/last", "--plain-text"]);
+        assert_eq!(json["policy"]["access"].as_array().map(Vec::len), Some(2));
+        assert!(text.contains("default/reviews-1: PERMISSIVE by default"), "{text}");
+        assert!(text.contains("default/reviews-2: the connection is closed"), "{text}");
+        let (text, json) = explained(&["GET", "http://reviews:9080/last"]);
+        assert!(!text.contains("access"), "no rule is about it: {text}");
+        assert_eq!(json["policy"]["access"][0]["allowed"], true);
+    }
+
+    #[test]
+    fn routes_by_claims_are_explained_with_the_callers_own_rules() {
+        let rules = "
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: productpage}
+spec:
+  hosts: [productpage]
+  http:
+  - match: [{headers: {'@request.auth.claims.group': {exact: testers}}}]
+    route: [{destination: {host: reviews}}]
+  - route: [{destination: {host: productpage}}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt}
+spec: {jwtRules: [{issuer: issuer, jwksUri: 'https://issuer.example/'}]}
+";
+        for (claims, index) in [
+            (r#"{"iss": "issuer", "group": "testers"}"#, 0),
+            (r#"{"iss": "issuer", "group": "others"}"#, 1),
+            (r#"{"iss": "foreign", "group": "testers"}"#, 1),
+        ] {
+            let (text, json) = explained_with(rules, &["GET", "http://productpage:9080/", "--token-claims", claims]);
+            assert_eq!(json["rule"]["index"], index, "{claims}\n{text}");
+        }
+        let (_, json) = explained_with(rules, &["GET", "http://productpage:9080/"]);
+        assert_eq!(json["lost"][0]["reason"], "claim `group` is missing: there is no verified token");
     }
 }

@@ -112,13 +112,13 @@ fn check_addresses(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let metrics = Metrics::new()?;
+    let xds = bind(arguments.xds_address, "--xds-address").await?;
+    let tls = bind(arguments.tls_address, "--tls-address").await?;
+    let http_listener = bind(arguments.http_address, "--http-address").await?;
     let settings = arguments.authority.settings(arguments.state.clone());
     let authority = Authority::open(settings, metrics.ca.clone(), SystemTime::now())
         .context("there is no certificate authority")?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
-    let xds = bind(arguments.xds_address, "--xds-address").await?;
-    let tls = bind(arguments.tls_address, "--tls-address").await?;
-    let http_listener = bind(arguments.http_address, "--http-address").await?;
     announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
 
     let hub = Hub::new(metrics);
@@ -132,8 +132,9 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let mut servers = JoinSet::new();
     servers.spawn(clear(xds, Arc::clone(&hub)));
     servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&authority), Arc::clone(&terms)));
-    // Ends with the runtime.
-    tokio::spawn(terms.keep());
+    // Ends when it is dropped.
+    let mut keeper = JoinSet::new();
+    keeper.spawn(terms.keep());
     let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
     let follow = follow(&mut files, &hub, &board, &authority);
@@ -244,8 +245,9 @@ async fn next(files: &mut Files, roots: &mut watch::Receiver<u64>, hub: &Hub, au
         tokio::select! {
             state = &mut state => return state,
             changed = roots.changed() => {
-                if let (Ok(()), Some(newest)) = (changed, hub.newest()) {
-                    hub.publish(newest.with_roots(&authority.bundles()));
+                let newest = hub.newest().filter(|_| changed.is_ok());
+                if let Some(generation) = newest.and_then(|newest| newest.with_roots(&authority.bundles())) {
+                    hub.publish(generation);
                 }
             }
         }

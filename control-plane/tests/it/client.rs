@@ -37,15 +37,18 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) async fn connect(address: SocketAddr, name: &str) -> Self {
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        Self::over(channel, None, node(name, "default", &[("INTERCEPTION_MODE", "NONE")])).await
+    }
+
+    /// Over a connection that is there, with a credential.
+    pub(crate) async fn over(channel: Channel, token: Option<&str>, node: core::Node) -> Self {
         let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
         let (requests, receiver) = mpsc::channel(16);
-        let responses = service.delta_aggregated_resources(Requests(receiver)).await.unwrap().into_inner();
-        let node = core::Node {
-            id: format!("sidecar~127.0.0.1~{name}.default~default.svc.cluster.local"),
-            cluster: format!("{name}.default"),
-            metadata: Some(interception_none()),
-            ..core::Node::default()
-        };
+        let mut request = tonic::Request::new(Requests(receiver));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let responses = service.delta_aggregated_resources(request).await.unwrap().into_inner();
         Self { node: Some(node), requests, responses }
     }
 
@@ -59,10 +62,15 @@ impl Client {
         self.requests.send(request).await.unwrap();
     }
 
+    /// The next response, not acknowledged.
+    pub(crate) async fn hears_in_silence(&mut self) -> Result<discovery::DeltaDiscoveryResponse, Status> {
+        let response = tokio::time::timeout(SOON, self.responses.message()).await.expect("an answer in time")?;
+        Ok(response.expect("the stream ends with a status"))
+    }
+
     /// The next response, acknowledged.
     pub(crate) async fn hears(&mut self) -> Result<discovery::DeltaDiscoveryResponse, Status> {
-        let response = tokio::time::timeout(SOON, self.responses.message()).await.expect("an answer in time")?;
-        let response = response.expect("the stream ends with a status");
+        let response = self.hears_in_silence().await?;
         let acknowledgement = discovery::DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
             response_nonce: response.nonce.clone(),
@@ -107,8 +115,15 @@ impl Client {
     }
 }
 
-fn interception_none() -> envoy_types::pb::google::protobuf::Struct {
+/// A node as Istio writes it, with metadata.
+pub(crate) fn node(name: &str, namespace: &str, metadata: &[(&str, &str)]) -> core::Node {
     use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
-    let none = Value { kind: Some(Kind::StringValue("NONE".to_owned())) };
-    Struct { fields: [("INTERCEPTION_MODE".to_owned(), none)].into_iter().collect() }
+    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
+    let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+    core::Node {
+        id: format!("sidecar~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"),
+        cluster: format!("{name}.{namespace}"),
+        metadata: Some(Struct { fields }),
+        ..core::Node::default()
+    }
 }

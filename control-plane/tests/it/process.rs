@@ -64,7 +64,9 @@ impl Place {
     fn start(&self, xds: &str, flags: &[&str]) -> Serve {
         let mut command = leno();
         command.arg("serve").arg("--rules").arg(self.rules()).arg("--state").arg(self.state());
-        command.args(["--xds-address", xds, "--http-address", "127.0.0.1:0"]).args(flags);
+        command
+            .args(["--xds-address", xds, "--tls-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0"])
+            .args(flags);
         Serve::start(command, &self.state())
     }
 }
@@ -74,6 +76,7 @@ pub(crate) struct Serve {
     process: Child,
     log: Receiver<String>,
     pub(crate) xds: SocketAddr,
+    pub(crate) tls: SocketAddr,
     pub(crate) http: SocketAddr,
 }
 
@@ -84,13 +87,13 @@ impl Serve {
         let (lines, log) = channel();
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).all(|line| lines.send(line).is_ok()));
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut serve = Self { process, log, xds: unknown, http: unknown };
+        let mut serve = Self { process, log, xds: unknown, tls: unknown, http: unknown };
         serve.waits_for("serving");
         let written = std::fs::read(state.join("serve.json")).unwrap();
         let addresses: serde_json::Value = serde_json::from_slice(&written).unwrap();
         assert_eq!(addresses["pid"], serve.process.id());
         let address = |key: &str| addresses[key].as_str().unwrap().parse().unwrap();
-        (serve.xds, serve.http) = (address("xds"), address("http"));
+        (serve.xds, serve.tls, serve.http) = (address("xds"), address("tls"), address("http"));
         serve
     }
 
@@ -112,9 +115,19 @@ impl Serve {
     }
 
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.says("GET", path, "")
+    }
+
+    /// With header lines.
+    pub(crate) fn post(&self, path: &str, headers: &str) -> (u16, String) {
+        self.says("POST", path, headers)
+    }
+
+    fn says(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
         let mut socket = TcpStream::connect(self.http).unwrap();
         socket.set_read_timeout(Some(SOON)).unwrap();
-        write!(socket, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.http).unwrap();
+        let host = format!("host: {}\r\nconnection: close\r\n", self.http);
+        write!(socket, "{method} {path} HTTP/1.1\r\n{host}{headers}\r\n").unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -142,11 +142,10 @@ impl Shared {
         if self.draining.load(Ordering::Relaxed) || *self.drain.borrow() {
             return Some("DRAINING".to_owned());
         }
-        if !self.is_ready() {
-            return Some("PRE_INITIALIZING: no complete configuration yet".to_owned());
-        }
-        if let Some(reason) = self.keyring.why_not_ready() {
-            return Some(reason);
+        let configuration = (!self.is_ready()).then(|| "no complete configuration yet".to_owned());
+        let missing: Vec<String> = configuration.into_iter().chain(self.keyring.why_not_ready()).collect();
+        if !missing.is_empty() {
+            return Some(format!("PRE_INITIALIZING: {}", missing.join("; ")));
         }
         let unbound = self.unbound();
         (!unbound.is_empty()).then(|| format!("cannot listen: {}", unbound.join(", ")))

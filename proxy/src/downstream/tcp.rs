@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::tls::transport::Transport;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::worker::{Worker, WorkerCluster};
 
+use super::admit::Verified;
+use super::detect::SILENCE;
 use super::{Arrival, Connection, admit, draining};
 
 /// Endpoints that are tried when connecting fails.
@@ -36,14 +39,14 @@ struct Upstream {
 pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
     match mode {
         MtlsMode::Disable => {
-            let connection = arrival.enter(None);
+            let Some(connection) = let_in(arrival, None) else { return };
             if let Some(upstream) = open(&connection).await {
                 pass(&connection, stream, upstream).await;
             }
         }
         MtlsMode::Strict => {
             let Some((stream, verified)) = admit::tcp_strict(&arrival, stream).await else { return };
-            let connection = arrival.enter(Some(verified));
+            let Some(connection) = let_in(arrival, Some(verified)) else { return };
             if let Some(upstream) = open(&connection).await {
                 pass(&connection, stream, upstream).await;
             }
@@ -52,10 +55,17 @@ pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
     }
 }
 
+/// Lets a caller in whom policy allows, before anybody is called for it.
+fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<Rc<Connection>> {
+    let connection = arrival.enter(verified);
+    enforce::admit(&connection).then_some(connection)
+}
+
 /// Who speaks first decides. A caller in clear text may wait for the app to greet it, as MySQL does, so the app is called
-/// before a byte has come; a caller with TLS speaks at once.
+/// before a byte has come, if policy would let such a caller in; a caller with TLS speaks at once.
 async fn either(arrival: Arrival, stream: TcpStream) {
     let plain = arrival.in_clear_text();
+    let greeted = enforce::may_stay(&plain, &arrival.listener.view());
     let mut opening = pin!(open(&plain));
     let mut upstream: Option<Upstream> = None;
     loop {
@@ -65,20 +75,21 @@ async fn either(arrival: Arrival, stream: TcpStream) {
                 Some(_) => break,
                 None => return,
             },
-            opened = opening.as_mut(), if upstream.is_none() => match opened {
+            opened = opening.as_mut(), if greeted && upstream.is_none() => match opened {
                 Some(opened) => upstream = Some(opened),
                 None => return,
             },
+            // Nobody greets it, so that it has to speak.
+            () = tokio::time::sleep(SILENCE), if !greeted => return drop(let_in(arrival, None)),
             () = greeting(upstream.as_ref()), if upstream.is_some() => {
-                let Some(upstream) = upstream else { return };
-                let connection = arrival.enter(None);
+                let (Some(upstream), Some(connection)) = (upstream, let_in(arrival, None)) else { return };
                 return pass(&connection, stream, upstream).await;
             }
         }
     }
     let Some((stream, verified)) = admit::tcp_either(&arrival, stream).await else { return };
     let is_plain = verified.is_none();
-    let connection = arrival.enter(verified);
+    let Some(connection) = let_in(arrival, verified) else { return };
     let upstream = match upstream.filter(|_| is_plain) {
         Some(upstream) => Some(upstream),
         None => open(&connection).await,
@@ -122,12 +133,9 @@ async fn pass(connection: &Connection, stream: impl AsyncRead + AsyncWrite, upst
     drop(upstream.in_flight);
 }
 
-/// A connection to an endpoint of the listener's cluster, if policy lets the caller have one.
+/// A connection to an endpoint of the listener's cluster.
 async fn open(connection: &Connection) -> Option<Upstream> {
     let view = connection.listener.view();
-    if !enforce::admit(connection, &view) {
-        return None;
-    }
     let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
         (&view.listener.handler, &view.listener.config.protocol)
     else {
@@ -147,6 +155,9 @@ async fn open(connection: &Connection) -> Option<Upstream> {
         match reach(worker, cluster, &endpoint).await {
             Ok(Reached { stream, security, .. }) => {
                 stats.opened(security.is_some());
+                if let Some(security) = security {
+                    worker.tls.agreed(security);
+                }
                 return Some(Upstream { stream, idle: route.idle_timeout, in_flight });
             }
             Err(error) => {

@@ -50,8 +50,8 @@ impl Request {
         &self.csr
     }
 
-    /// Takes the answer: a certificate in each text or several, the leaf first and the root last. Where the last one is
-    /// no root, `known_roots` are what it must lead to.
+    /// Takes the answer: a certificate in each text or several, the leaf first and the root last, with further roots
+    /// while the mesh changes its own. Where the last one is no root, `known_roots` are what it must lead to.
     pub fn accept(
         self,
         answer: &[String],
@@ -60,10 +60,11 @@ impl Request {
         now: SystemTime,
     ) -> Result<(Issued, Svid), AnswerError> {
         let mut chain = read(answer)?;
-        let roots = match chain.last().is_some_and(is_root) {
-            true => chain.pop().into_iter().collect(),
-            false => known_roots.to_vec(),
-        };
+        let intermediates = chain.iter().rposition(|certificate| !is_root(certificate)).map_or(0, |last| last + 1);
+        let mut roots = chain.split_off(intermediates);
+        if roots.is_empty() {
+            roots = known_roots.to_vec();
+        }
         // The library has no other form of the key than a copy.
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
         let issued = Issued::new(chain, key.into(), roots);

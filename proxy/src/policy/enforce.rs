@@ -73,18 +73,25 @@ pub fn authorize(
 }
 
 /// Whether a TCP connection may go on.
-pub fn admit(connection: &Connection, view: &ListenerView) -> bool {
+pub fn admit(connection: &Connection) -> bool {
+    let view = connection.listener.view();
     let listener = &view.listener.config;
     let rules = &listener.authorization;
     rules.0.is_empty() || decide(connection, &listener.name, rules, None).is_allowed()
 }
 
-/// Whether a connection that was let in may stay: some request of its caller could pass.
+/// Whether a connection that was let in may stay, and whether one that is about to be would: some request of its caller
+/// could pass. Neither counted nor logged.
 pub fn may_stay(connection: &Connection, view: &ListenerView) -> bool {
-    let rules = &view.listener.config.authorization;
-    match view.listener.handler {
-        Handler::Http(_) => may_ever(rules, &caller(connection)) != Possible::No,
-        Handler::Tcp(_) => check(rules, &caller(connection), None).verdict.is_allowed(),
+    let (rules, caller) = (&view.listener.config.authorization, caller(connection));
+    let possible = |rules: &Authorization| may_ever(rules, &caller) != Possible::No;
+    match &view.listener.handler {
+        Handler::Tcp(_) => check(rules, &caller, None).verdict.is_allowed(),
+        Handler::Http(http) => {
+            let hosts = &http.table.config().virtual_hosts;
+            let mut own = hosts.iter().flat_map(|host| &host.routes).filter_map(|route| route.authorization.as_ref());
+            possible(rules) || own.any(possible)
+        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::cell::Cell;
 use tokio::time::{Duration, Instant};
 
 /// Lines in one period.
-const LINES: u32 = 10;
+const LINES: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Lets ten lines a second through, and says how many it held back. One per worker.
+/// Lets a hundred lines a second through, and says how many it held back. One per worker.
 #[derive(Debug, Default)]
 pub struct Quiet {
     began: Cell<Option<Instant>>,
@@ -46,9 +46,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_lines_a_second_and_no_more() {
+    fn a_hundred_lines_a_second_and_no_more() {
         let (quiet, now) = (Quiet::default(), Instant::now());
-        assert_eq!((0..100).filter(|_| quiet.allows_at(now)).count(), 10);
+        assert_eq!((0..1000).filter(|_| quiet.allows_at(now)).count(), 100);
         assert!(!quiet.allows_at(now + PERIOD / 2));
         assert!(quiet.allows_at(now + PERIOD));
     }

@@ -104,7 +104,7 @@ impl MeshBuilder {
         write(&rules, RULES, &self.rules);
 
         let control_plane = match self.from {
-            Source::ControlPlane => Some(ControlPlane::start(directory.path(), &rules).await),
+            Source::ControlPlane => Some(ControlPlane::start(directory.path(), &rules, &[]).await),
             Source::Files => None,
         };
         let source = source(control_plane.as_ref(), &rules);

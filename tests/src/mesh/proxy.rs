@@ -35,38 +35,74 @@ pub(super) struct Bootstrap<'a> {
     pub(super) source: (&'static str, Value),
 }
 
-impl Proxy {
-    /// Starts it; see [`ready`](Self::ready).
-    pub(super) fn start(directory: &Path, bootstrap: &Bootstrap<'_>) -> Self {
-        let state = directory.join(bootstrap.name);
-        std::fs::create_dir_all(&state).expect("cannot create a directory");
+impl Bootstrap<'_> {
+    fn text(&self, state: &Path) -> Value {
         let mut text = json!({
             "node": {
-                "name": bootstrap.name,
+                "name": self.name,
                 "ip": "127.0.0.1",
                 "namespace": "default",
-                "service_account": bootstrap.app,
-                "workload": bootstrap.name,
-                "labels": {"app": bootstrap.app, "version": bootstrap.version},
+                "service_account": self.app,
+                "workload": self.name,
+                "labels": {"app": self.app, "version": self.version},
             },
             "interception": "none",
             "state": state,
             "admin": "127.0.0.1:0",
-            "workers": bootstrap.workers,
+            "workers": self.workers,
             "drain": "5s",
             // So that a split comes out alike in every run.
             "seed": 20,
         });
-        text[bootstrap.source.0] = bootstrap.source.1.clone();
+        text[self.source.0] = self.source.1.clone();
+        text
+    }
+}
+
+impl Proxy {
+    /// Starts it; see [`ready`](Self::ready).
+    pub(super) fn start(directory: &Path, bootstrap: &Bootstrap<'_>) -> Self {
+        Self::from_text(directory, bootstrap.name, &bootstrap.text(&directory.join(bootstrap.name)))
+    }
+
+    fn from_text(directory: &Path, name: &str, text: &Value) -> Self {
+        let state = directory.join(name);
+        std::fs::create_dir_all(&state).expect("cannot create a directory");
         std::fs::write(state.join("bootstrap.yaml"), format!("{text:#}\n")).expect("cannot write a file");
-        Self { process: spawn(bootstrap.name, &state), name: bootstrap.name.to_owned(), state }
+        // Of one that was there before.
+        let _ = std::fs::remove_file(state.join("ports.json"));
+        Self { process: spawn(name, &state), name: name.to_owned(), state }
+    }
+
+    /// Starts a proxy with what the test says (`control_plane`, `rules`, `identity`), its state below the directory. It
+    /// is service account and app `name` of namespace `default`.
+    pub fn with(directory: &Path, name: &str, keys: &[(&str, Value)]) -> Self {
+        let source = ("workers", json!(1));
+        let bootstrap = Bootstrap { name, app: name, version: "v1", workers: 1, source };
+        let mut text = bootstrap.text(&directory.join(name));
+        for (key, value) in keys {
+            text[*key] = value.clone();
+        }
+        Self::from_text(directory, name, &text)
     }
 
     /// Starts a proxy from a bootstrap file that a person wrote; its state directory has to be `state`.
     pub fn from_file(name: &str, config: &Path, state: &Path, working_directory: &Path) -> Self {
+        Self::from_file_with(name, config, state, working_directory, &[])
+    }
+
+    /// The same, with environment variables that name files.
+    pub(crate) fn from_file_with(
+        name: &str,
+        config: &Path,
+        state: &Path,
+        working_directory: &Path,
+        environment: &[(&str, PathBuf)],
+    ) -> Self {
         std::fs::create_dir_all(state).expect("cannot create a directory");
         let mut command = Command::new(leno_proxy());
         command.arg("run").arg("--config").arg(config).current_dir(working_directory);
+        command.envs(environment.iter().map(|(name, file)| (name, file)));
         let process = Process::start(name, &mut command, &state.join("log"));
         Self { process, name: name.to_owned(), state: state.to_owned() }
     }
@@ -110,6 +146,19 @@ impl Proxy {
     pub async fn config_dump(&self) -> ConfigDump {
         let reply = Call::get("http://admin/config_dump").send(self.admin().await).await;
         ConfigDump(serde_json::from_slice(&reply.body).expect("/config_dump is JSON"))
+    }
+
+    /// `/certs`; an error while nobody listens.
+    pub async fn certs(&self) -> Result<Value, String> {
+        let ports = written(&self.state.join("ports.json")).await?;
+        let reply = Call::get("http://admin/certs").try_send(address(&ports["admin"])?).await?;
+        serde_json::from_slice(&reply.body).map_err(|error| format!("{error}: {}", reply.text()))
+    }
+
+    /// What `/ready` says; an error while nobody listens.
+    pub async fn why_not_ready(&self) -> Result<String, String> {
+        let ports = written(&self.state.join("ports.json")).await?;
+        Ok(Call::get("http://admin/ready").try_send(address(&ports["admin"])?).await?.text())
     }
 
     /// `/clusters`

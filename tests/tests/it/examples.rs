@@ -107,6 +107,7 @@ async fn canary_sends_testers_to_the_new_version_and_the_checkout_to_the_old_one
     let mut serve = Command::new(leno());
     serve.args(["serve", "--rules"]).arg(copy.path("rules")).arg("--state").arg(copy.path("control-plane"));
     serve.args(["--xds-address", &format!("127.0.0.1:{xds}"), "--http-address", &format!("127.0.0.1:{http}")]);
+    serve.args(["--tls-address", "127.0.0.1:0"]);
     let _serve = Process::start("control plane", &mut serve, &copy.path("serve.log"));
     let _proxy = copy.proxy(copy.outbound.port()).await;
     for _ in 0..20 {

@@ -3,6 +3,7 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod authorization;
 mod changes;
 mod cli;
 mod connections;
@@ -11,9 +12,12 @@ mod drain;
 mod examples;
 mod explain;
 mod grpc;
+mod identity;
+mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod mtls;
 mod outages;
 mod protocols;
 mod pushes;

@@ -425,3 +425,29 @@ fn a_first_request_for_secrets_without_names_is_not_a_wildcard() {
     let mut stream = Stream::open(&[(Secret, "ROOTCA", "1")]);
     assert_eq!(stream.says(Secret, &[], &[]), [""; 0]);
 }
+
+#[test]
+fn a_resource_is_accepted_when_its_client_has_said_so_or_brought_it_along() {
+    let accepted = |stream: &Stream, version: &str| stream.session.has_accepted(Secret, "ROOTCA", version);
+    let mut stream = Stream::open(&[(Secret, "ROOTCA", "1")]);
+    assert!(!stream.session.has_asked_for(Secret, "ROOTCA") && !accepted(&stream, "1"), "it has not asked");
+    assert_eq!(stream.says(Secret, &["ROOTCA"], &[]), ["secrets#1 ROOTCA=1"]);
+    assert!(stream.session.has_asked_for(Secret, "ROOTCA") && !stream.session.has_asked_for(Secret, "other"));
+    assert!(!accepted(&stream, "1"), "it has not answered");
+    stream.acks(Secret, "1");
+    assert!(accepted(&stream, "1") && !accepted(&stream, "2"));
+    assert_eq!(stream.pushes(&[(Secret, "ROOTCA", "2")]), ["secrets#2 ROOTCA=2"]);
+    assert!(!accepted(&stream, "1") && !accepted(&stream, "2"), "under way");
+    stream.nacks(Secret, "2", "ROOTCA: no certificate");
+    assert!(!accepted(&stream, "1") && !accepted(&stream, "2"), "refused");
+    stream.pushes(&[(Secret, "ROOTCA", "3")]);
+    stream.acks(Secret, "3");
+    assert!(accepted(&stream, "3"));
+
+    let mut back = Stream::open(&[(Secret, "ROOTCA", "3")]);
+    back.reconnects(Secret, &["ROOTCA"], &[("ROOTCA", "3")]);
+    assert!(accepted(&back, "3"));
+    let mut late = Stream::open(&[(Secret, "ROOTCA", "3")]);
+    late.reconnects(Secret, &["ROOTCA"], &[("ROOTCA", "2")]);
+    assert!(!accepted(&late, "3"));
+}

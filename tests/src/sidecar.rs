@@ -1,0 +1,143 @@
+//! A sidecar alone in front of one app: the shortest way to an inbound listener.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::authority::Authority;
+use crate::mesh::{Proxy, write};
+use crate::ports::free_port;
+
+/// What the app speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP/1.1 or HTTP/2.
+    Http,
+    /// Bytes.
+    Tcp,
+}
+
+/// A sidecar that reads its rules from files; workload `shop` in namespace `default`.
+pub struct Sidecar {
+    /// The running program.
+    pub proxy: Proxy,
+    inbound: SocketAddr,
+    // Last: the process writes into it until it ends.
+    directory: TempDir,
+}
+
+/// How a sidecar is to be; see [`sidecar`].
+pub struct SidecarBuilder<'a> {
+    app: SocketAddr,
+    speaks: Speaks,
+    rules: String,
+    workers: usize,
+    identity: Option<(&'a Authority, &'a str)>,
+    environment: Vec<(&'a str, PathBuf)>,
+}
+
+/// A sidecar in front of an HTTP app, with one worker thread, no identity and these rules (YAML).
+pub fn sidecar<'a>(app: SocketAddr, rules: &str) -> SidecarBuilder<'a> {
+    let rules = rules.to_owned();
+    SidecarBuilder { app, speaks: Speaks::Http, rules, workers: 1, identity: None, environment: Vec::new() }
+}
+
+impl<'a> SidecarBuilder<'a> {
+    /// What the app speaks.
+    pub fn speaks(self, speaks: Speaks) -> Self {
+        Self { speaks, ..self }
+    }
+
+    /// With so many worker threads.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// With a certificate of this authority for this SPIFFE ID; callers of the authority are believed.
+    pub fn identity(self, authority: &'a Authority, id: &'a str) -> Self {
+        Self { identity: Some((authority, id)), ..self }
+    }
+
+    /// With an environment variable that names a file.
+    pub fn environment(mut self, name: &'a str, file: &Path) -> Self {
+        self.environment.push((name, file.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(self) -> Sidecar {
+        let directory = TempDir::with_prefix("leno-test-").expect("cannot create a directory");
+        let (rules, state, port) = (directory.path().join("rules"), directory.path().join("state"), free_port());
+        std::fs::create_dir_all(&rules).expect("cannot create a directory");
+        write(&rules, "sidecar.yaml", &format!("{:#}\n", listeners(port, self.speaks, self.app)));
+        write(&rules, RULES, &self.rules);
+        let mut bootstrap = json!({
+            "node": {
+                "name": "shop", "ip": "127.0.0.1", "namespace": "default", "service_account": "shop",
+                "workload": "shop", "labels": {"app": "shop"},
+            },
+            "interception": "none",
+            "rules": [rules],
+            "state": state,
+            "admin": "127.0.0.1:0",
+            "workers": self.workers,
+            "drain": "1s",
+        });
+        if let Some((authority, id)) = self.identity {
+            bootstrap["identity"] = authority.files(directory.path(), id);
+        }
+        let file = directory.path().join("bootstrap.yaml");
+        std::fs::write(&file, format!("{bootstrap:#}\n")).expect("cannot write a file");
+        let proxy = Proxy::from_file_with("shop", &file, &state, directory.path(), &self.environment);
+        proxy.ready(port).await;
+        Sidecar { proxy, inbound: ([127, 0, 0, 1], port).into(), directory }
+    }
+}
+
+/// The file with the rules of the test.
+const RULES: &str = "rules.yaml";
+
+impl Sidecar {
+    /// Where it takes what is meant for the app.
+    pub fn address(&self) -> SocketAddr {
+        self.inbound
+    }
+
+    /// Replaces the rules of the test.
+    pub fn edit(&self, rules: &str) {
+        write(&self.directory.path().join("rules"), RULES, rules);
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.proxy.process.log()
+    }
+}
+
+fn listeners(port: u16, speaks: Speaks, app: SocketAddr) -> Value {
+    let (protocol, name) = match speaks {
+        Speaks::Http => ("HTTP", "http"),
+        Speaks::Tcp => ("TCP", "tcp"),
+    };
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Sidecar",
+        "metadata": {"name": "shop", "namespace": "default"},
+        "spec": {
+            "workloadSelector": {"labels": {"app": "shop"}},
+            "ingress": [{
+                "port": {"number": port, "protocol": protocol, "name": name},
+                "bind": "127.0.0.1",
+                "defaultEndpoint": app.to_string(),
+            }],
+            "egress": [{
+                "port": {"number": free_port(), "protocol": "HTTP", "name": "http"},
+                "bind": "127.0.0.1",
+                "captureMode": "NONE",
+                "hosts": ["./*"],
+            }],
+        },
+    })
+}

@@ -1,0 +1,245 @@
+//! Encryption between sidecars: who is let in, who is believed, and what a rotation costs.
+//!
+//! A proxy with an identity from files stands between the test and an app of the test. The test is its caller with
+//! whatever certificate, or its endpoint.
+
+mod inbound;
+mod modes;
+mod outbound;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use leno_tests::pki::{Authority, Identity, Leaf};
+use leno_tests::{Proxy, free_port};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The identity of the proxy under test.
+const OWN: &str = "spiffe://cluster.local/ns/default/sa/shop";
+/// The identity of a peer that is welcome.
+const PEER: &str = "spiffe://cluster.local/ns/default/sa/reviews";
+
+/// A proxy with files for an identity, and the authority behind it.
+struct Stage {
+    proxy: Proxy,
+    root: Authority,
+    inbound: SocketAddr,
+    outbound: SocketAddr,
+    directory: TempDir,
+}
+
+/// What the stage is made of.
+struct Scene<'a> {
+    /// Behind the inbound listener.
+    app: SocketAddr,
+    /// `HTTP` or `TCP`.
+    protocol: &'a str,
+    /// More rules, YAML.
+    rules: &'a str,
+    /// Endpoints of the service `reviews`.
+    peers: &'a [SocketAddr],
+    /// What the endpoints are said to be.
+    account: &'a str,
+    /// Serial numbers that are revoked.
+    revoked: &'a [u64],
+}
+
+impl<'a> Scene<'a> {
+    fn new(app: SocketAddr, rules: &'a str) -> Self {
+        Self { app, protocol: "HTTP", rules, peers: &[], account: "reviews", revoked: &[] }
+    }
+
+    async fn start(self) -> Stage {
+        let root = Authority::new("root");
+        let directory = TempDir::with_prefix("leno-test-").expect("cannot create a directory");
+        let file = |name: &str, text: &str| -> PathBuf {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).expect("cannot write a file");
+            path
+        };
+        let (inbound, outbound) = (free_port(), free_port());
+        let (certificate, key) = root.issue(&Leaf::of(OWN)).write(directory.path(), "own");
+        let (rules, state) = (directory.path().join("rules"), directory.path().join("state"));
+        std::fs::create_dir_all(&rules).expect("cannot create a directory");
+        file("rules/rules.yaml", self.rules);
+        let (sidecar, service) = (self.sidecar(inbound, outbound), self.service());
+        file("rules/mesh.yaml", &format!("{sidecar:#}\n---\n{service:#}\n"));
+        let bootstrap = json!({
+            "node": {
+                "name": "shop-1", "namespace": "default", "service_account": "shop", "workload": "shop",
+                "labels": {"app": "shop"},
+            },
+            "rules": [rules],
+            "identity": {
+                "certificate": certificate, "key": key,
+                "roots": file("root.pem", &root.pem()),
+                "revoked": file("revoked.pem", &root.revoke(self.revoked)),
+            },
+            "state": state,
+            "admin": "127.0.0.1:0",
+            "workers": 1,
+            "drain": "1s",
+        });
+        let config = file("bootstrap.yaml", &format!("{bootstrap:#}\n"));
+        let proxy = Proxy::from_file("shop", &config, &state, directory.path());
+        proxy.ready(inbound).await;
+        let [inbound, outbound] = [inbound, outbound].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        Stage { proxy, root, inbound, outbound, directory }
+    }
+
+    fn sidecar(&self, inbound: u16, outbound: u16) -> Value {
+        document(
+            "Sidecar",
+            "shop",
+            json!({
+                "workloadSelector": {"labels": {"app": "shop"}},
+                "ingress": [{
+                    "port": {"number": inbound, "protocol": self.protocol, "name": self.protocol.to_lowercase()},
+                    "bind": "127.0.0.1",
+                    "defaultEndpoint": self.app.to_string(),
+                }],
+                "egress": [{
+                    "port": {"number": outbound, "protocol": "HTTP", "name": "http"},
+                    "bind": "127.0.0.1",
+                    "captureMode": "NONE",
+                    "hosts": ["*/*"],
+                }],
+            }),
+        )
+    }
+
+    fn service(&self) -> Value {
+        let endpoint = |peer: &SocketAddr| {
+            json!({
+                "address": peer.ip(), "ports": {"http": peer.port()}, "serviceAccount": self.account,
+                "labels": {"security.istio.io/tlsMode": "istio"},
+            })
+        };
+        document(
+            "ServiceEntry",
+            "reviews",
+            json!({
+                "hosts": ["reviews.default.svc.cluster.local"],
+                "location": "MESH_INTERNAL",
+                "resolution": "STATIC",
+                "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+                "endpoints": self.peers.iter().map(endpoint).collect::<Vec<_>>(),
+            }),
+        )
+    }
+}
+
+fn document(kind: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": spec,
+    })
+}
+
+/// A PeerAuthentication for the whole namespace.
+fn mode(mode: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: mode, namespace: default}}\n\
+         spec: {{mtls: {{mode: {mode}}}}}\n"
+    )
+}
+
+/// A caller with TLS.
+#[derive(Clone)]
+struct Caller<'a> {
+    identity: Option<&'a Identity>,
+    version: &'static SupportedProtocolVersion,
+    alpn: &'a [&'a [u8]],
+}
+
+impl<'a> Caller<'a> {
+    fn with(identity: &'a Identity) -> Self {
+        Self { identity: Some(identity), version: &rustls::version::TLS13, alpn: &[b"http/1.1"] }
+    }
+
+    /// Connects and asks once; the answer's bytes, or why there is none.
+    async fn asks(&self, to: SocketAddr) -> Result<String, String> {
+        let mut stream = self.connect(to).await?;
+        let ask = b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n";
+        let words = |error: std::io::Error| error.to_string();
+        stream.write_all(ask).await.map_err(words)?;
+        let mut answer = Vec::new();
+        // A peer that refuses a certificate says so with an alert, which is an error of the first read.
+        stream.read_to_end(&mut answer).await.map_err(words)?;
+        match answer.is_empty() {
+            false => Ok(String::from_utf8_lossy(&answer).into_owned()),
+            true => Err("closed without a word".to_owned()),
+        }
+    }
+
+    async fn connect(&self, to: SocketAddr) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+        let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(self.config()));
+        let name = ServerName::try_from("shop.default").expect("a name");
+        connector.connect(name, stream).await.map_err(|error| error.to_string())
+    }
+
+    fn config(&self) -> ClientConfig {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[self.version])
+            .expect("versions")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+        let mut config = match self.identity {
+            Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key()).expect("a key"),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
+        config
+    }
+}
+
+/// Whom it reaches does not matter to a caller of these tests.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

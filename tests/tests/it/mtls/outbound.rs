@@ -1,0 +1,132 @@
+//! Endpoints with every kind of certificate.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use leno_tests::pki::{Authority, Identity, Leaf};
+use leno_tests::{Call, origin};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::{PEER, Scene, Stage};
+
+const REVOKED: u64 = 666;
+
+/// A TLS server that shows whatever certificate it is given next, and answers any request with 200.
+struct Endpoint {
+    address: SocketAddr,
+    shows: tokio::sync::watch::Sender<Option<Arc<ServerConfig>>>,
+}
+
+impl Endpoint {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (shows, shown) = tokio::sync::watch::channel(None::<Arc<ServerConfig>>);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Some(config) = shown.borrow().clone() else { continue };
+                tokio::spawn(async move {
+                    let mut stream = tokio_rustls::TlsAcceptor::from(config).accept(stream).await.ok()?;
+                    let mut read = [0; 4096];
+                    stream.read(&mut read).await.ok().filter(|read| *read > 0)?;
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+                    stream.write_all(answer).await.ok()?;
+                    stream.shutdown().await.ok()
+                });
+            }
+        });
+        Self { address, shows }
+    }
+
+    /// From now on, shows `identity` and wants a certificate of `root`.
+    fn shows(&self, identity: &Identity, root: &Authority, tls13: bool) {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(root.certificate().clone()).expect("a root");
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        let versions: &[&rustls::SupportedProtocolVersion] =
+            if tls13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS12] };
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .expect("a version")
+            .with_client_cert_verifier(clients.expect("a verifier"))
+            .with_single_cert(identity.chain.clone(), identity.key())
+            .expect("a certificate");
+        self.shows.send_replace(Some(Arc::new(config)));
+    }
+}
+
+/// An endpoint's certificate, and what the caller is told when it is not believed.
+fn rows(root: &Authority) -> Vec<(&'static str, Identity, &'static str)> {
+    let good = || Leaf::of(PEER);
+    let id = |name: &'static str, id: &str, why: &'static str| (name, root.issue(&Leaf::of(id)), why);
+    let expected = "`spiffe://cluster.local/ns/default/sa/reviews` is expected";
+    vec![
+        id("another service account", "spiffe://cluster.local/ns/default/sa/admin", expected),
+        id("another namespace", "spiffe://cluster.local/ns/other/sa/reviews", expected),
+        id("a longer identity", "spiffe://cluster.local/ns/default/sa/reviews2", expected),
+        id("an identity below it", "spiffe://cluster.local/ns/default/sa/reviews/x", expected),
+        id("a shorter identity", "spiffe://cluster.local/ns/default/sa/review", expected),
+        id("another case", "spiffe://cluster.local/ns/default/sa/Reviews", expected),
+        id("percent-encoded", "spiffe://cluster.local/ns/default/sa/%72eviews", "is not a SPIFFE ID"),
+        id("another trust domain", "spiffe://other.local/ns/default/sa/reviews", "root of its trust domain"),
+        ("expired", root.issue(&Leaf { since: 7200, until: -3600, ..good() }), "it has expired"),
+        ("not yet valid", root.issue(&Leaf { since: -3600, until: 7200, ..good() }), "it is not valid yet"),
+        ("revoked", root.issue(&Leaf { serial: REVOKED, ..good() }), "it has been revoked"),
+        ("for clients only", root.issue(&Leaf { server: false, ..good() }), "extended key usage"),
+        ("an authority", root.issue(&Leaf { is_ca: true, ..good() }), "it is a certificate authority"),
+        ("two URI names", root.issue(&Leaf { uris: vec![PEER.into(), PEER.into()], ..good() }), "has 2 URI names"),
+        (
+            "a DNS name alone",
+            root.issue(&Leaf { uris: vec![], dns: vec!["reviews.default.svc.cluster.local".into()], ..good() }),
+            "has 0 URI names",
+        ),
+        ("another root", Authority::new("evil").issue(&good()), "root of its trust domain"),
+        ("self-signed", Authority::self_signed(&good()), "its chain"),
+    ]
+}
+
+async fn ask(stage: &Stage) -> (u16, String) {
+    let reply = Call::get("http://reviews/").send(stage.outbound).await;
+    let error = reply.headers.get("x-leno-error").map_or("", |value| value.to_str().unwrap_or_default());
+    (reply.status, error.to_owned())
+}
+
+#[tokio::test]
+async fn an_endpoint_is_believed_for_its_expected_identity_alone() {
+    let (app, endpoint) = (origin("app").await, Endpoint::start().await);
+    let peers = [endpoint.address];
+    let stage = Scene { peers: &peers, revoked: &[REVOKED], ..Scene::new(app.address(), "") }.start().await;
+    for good in [stage.root.issue(&Leaf::of(PEER)), stage.root.intermediate("between").issue(&Leaf::of(PEER))] {
+        endpoint.shows(&good, &stage.root, true);
+        assert_eq!(ask(&stage).await, (200, String::new()));
+    }
+    for (name, identity, why) in rows(&stage.root) {
+        endpoint.shows(&identity, &stage.root, true);
+        let (status, error) = ask(&stage).await;
+        assert_eq!(status, 503, "{name}: {error}");
+        assert!(error.starts_with("UF; ") && error.contains(why), "{name}: {error}");
+    }
+    endpoint.shows(&stage.root.issue(&Leaf::of(PEER)), &stage.root, false);
+    let (status, error) = ask(&stage).await;
+    assert!(status == 503 && error.contains("ProtocolVersion"), "TLS 1.2: {error}");
+    endpoint.shows(&stage.root.issue(&Leaf::of(PEER)), &Authority::new("another"), true);
+    let (status, error) = ask(&stage).await;
+    assert_eq!(status, 503, "an endpoint that does not believe us: {error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_should_speak_tls_is_never_called_in_clear_text() {
+    let app = origin("app").await;
+    let plain = origin("plain").await;
+    let peers = [plain.address()];
+    let stage = Scene { peers: &peers, ..Scene::new(app.address(), "") }.start().await;
+    let (status, error) = ask(&stage).await;
+    assert_eq!(status, 503, "{error}");
+    assert!(error.starts_with("UF; ") && error.contains("TLS"), "{error}");
+    assert_eq!(plain.requests().len(), 0);
+}
