@@ -4,6 +4,7 @@
 mod ca;
 mod client;
 mod envoy;
+mod envoy_mtls;
 mod errors;
 mod memory;
 mod process;
