@@ -1,7 +1,7 @@
 //! What this process knows about itself, for people and probes: the rules' state, the connected proxies, the authority.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use leno_config::ir::{self, Secret};
 use leno_config::node::Node;
@@ -15,6 +15,9 @@ use crate::ca::rotation::Facts;
 use crate::ca::status::{CaStatus, Rotation};
 use crate::ca::token::{Audience, TokenError};
 use crate::metrics::Metrics;
+
+/// A proxy asks for what it uses as soon as it is connected; within so long in any case.
+const ASKS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +83,8 @@ impl Board {
         }
     }
 
-    /// Which proxies use the roots as they are now.
+    /// Which proxies are known to use the roots as they are now. One that has not asked for them uses none and refuses
+    /// nobody; but what a new stream has not asked for yet, its proxy may still hold from before.
     fn facts(&self, now: Instant) -> Facts {
         let newest = self.hub.newest();
         let domains = self.authority.domains();
@@ -88,13 +92,16 @@ impl Board {
         // A generation that has not been made yet has not been acknowledged by anyone.
         let published = newest.as_ref().and_then(|generation| generation.roots());
         let version = roots.filter(|roots| published == Some(roots)).map(|roots| ir::version(&roots));
-        let has_them = |stream: &Stream| {
-            let accepted = |version: &String| stream.session().has_accepted(Kind::Secret, Secret::ROOTS, version);
-            version.as_ref().is_some_and(accepted)
+        let is_behind = |stream: &Stream| {
+            let session = stream.session();
+            match session.has_asked_for(Kind::Secret, Secret::ROOTS) {
+                true => !version.as_ref().is_some_and(|it| session.has_accepted(Kind::Secret, Secret::ROOTS, it)),
+                false => stream.connected.elapsed().unwrap_or_default() < ASKS_WITHIN,
+            }
         };
         let streams = self.hub.streams();
-        let without = streams.iter().filter(|stream| !has_them(stream)).map(|stream| stream.node.id());
-        Facts { unacknowledged: without.collect(), age: self.authority.age(now) }
+        let behind = streams.iter().filter(|stream| is_behind(stream)).map(|stream| stream.node.id());
+        Facts { unacknowledged: behind.collect(), age: self.authority.age(now) }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
 use leno_config::ir::{Forward, Route, WeightedCluster};
 
@@ -12,24 +12,28 @@ use crate::random::Random;
 use crate::route::rewrite_path;
 use crate::sanitize;
 
-/// Edits a request for its way: hop-by-hop headers go, Envoy's come, then what the rules say, the destination's before
-/// the route's (Envoy's order, so that the route has the last word).
+/// Takes from a request what was for the way here alone and what a caller may not say of itself. Before policies look at
+/// it: what they see is what the app gets, and `Connection: x-role` cannot take a header away behind their back.
+pub fn arrival(headers: &mut HeaderMap, caller: Option<&HeaderValue>) {
+    headers::remove_hop_by_hop(headers);
+    // Who called is said by this proxy alone (SANITIZE_SET): an app must not say who it is.
+    match caller {
+        Some(caller) => drop(headers.insert(name::CLIENT_CERT, caller.clone())),
+        None => drop(headers.remove(name::CLIENT_CERT)),
+    }
+}
+
+/// Edits a request for its way: Envoy's headers come, then what the rules say, the destination's before the route's
+/// (Envoy's order, so that the route has the last word).
 pub fn request(
     parts: &mut Parts,
     route: &Route,
     forward: &Forward,
     share: &WeightedCluster,
     timeout: Option<Duration>,
-    caller: Option<&HeaderValue>,
     random: &Random,
 ) -> Result<(), ProxyError> {
     let fields = &mut parts.headers;
-    headers::remove_hop_by_hop(fields);
-    // Who called is said by this proxy alone (SANITIZE_SET): an app must not say who it is.
-    match caller {
-        Some(caller) => drop(fields.insert(name::CLIENT_CERT, caller.clone())),
-        None => drop(fields.remove(name::CLIENT_CERT)),
-    }
     if !fields.contains_key(name::REQUEST_ID) {
         fields.insert(name::REQUEST_ID, headers::request_id(random));
     }
@@ -90,7 +94,8 @@ mod tests {
             .header("x-own", "kept");
         let mut parts = sent.body(()).expect("a request").into_parts().0;
         let share = forward.clusters.as_slice().first().expect("one share");
-        request(&mut parts, &route, &forward, share, None, None, &Random::seeded(1)).expect("valid");
+        arrival(&mut parts.headers, None);
+        request(&mut parts, &route, &forward, share, None, &Random::seeded(1)).expect("valid");
         let named = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         assert_eq!(named("x-forwarded-client-cert"), None);
         assert_eq!((named("x-request-id"), named("x-own")), (Some("mine"), Some("kept")));

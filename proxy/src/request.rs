@@ -52,7 +52,7 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Resul
         record.flag(error.reply().flag);
         reply::error(&error, grpc)
     });
-    record.answer(response.status(), || view.slot(&connection.worker, None));
+    record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
 }
 
@@ -89,11 +89,12 @@ fn plan<'a>(
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
     sanitize::request(&mut parts, manager.path)?;
+    prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());
     let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
     let claims = token.as_deref().map(Verified::claims);
     let found = find(http, &look(&parts, claims));
     if found.is_some() {
-        record.route(view.slot(&connection.worker, found));
+        record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     enforce::authorize(connection, view, route, &look(&parts, claims))?;
@@ -122,8 +123,7 @@ fn plan<'a>(
         upgrade: upgrade.map(Box::new),
         host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
     };
-    let caller = connection.forwarded.as_ref();
-    prepare::request(&mut parts, route, forward, share, timeout, caller, &connection.worker.random)?;
+    prepare::request(&mut parts, route, forward, share, timeout, &connection.worker.random)?;
     if let Some(upgrade) = &way.upgrade {
         upgrade.ask(&mut parts);
     }

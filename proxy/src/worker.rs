@@ -110,10 +110,8 @@ pub struct ListenerView {
     pub view: Rc<View>,
     /// The listener in it.
     pub listener: Arc<Listener>,
-    /// One per route, found at its first request.
+    /// Two per route, without and with mTLS, found at the first request.
     slots: Box<[OnceCell<Rc<RouteSlot>>]>,
-    /// For requests that no route took.
-    no_route: OnceCell<Rc<RouteSlot>>,
 }
 
 impl ListenerHandle {
@@ -129,16 +127,16 @@ impl ListenerHandle {
 }
 
 impl ListenerView {
-    /// Where requests of a route are counted: by its rule, else by its virtual host.
-    pub fn slot(&self, worker: &Worker, route: Option<(usize, usize)>) -> Rc<RouteSlot> {
+    /// Where requests of a route are counted: by its rule, else by its virtual host, and by how they came.
+    pub fn slot(&self, worker: &Worker, route: Option<(usize, usize)>, mutual_tls: bool) -> Rc<RouteSlot> {
+        let key = |route: String| RouteKey::new(self.listener.config.direction, mutual_tls, route);
         let Handler::Http(http) = &self.listener.handler else {
-            return worker.slot(RouteKey::new(self.listener.config.direction, "tcp".to_owned()));
+            return worker.slot(key("tcp".to_owned()));
         };
         let found = route.and_then(|(host, route)| {
-            let cell = self.slots.get(http.table.position(host, route)?)?;
-            Some((cell, host, route))
+            let at = 2 * http.table.position(host, route)? + usize::from(mutual_tls);
+            Some((self.slots.get(at)?, host, route))
         });
-        let direction = self.listener.config.direction;
         let slot = match found {
             Some((cell, host, route)) => cell.get_or_init(|| {
                 let named = http.table.route(host, route).and_then(|route| route.origin.as_ref());
@@ -146,9 +144,9 @@ impl ListenerView {
                     || http.table.config().virtual_hosts.get(host).map(|host| host.name.clone()).unwrap_or_default(),
                     ToString::to_string,
                 );
-                worker.slot(RouteKey::new(direction, name))
+                worker.slot(key(name))
             }),
-            None => self.no_route.get_or_init(|| worker.slot(RouteKey::new(direction, "none".to_owned()))),
+            None => return worker.slot(key("none".to_owned())),
         };
         Rc::clone(slot)
     }
@@ -445,7 +443,7 @@ impl ListenerView {
             Handler::Http(http) => http.table.len(),
             Handler::Tcp(_) => 0,
         };
-        Self { view, listener, slots: (0..routes).map(|_| OnceCell::new()).collect(), no_route: OnceCell::new() }
+        Self { view, listener, slots: (0..2 * routes).map(|_| OnceCell::new()).collect() }
     }
 }
 

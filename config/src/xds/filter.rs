@@ -122,8 +122,7 @@ fn listed_from_xds(filter: HttpFilter, listed: &mut Listed) -> Result<bool> {
     Ok(is_router)
 }
 
-/// Tokens are verified once, and before anybody looks at their claims. A filter that stands before them looks at none,
-/// whatever it asks for.
+/// Tokens are verified once, and before anybody looks at their claims.
 fn check_place_of_jwt(listed: &Listed) -> Result<()> {
     if listed.jwt != JwtAuthentication::default() {
         return Err(Problem::new("", "Leno verifies tokens once: put all providers into one filter"));

@@ -61,7 +61,8 @@ pub(super) fn from_xds(jwt: jwt_authn::JwtAuthentication) -> Result<JwtAuthentic
     } = jwt;
     unsupported(&[("filter_state_rules", &filter_state_rules)])?;
     let mut providers: Vec<_> = providers.into_iter().collect();
-    providers.sort_by(|(left, _), (right, _)| left.cmp(right));
+    // Numbered names in the order of their numbers: `origins-2` before `origins-10`.
+    providers.sort_by(|(left, _), (right, _)| (left.len(), left).cmp(&(right.len(), right)));
     let read = |(name, provider): (String, jwt_authn::JwtProvider)| {
         let field = format!("providers[{name}]");
         provider_from_xds(name, provider).within(&field)
@@ -252,8 +253,8 @@ fn jwks_to_xds(jwks: &Jwks) -> JwksSourceSpecifier {
                     http_upstream_type: Some(HttpUpstreamType::Cluster(cluster.clone())),
                 }),
                 cache_duration: Some(duration_to_xds(*refresh)),
-                // Fetched before the first request needs them, without holding up the listener.
-                async_fetch: Some(jwt_authn::JwksAsyncFetch { fast_listener: true, ..Default::default() }),
+                // Fetched before the listener opens, so that no early request is refused for want of keys.
+                async_fetch: Some(jwt_authn::JwksAsyncFetch::default()),
                 retry_policy: None,
             })
         }

@@ -2,6 +2,7 @@
 //!
 //! Envoy reads its bootstrap as protobuf, so the resources go in as they are sent.
 
+use std::path::Path;
 use std::process::Command;
 
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
@@ -20,14 +21,49 @@ use crate::messages::{self, message};
 fn a_real_envoy_accepts_every_resource() {
     let Some(envoy) = crate::real_envoy::program("validation by Envoy") else { return };
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("bootstrap.pb");
-    std::fs::write(&file, bootstrap().encode_to_vec()).unwrap();
+    accepts(&envoy, directory.path(), &Flavour::Sidecar);
+}
+
+#[test]
+fn a_real_envoy_accepts_that_its_certificate_is_in_files() {
+    let Some(envoy) = crate::real_envoy::program("validation by Envoy") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("default.yaml"), "resources: []\n").unwrap();
+    let path = directory.path().to_str().unwrap().to_owned();
+    accepts(&envoy, directory.path(), &Flavour::CertificateFiles { directory: path });
+}
+
+fn accepts(envoy: &Path, directory: &Path, flavour: &Flavour) {
+    let file = directory.join("bootstrap.pb");
+    std::fs::write(&file, bootstrap(flavour).encode_to_vec()).unwrap();
     let output = Command::new(envoy).args(["--mode", "validate", "-l", "error", "-c"]).arg(&file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn bootstrap() -> Bootstrap {
-    let listeners = [messages::ir_listener(), messages::ir_inline_listener(), messages::ir_tcp_listener()];
+fn bootstrap(flavour: &Flavour) -> Bootstrap {
+    let permissive = |listener: ir::Listener| ir::Listener {
+        name: format!("{}, permissive", listener.name),
+        mtls: ir::MtlsMode::Permissive,
+        ..listener
+    };
+    let listeners = [
+        messages::ir_listener(),
+        messages::ir_inline_listener(),
+        messages::ir_tcp_listener(),
+        ir::Listener { name: "strict".to_owned(), ..messages::ir_strict_listener() },
+        permissive(messages::ir_strict_listener()),
+        ir::Listener { name: "permissive".to_owned(), ..messages::ir_permissive_tcp_listener() },
+        ir::Listener {
+            name: "strict tcp".to_owned(),
+            mtls: ir::MtlsMode::Strict,
+            ..messages::ir_permissive_tcp_listener()
+        },
+    ];
+    // No two listeners share an address, and Envoy does not mind which ones they are.
+    let listeners = listeners
+        .into_iter()
+        .zip(20_000..)
+        .map(|(listener, port)| ir::Listener { address: ([127, 0, 0, 1], port).into(), ..listener });
     // Envoy wants a static cluster for the stream, and no static cluster that needs files which are not there.
     let clusters = messages::ir_clusters().into_iter().map(|cluster| match &cluster.tls {
         ir::UpstreamTls::External(tls) => {
@@ -58,9 +94,10 @@ fn bootstrap() -> Bootstrap {
     Bootstrap {
         node: Some(node_to_xds(&node())),
         static_resources: Some(StaticResources {
-            listeners: listeners.iter().map(|it| message(&encode_listener(it, &Flavour::Sidecar).any)).collect(),
-            clusters: clusters.chain([stream]).map(|it| message(&encode_cluster(&it, &Flavour::Sidecar).any)).collect(),
-            ..Default::default()
+            listeners: listeners.map(|it| message(&encode_listener(&it, flavour).any)).collect(),
+            clusters: clusters.chain([stream]).map(|it| message(&encode_cluster(&it, flavour).any)).collect(),
+            // Static secrets are read at once: certificates that are none would be found.
+            secrets: vec![messages::secret()],
         }),
         dynamic_resources: Some(DynamicResources { ads_config: Some(ads), ..Default::default() }),
         ..Default::default()

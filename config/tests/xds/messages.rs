@@ -207,6 +207,132 @@ pub(crate) fn ir_tcp_listener() -> ir::Listener {
     }
 }
 
+fn policy(name: &str, permissions: Vec<ir::Permission>, principals: Vec<ir::Principal>) -> ir::RbacPolicy {
+    ir::RbacPolicy { name: name.to_owned(), permissions, principals }
+}
+
+fn claim(path: &[&str], value: &str) -> ir::ClaimMatch {
+    let path = path.iter().map(|&key| key.to_owned()).collect();
+    ir::ClaimMatch { path, value: ir::StringMatch::exact(value), invert: false }
+}
+
+fn caller(name: &str) -> ir::Principal {
+    let id = format!("spiffe://cluster.local/ns/default/sa/{name}");
+    ir::Principal::Authenticated(Some(ir::StringMatch::exact(id)))
+}
+
+/// One of every condition that a request or a connection can meet, denied, allowed, logged, tried and asked outside.
+pub(crate) fn ir_authorization() -> ir::Authorization {
+    use ir::{Permission, Principal};
+    let method = ir::HeaderMatch {
+        key: ir::HeaderKey::Method,
+        value: Some(ir::StringMatch::exact("DELETE")),
+        invert: false,
+        missing_is_empty: false,
+    };
+    let requests = vec![
+        Permission::And(vec![
+            Permission::Header(method),
+            Permission::Path(ir::StringMatch::prefix("/admin")),
+            Permission::PathTemplate(ir::PathTemplate::new("/shops/{*}/{**}/books").unwrap()),
+            Permission::Claim(claim(&["realm", "roles"], "admin")),
+        ]),
+        Permission::Or(vec![
+            Permission::DestinationPort(9080),
+            Permission::DestinationPorts { from: 1024, to: 65_536 },
+            Permission::DestinationIp("10.0.0.0/8".parse().unwrap()),
+            Permission::ServerName(ir::StringMatch::exact("reviews.default.svc.cluster.local")),
+        ]),
+    ];
+    let callers = vec![Principal::And(vec![
+        Principal::Or(vec![caller("productpage"), Principal::Authenticated(None)]),
+        Principal::Not(Box::new(Principal::RemoteIp("192.0.2.0/24".parse().unwrap()))),
+        Principal::DirectIp("2001:db8::/32".parse().unwrap()),
+        Principal::Claim(claim(&["iss"], "https://issuer.example")),
+    ])];
+    let filter = |action, policies, shadow| ir::RbacFilter { action, policies, shadow, enforced: true };
+    let everybody = || policy("ns[default]-policy[a]-rule[0]", vec![Permission::Any], vec![Principal::Any]);
+    let shadow = ir::Shadow { action: ir::RbacAction::Deny, policies: vec![everybody()] };
+    ir::Authorization(vec![
+        filter(ir::RbacAction::Custom, vec![everybody()], None),
+        filter(
+            ir::RbacAction::Deny,
+            vec![policy("ns[default]-policy[d]-rule[0]", requests, callers)],
+            Some(shadow.clone()),
+        ),
+        filter(ir::RbacAction::Allow, Vec::new(), None),
+        filter(ir::RbacAction::Log, vec![everybody()], None),
+        ir::RbacFilter { action: ir::RbacAction::Deny, policies: Vec::new(), shadow: Some(shadow), enforced: false },
+    ])
+}
+
+/// The key of RFC 7515, appendix A.3: Envoy refuses a listener whose keys it cannot use.
+const KEYS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "a", "alg": "ES256",
+  "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+/// Two issuers, one whose keys are at hand and one who publishes them.
+pub(crate) fn ir_jwt() -> ir::JwtAuthentication {
+    let provider = |name: &str, jwks| ir::JwtProvider {
+        name: name.to_owned(),
+        issuer: Some("https://issuer.example".to_owned()),
+        audiences: vec!["books".to_owned()],
+        jwks,
+        from_headers: vec![ir::JwtHeader { name: "x-token".parse().unwrap(), prefix: "Token ".to_owned() }],
+        from_params: vec!["token".to_owned()],
+        from_cookies: vec!["session".to_owned()],
+        forward: true,
+        payload_header: Some("x-payload".parse().unwrap()),
+        claim_headers: vec![ir::ClaimHeader { name: "x-sub".parse().unwrap(), claim: "sub".to_owned() }],
+        clock_skew: Duration::from_secs(60),
+    };
+    let remote = ir::RemoteJwks {
+        uri: ir::RemoteJwks::uri("https://issuer.example/jwks.json").unwrap(),
+        cluster: "outbound|443||issuer.example".to_owned(),
+        timeout: Duration::from_secs(5),
+        refresh: Duration::from_secs(1200),
+    };
+    let any = |name: &str| {
+        let provider = ir::JwtRequirement::Provider(name.to_owned());
+        ir::JwtRequirement::Any(vec![provider, ir::JwtRequirement::AllowMissing])
+    };
+    ir::JwtAuthentication {
+        providers: vec![
+            provider("origins-0", ir::Jwks::Inline(KEYS.to_owned())),
+            provider("origins-1", ir::Jwks::Remote(remote)),
+        ],
+        rules: vec![ir::JwtRule {
+            matcher: ir::RouteMatch::any(),
+            requirement: ir::JwtRequirement::All(vec![any("origins-0"), any("origins-1")]),
+        }],
+    }
+}
+
+/// Inbound, for callers of the mesh, with every policy and token.
+pub(crate) fn ir_strict_listener() -> ir::Listener {
+    let listener = ir_inline_listener();
+    let protocol = match listener.protocol.clone() {
+        ir::ListenerProtocol::Http(manager) => {
+            let mut table = ir_route_table();
+            table.virtual_hosts[0].routes[0].authorization = Some(ir::Authorization::default());
+            table.virtual_hosts[0].routes[0].matcher.claims = vec![claim(&["groups"], "testers")];
+            let routes = ir::RouteSource::Inline(Arc::new(table));
+            ir::ListenerProtocol::Http(ir::HttpManager { jwt: ir_jwt(), routes, ..manager })
+        }
+        tcp => tcp,
+    };
+    ir::Listener { mtls: ir::MtlsMode::Strict, authorization: ir_authorization(), protocol, ..listener }
+}
+
+/// Inbound bytes, either way, with every policy.
+pub(crate) fn ir_permissive_tcp_listener() -> ir::Listener {
+    ir::Listener {
+        direction: ir::Direction::Inbound,
+        mtls: ir::MtlsMode::Permissive,
+        authorization: ir_authorization(),
+        ..ir_tcp_listener()
+    }
+}
+
 /// One of every kind of discovery, balance and encryption.
 pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
     let name = |subset| ir::ClusterName::outbound(9080, subset, REVIEWS);
@@ -344,6 +470,14 @@ pub(crate) fn tcp_listener() -> Listener {
 
 pub(crate) fn route_table() -> RouteConfiguration {
     message(&encode_route(&ir_route_table()).any)
+}
+
+pub(crate) fn strict_listener() -> Listener {
+    message(&encode_listener(&ir_strict_listener(), &Flavour::Sidecar).any)
+}
+
+pub(crate) fn permissive_tcp_listener() -> Listener {
+    message(&encode_listener(&ir_permissive_tcp_listener(), &Flavour::Sidecar).any)
 }
 
 /// The cluster of EDS.

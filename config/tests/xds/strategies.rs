@@ -246,7 +246,7 @@ fn origin() -> impl Strategy<Value = Origin> {
 
 fn route() -> impl Strategy<Value = Route> {
     // Envoy's override holds one filter.
-    let authorization = of(vec(security::rbac_filter(false), 0..2).prop_map(Authorization));
+    let authorization = of(vec(security::rbac_filter(false, security::Of::Requests), 0..2).prop_map(Authorization));
     let filters = (of(cors()), of(fault()), authorization);
     (text(), of(origin()), route_match(), action(), header_ops(), header_ops(), filters).prop_map(
         |(name, origin, matcher, action, request_headers, response_headers, (cors, fault, authorization))| Route {
@@ -318,12 +318,14 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
 
 pub(crate) fn listener() -> impl Strategy<Value = Listener> {
     let direction = prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)];
-    let protocol =
-        prop_oneof![http_manager().prop_map(ListenerProtocol::Http), tcp_route().prop_map(ListenerProtocol::Tcp),];
+    let authorization = |of| vec(security::rbac_filter(true, of), 0..3).prop_map(Authorization);
+    let protocol = prop_oneof![
+        (http_manager().prop_map(ListenerProtocol::Http), authorization(security::Of::Requests)),
+        (tcp_route().prop_map(ListenerProtocol::Tcp), authorization(security::Of::Connections)),
+    ];
     let mtls = prop_oneof![Just(MtlsMode::Disable), Just(MtlsMode::Permissive), Just(MtlsMode::Strict)];
-    let authorization = vec(security::rbac_filter(true), 0..3).prop_map(Authorization);
-    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol, mtls, authorization).prop_map(
-        |(name, ip, port, direction, protocol, mtls, authorization)| Listener {
+    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol, mtls).prop_map(
+        |(name, ip, port, direction, (protocol, authorization), mtls)| Listener {
             mtls,
             authorization,
             ..Listener::new(name, SocketAddr::new(ip, port), direction, protocol)

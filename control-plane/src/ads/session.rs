@@ -270,6 +270,11 @@ impl Session {
         [patience, grace].into_iter().flatten().filter(|deadline| *deadline > now).min()
     }
 
+    /// Whether the client has subscribed to a resource, by name or with all others.
+    pub(crate) fn has_asked_for(&self, kind: Kind, name: &str) -> bool {
+        self.kinds.get(&kind).is_some_and(|state| state.wildcard != Wildcard::Off || state.names.contains(name))
+    }
+
     /// Whether the client is known to use this version of a resource: it was sent, and accepted, or brought along.
     pub(crate) fn has_accepted(&self, kind: Kind, name: &str, version: &str) -> bool {
         let Some(state) = self.kinds.get(&kind) else { return false };

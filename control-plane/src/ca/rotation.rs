@@ -77,7 +77,7 @@ pub(crate) enum Step {
 /// What is known about the proxies.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
-    /// Connected, and not known to hold the present bundle.
+    /// Connected, using the bundle, and not known to have the present one.
     pub(crate) unacknowledged: Vec<String>,
     /// How long this process has been serving.
     pub(crate) age: Duration,

@@ -155,6 +155,9 @@ async fn open(connection: &Connection) -> Option<Upstream> {
         match reach(worker, cluster, &endpoint).await {
             Ok(Reached { stream, security, .. }) => {
                 stats.opened(security.is_some());
+                if let Some(security) = security {
+                    worker.tls.agreed(security);
+                }
                 return Some(Upstream { stream, idle: route.idle_timeout, in_flight });
             }
             Err(error) => {

@@ -24,14 +24,22 @@ const MAX_ROUTES: usize = 10_000;
 pub struct RouteKey {
     /// `inbound` or `outbound`.
     pub direction: &'static str,
+    /// Istio's `connection_security_policy`: `mutual_tls` or `none` inbound; outbound `unknown`, since a route may lead to
+    /// endpoints of both kinds.
+    pub security: &'static str,
     /// The rule, or the virtual host where no rule is behind a route.
     pub route: String,
 }
 
 impl RouteKey {
     /// A route of a listener.
-    pub fn new(direction: Direction, route: String) -> Self {
-        Self { direction: direction_label(direction), route }
+    pub fn new(direction: Direction, mutual_tls: bool, route: String) -> Self {
+        let security = match (direction, mutual_tls) {
+            (Direction::Inbound, true) => "mutual_tls",
+            (Direction::Inbound, false) => "none",
+            (Direction::Outbound, _) => "unknown",
+        };
+        Self { direction: direction_label(direction), security, route }
     }
 }
 
@@ -167,7 +175,11 @@ impl Telemetry {
                 }
                 sum_micros += block.sum_micros.load(Ordering::Relaxed);
             }
-            let labels = [("direction", key.direction), ("route", key.route.as_str())];
+            let labels = [
+                ("connection_security_policy", key.security),
+                ("direction", key.direction),
+                ("route", key.route.as_str()),
+            ];
             for ((code, flag), count) in answers {
                 let code = code.to_string();
                 let answer = [("response_code", code.as_str()), ("response_flags", flag.as_str())];

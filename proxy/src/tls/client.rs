@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use leno_config::identity::SpiffeId;
-use leno_config::ir::{ExternalTls, UpstreamTls};
+use leno_config::ir::{ExternalTls, TlsVersion, UpstreamTls};
 use rustls::ClientConfig;
 use rustls::client::{Resumption, WantsClientCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -210,13 +210,17 @@ fn builder(
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// Outside the mesh everybody speaks what they speak: HTTP by its registered names, TLS 1.2 as well.
+/// Outside the mesh everybody speaks what they speak: HTTP by its registered names, TLS 1.2 as well unless it is too old.
 fn external(tls: &ExternalTls) -> Result<ClientConfig, HandshakeError> {
     let verifier = match tls.skip_verify {
         true => Expected::Anybody,
         false => Expected::Names(roots(tls.roots.as_deref())?, tls.subject_alt_names.clone()),
     };
-    let builder = builder(&[&rustls::version::TLS13, &rustls::version::TLS12], verifier)?;
+    let versions: &[_] = match tls.min_version {
+        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let builder = builder(versions, verifier)?;
     Ok(match (&tls.certificate, &tls.key) {
         (Some(certificate), Some(key)) => {
             let own = SingleCertAndKey::from(own_certificate(Path::new(certificate), Path::new(key))?);

@@ -26,9 +26,10 @@ use std::time::{Duration, SystemTime};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 use crate::identity::{Identity, Now};
+use crate::telemetry::Telemetry;
 
 use exchange::Workload;
-use peer::Peer;
+use peer::{Peer, Security};
 use verify::{PeerError, Roots};
 use webpki::KeyUsage;
 
@@ -57,6 +58,7 @@ fn sha256(bytes: &[u8]) -> rustls::crypto::hash::Output {
 #[derive(Debug)]
 pub struct Sessions {
     identity: Arc<Identity>,
+    telemetry: Arc<Telemetry>,
     /// What is said to peers of the mesh.
     own_words: Arc<[u8]>,
     now: RefCell<Rc<Generation>>,
@@ -73,9 +75,14 @@ struct Generation {
 
 impl Sessions {
     /// For one worker of a proxy whose workload is `own`.
-    pub fn new(identity: Arc<Identity>, own: &Workload) -> Self {
+    pub fn new(identity: Arc<Identity>, telemetry: Arc<Telemetry>, own: &Workload) -> Self {
         let now = RefCell::new(Rc::new(Generation::new(identity.now())));
-        Self { identity, own_words: own.frame().into(), now }
+        Self { identity, telemetry, own_words: own.frame().into(), now }
+    }
+
+    /// Counts a handshake with an endpoint.
+    pub fn agreed(&self, security: Security) {
+        self.telemetry.handshake("outbound", security);
     }
 
     /// The generation in force.

@@ -258,6 +258,9 @@ impl Pool {
             self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
         })?;
         self.stats.opened(opened.security.is_some());
+        if let Some(security) = opened.security {
+            self.tls.agreed(security);
+        }
         Ok((opened.stream, opened.peer.map(Box::new)))
     }
 

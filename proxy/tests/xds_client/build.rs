@@ -31,6 +31,11 @@ pub(crate) fn encrypted(name: &str) -> ir::Cluster {
     ir::Cluster { tls: ir::UpstreamTls::Mesh(mesh), ..passthrough(name) }
 }
 
+/// A listener that takes callers of the mesh alone.
+pub(crate) fn strict(name: &str, port: u16, cluster: &str) -> ir::Listener {
+    ir::Listener { mtls: ir::MtlsMode::Strict, ..tcp_listener(name, port, cluster) }
+}
+
 /// The mesh's roots. What stands in them is not looked at.
 pub(crate) fn roots(text: &str) -> ir::Secret {
     let bundle = ir::TrustBundle { roots: text.to_owned() };

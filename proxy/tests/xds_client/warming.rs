@@ -4,7 +4,8 @@ use leno_proxy::state::accepted::{Accepted, Store};
 use leno_proxy::state::warming::{Missing, Settled, resources, settle};
 
 use crate::build::{
-    Wire, apply, eds, eds_as, encrypted, endpoints, inline_listener, listener, passthrough, roots, routes, tcp_listener,
+    Wire, apply, eds, eds_as, encrypted, endpoints, inline_listener, listener, passthrough, roots, routes, strict,
+    tcp_listener,
 };
 
 /// Accepted resources and what follows from them, step by step.
@@ -114,6 +115,34 @@ fn a_cluster_that_encrypts_waits_for_the_roots_and_nothing_that_is_warm_for_new_
         .remove(Kind::Cluster, "m")
         .is("")
         .wants(Kind::Secret, &[]);
+}
+
+#[test]
+fn a_listener_that_takes_mtls_waits_for_the_roots_and_goes_on_when_they_rotate() {
+    Scene::new()
+        .put(passthrough("p"), "1")
+        .put(strict("l", 1, "p"), "1")
+        .is("C p 1")
+        .warms(Kind::Listener, &["l"])
+        .wants(Kind::Secret, &["ROOTCA"])
+        .put(roots("old"), "1")
+        .is("C p 1, S ROOTCA 1, L l 1")
+        .put(roots("new"), "2")
+        .is("C p 1, S ROOTCA 2, L l 1")
+        .put(strict("l", 1, "p"), "2")
+        .is("C p 1, S ROOTCA 2, L l 2");
+}
+
+#[test]
+fn a_listener_that_begins_to_ask_for_certificates_serves_as_before_until_the_roots_are_there() {
+    Scene::new()
+        .put(passthrough("p"), "1")
+        .put(tcp_listener("l", 1, "p"), "1")
+        .put(strict("l", 1, "p"), "2")
+        .is("C p 1, L l 1")
+        .warms(Kind::Listener, &["l"])
+        .put(roots("roots"), "1")
+        .is("C p 1, S ROOTCA 1, L l 2");
 }
 
 #[test]

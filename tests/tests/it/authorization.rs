@@ -162,6 +162,10 @@ async fn what_an_allow_policy_does_not_name_is_denied() {
         let answer = raw::exchange(shop.address(), request.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}{answer}");
     }
+    let hidden = "GET /items/7 HTTP/1.1\r\nhost: shop\r\nconnection: close, x-team\r\nx-team: red\r\n\r\n";
+    let answer = raw::exchange(shop.address(), hidden.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "a header that the app would not get: {answer}");
+
     shop.edit(&policy("nobody", "", "{}"));
     eventually("nobody is allowed any more", async || {
         let reply = Call::get("http://shop/items/7").header("x-team", "red").try_send(shop.address()).await?;
@@ -212,8 +216,10 @@ async fn a_tcp_caller_that_is_denied_is_closed_before_the_app_is_called() {
     shop.edit(&policy("local", "", "{rules: [{from: [{source: {ipBlocks: [127.0.0.0/8]}}]}]}"));
     let mut stream = eventually("the caller is let in and greeted", async || {
         let mut stream = raw::connect(shop.address()).await;
-        let mut greeting = [0; 6];
+        stream.write_all(b"me").await.map_err(|error| error.to_string())?;
+        let mut greeting = [0; 8];
         stream.read_exact(&mut greeting).await.map_err(|error| error.to_string())?;
+        assert_eq!(&greeting, b"hello me");
         Ok(stream)
     })
     .await;

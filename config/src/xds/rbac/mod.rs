@@ -7,6 +7,7 @@
 //! else speaks for all of them, in Envoy and in Leno alike.
 
 mod condition;
+mod connection;
 
 use super::any;
 use super::pb;
@@ -35,11 +36,14 @@ pub(super) fn to_network(authorization: &Authorization, stat_prefix: &str) -> Ve
     let Authorization(filters) = authorization;
     // Envoy insists on a name for the statistics.
     let stat_prefix = if stat_prefix.is_empty() { "tcp." } else { stat_prefix };
+    let rules = |action: RbacAction, policies: &[RbacPolicy]| {
+        rules_to_xds(action, &policies.iter().map(connection::policy).collect::<Vec<_>>())
+    };
     let to_xds = |filter: &RbacFilter| {
         let RbacFilter { action, policies, shadow, enforced } = filter;
         network_rbac::Rbac {
-            rules: enforced.then(|| rules_to_xds(*action, policies)),
-            shadow_rules: shadow.as_ref().map(shadow_to_xds),
+            rules: enforced.then(|| rules(*action, policies)),
+            shadow_rules: shadow.as_ref().map(|Shadow { action, policies }| rules(*action, policies)),
             stat_prefix: stat_prefix.to_owned(),
             ..Default::default()
         }

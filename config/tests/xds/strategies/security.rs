@@ -4,6 +4,13 @@ use ipnet::IpNet;
 
 use super::*;
 
+/// What conditions can be on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Of {
+    Requests,
+    Connections,
+}
+
 fn action(with_custom: bool) -> impl Strategy<Value = RbacAction> {
     let mut actions = vec![RbacAction::Allow, RbacAction::Deny, RbacAction::Log];
     actions.extend(with_custom.then_some(RbacAction::Custom));
@@ -11,17 +18,18 @@ fn action(with_custom: bool) -> impl Strategy<Value = RbacAction> {
 }
 
 /// What is only tried means the same as what is enforced, or CUSTOM could not be told from DENY.
-pub(super) fn rbac_filter(with_custom: bool) -> impl Strategy<Value = RbacFilter> {
-    let enforced =
-        (action(with_custom), policies(), of((action(false), policies()))).prop_map(|(action, policies, shadow)| {
+pub(super) fn rbac_filter(with_custom: bool, of_what: Of) -> impl Strategy<Value = RbacFilter> {
+    let enforced = (action(with_custom), policies(of_what), of((action(false), policies(of_what)))).prop_map(
+        |(action, policies, shadow)| {
             let custom = action == RbacAction::Custom;
             let shadow = shadow.map(|(tried, policies)| Shadow {
                 action: if custom && tried == RbacAction::Deny { action } else { tried },
                 policies,
             });
             RbacFilter { action, policies, shadow, enforced: true }
-        });
-    let tried = (action(with_custom), policies()).prop_map(|(action, policies)| RbacFilter {
+        },
+    );
+    let tried = (action(with_custom), policies(of_what)).prop_map(|(action, policies)| RbacFilter {
         action,
         policies: Vec::new(),
         shadow: Some(Shadow { action, policies }),
@@ -31,10 +39,10 @@ pub(super) fn rbac_filter(with_custom: bool) -> impl Strategy<Value = RbacFilter
 }
 
 /// In the order of their names.
-fn policies() -> impl Strategy<Value = Vec<RbacPolicy>> {
+fn policies(of_what: Of) -> impl Strategy<Value = Vec<RbacPolicy>> {
     btree_map(
         "ns\\[[a-z]{1,3}\\]-policy\\[[a-z]\\]-rule\\[[0-9]\\]",
-        (vec(permission(), 1..3), vec(principal(), 1..3)),
+        (vec(permission(of_what), 1..3), vec(principal(of_what), 1..3)),
         0..3,
     )
     .prop_map(|policies| {
@@ -47,13 +55,15 @@ fn net() -> impl Strategy<Value = IpNet> {
     (any::<IpAddr>(), 0..=32_u8).prop_map(|(ip, length)| IpNet::new(ip, length).unwrap())
 }
 
-fn permission() -> impl Strategy<Value = Permission> {
+fn permission(of_what: Of) -> impl Strategy<Value = Permission> {
     let template = prop::sample::select(vec!["/a/{*}/b", "/{**}", "/a/*", "/{*}/{**}/z", "/"]);
-    let leaf = prop_oneof![
-        Just(Permission::Any),
+    let requests = prop_oneof![
         header_match().prop_map(Permission::Header),
         string_match().prop_map(Permission::Path),
         template.prop_map(|template| Permission::PathTemplate(PathTemplate::new(template).unwrap())),
+    ];
+    let connections = prop_oneof![
+        Just(Permission::Any),
         any::<u16>().prop_map(Permission::DestinationPort),
         (any::<u16>(), 1..1_000_u32)
             .prop_map(|(from, more)| Permission::DestinationPorts { from, to: (u32::from(from) + more).min(65_536) }),
@@ -61,6 +71,11 @@ fn permission() -> impl Strategy<Value = Permission> {
         string_match().prop_map(Permission::ServerName),
         claim_match().prop_map(Permission::Claim),
     ];
+    let leaf = if of_what == Of::Requests {
+        connections.boxed().prop_union(requests.boxed()).boxed()
+    } else {
+        connections.boxed()
+    };
     leaf.prop_recursive(3, 8, 3, |inner| {
         prop_oneof![
             vec(inner.clone(), 1..3).prop_map(Permission::And),
@@ -70,16 +85,20 @@ fn permission() -> impl Strategy<Value = Permission> {
     })
 }
 
-fn principal() -> impl Strategy<Value = Principal> {
-    let leaf = prop_oneof![
+fn principal(of_what: Of) -> impl Strategy<Value = Principal> {
+    let requests = prop_oneof![header_match().prop_map(Principal::Header), string_match().prop_map(Principal::Path)];
+    let connections = prop_oneof![
         Just(Principal::Any),
         of(string_match()).prop_map(Principal::Authenticated),
         net().prop_map(Principal::DirectIp),
         net().prop_map(Principal::RemoteIp),
-        header_match().prop_map(Principal::Header),
-        string_match().prop_map(Principal::Path),
         claim_match().prop_map(Principal::Claim),
     ];
+    let leaf = if of_what == Of::Requests {
+        connections.boxed().prop_union(requests.boxed()).boxed()
+    } else {
+        connections.boxed()
+    };
     leaf.prop_recursive(3, 8, 3, |inner| {
         prop_oneof![
             vec(inner.clone(), 1..3).prop_map(Principal::And),
@@ -91,7 +110,7 @@ fn principal() -> impl Strategy<Value = Principal> {
 
 /// Rules of providers that exist; or nothing at all.
 pub(super) fn jwt() -> impl Strategy<Value = JwtAuthentication> {
-    let all = btree_map("[a-z]{1,3}-[0-9]", provider(), 1..3).prop_flat_map(|providers| {
+    let all = btree_map("[a-z]{2}-[0-9]", provider(), 1..3).prop_flat_map(|providers| {
         let names: Vec<String> = providers.keys().cloned().collect();
         let rule =
             (route_match(), requirement(names)).prop_map(|(matcher, requirement)| JwtRule { matcher, requirement });

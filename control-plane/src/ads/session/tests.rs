@@ -430,8 +430,9 @@ fn a_first_request_for_secrets_without_names_is_not_a_wildcard() {
 fn a_resource_is_accepted_when_its_client_has_said_so_or_brought_it_along() {
     let accepted = |stream: &Stream, version: &str| stream.session.has_accepted(Secret, "ROOTCA", version);
     let mut stream = Stream::open(&[(Secret, "ROOTCA", "1")]);
-    assert!(!accepted(&stream, "1"), "it has not asked");
+    assert!(!stream.session.has_asked_for(Secret, "ROOTCA") && !accepted(&stream, "1"), "it has not asked");
     assert_eq!(stream.says(Secret, &["ROOTCA"], &[]), ["secrets#1 ROOTCA=1"]);
+    assert!(stream.session.has_asked_for(Secret, "ROOTCA") && !stream.session.has_asked_for(Secret, "other"));
     assert!(!accepted(&stream, "1"), "it has not answered");
     stream.acks(Secret, "1");
     assert!(accepted(&stream, "1") && !accepted(&stream, "2"));

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
 use serde::Deserialize;
@@ -12,12 +13,16 @@ use serde::de::DeserializeOwned;
 
 use super::load;
 use super::processes::{Family, Obituary};
-use super::topology::{self, SidecarPorts, WORKLOADS, Workload};
+use super::topology::{self, Credentials, SidecarPorts, WORKLOADS, Workload};
+use crate::ca::token::TokenKey;
 
 /// Everything listens and holds its configuration by then.
 const START: Duration = Duration::from_secs(30);
 /// Between two looks at something that is starting.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A sidecar's token has done its duty when the first certificate is there.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
 
 /// The control plane's name among the children.
 pub(super) const CONTROL_PLANE: &str = "control plane";
@@ -39,8 +44,12 @@ pub(super) struct Bookshop {
 pub(super) struct ControlPlane {
     /// Its process id.
     pub(super) pid: u32,
-    /// Where sidecars connect.
+    /// Where proxies without an identity connect, in clear text.
     pub(super) xds: SocketAddr,
+    /// Where sidecars connect, with TLS.
+    pub(super) tls: SocketAddr,
+    /// Its state: root, keys, accepted rules.
+    state: PathBuf,
     /// Metrics and status.
     pub(super) http: SocketAddr,
     /// How it was started, and can be again; ports are the ones it has.
@@ -59,12 +68,15 @@ pub(super) struct Running {
     pub(super) ports: SidecarPorts,
     /// The sidecar's admin address.
     pub(super) admin: SocketAddr,
+    /// The SPIFFE ID of its certificate.
+    pub(super) identity: String,
 }
 
 /// `serve.json` of the control plane's state.
 #[derive(Deserialize)]
 struct Served {
     xds: SocketAddr,
+    tls: SocketAddr,
     http: SocketAddr,
 }
 
@@ -111,12 +123,13 @@ impl Bookshop {
         let control_plane = start_control_plane(&mut family, &logs, &rules, scratch).await?;
         let mut sidecars = Vec::new();
         for workload in &WORKLOADS {
-            sidecars.push(start_sidecar(&mut family, &logs, workload, control_plane.xds, scratch)?);
+            sidecars.push(start_sidecar(&mut family, &logs, workload, &control_plane, scratch)?);
         }
         let mut workloads = Vec::new();
         for (((workload, ports), app), sidecar) in WORKLOADS.into_iter().zip(ports).zip(apps).zip(sidecars) {
             let admin = sidecar.ready(&mut family, ports).await?;
-            workloads.push(Running { workload, app_pid: app.pid, sidecar_pid: sidecar.pid, ports, admin });
+            let identity = identity(admin).await?;
+            workloads.push(Running { workload, app_pid: app.pid, sidecar_pid: sidecar.pid, ports, admin, identity });
         }
         Ok(Self { family, control_plane, workloads, rules, scratch: scratch.to_owned() })
     }
@@ -129,6 +142,17 @@ impl Bookshop {
     /// Who died since the last call.
     pub(super) fn newly_dead(&mut self) -> Vec<Obituary> {
         self.family.newly_dead()
+    }
+}
+
+impl ControlPlane {
+    /// Writes the token by which a workload's sidecar gets its first certificate.
+    fn write_token(&self, workload: &Workload, file: &Path) -> anyhow::Result<()> {
+        let key = TokenKey::open(&self.state).context("the control plane has no key for tokens")?;
+        let token = key.create(topology::NAMESPACE, workload.service, TOKEN_LIFE, SystemTime::now())?;
+        let opened = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file);
+        let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, token.as_bytes()));
+        written.with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
@@ -160,20 +184,20 @@ async fn start_control_plane(
     scratch: &Path,
 ) -> anyhow::Result<ControlPlane> {
     let state = directory(scratch, "control-plane")?;
-    let arguments = |xds: &str, http: &str| {
+    let arguments = |xds: &str, tls: &str, http: &str| {
         let mut arguments = vec!["serve".to_owned()];
         for directory in rules {
             arguments.extend(["--rules".to_owned(), directory.display().to_string()]);
         }
         arguments.extend(["--state".to_owned(), state.display().to_string()]);
-        arguments
-            .extend(["--xds-address", xds, "--http-address", http, "--tls-address", "127.0.0.1:0"].map(str::to_owned));
+        arguments.extend(["--xds-address", xds, "--tls-address", tls, "--http-address", http].map(str::to_owned));
         arguments
     };
-    let pid = family.start(CONTROL_PLANE, logs, &arguments("127.0.0.1:0", "127.0.0.1:0"))?.pid();
+    let pid = family.start(CONTROL_PLANE, logs, &arguments("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"))?.pid();
     let served: Served = written(&state.join("serve.json"), family, CONTROL_PLANE).await?;
-    let arguments = arguments(&served.xds.to_string(), &served.http.to_string());
-    Ok(ControlPlane { pid, xds: served.xds, http: served.http, arguments })
+    let Served { xds, tls, http } = served;
+    let arguments = arguments(&xds.to_string(), &tls.to_string(), &http.to_string());
+    Ok(ControlPlane { pid, xds, tls, http, state, arguments })
 }
 
 struct Sidecar {
@@ -186,13 +210,17 @@ fn start_sidecar(
     family: &mut Family,
     logs: &Path,
     workload: &Workload,
-    control_plane: SocketAddr,
+    control_plane: &ControlPlane,
     scratch: &Path,
 ) -> anyhow::Result<Sidecar> {
     let name = format!("{}-sidecar", workload.name());
     let state = directory(scratch, &name)?;
     let bootstrap = state.join("bootstrap.yaml");
-    fs::write(&bootstrap, topology::bootstrap(workload, control_plane, &state))
+    let token = state.join("token");
+    control_plane.write_token(workload, &token)?;
+    let root = control_plane.state.join("root.pem");
+    let credentials = Credentials { address: control_plane.tls, root: &root, token: &token };
+    fs::write(&bootstrap, topology::bootstrap(workload, credentials, &state))
         .with_context(|| format!("cannot write {}", bootstrap.display()))?;
     let arguments = ["proxy", "run", "--config", &bootstrap.display().to_string()].map(str::to_owned);
     let pid = family.start(&name, logs, &arguments)?.pid();
@@ -225,6 +253,12 @@ impl Sidecar {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
+}
+
+/// Who a sidecar's certificate says it is.
+async fn identity(admin: SocketAddr) -> anyhow::Result<String> {
+    let certificates: serde_json::Value = serde_json::from_str(&load::text_of(admin, "/certs").await?)?;
+    Ok(certificates["certificate"]["id"].as_str().unwrap_or("none").to_owned())
 }
 
 /// Reads a JSON file that a child writes when it has bound its sockets.

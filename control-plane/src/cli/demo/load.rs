@@ -153,6 +153,18 @@ pub(super) async fn status_of(address: SocketAddr, path: &str) -> anyhow::Result
     tokio::time::timeout(Duration::from_secs(2), asking).await.context("no answer within 2 s")?
 }
 
+/// A small GET for figures: the whole body as text.
+pub(super) async fn text_of(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let asking = async {
+        let mut sender = connect(address).await?;
+        let request = Request::get(path).header(header::HOST, address.to_string()).body(Empty::new())?;
+        let body = Limited::new(sender.send_request(request).await?.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?.to_bytes();
+        anyhow::Ok(String::from_utf8_lossy(&body).into_owned())
+    };
+    tokio::time::timeout(Duration::from_secs(2), asking).await.context("no answer within 2 s")?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

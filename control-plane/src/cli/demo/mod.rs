@@ -12,6 +12,7 @@
 //! knows in advance what the example says. The processes end with the demo, however it ends ([`lifeline`]).
 
 mod bookshop;
+mod encryption;
 mod example;
 mod expectation;
 mod lifeline;
@@ -31,6 +32,7 @@ use anyhow::Context as _;
 use http::HeaderMap;
 
 use bookshop::Bookshop;
+use encryption::Encryption;
 use expectation::Expectation;
 use load::Order;
 use report::Observed;
@@ -99,6 +101,7 @@ async fn once(bookshop: &mut Bookshop, arguments: &Arguments) -> anyhow::Result<
     );
     let requests = arguments.requests.map_or(REQUESTS, |requests| requests.try_into().unwrap_or(usize::MAX));
     let mut observed = Observed::default();
+    let mut encryption = Encryption::default();
     // The kinds one after the other, so that each has exactly its number of requests.
     for (kind, headers) in kinds(&expectation).into_iter().enumerate() {
         let count = if kind == 0 { requests } else { requests.div_ceil(ONE_BY_HEADER_IN) };
@@ -114,12 +117,23 @@ async fn once(bookshop: &mut Bookshop, arguments: &Arguments) -> anyhow::Result<
             sample.kind = kind;
             observed.add(&sample, &expectation);
         }
+        if kind == 0 {
+            encryption = Encryption::observe(bookshop).await?;
+        }
     }
     let mut disagreements = observed.disagreements(&expectation);
+    disagreements.extend(encryption.disagreements());
     disagreements.extend(bookshop.newly_dead().iter().map(ToString::to_string));
     match arguments.output {
-        Output::Text => print(&observed.as_table(&expectation))?,
-        Output::Json => print(&format!("{}\n", observed.as_json(&expectation)))?,
+        Output::Text => {
+            print(&observed.as_table(&expectation))?;
+            print(&format!("{}\n", encryption.summary()))?;
+        }
+        Output::Json => {
+            let mut json = observed.as_json(&expectation);
+            json["mtls"] = encryption.as_json();
+            print(&format!("{json}\n"))?;
+        }
     }
     for disagreement in &disagreements {
         progress(&format!("not as the rules say: {disagreement}"));

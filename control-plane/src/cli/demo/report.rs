@@ -188,8 +188,8 @@ pub(super) fn introduction(bookshop: &Bookshop, program: &str) -> String {
     let _ = writeln!(text, "\n{:<16} {:>8} {:>8}  addresses", "process", "app", "sidecar");
     let _ = writeln!(
         text,
-        "{:<16} {:>8} {:>8}  xDS {}, http://{}/metrics",
-        "control plane", control_plane.pid, "", control_plane.xds, control_plane.http
+        "{:<16} {:>8} {:>8}  xDS {} (TLS), {} (clear text), http://{}/metrics",
+        "control plane", control_plane.pid, "", control_plane.tls, control_plane.xds, control_plane.http
     );
     for running in &bookshop.workloads {
         let _ = writeln!(
@@ -202,6 +202,7 @@ pub(super) fn introduction(bookshop: &Bookshop, program: &str) -> String {
             running.ports.outbound,
             running.admin,
         );
+        let _ = writeln!(text, "{:<16} {:>8} {:>8}  {}", "", "", "", running.identity);
     }
     let caller = bookshop.caller();
     let rules = bookshop.rules.first().map(|path| path.display().to_string()).unwrap_or_default();
@@ -214,6 +215,7 @@ Try:
   curl -s http://reviews:{SERVICE_PORT}/reviews/0 -x http://127.0.0.1:{outbound} -H 'end-user: jason'
   curl -s http://{admin}/config_dump
   curl -s http://{admin}/stats/prometheus
+  curl -s http://{admin}/certs          # who this sidecar is, and whom it believes
   {program} status --address http://{http}
   {program} explain GET http://reviews:{SERVICE_PORT}/reviews/0 -f {rules}
   kill {pid}     # the control plane: traffic keeps flowing

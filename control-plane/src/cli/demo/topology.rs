@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use leno_config::ir::Locality;
 use leno_config::node::{Interception, Node};
@@ -84,6 +85,9 @@ pub(super) struct SidecarPorts {
 /// The WorkloadEntry and the Sidecar of a workload whose app listens on `app`. JSON is YAML.
 pub(super) fn documents(workload: &Workload, ports: SidecarPorts, app: u16) -> String {
     let metadata = json!({"name": workload.name(), "namespace": NAMESPACE});
+    let mut labels = workload.labels();
+    // A sidecar answers there: its callers speak mTLS with it.
+    labels.insert("security.istio.io/tlsMode".to_owned(), "istio".to_owned());
     let entry = json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadEntry",
@@ -91,7 +95,7 @@ pub(super) fn documents(workload: &Workload, ports: SidecarPorts, app: u16) -> S
         "spec": {
             "address": "127.0.0.1",
             "ports": {"http": ports.inbound},
-            "labels": workload.labels(),
+            "labels": labels,
             "serviceAccount": workload.service,
         },
     });
@@ -117,8 +121,20 @@ pub(super) fn documents(workload: &Workload, ports: SidecarPorts, app: u16) -> S
     format!("{entry:#}\n---\n{sidecar:#}\n")
 }
 
+/// How a sidecar reaches the control plane, and how it says who it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Credentials<'a> {
+    /// The control plane's encrypted port.
+    pub(super) address: SocketAddr,
+    /// The roots that vouch for the control plane.
+    pub(super) root: &'a Path,
+    /// The workload's token.
+    pub(super) token: &'a Path,
+}
+
 /// The bootstrap of a workload's sidecar.
-pub(super) fn bootstrap(workload: &Workload, control_plane: SocketAddr, state: &std::path::Path) -> String {
+pub(super) fn bootstrap(workload: &Workload, control_plane: Credentials<'_>, state: &Path) -> String {
+    let Credentials { address, root, token } = control_plane;
     let bootstrap = json!({
         "node": {
             "name": workload.name(),
@@ -129,7 +145,7 @@ pub(super) fn bootstrap(workload: &Workload, control_plane: SocketAddr, state: &
             "labels": workload.labels(),
         },
         "interception": "none",
-        "control_plane": {"address": format!("http://{control_plane}")},
+        "control_plane": {"address": format!("https://{address}"), "root": root, "token": token},
         "state": state,
         "admin": "127.0.0.1:0",
         "workers": 1,
@@ -164,6 +180,7 @@ mod tests {
             text.split("\n---\n").map(|document| serde_json::from_str(document).unwrap()).collect();
         assert_eq!(documents[0]["spec"]["ports"]["http"], 10_001);
         assert_eq!(documents[0]["spec"]["labels"]["version"], "v2");
+        assert_eq!(documents[0]["spec"]["labels"]["security.istio.io/tlsMode"], "istio");
         assert_eq!(documents[1]["spec"]["ingress"][0]["defaultEndpoint"], "127.0.0.1:4000");
         assert_eq!(documents[1]["spec"]["egress"][0]["port"]["number"], 10_002);
     }

@@ -55,6 +55,10 @@ async fn a_root_changes_only_as_fast_as_the_proxies_follow() {
     let old = certified(&place, &serve, "shop", "cart").await;
     let mut follows = subscribed(&serve, "follows").await;
     let mut hangs = subscribed(&serve, "hangs").await;
+    // One that encrypts nothing asks for no roots, and is in nobody's way.
+    let mut plain = Client::connect(serve.xds, "plain").await;
+    plain.asks(Kind::Cluster, &[]).await;
+    plain.hears().await.unwrap();
     assert_eq!(status(&serve)["phase"], "steady");
 
     let (code, said) = rotate(&place, &[]);

@@ -34,7 +34,7 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderValue;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use leno_config::ir::{self, Jwks, JwtAuthentication, JwtProvider};
 
@@ -59,6 +59,8 @@ pub struct Authenticator {
     source: JwtAuthentication,
     providers: Vec<Provider>,
     rules: Vec<Requirement>,
+    /// Headers that say what a token said.
+    claimed: Vec<HeaderName>,
 }
 
 /// An issuer with its keys.
@@ -95,7 +97,10 @@ impl Authenticator {
         let providers: Vec<_> = source.providers.iter().map(|config| Provider::new(config, fetched)).collect();
         let names: Vec<&str> = source.providers.iter().map(|provider| provider.name.as_str()).collect();
         let rules = source.rules.iter().map(|rule| Requirement::new(&rule.requirement, &names)).collect();
-        Some(Self { source: source.clone(), providers, rules })
+        let claimed = source.providers.iter().flat_map(|provider| {
+            provider.payload_header.iter().chain(provider.claim_headers.iter().map(|claim| &claim.name))
+        });
+        Some(Self { source: source.clone(), providers, rules, claimed: claimed.cloned().collect() })
     }
 
     /// Whether it was made from the same rules and has the same keys: then it goes on, and so do its verified tokens.
@@ -120,7 +125,7 @@ impl Authenticator {
         cache: &TokenCache,
         now: SystemTime,
     ) -> Result<Option<Rc<Verified>>, Refusal> {
-        self.remove_claimed(parts);
+        self.remove_claimed(&mut parts.headers);
         let view = look(parts);
         let rule = self.source.rules.iter().position(|rule| takes(&rule.matcher, &view));
         match rule.and_then(|rule| self.rules.get(rule)) {
@@ -129,15 +134,23 @@ impl Authenticator {
         }
     }
 
-    /// Headers that say what a token said, from whoever sent them, whether a rule takes the request or not.
-    fn remove_claimed(&self, parts: &mut Parts) {
-        for provider in &self.providers {
-            if let Some(name) = &provider.config.payload_header {
-                parts.headers.remove(name);
-            }
-            for claim in &provider.config.claim_headers {
-                parts.headers.remove(&claim.name);
-            }
+    /// Takes away the headers that say what a token said, whoever sent them and whether a rule takes the request or not.
+    /// Also in the spelling that some apps (CGI, WSGI) do not tell apart: `x_sub` for `x-sub`.
+    fn remove_claimed(&self, headers: &mut HeaderMap) {
+        if self.claimed.is_empty() {
+            return;
+        }
+        let alias = |name: &&HeaderName| {
+            let same = |one, other| one == other || matches!((one, other), (b'_', b'-') | (b'-', b'_'));
+            let spelt = |claimed: &HeaderName| {
+                let (name, claimed) = (name.as_str().as_bytes(), claimed.as_str().as_bytes());
+                name.len() == claimed.len() && name.iter().zip(claimed).all(|(one, other)| same(*one, *other))
+            };
+            self.claimed.iter().any(spelt)
+        };
+        let spoofed: Vec<HeaderName> = headers.keys().filter(alias).cloned().collect();
+        for name in spoofed {
+            headers.remove(name);
         }
     }
 
