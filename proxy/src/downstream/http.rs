@@ -75,6 +75,7 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
         ended = &mut served => return log(&connection, ended),
         () = connection.life.overdue() => return,
         () = draining(&connection) => {}
+        () = connection.life.asked_to_leave() => {}
     }
     served.with(|served| served.graceful_shutdown());
     tokio::select! {
