@@ -10,6 +10,9 @@ pub(crate) fn cart() -> ServiceAccount {
     ServiceAccount { namespace: "default".to_owned(), name: "cart".to_owned() }
 }
 
+/// Puts the certificates of a chain in some order.
+type Order = fn(String, &str, String) -> Vec<String>;
+
 #[test]
 fn a_request_holds_a_public_key_and_asks_for_nothing() {
     let request = Request::new().unwrap();
@@ -26,7 +29,7 @@ fn a_chain_to_the_root_at_its_end_is_accepted_with_that_root() {
     let (below, intermediate) = ca.intermediate("below");
     let leaf = Leaf::cart(noon());
     let direct: fn(String, &str, String) -> Vec<String> = |leaf, _, root| vec![leaf, root];
-    let rows: [(&str, &Ca, fn(String, &str, String) -> Vec<String>); 4] = [
+    let rows: [(&str, &Ca, Order); 4] = [
         ("leaf and root", &ca, direct),
         ("with an intermediate", &below, |leaf, between, root| vec![leaf, between.to_owned(), root]),
         ("all in one text", &below, |leaf, between, root| vec![[leaf.as_str(), between, root.as_str()].concat()]),
