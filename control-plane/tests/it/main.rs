@@ -1,6 +1,7 @@
 //! The program `leno` from outside: real processes, real sockets.
 #![allow(clippy::unwrap_used)] // Helpers of tests.
 
+mod agent;
 mod ca;
 mod client;
 mod envoy;
