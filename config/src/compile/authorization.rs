@@ -32,11 +32,12 @@ pub(super) fn authorization(mesh: &Mesh, node: &Node, traffic: Traffic) -> Autho
     let policies: Vec<_> = mesh.policies(node).collect();
     let tokens = mesh.tokens(node).flat_map(|rule| &rule.spec.jwt_rules);
     let spaced: Vec<&str> = tokens.flat_map(|rule| &rule.space_delimited_claims).map(String::as_str).collect();
+    // As istiod: what is audited is audited even if it is then denied.
     let order = [
+        AuthorizationAction::Audit,
         AuthorizationAction::Custom,
         AuthorizationAction::Deny,
         AuthorizationAction::Allow,
-        AuthorizationAction::Audit,
     ];
     let filter = |action| {
         let of_action = |policy: &&&Scoped<AuthorizationPolicy>| policy.spec.action.unwrap_or_default() == action;

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::load_balancing_policies as policies;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions as Options;
 use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as WireDuration, UInt32Value};
 use leno_config::ir;
 use leno_config::xds::{Decoded, Kind, decode};
@@ -372,6 +373,49 @@ fn the_roots_of_istiod_are_those_of_the_proxys_own_trust_domain() {
     let bundle = ir::TrustBundle { roots: messages::ROOTS.to_owned() };
     let bundles = [(String::new(), bundle)].into();
     assert_eq!(secret, ir::Secret { name: "ROOTCA".to_owned(), bundles, revoked: None });
+}
+
+#[test]
+fn the_name_of_the_only_endpoint_may_be_the_server_name() {
+    let with = |auto_host_sni: bool, second: Option<&str>| {
+        let mut message = messages::tls_cluster();
+        match &mut message.transport_socket.as_mut().unwrap().config_type {
+            Some(core::transport_socket::ConfigType::TypedConfig(any)) => {
+                change(any, |context: &mut tls::UpstreamTlsContext| {
+                    context.auto_host_sni = auto_host_sni;
+                    context.common_tls_context.as_mut().unwrap().tls_params =
+                        Some(tls::TlsParameters { tls_minimum_protocol_version: 4, ..Default::default() });
+                });
+            }
+            None => panic!("a typed config"),
+        }
+        // Without `auto_sni`, so that the context decides.
+        change(message.typed_extension_protocol_options.values_mut().next().unwrap(), |options: &mut Options| {
+            options.upstream_http_protocol_options = None;
+        });
+        if let Some(name) = second {
+            let group = &mut message.load_assignment.as_mut().unwrap().endpoints[0];
+            let mut other = group.lb_endpoints[0].clone();
+            let Some(eds::lb_endpoint::HostIdentifier::Endpoint(endpoint)) = &mut other.host_identifier else {
+                panic!("an endpoint")
+            };
+            match &mut endpoint.address.as_mut().unwrap().address {
+                Some(core::address::Address::SocketAddress(socket)) => socket.address = name.to_owned(),
+                _ => panic!("a socket address"),
+            }
+            group.lb_endpoints.push(other);
+        }
+        decode(Kind::Cluster, &pack(&message))
+    };
+    let tls = |decoded| match decoded {
+        Ok(Decoded::Cluster(ir::Cluster { tls: ir::UpstreamTls::External(tls), .. })) => tls,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(tls(with(false, None)).sni, None);
+    assert_eq!(tls(with(true, None)).sni.as_deref(), Some("reviews.example.com"));
+    assert_eq!(tls(with(true, None)).min_version, ir::TlsVersion::Tls13);
+    let refusal = with(true, Some("other.example.com")).unwrap_err();
+    assert_eq!(refusal.field, "transport_socket.typed_config.auto_host_sni");
 }
 
 #[test]

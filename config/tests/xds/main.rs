@@ -5,7 +5,9 @@
 
 mod accepted;
 mod envoy;
+mod flavour;
 mod garbage;
+mod istiod;
 mod messages;
 #[path = "../real_envoy/mod.rs"]
 mod real_envoy;

@@ -16,7 +16,7 @@ fn a_real_envoy_follows_changes_a_restart_and_a_removal() {
     write_rules(&place, outbound, "v1", &["reviews"]);
     let mut serve = place.serve();
     serve.waits_for("rules in force");
-    let envoy = Envoy::start(&program, &place, serve.xds);
+    let envoy = Envoy::start(&program, &place, serve.xds, "");
     envoy.answers_with("v1", outbound, "reviews");
 
     write_rules(&place, outbound, "v2", &["reviews"]);
@@ -83,20 +83,22 @@ spec:
     place.write("rules.yaml", &rules);
 }
 
-struct Envoy {
+/// A running Envoy. Dropping it kills it.
+pub(crate) struct Envoy {
     process: Child,
     admin: u16,
 }
 
 impl Envoy {
-    fn start(program: &Path, place: &Place, xds: SocketAddr) -> Self {
+    /// `metadata`: more of its node's, as `, KEY: value`.
+    pub(crate) fn start(program: &Path, place: &Place, xds: SocketAddr, metadata: &str) -> Self {
         let admin = free_port();
         let bootstrap = format!(
             "
 node:
   id: sidecar~127.0.0.1~shop.default~default.svc.cluster.local
   cluster: shop.default
-  metadata: {{INTERCEPTION_MODE: NONE}}
+  metadata: {{INTERCEPTION_MODE: NONE{metadata}}}
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}
 dynamic_resources:
   ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
@@ -130,7 +132,7 @@ static_resources:
         soon(|| body().ends_with(&expected), || format!("{expected} is answered, not {}", body()));
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         get(self.admin, "admin", path).unwrap_or_default()
     }
 }
@@ -143,7 +145,7 @@ impl Drop for Envoy {
 }
 
 /// Asks again and again: what is waited for happens in another process, which has no way to tell.
-fn soon(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
+pub(crate) fn soon(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
     let deadline = Instant::now() + SOON;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {}", what());
@@ -151,7 +153,7 @@ fn soon(mut holds: impl FnMut() -> bool, what: impl Fn() -> String) {
     }
 }
 
-fn get(port: u16, host: &str, path: &str) -> std::io::Result<String> {
+pub(crate) fn get(port: u16, host: &str, path: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(("127.0.0.1", port))?;
     socket.set_read_timeout(Some(SOON))?;
     write!(socket, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
@@ -160,6 +162,6 @@ fn get(port: u16, host: &str, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -1,9 +1,11 @@
 //! The program `leno` from outside: real processes, real sockets.
 #![allow(clippy::unwrap_used)] // Helpers of tests.
 
+mod agent;
 mod ca;
 mod client;
 mod envoy;
+mod envoy_mtls;
 mod errors;
 mod memory;
 mod process;

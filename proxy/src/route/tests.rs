@@ -232,3 +232,28 @@ proptest! {
         prop_assert_eq!(table.find(0, &request), naive);
     }
 }
+
+#[test]
+fn a_route_may_go_by_what_a_verified_token_says() {
+    let claim =
+        |value: &str, invert| ClaimMatch { path: vec!["groups".to_owned()], value: StringMatch::exact(value), invert };
+    let claims = Claims::parse(br#"{"groups": ["dev", "ops"]}"#).expect("an object");
+    let headers = HeaderMap::new();
+    let rows = [
+        (claim("ops", false), Some(&claims), None),
+        (
+            claim("hr", false),
+            Some(&claims),
+            Some("claim `groups` of the verified token is missing, or is one not `hr`"),
+        ),
+        (claim("ops", true), Some(&claims), Some("claim `groups` of the verified token is one that the rule excludes")),
+        (claim("ops", false), None, Some("claim `groups` is missing: there is no verified token")),
+        (claim("ops", true), None, None),
+    ];
+    for (condition, claims, expected) in rows {
+        let matcher = RouteMatch { claims: vec![condition], ..RouteMatch::any() };
+        let request = RequestView { claims, ..get("/", &headers) };
+        assert_eq!(takes(&matcher, &request), expected.is_none(), "{matcher:?}");
+        assert_eq!(why_not(&route(matcher), &request).as_deref(), expected);
+    }
+}

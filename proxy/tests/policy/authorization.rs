@@ -240,7 +240,8 @@ fn what_is_asked_for() {
 #[test]
 fn headers_in_several_lines_never_get_past_a_rule() {
     let role = |value| header("x-role", value);
-    let lines: [(&[(&str, &str)], [bool; 6]); 9] = [
+    type Lines = &'static [(&'static str, &'static str)];
+    let lines: [(Lines, [bool; 6]); 9] = [
         // Under ALLOW `admin`, DENY `admin`, ALLOW not `admin`, DENY `adm*`, ALLOW present, DENY absent.
         (&[], [false, true, true, true, false, false]),
         (&[("x-role", "admin")], [true, false, false, false, true, true]),

@@ -6,6 +6,7 @@ mod clusters;
 mod listeners;
 mod routes;
 mod secrets;
+mod security;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cds;
 use envoy_types::pb::envoy::config::core::v3 as core;
