@@ -38,7 +38,8 @@ use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
 
 /// Answers a request. Never fails: what goes wrong becomes an answer.
-pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let is_http1 = request.version() != Version::HTTP_2;
     let mut record = RequestRecord::begin(Rc::clone(&connection.life));
     let view = connection.listener.view();
     let grpc = headers::is_grpc(request.headers());
@@ -48,10 +49,13 @@ pub async fn serve(connection: &Connection, request: Request<Incoming>) -> Resul
         Ok(Plan::Forward(way)) => way.go(connection, &view, &mut outgoing, &mut record).await,
         Err(error) => Err(error),
     };
-    let response = answered.unwrap_or_else(|error| {
+    let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
         reply::error(&error, grpc)
     });
+    if is_http1 && connection.life.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
 }
@@ -188,7 +192,7 @@ impl Way<'_> {
     /// Sends the request and turns the answer into the caller's.
     async fn go(
         mut self,
-        connection: &Connection,
+        connection: &Rc<Connection>,
         view: &ListenerView,
         outgoing: &mut Option<Request<RequestBody>>,
         record: &mut RequestRecord,

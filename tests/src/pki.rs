@@ -11,6 +11,8 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 
+use crate::mesh::write;
+
 /// A certificate authority of a test.
 pub struct Authority {
     params: CertificateParams,
@@ -73,11 +75,11 @@ impl Identity {
         PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
     }
 
-    /// Writes `NAME.pem` and `NAME.key` below a directory.
+    /// Writes `NAME.pem` and `NAME.key` below a directory, each in place of the one before.
     pub fn write(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
         let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
-        std::fs::write(&certificate, pem(&self.chain)).expect("cannot write a certificate");
-        std::fs::write(&key, self.key.serialize_pem()).expect("cannot write a key");
+        write(directory, &format!("{name}.pem"), &pem(&self.chain));
+        write(directory, &format!("{name}.key"), &self.key.serialize_pem());
         (certificate, key)
     }
 }

@@ -73,6 +73,7 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
         ended = served.as_mut() => return log(&connection, ended),
         () = connection.life.overdue() => return,
         () = draining(&connection) => {}
+        () = connection.life.asked_to_leave() => {}
     }
     served.as_mut().graceful_shutdown();
     tokio::select! {

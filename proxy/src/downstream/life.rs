@@ -28,6 +28,8 @@ use crate::tls::transport::{Prefixed, Transport};
 const HEAD_SECONDS: u32 = 10;
 /// Seconds that a connection may rest between two requests (Envoy: 1 h).
 const IDLE_SECONDS: u32 = 3600;
+/// The same for one that is to end: as long as a caller who is about to use it may need to do so.
+const LAST_IDLE_SECONDS: u32 = 30;
 
 const IDLE: u32 = 0;
 const HEAD: u32 = 1;
@@ -119,7 +121,9 @@ pub struct Life {
     /// What the last look saw, and for how many looks.
     seen: Cell<(u32, u32)>,
     overdue: Notify,
-    /// Told when the connection should finish what it does and end.
+    /// The connection should finish what it does and end.
+    leaving: Cell<bool>,
+    /// Told so.
     leave: Notify,
 }
 
@@ -131,6 +135,7 @@ impl Life {
             requests: Cell::new(0),
             seen: Cell::new((0, 0)),
             overdue: Notify::new(),
+            leaving: Cell::new(false),
             leave: Notify::new(),
         }
     }
@@ -162,6 +167,7 @@ impl Life {
         self.seen.set((now, looks));
         let limit = match now % PHASES {
             HEAD => HEAD_SECONDS,
+            IDLE if self.leaving.get() => LAST_IDLE_SECONDS,
             IDLE => IDLE_SECONDS,
             _ => return,
         };
@@ -175,9 +181,20 @@ impl Life {
         self.overdue.notify_one();
     }
 
-    /// Asks the connection to finish what it does and end.
+    /// Asks the connection to finish what it does and end. One that rests is not closed at once: its caller may have
+    /// sent a request a moment ago, which would be lost. In HTTP/2 GOAWAY settles that; in HTTP/1.1 the next answer says
+    /// `connection: close`, and who asks nothing for a while goes then.
     pub fn leave(&self) {
-        self.leave.notify_one();
+        if !self.leaving.replace(true) {
+            // Its last rest begins now.
+            self.seen.set((u32::MAX, 0));
+            self.leave.notify_one();
+        }
+    }
+
+    /// Whether it was asked to.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
     }
 
     pub(super) async fn asked_to_leave(&self) {
@@ -214,6 +231,22 @@ mod tests {
         life.begin();
         look(&life, IDLE_SECONDS * 2);
         assert!(!is_overdue(&life));
+    }
+
+    #[test]
+    fn a_connection_that_is_to_end_has_time_for_a_request_that_is_on_its_way() {
+        let life = Life::new(Arc::default());
+        look(&life, LAST_IDLE_SECONDS * 2);
+        life.leave();
+        look(&life, LAST_IDLE_SECONDS);
+        assert!(!is_overdue(&life) && life.is_leaving());
+        life.pulse().read();
+        life.begin();
+        look(&life, LAST_IDLE_SECONDS * 2);
+        assert!(!is_overdue(&life), "an answer takes as long as it takes");
+        life.end();
+        look(&life, LAST_IDLE_SECONDS + 1);
+        assert!(is_overdue(&life));
     }
 
     #[test]

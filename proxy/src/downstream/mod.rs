@@ -96,6 +96,10 @@ impl Arrival {
         };
         let connection = Rc::new(Connection { worker, listener, caller, local, peer, server_name, forwarded, life });
         connection.worker.entered(&connection);
+        // The handshake takes a while, and what it was judged by may be out of date: nobody would look again.
+        if connection.peer.as_ref().is_some_and(|peer| peer.generation != connection.worker.tls.generation()) {
+            review::review(&connection);
+        }
         connection
     }
 }
@@ -138,6 +142,5 @@ async fn draining(connection: &Connection) {
     tokio::select! {
         _ = process.wait_for(|draining| *draining) => {}
         _ = listener.wait_for(|closing| *closing) => {}
-        () = connection.life.asked_to_leave() => {}
     }
 }

@@ -58,6 +58,8 @@ pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
 /// Lets a caller in whom policy allows, before anybody is called for it.
 fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<Rc<Connection>> {
     let connection = arrival.enter(verified);
+    // One long exchange, as far as the callers' patience goes: what rests too long is the relay's business.
+    connection.life.begin();
     enforce::admit(&connection).then_some(connection)
 }
 

@@ -3,6 +3,8 @@
 //! HTTP/1.1 asks with `Upgrade` and is answered with 101 (RFC 9110 §7.8); HTTP/2 asks with an extended CONNECT and is
 //! answered with 200 (RFC 8441). Toward the endpoint it is always HTTP/1.1, and not a byte goes there before its 101.
 
+use std::rc::Rc;
+
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -68,18 +70,30 @@ fn asks(parts: &Parts) -> bool {
         })
 }
 
-/// Passes the 101 on and then bytes both ways, until both ends have closed.
-pub fn tunnel(connection: &Connection, upgrade: Upgrade, answer: Answer, record: &mut RequestRecord) -> Response<Body> {
+/// Passes the 101 on and then bytes both ways, until both ends have closed or the caller is no longer allowed.
+pub fn tunnel(
+    connection: &Rc<Connection>,
+    upgrade: Upgrade,
+    answer: Answer,
+    record: &mut RequestRecord,
+) -> Response<Body> {
     let Answer { mut response, lease, in_flight } = answer;
     let upstream = hyper::upgrade::on(&mut response);
-    let peer = connection.caller;
     let record = record.hand_over();
+    let (connection, extended_connect) = (Rc::clone(connection), upgrade.extended_connect);
     tokio::task::spawn_local(async move {
+        let peer = connection.caller;
         let held = (lease, in_flight);
         match tokio::try_join!(upgrade.downstream, upstream) {
             Ok((downstream, upstream)) => {
-                if let Err(error) = relay(TokioIo::new(downstream), TokioIo::new(upstream), None).await {
-                    tracing::debug!(%peer, %error, "the tunnel ended");
+                tokio::select! {
+                    ended = relay(TokioIo::new(downstream), TokioIo::new(upstream), None) => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%peer, %error, "the tunnel ended");
+                        }
+                    }
+                    // HTTP/1.1 has left the connection to us. HTTP/2 ends it with all its streams.
+                    () = connection.life.overdue(), if !extended_connect => {}
                 }
                 record.complete();
             }

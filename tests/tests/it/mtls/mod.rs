@@ -24,41 +24,41 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// The identity of the proxy under test.
-const OWN: &str = "spiffe://cluster.local/ns/default/sa/shop";
+pub(crate) const OWN: &str = "spiffe://cluster.local/ns/default/sa/shop";
 /// The identity of a peer that is welcome.
-const PEER: &str = "spiffe://cluster.local/ns/default/sa/reviews";
+pub(crate) const PEER: &str = "spiffe://cluster.local/ns/default/sa/reviews";
 
 /// A proxy with files for an identity, and the authority behind it.
-struct Stage {
-    proxy: Proxy,
-    root: Authority,
-    inbound: SocketAddr,
+pub(crate) struct Stage {
+    pub(crate) proxy: Proxy,
+    pub(crate) root: Authority,
+    pub(crate) inbound: SocketAddr,
     outbound: SocketAddr,
-    directory: TempDir,
+    pub(crate) directory: TempDir,
 }
 
 /// What the stage is made of.
-struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// Behind the inbound listener.
-    app: SocketAddr,
+    pub(crate) app: SocketAddr,
     /// `HTTP` or `TCP`.
-    protocol: &'a str,
+    pub(crate) protocol: &'a str,
     /// More rules, YAML.
-    rules: &'a str,
+    pub(crate) rules: &'a str,
     /// Endpoints of the service `reviews`.
-    peers: &'a [SocketAddr],
+    pub(crate) peers: &'a [SocketAddr],
     /// What the endpoints are said to be.
-    account: &'a str,
+    pub(crate) account: &'a str,
     /// Serial numbers that are revoked.
-    revoked: &'a [u64],
+    pub(crate) revoked: &'a [u64],
 }
 
 impl<'a> Scene<'a> {
-    fn new(app: SocketAddr, rules: &'a str) -> Self {
+    pub(crate) fn new(app: SocketAddr, rules: &'a str) -> Self {
         Self { app, protocol: "HTTP", rules, peers: &[], account: "reviews", revoked: &[] }
     }
 
-    async fn start(self) -> Stage {
+    pub(crate) async fn start(self) -> Stage {
         let root = Authority::new("root");
         let directory = TempDir::with_prefix("leno-test-").expect("cannot create a directory");
         let file = |name: &str, text: &str| -> PathBuf {
@@ -81,7 +81,7 @@ impl<'a> Scene<'a> {
             "rules": [rules],
             "identity": {
                 "certificate": certificate, "key": key,
-                "roots": file("root.pem", &root.pem()),
+                "roots": file("roots.pem", &root.pem()),
                 "revoked": file("revoked.pem", &root.revoke(self.revoked)),
             },
             "state": state,
@@ -138,7 +138,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-fn document(kind: &str, name: &str, spec: Value) -> Value {
+pub(crate) fn document(kind: &str, name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": kind,
@@ -148,7 +148,7 @@ fn document(kind: &str, name: &str, spec: Value) -> Value {
 }
 
 /// A PeerAuthentication for the whole namespace.
-fn mode(mode: &str) -> String {
+pub(crate) fn mode(mode: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: mode, namespace: default}}\n\
          spec: {{mtls: {{mode: {mode}}}}}\n"
@@ -157,19 +157,19 @@ fn mode(mode: &str) -> String {
 
 /// A caller with TLS.
 #[derive(Clone)]
-struct Caller<'a> {
+pub(crate) struct Caller<'a> {
     identity: Option<&'a Identity>,
     version: &'static SupportedProtocolVersion,
     alpn: &'a [&'a [u8]],
 }
 
 impl<'a> Caller<'a> {
-    fn with(identity: &'a Identity) -> Self {
+    pub(crate) fn with(identity: &'a Identity) -> Self {
         Self { identity: Some(identity), version: &rustls::version::TLS13, alpn: &[b"http/1.1"] }
     }
 
     /// Connects and asks once; the answer's bytes, or why there is none.
-    async fn asks(&self, to: SocketAddr) -> Result<String, String> {
+    pub(crate) async fn asks(&self, to: SocketAddr) -> Result<String, String> {
         let mut stream = self.connect(to).await?;
         let ask = b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n";
         let words = |error: std::io::Error| error.to_string();
@@ -183,7 +183,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    async fn connect(&self, to: SocketAddr) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+    pub(crate) async fn connect(&self, to: SocketAddr) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
         let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(self.config()));
         let name = ServerName::try_from("shop.default").expect("a name");
