@@ -15,6 +15,7 @@ use leno_config::xds::{self, Flavour};
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::ads::status::ClearText;
 use crate::ca::bundle::{Bundles, Domains};
 use crate::snapshot::{Shelf, Snapshot};
 
@@ -95,6 +96,12 @@ impl Generation {
     /// A hash over the documents: equal in every process for equal rules.
     pub(crate) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Services whose endpoints are called in clear text.
+    pub(crate) fn in_clear_text(&self) -> BTreeMap<String, ClearText> {
+        let services = self.mesh.in_clear_text().into_iter();
+        services.map(|(host, (endpoints, of))| (host, ClearText { endpoints, of })).collect()
     }
 
     /// How many documents are in force.

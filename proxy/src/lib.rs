@@ -16,7 +16,6 @@ pub mod file_events;
 pub mod headers;
 pub mod identity;
 pub mod memory;
-pub mod nest;
 pub mod policy;
 pub mod prepare;
 pub mod process;

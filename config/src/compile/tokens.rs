@@ -19,9 +19,13 @@ use super::Output;
 use super::clusters::duration;
 use super::scope::View;
 
-/// A key set without keys: no token passes. For an issuer of whom a rule names no keys; only an address that is written
-/// down is ever asked for some.
-const NO_KEYS: &str = r#"{"keys":[]}"#;
+/// A key whose private half was thrown away: no token passes. For an issuer of whom a rule names no keys; only an address
+/// that is written down is ever asked for some. Envoy refuses a listener with an empty set.
+const NO_KEYS: &str = concat!(
+    r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"nobody","#,
+    r#""x":"2hZV5QYVbkB-vNLic8VNCmKbjMV33Ucm2fkDnyqM3JU","#,
+    r#""y":"QRjhabHdyNKbC-c7Zbq8oPjHrvESrnEno0S8TO5hdN0"}]}"#,
+);
 
 /// What a workload asks of requests that come in.
 pub(super) fn inbound(mesh: &Mesh, node: &Node) -> JwtAuthentication {

@@ -153,6 +153,19 @@ impl Mesh {
         &self.client_labels
     }
 
+    /// Services of the mesh that are called in clear text, by host: how many of their endpoints lack the label
+    /// `security.istio.io/tlsMode: istio`, and how many there are. A label that is missing must not be silent.
+    pub fn in_clear_text(&self) -> BTreeMap<String, (usize, usize)> {
+        let of_mesh = self.services.iter().filter(|service| !service.external && !service.instances.is_empty());
+        of_mesh
+            .map(|service| {
+                let clear = service.instances.iter().filter(|instance| !instance.mesh_tls()).count();
+                (service.host.clone(), (clear, service.instances.len()))
+            })
+            .filter(|(_, (clear, _))| *clear > 0)
+            .collect()
+    }
+
     /// All services, by host.
     pub(crate) fn services(&self) -> &[Service] {
         &self.services

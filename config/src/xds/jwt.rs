@@ -61,8 +61,7 @@ pub(super) fn from_xds(jwt: jwt_authn::JwtAuthentication) -> Result<JwtAuthentic
     } = jwt;
     unsupported(&[("filter_state_rules", &filter_state_rules)])?;
     let mut providers: Vec<_> = providers.into_iter().collect();
-    // Numbered names in the order of their numbers: `origins-2` before `origins-10`.
-    providers.sort_by(|(left, _), (right, _)| (left.len(), left).cmp(&(right.len(), right)));
+    providers.sort_by(|(left, _), (right, _)| left.cmp(right));
     let read = |(name, provider): (String, jwt_authn::JwtProvider)| {
         let field = format!("providers[{name}]");
         provider_from_xds(name, provider).within(&field)

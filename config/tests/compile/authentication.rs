@@ -34,6 +34,13 @@ fn modes(text: &str) -> (MtlsMode, MtlsMode) {
     (mode(9080), mode(9090))
 }
 
+/// The key that nobody can sign with.
+const NOBODY: &str = concat!(
+    r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"nobody","#,
+    r#""x":"2hZV5QYVbkB-vNLic8VNCmKbjMV33Ucm2fkDnyqM3JU","#,
+    r#""y":"QRjhabHdyNKbC-c7Zbq8oPjHrvESrnEno0S8TO5hdN0"}]}"#,
+);
+
 #[test]
 fn the_narrowest_rule_that_says_something_decides_how_callers_come_in() {
     use MtlsMode::{Disable, Permissive, Strict};
@@ -120,7 +127,7 @@ fn tokens(specs: &[(&str, &str)]) -> Vec<String> {
 
 #[test]
 fn token_rules_become_providers_and_what_a_request_needs() {
-    let no_keys = "keys {\"keys\":[]}";
+    let no_keys = format!("keys {NOBODY}");
     let keys = r#"'{"keys":[{"kty":"EC"}]}'"#;
     assert_eq!(tokens(&[]), Vec::<String>::new());
     assert_eq!(
@@ -236,7 +243,7 @@ fn routes_go_by_claims_of_tokens_that_the_workload_itself_would_take() {
         render::tokens(&manager(&with, "127.0.0.1_15001").jwt),
         [
             "origins-0: i, keys of https://i.example/ by outbound|443||i.example within 5s every 1200s, forwarded",
-            r#"origins-1: j, keys {"keys":[]}, forwarded"#,
+            &format!("origins-1: j, keys {NOBODY}, forwarded"),
             "any(origins-0, origins-1, whatever)",
         ],
         "nothing is refused on the way out, and the request stays as it is"

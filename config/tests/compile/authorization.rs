@@ -252,12 +252,12 @@ fn filters_are_passed_in_one_order_whoever_wrote_them() {
     assert_eq!(
         names,
         [
+            "LOG ns[default]-policy[z]-rule[0]",
             "CUSTOM ns[default]-policy[w]-rule[0]",
             "DENY ns[default]-policy[x]-rule[0]",
             "DENY ns[istio-system]-policy[everywhere]-rule[0]",
             "ALLOW ns[default]-policy[y]-rule[0]",
             "ALLOW ns[istio-system]-policy[labels]-rule[0]",
-            "LOG ns[default]-policy[z]-rule[0]",
         ]
     );
 }

@@ -70,6 +70,18 @@ pub(crate) struct RulesStatus {
     pub(crate) held_back: BTreeMap<String, String>,
     /// Why the files as a whole are not taken; `null`: they are.
     pub(crate) problem: Option<String>,
+    /// Services of the mesh whose endpoints are called in clear text, because their label is missing: how many of how many.
+    #[serde(default)]
+    pub(crate) clear_text: BTreeMap<String, ClearText>,
+}
+
+/// Endpoints of one service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClearText {
+    /// Without the label `security.istio.io/tlsMode: istio`.
+    pub(crate) endpoints: usize,
+    /// In total.
+    pub(crate) of: usize,
 }
 
 impl RulesStatus {

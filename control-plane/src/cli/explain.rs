@@ -124,7 +124,7 @@ fn workload(mesh: &Mesh, from: Option<&str>) -> anyhow::Result<Node> {
     let known: Vec<_> = mesh.proxy_names(namespace).into_iter().collect();
     match known.is_empty() {
         true => bail!(
-            "there is no workload and no service in namespace `{namespace}`; leave --from out to ask for one without labels"
+            "no WorkloadEntry and no service in namespace `{namespace}` names a workload; give its identity (spiffe://…), or leave --from out to ask for one without labels"
         ),
         false => {
             bail!("`{name}` is no workload, app or service in namespace `{namespace}`; there are: {}", known.join(", "))

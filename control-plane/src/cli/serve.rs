@@ -1,5 +1,6 @@
 //! `leno serve`: the control plane.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -22,7 +23,7 @@ use super::authority::AuthorityArguments;
 use crate::ads::credentials::Access;
 use crate::ads::push::Hub;
 use crate::ads::service::Discovery;
-use crate::ads::status::RulesStatus;
+use crate::ads::status::{ClearText, RulesStatus};
 use crate::board::Board;
 use crate::ca::Authority;
 use crate::ca::attest::Gate;
@@ -218,7 +219,7 @@ fn server() -> Server {
 async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authority) {
     let shelf = Arc::new(Mutex::new(Shelf::default()));
     let mut roots = authority.changes();
-    let mut version = None;
+    let (mut version, mut clear_text) = (None, BTreeMap::new());
     loop {
         let state = next(files, &mut roots, hub, authority).await;
         let mut generation = None;
@@ -229,7 +230,10 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authori
             version = Some(newest.version().to_owned());
             generation = Some(newest);
         }
-        let rules = rules_status(&state, version.clone());
+        if let Some(generation) = &generation {
+            clear_text = generation.in_clear_text();
+        }
+        let rules = rules_status(&state, version.clone(), clear_text.clone());
         hub.metrics().rule_errors.set(i64::try_from(rules.errors()).unwrap_or(i64::MAX));
         board.note(rules);
         if let Some(generation) = generation {
@@ -254,7 +258,7 @@ async fn next(files: &mut Files, roots: &mut watch::Receiver<u64>, hub: &Hub, au
     }
 }
 
-fn rules_status(state: &State, version: Option<String>) -> RulesStatus {
+fn rules_status(state: &State, version: Option<String>, clear_text: BTreeMap<String, ClearText>) -> RulesStatus {
     let errors = state.diagnostics.iter().filter(|finding| finding.is_error());
     let json = |finding: &Diagnostic| serde_json::to_value(finding).unwrap_or_default();
     RulesStatus {
@@ -263,6 +267,7 @@ fn rules_status(state: &State, version: Option<String>) -> RulesStatus {
         rejected: errors.map(json).collect(),
         held_back: state.held_back.iter().map(|(id, reason)| (id.to_string(), reason.clone())).collect(),
         problem: state.problem.clone(),
+        clear_text,
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::ask::{Question, ask};
 use super::failure::Failure;
-use crate::ads::status::{ProxyStatus, RulesStatus, Status, TypeStatus};
+use crate::ads::status::{ClearText, ProxyStatus, RulesStatus, Status, TypeStatus};
 
 /// Versions are hashes; so many characters tell two apart.
 const SHOWN: usize = 8;
@@ -134,7 +134,7 @@ fn aligned(rows: &[[String; 8]]) -> String {
 }
 
 fn rules(rules: &RulesStatus) -> String {
-    let RulesStatus { accepted, version, rejected, held_back, problem } = rules;
+    let RulesStatus { accepted, version, rejected, held_back, problem, clear_text } = rules;
     let version = version.as_deref().unwrap_or("none");
     let mut text = format!(
         "Rules: {accepted} documents in force (version {}), {} rejected\n",
@@ -155,6 +155,13 @@ fn rules(rules: &RulesStatus) -> String {
     }
     for (resource, reason) in held_back {
         line(format_args!("{resource} {reason}"));
+    }
+    if !clear_text.is_empty() {
+        text.push_str("In clear text, for want of the label security.istio.io/tlsMode: istio\n");
+        for (host, ClearText { endpoints, of }) in clear_text {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "  {host}: {endpoints} of {of} endpoints");
+        }
     }
     text
 }
@@ -229,6 +236,7 @@ mod tests {
             })],
             held_back: BTreeMap::from([("VirtualService default/reviews".to_owned(), "has an error".to_owned())]),
             problem: None,
+            clear_text: BTreeMap::from([("reviews".to_owned(), ClearText { endpoints: 1, of: 3 })]),
         };
         let expected = "\
 PROXY          TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
@@ -238,6 +246,8 @@ shop.default   routes     REFUSED   22222222   -          1m1s   2h0m          9
 Rules: 4 documents in force (version abcdefgh), 1 rejected
   rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights add up to 0
   VirtualService default/reviews has an error
+In clear text, for want of the label security.istio.io/tlsMode: istio
+  reviews: 1 of 3 endpoints
 ";
         assert_eq!(table(&Status { proxies: vec![proxy], rules }), expected);
     }

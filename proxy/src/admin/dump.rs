@@ -50,6 +50,7 @@ pub(super) fn clusters(shared: &Shared) -> String {
         for (fact, count) in [
             ("rq_total", &stats.requests),
             ("cx_total", &stats.connections),
+            ("cx_tls", &stats.encrypted),
             ("cx_connect_fail", &stats.connect_failures),
             ("rq_unsent_retry", &stats.unsent_retries),
         ] {

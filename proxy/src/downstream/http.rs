@@ -7,10 +7,9 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use crate::nest::{Nest, Nested};
 use crate::request;
 use crate::tls::transport::{Prefixed, Transport};
-use crate::upstream::h2_windows;
+use crate::upstream::{LocalExecutor, h2_windows};
 
 use super::detect::Spoken;
 use super::life::Watched;
@@ -60,8 +59,7 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
         let connection = Rc::clone(&connection);
         async move { request::serve(&connection, request).await }
     });
-    let nest = Nest::default();
-    let served = http2::Builder::new(nest.clone())
+    let served = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
         .initial_stream_window_size(h2_windows::STREAM)
         .initial_connection_window_size(h2_windows::CONNECTION)
@@ -70,16 +68,16 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
         .max_concurrent_streams(h2_windows::STREAMS)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
-    let mut served = Nested::server(nest, served);
+    let mut served = pin!(served);
     tokio::select! {
-        ended = &mut served => return log(&connection, ended),
+        ended = served.as_mut() => return log(&connection, ended),
         () = connection.life.overdue() => return,
         () = draining(&connection) => {}
         () = connection.life.asked_to_leave() => {}
     }
-    served.with(|served| served.graceful_shutdown());
+    served.as_mut().graceful_shutdown();
     tokio::select! {
-        ended = &mut served => log(&connection, ended),
+        ended = served.as_mut() => log(&connection, ended),
         () = connection.life.overdue() => {}
     }
 }

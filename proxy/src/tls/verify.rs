@@ -10,7 +10,9 @@ use leno_config::identity::SpiffeId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationCheckDepth,
@@ -192,6 +194,9 @@ pub fn in_words(error: &std::io::Error) -> String {
             format!("the peer's certificate is not accepted: {why}")
         }
         Some(rustls::Error::NoCertificatesPresented) => "the peer shows no certificate".to_owned(),
+        Some(rustls::Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        )) => "the peer does not speak TLS 1.3".to_owned(),
         Some(rustls::Error::AlertReceived(alert)) => format!("the peer ended the handshake ({alert:?})"),
         Some(other) => other.to_string(),
         None => error.to_string(),

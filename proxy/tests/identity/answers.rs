@@ -10,9 +10,6 @@ pub(crate) fn cart() -> ServiceAccount {
     ServiceAccount { namespace: "default".to_owned(), name: "cart".to_owned() }
 }
 
-/// Puts the certificates of a chain in some order.
-type Order = fn(String, &str, String) -> Vec<String>;
-
 #[test]
 fn a_request_holds_a_public_key_and_asks_for_nothing() {
     let request = Request::new().unwrap();
@@ -28,8 +25,9 @@ fn a_chain_to_the_root_at_its_end_is_accepted_with_that_root() {
     let ca = Ca::new("root");
     let (below, intermediate) = ca.intermediate("below");
     let leaf = Leaf::cart(noon());
-    let direct: fn(String, &str, String) -> Vec<String> = |leaf, _, root| vec![leaf, root];
-    let rows: [(&str, &Ca, Order); 4] = [
+    type Answer = fn(String, &str, String) -> Vec<String>;
+    let direct: Answer = |leaf, _, root| vec![leaf, root];
+    let rows: [(&str, &Ca, Answer); 4] = [
         ("leaf and root", &ca, direct),
         ("with an intermediate", &below, |leaf, between, root| vec![leaf, between.to_owned(), root]),
         ("all in one text", &below, |leaf, between, root| vec![[leaf.as_str(), between, root.as_str()].concat()]),

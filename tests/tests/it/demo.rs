@@ -17,6 +17,9 @@ fn once_checks_the_example_and_says_so_in_json() {
     let observed = json["service"]["reviews"]["v1"]["observed"].as_f64().unwrap();
     assert!((0.74..0.86).contains(&observed), "{json:#}");
     assert_eq!(json["header_match"]["end-user: jason"]["v2"], 100);
+    let mtls = &json["mtls"];
+    assert_eq!((&mtls["requests"], &mtls["clear_text"]), (&Value::from(1000), &Value::from(0)), "{mtls}");
+    assert_eq!(mtls["group"], "X25519MLKEM768");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Every example does what its README says, on ports of the test's own.
 
+mod secured;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use leno_tests::{
-    Call, Origin, Process, Protocol, Proxy, eventually, free_port, leno, origin, raw, run_leno, workspace,
+    Call, Origin, Process, Protocol, Proxy, Reply, eventually, free_port, leno, origin, raw, run_leno, workspace,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,13 +45,46 @@ spec:
 
     /// Starts its sidecar in file mode or with a control plane, as its bootstrap says.
     async fn proxy(&self, listener: u16) -> Proxy {
-        let state = self.path("state");
-        let proxy = Proxy::from_file("sidecar", &self.path("proxy.yaml"), &state, self.directory.path());
+        self.sidecar("proxy", "state", listener).await
+    }
+
+    /// The same for one of several: `NAME.yaml`, with its state where that says.
+    async fn sidecar(&self, name: &str, state: &str, listener: u16) -> Proxy {
+        let bootstrap = self.path(&format!("{name}.yaml"));
+        let proxy = Proxy::from_file(name, &bootstrap, &self.path(state), self.directory.path());
         proxy.ready(listener).await;
         proxy
     }
 
-    async fn curl(&self, url: &str, headers: &[(&str, &str)]) -> leno_tests::Reply {
+    /// Starts its control plane, with xDS in clear text at `xds` and with TLS at `tls`.
+    fn serve(&self, xds: u16, tls: u16) -> Process {
+        let mut serve = Command::new(leno());
+        serve.args(["serve", "--rules"]).arg(self.path("rules")).arg("--state").arg(self.path("control-plane"));
+        for (flag, port) in [("--xds-address", xds), ("--tls-address", tls), ("--http-address", 0)] {
+            serve.arg(flag).arg(format!("127.0.0.1:{port}"));
+        }
+        Process::start("control plane", &mut serve, &self.path("serve.log"))
+    }
+
+    /// Writes the token of a service account to `NAME.token`.
+    fn token(&self, name: &str) {
+        let (state, file) = (self.path("control-plane"), self.path(&format!("{name}.token")));
+        let (state, file) = (state.display().to_string(), file.display().to_string());
+        let account = ["--namespace", "default", "--service-account", name];
+        let made = run_leno(&[&["token", "create", "--state", &state, "-o", &file], &account[..]].concat(), "");
+        assert_eq!(made.code, 0, "{}", made.stderr);
+    }
+
+    /// Replaces words in one of its files, as editors do: a new file takes the name of the old one.
+    fn edit(&self, name: &str, old: &str, new: &str) {
+        let (file, scratch) = (self.path(name), self.path("edited"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(old), "{name} says nothing of `{old}`");
+        std::fs::write(&scratch, text.replace(old, new)).unwrap();
+        std::fs::rename(&scratch, &file).unwrap();
+    }
+
+    async fn curl(&self, url: &str, headers: &[(&str, &str)]) -> Reply {
         let call = headers.iter().fold(Call::get(url), |call, (name, value)| call.header(name, value));
         call.send(self.outbound).await
     }
@@ -85,7 +120,9 @@ fn port(origin: &Origin) -> String {
 
 #[test]
 fn every_example_is_valid_without_a_finding() {
-    for rules in ["bookinfo", "canary/rules", "file-mode/rules", "tcp/rules"] {
+    for rules in
+        ["bookinfo", "canary/rules", "file-mode/rules", "tcp/rules", "mtls/rules", "authorization/rules", "jwt/rules"]
+    {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");
         assert_eq!(outcome.code, 0, "{path}: {}{}", outcome.stdout, outcome.stderr);
@@ -96,7 +133,7 @@ fn every_example_is_valid_without_a_finding() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn canary_sends_testers_to_the_new_version_and_the_checkout_to_the_old_one() {
     let (stable, canary) = (origin("v1").await, origin("v2").await);
-    let (xds, http) = (free_port(), free_port());
+    let xds = free_port();
     let mut replacements = moved("canary", "/tmp/canary/client");
     replacements.extend([
         ("http: 8081}", format!("http: {}}}", port(&stable))),
@@ -104,11 +141,7 @@ async fn canary_sends_testers_to_the_new_version_and_the_checkout_to_the_old_one
         ("127.0.0.1:15010", format!("127.0.0.1:{xds}")),
     ]);
     let copy = Copy::of("canary", &replacements);
-    let mut serve = Command::new(leno());
-    serve.args(["serve", "--rules"]).arg(copy.path("rules")).arg("--state").arg(copy.path("control-plane"));
-    serve.args(["--xds-address", &format!("127.0.0.1:{xds}"), "--http-address", &format!("127.0.0.1:{http}")]);
-    serve.args(["--tls-address", "127.0.0.1:0"]);
-    let _serve = Process::start("control plane", &mut serve, &copy.path("serve.log"));
+    let _serve = copy.serve(xds, 0);
     let _proxy = copy.proxy(copy.outbound.port()).await;
     for _ in 0..20 {
         for (url, headers, version) in [

@@ -142,7 +142,7 @@ async fn a_proxy_refuses_encryption_that_it_cannot_do_and_the_rest_of_the_edit_a
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {name: encrypt}
-spec: {host: app, trafficPolicy: {tls: {mode: SIMPLE}}}
+spec: {host: app, trafficPolicy: {tls: {mode: SIMPLE, credentialName: somewhere-else}}}
 ";
     mesh.edit(&format!("{}{encrypt}", rules(6)));
     eventually("the edited route is in force", async || match mesh.get("http://app/").await.header("x-edit") {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::google::protobuf::{Value, value};
 use leno_config::node::{Interception, Node};
 use leno_config::rules::{SourceText, parse};
 use leno_config::xds::Flavour;
@@ -268,6 +269,27 @@ async fn proxies_of_one_scope_share_one_snapshot() {
     };
     let (one, other) = tokio::join!(snapshot("one"), snapshot("other"));
     assert!(Arc::ptr_eq(&one, &other));
+}
+
+#[tokio::test]
+async fn an_envoy_with_certificate_files_gets_the_same_resources_in_its_own_words() {
+    let running = Running::start().await;
+    let encrypted = "  host: reviews\n  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n";
+    running.hub.publish(generation(&MESH.replace("  host: reviews\n", encrypted)));
+    let mut usual = running.proxy("productpage").await;
+    let mut envoy = running.proxy("productpage").await;
+    let directory = Value { kind: Some(value::Kind::StringValue("/run/sds".to_owned())) };
+    let metadata = envoy.node.as_mut().unwrap().metadata.get_or_insert_default();
+    metadata.fields.insert("LENO_SDS_DIRECTORY".to_owned(), directory);
+    let names_the_file = |resource: &discovery::Resource| {
+        let bytes = &resource.resource.as_ref().unwrap().value;
+        bytes.windows(21).any(|part| part == b"/run/sds/default.yaml")
+    };
+    for (proxy, expected) in [(&mut envoy, true), (&mut usual, false)] {
+        proxy.asks(Kind::Cluster, &[]).await;
+        let clusters = proxy.hears().await.unwrap().unwrap().resources;
+        assert_eq!(clusters.iter().any(names_the_file), expected);
+    }
 }
 
 #[tokio::test]

@@ -16,13 +16,13 @@ use super::{PEER, Scene, Stage};
 const REVOKED: u64 = 666;
 
 /// A TLS server that shows whatever certificate it is given next, and answers any request with 200.
-struct Endpoint {
-    address: SocketAddr,
+pub(super) struct Endpoint {
+    pub(super) address: SocketAddr,
     shows: tokio::sync::watch::Sender<Option<Arc<ServerConfig>>>,
 }
 
 impl Endpoint {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (shows, shown) = tokio::sync::watch::channel(None::<Arc<ServerConfig>>);
@@ -44,15 +44,25 @@ impl Endpoint {
 
     /// From now on, shows `identity` and wants a certificate of `root`.
     fn shows(&self, identity: &Identity, root: &Authority, tls13: bool) {
+        self.shows_and_wants(identity, Some(root), tls13);
+    }
+
+    /// From now on, shows `identity`, and wants a certificate of `root`, if any.
+    pub(super) fn shows_and_wants(&self, identity: &Identity, root: Option<&Authority>, tls13: bool) {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: &[&rustls::SupportedProtocolVersion] =
+            if tls13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS12] };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
+        let builder = builder.expect("a version");
+        let Some(root) = root else {
+            let config = builder.with_no_client_auth().with_single_cert(identity.chain.clone(), identity.key());
+            self.shows.send_replace(Some(Arc::new(config.expect("a certificate"))));
+            return;
+        };
         let mut roots = rustls::RootCertStore::empty();
         roots.add(root.certificate().clone()).expect("a root");
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
-        let versions: &[&rustls::SupportedProtocolVersion] =
-            if tls13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS12] };
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .expect("a version")
+        let config = builder
             .with_client_cert_verifier(clients.expect("a verifier"))
             .with_single_cert(identity.chain.clone(), identity.key())
             .expect("a certificate");

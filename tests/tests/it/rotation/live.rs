@@ -1,7 +1,11 @@
 //! Connections that are open while something changes about who may have them.
 
+use std::net::SocketAddr;
+
+use http::Response;
+use hyper::body::Frame;
 use leno_tests::pki::{Authority, Leaf};
-use leno_tests::{Call, Connection, PATIENCE, Protocol, eventually, origin, raw};
+use leno_tests::{Call, Connection, Origin, PATIENCE, Protocol, eventually, origin, raw, stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -150,6 +154,19 @@ async fn converse(stream: &mut TcpStream, mut ticks: watch::Receiver<u64>) -> st
         }
         return Ok(());
     }
+}
+
+/// An app for HTTP/2 that begins an answer and does not end it.
+async fn streaming() -> Origin {
+    Origin::scripted(|_| async {
+        let (frames, body) = stream();
+        tokio::spawn(async move {
+            let _ = frames.send(Ok(Frame::data("tick".into()))).await;
+            frames.closed().await;
+        });
+        Response::new(body)
+    })
+    .await
 }
 
 /// Denies a service account of namespace `default`.
@@ -304,12 +321,15 @@ async fn a_pooled_connection_between_sidecars_outlives_the_certificates_of_both(
 #[tokio::test]
 async fn a_revoked_endpoint_loses_what_is_open_to_it() {
     let ticks = watch::Sender::new(0);
-    let cases: [(&str, &[Doing]); 2] =
-        [("HTTP", &[Doing::Idle, Doing::Stream, Doing::Tunnel]), ("TCP", &[Doing::Bytes])];
-    for (protocol, doings) in cases {
-        let app = if protocol == "TCP" { raw::Server::echo().await } else { app(ticks.subscribe()).await };
+    let (http1, http2, bytes) = (app(ticks.subscribe()).await, streaming().await, raw::Server::echo().await);
+    let cases: [(&str, SocketAddr, &[Doing]); 3] = [
+        ("HTTP", http1.address(), &[Doing::Idle, Doing::Stream, Doing::Tunnel]),
+        ("HTTP2", http2.address(), &[Doing::Stream]),
+        ("TCP", bytes.address(), &[Doing::Bytes]),
+    ];
+    for (protocol, app, doings) in cases {
         let root = Authority::new("root");
-        let pair = Pair::start(app.address(), protocol, &root).await;
+        let pair = Pair::start(app, protocol, &root).await;
         pair.reviews.is_given(&root, GUILTY).await;
         let mut held = Vec::new();
         for doing in doings {
