@@ -17,6 +17,7 @@ pub mod review;
 mod tcp;
 pub mod upgrade;
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub struct Connection {
     pub server_name: Option<Arc<str>>,
     /// The `x-forwarded-client-cert` of its requests.
     pub forwarded: Option<HeaderValue>,
+    /// Where its bytes go, once that is settled for the whole connection (TCP) and verified.
+    endpoint: OnceCell<Box<Peer>>,
     /// In which phase it is.
     pub life: Rc<Life>,
 }
@@ -83,6 +86,7 @@ impl Arrival {
             peer: None,
             server_name: None,
             forwarded: None,
+            endpoint: OnceCell::new(),
             life: Rc::clone(life),
         }
     }
@@ -94,7 +98,9 @@ impl Arrival {
             Some(Verified { peer, server_name, forwarded }) => (Some(peer), server_name, forwarded),
             None => (None, None, None),
         };
-        let connection = Rc::new(Connection { worker, listener, caller, local, peer, server_name, forwarded, life });
+        let endpoint = OnceCell::new();
+        let connection =
+            Rc::new(Connection { worker, listener, caller, local, peer, server_name, forwarded, endpoint, life });
         connection.worker.entered(&connection);
         // The handshake takes a while, and what it was judged by may be out of date: nobody would look again.
         if connection.peer.as_ref().is_some_and(|peer| peer.generation != connection.worker.tls.generation()) {

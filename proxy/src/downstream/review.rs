@@ -24,6 +24,9 @@ pub fn review(connection: &Connection) {
     if !enforce::may_stay(connection, &view) {
         return cut(connection, "its caller is no longer allowed by the authorization policies");
     }
+    if connection.endpoint.get().is_some_and(|endpoint| connection.worker.tls.has_revoked_server(endpoint)) {
+        return cut(connection, "the certificate of the endpoint it leads to has been revoked");
+    }
     match &connection.peer {
         None if config.mtls == MtlsMode::Strict => cut(connection, "this listener demands mTLS now (STRICT)"),
         None => {}

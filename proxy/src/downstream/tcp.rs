@@ -16,6 +16,7 @@ use crate::cluster::{EndpointState, InFlight};
 use crate::policy::enforce;
 use crate::state::snapshot::Handler;
 use crate::tls::client::{Encryption, Inside, Reached};
+use crate::tls::peer::Peer;
 use crate::tls::transport::Transport;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::worker::{Worker, WorkerCluster};
@@ -32,6 +33,7 @@ const BUFFER: usize = 16 * 1024;
 /// A connection to the app or to another workload.
 struct Upstream {
     stream: Transport,
+    peer: Option<Peer>,
     idle: Option<Duration>,
     in_flight: InFlight,
 }
@@ -121,6 +123,13 @@ async fn greeting(upstream: Option<&Upstream>) {
 }
 
 async fn pass(connection: &Connection, stream: impl AsyncRead + AsyncWrite, upstream: Upstream) {
+    if let Some(endpoint) = upstream.peer.map(Box::new) {
+        if connection.worker.tls.has_revoked_server(&endpoint) {
+            return;
+        }
+        // There is none before: a connection is passed on once.
+        let _ = connection.endpoint.set(endpoint);
+    }
     let relay = relay(stream, upstream.stream, upstream.idle);
     tokio::select! {
         ended = relay => {
@@ -155,12 +164,12 @@ async fn open(connection: &Connection) -> Option<Upstream> {
         let in_flight = endpoint.begin();
         let stats = &cluster.shared.stats;
         match reach(worker, cluster, &endpoint).await {
-            Ok(Reached { stream, security, .. }) => {
+            Ok(Reached { stream, peer, security }) => {
                 stats.opened(security.is_some());
                 if let Some(security) = security {
                     worker.tls.agreed(security);
                 }
-                return Some(Upstream { stream, idle: route.idle_timeout, in_flight });
+                return Some(Upstream { stream, peer, idle: route.idle_timeout, in_flight });
             }
             Err(error) => {
                 stats.connect_failures.fetch_add(1, Ordering::Relaxed);

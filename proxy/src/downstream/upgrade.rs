@@ -80,10 +80,12 @@ pub fn tunnel(
     let Answer { mut response, lease, in_flight } = answer;
     let upstream = hyper::upgrade::on(&mut response);
     let record = record.hand_over();
+    let lease = Rc::new(lease);
+    let held = Rc::clone(&lease);
     let (connection, extended_connect) = (Rc::clone(connection), upgrade.extended_connect);
-    tokio::task::spawn_local(async move {
+    let tunnel = tokio::task::spawn_local(async move {
         let peer = connection.caller;
-        let held = (lease, in_flight);
+        let held = (held, in_flight);
         match tokio::try_join!(upgrade.downstream, upstream) {
             Ok((downstream, upstream)) => {
                 tokio::select! {
@@ -101,6 +103,7 @@ pub fn tunnel(
         }
         drop(held);
     });
+    lease.becomes(tunnel.abort_handle());
     let mut passed = Response::new(Body::Tunnel);
     *passed.headers_mut() = std::mem::take(response.headers_mut());
     let headers = passed.headers_mut();

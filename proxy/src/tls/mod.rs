@@ -100,6 +100,12 @@ impl Sessions {
         self.still_accepts(peer, KeyUsage::server_auth()).is_ok()
     }
 
+    /// Whether an endpoint that was accepted once has been revoked since.
+    pub fn has_revoked_server(&self, peer: &Peer) -> bool {
+        let judged = self.still_accepts(peer, KeyUsage::server_auth());
+        matches!(judged, Err(PeerError::Chain(webpki::Error::CertRevoked)))
+    }
+
     /// Whether a caller who was let in once still would be.
     pub fn still_accepts_caller(&self, peer: &Peer) -> Result<(), PeerError> {
         self.still_accepts(peer, KeyUsage::client_auth())

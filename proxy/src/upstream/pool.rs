@@ -5,7 +5,8 @@
 //! always open one.
 //!
 //! A pool belongs to one endpoint in one role: whom its connections have to show, and how they are encrypted, never
-//! changes within a pool. When the own identity or a root changes, what is idle and no longer good is closed.
+//! changes within a pool. When the own identity or a root changes, what is idle and no longer good is closed; a connection
+//! to a peer who has been revoked ends with everything on it.
 //!
 //! A connection comes back when its response has been read to the end; if the request is still being written then, it
 //! waits for that on its own, for a limited time.
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
@@ -62,10 +64,19 @@ pub struct Pool {
     stats: Arc<ClusterStats>,
     idle: RefCell<Vec<Idle>>,
     multiplexed: RefCell<Vec<Rc<Multiplexed>>>,
+    /// What is to end with a revocation of the peer.
+    revocable: RefCell<Vec<Revocable>>,
     /// Only one HTTP/2 connection is opened at a time: those who wait share it.
     opening: tokio::sync::Mutex<()>,
     /// The endpoint is gone: nothing comes back.
     closed: Cell<bool>,
+}
+
+/// A task that moves bytes to and from a verified peer.
+#[derive(Debug)]
+struct Revocable {
+    peer: Rc<Peer>,
+    task: AbortHandle,
 }
 
 #[derive(Debug)]
@@ -79,14 +90,14 @@ struct Idle {
 #[derive(Debug)]
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
-    peer: Option<Box<Peer>>,
+    peer: Option<Rc<Peer>>,
 }
 
 /// An HTTP/2 connection.
 #[derive(Debug)]
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
-    peer: Option<Box<Peer>>,
+    peer: Option<Rc<Peer>>,
     streams: Cell<usize>,
     max_streams: Rc<Cell<usize>>,
     requests: Cell<u32>,
@@ -134,6 +145,7 @@ impl Pool {
             stats,
             idle: RefCell::default(),
             multiplexed: RefCell::default(),
+            revocable: RefCell::default(),
             opening: tokio::sync::Mutex::new(()),
             closed: Cell::new(false),
         }
@@ -183,7 +195,10 @@ impl Pool {
             return Ok(Http2Lease::new(connection));
         }
         let connection = self.open_http2().await?;
-        self.multiplexed.borrow_mut().push(Rc::clone(&connection));
+        // Roots that changed during the handshake were looked at without it.
+        if connection.peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer)) {
+            self.multiplexed.borrow_mut().push(Rc::clone(&connection));
+        }
         Ok(Http2Lease::new(connection))
     }
 
@@ -217,7 +232,8 @@ impl Pool {
             .await
             .map_err(std::io::Error::other)?;
         // Ends with the connection; what went wrong reaches whoever waits for the response.
-        tokio::task::spawn_local(connection.with_upgrades());
+        let task = tokio::task::spawn_local(connection.with_upgrades());
+        self.ends_with(peer.as_ref(), task.abort_handle());
         Ok(Http1 { sender, peer })
     }
 
@@ -248,6 +264,11 @@ impl Pool {
             })
             .await;
         });
+<<<<<<< HEAD
+=======
+        let task = tokio::task::spawn_local(Nested::client(nest, watched));
+        self.ends_with(peer.as_ref(), task.abort_handle());
+>>>>>>> rotation
         Ok(Rc::new(Multiplexed {
             sender,
             peer,
@@ -258,7 +279,16 @@ impl Pool {
         }))
     }
 
-    async fn open(&self, inside: Inside) -> Result<(Transport, Option<Box<Peer>>), ConnectError> {
+    /// Ends a task when its peer is revoked: at the next look at all peers, or now if that was a moment ago.
+    fn ends_with(&self, peer: Option<&Rc<Peer>>, task: AbortHandle) {
+        let Some(peer) = peer else { return };
+        if self.tls.has_revoked_server(peer) {
+            return task.abort();
+        }
+        self.revocable.borrow_mut().push(Revocable { peer: Rc::clone(peer), task });
+    }
+
+    async fn open(&self, inside: Inside) -> Result<(Transport, Option<Rc<Peer>>), ConnectError> {
         let opened = self.reach(inside).await.inspect_err(|_| {
             self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -266,7 +296,7 @@ impl Pool {
         if let Some(security) = opened.security {
             self.tls.agreed(security);
         }
-        Ok((opened.stream, opened.peer.map(Box::new)))
+        Ok((opened.stream, opened.peer.map(Rc::new)))
     }
 
     async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
@@ -288,6 +318,7 @@ impl Pool {
 
     /// Closes what has been idle for too long; called by the worker once a second.
     pub fn sweep(&self, now: Instant) {
+        self.revocable.borrow_mut().retain(|revocable| !revocable.task.is_finished());
         let limit = self.settings.idle_timeout.unwrap_or(Duration::MAX);
         self.idle
             .borrow_mut()
@@ -298,9 +329,17 @@ impl Pool {
         });
     }
 
-    /// Roots or revocations have changed: connections to peers who are no longer believed carry nothing new.
+    /// Roots or revocations have changed: connections to peers who are no longer believed carry nothing new, and those
+    /// to peers who have been revoked end.
     pub fn review(&self) {
-        let accepts = |peer: &Option<Box<Peer>>| peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer));
+        self.revocable.borrow_mut().retain(|Revocable { peer, task }| {
+            let is_revoked = self.tls.has_revoked_server(peer);
+            if is_revoked {
+                task.abort();
+            }
+            !is_revoked
+        });
+        let accepts = |peer: &Option<Rc<Peer>>| peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer));
         self.idle.borrow_mut().retain(|idle| accepts(&idle.connection.peer));
         self.multiplexed.borrow_mut().retain(|connection| accepts(&connection.peer));
     }
@@ -316,10 +355,26 @@ impl Pool {
 /// More header fields in a response are refused (safety: 100).
 const MAX_RESPONSE_HEADERS: usize = 100;
 
+impl Lease {
+    /// The connection has become a tunnel: from now on its peer's revocation ends this task. A stream of HTTP/2 ends with
+    /// its connection anyway.
+    pub fn becomes(&self, tunnel: AbortHandle) {
+        match self {
+            Self::Http1(lease) => lease.ends(tunnel),
+            Self::Http2(_) => {}
+        }
+    }
+}
+
 impl Http1Lease {
     /// Whether the connection has carried a request before: then the peer may have closed it a moment ago.
     pub fn is_reused(&self) -> bool {
         self.requests > 0
+    }
+
+    /// Ends a task that uses the bytes of this connection when its peer is revoked.
+    fn ends(&self, task: AbortHandle) {
+        self.pool.ends_with(self.connection.peer.as_ref(), task);
     }
 
     pub(super) fn sender(&mut self) -> &mut http1::SendRequest<RequestBody> {

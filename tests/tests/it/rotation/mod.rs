@@ -33,13 +33,13 @@ struct Pair {
 /// A sidecar whose identity is the test's to change.
 struct Side {
     proxy: Proxy,
-    /// Its files: `own.pem`, `own.key` and `roots.pem`.
+    /// Its files: `own.pem`, `own.key`, `roots.pem` and `revoked.pem`.
     files: PathBuf,
     id: String,
 }
 
 impl Pair {
-    /// In front of an app that speaks `protocol` (`HTTP` or `HTTP2`), with certificates of `root`.
+    /// In front of an app that speaks `protocol` (`HTTP`, `HTTP2` or `TCP`), with certificates of `root`.
     async fn start(app: SocketAddr, protocol: &str, root: &Authority) -> Self {
         let directory = TempDir::with_prefix("leno-test-").unwrap();
         let mesh = Mesh::write(directory.path(), app, protocol);
@@ -48,9 +48,13 @@ impl Pair {
             std::fs::create_dir_all(&files).unwrap();
             let id = format!("spiffe://cluster.local/ns/default/sa/{name}");
             let (certificate, key) = root.issue(&Leaf::of(&id)).write(&files, "own");
-            let roots = files.join("roots.pem");
-            std::fs::write(&roots, root.pem()).unwrap();
-            let identity = json!({"certificate": certificate, "key": key, "roots": roots});
+            let file = |name: &str, text: &str| {
+                let path = files.join(name);
+                std::fs::write(&path, text).unwrap();
+                path
+            };
+            let (roots, revoked) = (file("roots.pem", &root.pem()), file("revoked.pem", &root.revoke(&[])));
+            let identity = json!({"certificate": certificate, "key": key, "roots": roots, "revoked": revoked});
             let keys = [("rules", json!([mesh.rules])), ("identity", identity)];
             Side { proxy: Proxy::with(directory.path(), name, &keys), files, id }
         };
@@ -107,9 +111,11 @@ struct Mesh {
 impl Mesh {
     fn write(directory: &Path, app: SocketAddr, protocol: &str) -> Self {
         let (rules, outbound, inbound) = (directory.join("rules"), free_port(), free_port());
+        // A TCP service is called at the port it declares.
+        let (egress_protocol, port) = if protocol == "TCP" { ("TCP", outbound) } else { ("HTTP", 80) };
         let egress = |port: u16, hosts: &str| {
             json!([{
-                "port": {"number": port, "protocol": "HTTP", "name": "http"},
+                "port": {"number": port, "protocol": egress_protocol, "name": egress_protocol.to_lowercase()},
                 "bind": "127.0.0.1",
                 "captureMode": "NONE",
                 "hosts": [hosts],
@@ -137,7 +143,7 @@ impl Mesh {
                     "egress": egress(free_port(), "./*"),
                 }),
             ),
-            service(host, protocol, inbound),
+            service(host, (port, protocol), inbound),
             // So that there are handshakes all the time.
             document(
                 "DestinationRule",
@@ -155,7 +161,7 @@ impl Mesh {
     }
 }
 
-fn service(host: &str, protocol: &str, port: u16) -> Value {
+fn service(host: &str, (declared, protocol): (u16, &str), port: u16) -> Value {
     let name = protocol.to_lowercase();
     document(
         "ServiceEntry",
@@ -164,7 +170,7 @@ fn service(host: &str, protocol: &str, port: u16) -> Value {
             "hosts": [host],
             "location": "MESH_INTERNAL",
             "resolution": "STATIC",
-            "ports": [{"number": 80, "name": name, "protocol": protocol}],
+            "ports": [{"number": declared, "name": name, "protocol": protocol}],
             "endpoints": [{
                 "address": "127.0.0.1", "ports": {name.as_str(): port}, "serviceAccount": "reviews",
                 "labels": {"security.istio.io/tlsMode": "istio"},
