@@ -14,11 +14,9 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
@@ -28,13 +26,14 @@ use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::cluster::ClusterStats;
+use crate::nest::{Nest, Nested};
 use crate::tls::Sessions;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
 use crate::tls::transport::Transport;
 
 use super::connect::{ConnectError, connect};
-use super::{LocalExecutor, h2_windows};
+use super::h2_windows;
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 1024;
@@ -239,7 +238,8 @@ impl Pool {
 
     async fn open_http2(&self) -> Result<Rc<Multiplexed>, ConnectError> {
         let (stream, peer) = self.open(Inside::Http2).await?;
-        let handshake = http2::Builder::new(LocalExecutor)
+        let nest = Nest::default();
+        let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(h2_windows::STREAM)
             .initial_connection_window_size(h2_windows::CONNECTION)
@@ -252,23 +252,14 @@ impl Pool {
             .map_err(std::io::Error::other)?;
         let max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
         let seen = Rc::clone(&max_streams);
-        tokio::task::spawn_local(async move {
-            let mut connection = pin!(connection);
-            poll_fn(|context| {
-                let polled = connection.as_mut().poll(context);
-                seen.set(connection.current_max_send_streams());
-                match polled {
-                    Poll::Ready(_) => Poll::Ready(()),
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await;
+        let mut connection = Box::pin(connection);
+        let watched = poll_fn(move |context| {
+            let polled = connection.as_mut().poll(context);
+            seen.set(connection.current_max_send_streams());
+            polled.map(|_| ())
         });
-<<<<<<< HEAD
-=======
         let task = tokio::task::spawn_local(Nested::client(nest, watched));
         self.ends_with(peer.as_ref(), task.abort_handle());
->>>>>>> rotation
         Ok(Rc::new(Multiplexed {
             sender,
             peer,
