@@ -16,6 +16,7 @@ pub mod file_events;
 pub mod headers;
 pub mod identity;
 pub mod memory;
+pub mod nest;
 pub mod policy;
 pub mod prepare;
 pub mod process;

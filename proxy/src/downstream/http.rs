@@ -7,9 +7,10 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
+use crate::nest::{Nest, Nested};
 use crate::request;
 use crate::tls::transport::{Prefixed, Transport};
-use crate::upstream::{LocalExecutor, h2_windows};
+use crate::upstream::h2_windows;
 
 use super::detect::Spoken;
 use super::life::Watched;
@@ -59,7 +60,8 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
         let connection = Rc::clone(&connection);
         async move { request::serve(&connection, request).await }
     });
-    let served = http2::Builder::new(LocalExecutor)
+    let nest = Nest::default();
+    let served = http2::Builder::new(nest.clone())
         .timer(TokioTimer::new())
         .initial_stream_window_size(h2_windows::STREAM)
         .initial_connection_window_size(h2_windows::CONNECTION)
@@ -68,16 +70,16 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
         .max_concurrent_streams(h2_windows::STREAMS)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
-    let mut served = pin!(served);
+    let mut served = Nested::server(nest, served);
     tokio::select! {
-        ended = served.as_mut() => return log(&connection, ended),
+        ended = &mut served => return log(&connection, ended),
         () = connection.life.overdue() => return,
         () = draining(&connection) => {}
         () = connection.life.asked_to_leave() => {}
     }
-    served.as_mut().graceful_shutdown();
+    served.with(|served| served.graceful_shutdown());
     tokio::select! {
-        ended = served.as_mut() => log(&connection, ended),
+        ended = &mut served => log(&connection, ended),
         () = connection.life.overdue() => {}
     }
 }

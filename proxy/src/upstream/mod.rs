@@ -8,22 +8,6 @@ pub mod connect;
 pub mod pool;
 pub mod send;
 
-use std::future::Future;
-
-/// Runs hyper's background futures on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-pub struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 /// HTTP/2 flow control, for both sides. h2 counts small DATA frames against a budget of half the connection window and
 /// ends the *whole connection* when one slow reader exceeds it; a small stream window stops such a sender first, and a
 /// large connection window keeps the budget out of reach.

@@ -11,24 +11,22 @@
 //! A connection comes back when its response has been read to the end; if the request is still being written then, it
 //! waits for that on its own, for a limited time.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
-use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::cluster::ClusterStats;
+use crate::nest::{Nest, Nested};
 use crate::tls::Sessions;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
@@ -240,8 +238,8 @@ impl Pool {
 
     async fn open_http2(&self) -> Result<Rc<Multiplexed>, ConnectError> {
         let (stream, peer) = self.open(Inside::Http2).await?;
-        let tasks = FirstTask::default();
-        let handshake = http2::Builder::new(tasks.clone())
+        let nest = Nest::default();
+        let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
             .initial_stream_window_size(h2_windows::STREAM)
             .initial_connection_window_size(h2_windows::CONNECTION)
@@ -254,21 +252,14 @@ impl Pool {
             .map_err(std::io::Error::other)?;
         let max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
         let seen = Rc::clone(&max_streams);
-        tokio::task::spawn_local(async move {
-            let mut connection = pin!(connection);
-            poll_fn(|context| {
-                let polled = connection.as_mut().poll(context);
-                seen.set(connection.current_max_send_streams());
-                match polled {
-                    Poll::Ready(_) => Poll::Ready(()),
-                    Poll::Pending => Poll::Pending,
-                }
-            })
-            .await;
+        let mut connection = Box::pin(connection);
+        let watched = poll_fn(move |context| {
+            let polled = connection.as_mut().poll(context);
+            seen.set(connection.current_max_send_streams());
+            polled.map(|_| ())
         });
-        if let Some(task) = tasks.0.get() {
-            self.ends_with(peer.as_ref(), task.clone());
-        }
+        let task = tokio::task::spawn_local(Nested::client(nest, watched));
+        self.ends_with(peer.as_ref(), task.abort_handle());
         Ok(Rc::new(Multiplexed {
             sender,
             peer,
@@ -349,18 +340,6 @@ impl Pool {
         self.closed.set(true);
         self.idle.borrow_mut().clear();
         self.multiplexed.borrow_mut().clear();
-    }
-}
-
-/// An executor that remembers its first task: hyper's own, which moves the bytes of an HTTP/2 connection. The later ones
-/// are requests, and end with it.
-#[derive(Debug, Clone, Default)]
-struct FirstTask(Rc<OnceCell<AbortHandle>>);
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for FirstTask {
-    fn execute(&self, future: F) {
-        // All but the first find the place taken.
-        let _ = self.0.set(tokio::task::spawn_local(future).abort_handle());
     }
 }
 
