@@ -239,6 +239,7 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authori
         if let Some(generation) = generation {
             hub.publish(generation);
         }
+        files.report(&state);
     }
 }
 

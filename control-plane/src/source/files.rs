@@ -85,7 +85,6 @@ impl Files {
         if state.documents.is_some() {
             state.changed |= !std::mem::replace(&mut self.handed_out, true);
         }
-        self.report(&state);
         if state.changed && state.problem.is_none() {
             self.save();
         }
@@ -127,8 +126,9 @@ impl Files {
         self.complete.then(|| self.last_good.documents().cloned().collect())
     }
 
-    /// One line per finding that is news; what was said before is in `leno status`.
-    fn report(&mut self, state: &State) {
+    /// One line per finding that is news; what was said before is in `leno status`. For when the state is in force: who
+    /// reads "rules in force" may rely on it.
+    pub(crate) fn report(&mut self, state: &State) {
         let mut now = BTreeSet::new();
         let mut is_news = |line: &str| {
             now.insert(line.to_owned());
