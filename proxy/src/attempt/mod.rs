@@ -204,7 +204,10 @@ impl Attempts<'_> {
     fn connect_error(&self, address: SocketAddr, error: &ConnectError) -> ProxyError {
         let timed_out = match error {
             ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
-            ConnectError::Io(_) | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::Failed(_)) => false,
+            ConnectError::Io(_)
+            | ConnectError::Tls(
+                HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::Failed(_),
+            ) => false,
         };
         ProxyError::Connect { cluster: self.name(), address, reason: error.to_string(), timed_out }
     }

@@ -15,15 +15,15 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName, TrustAnchor};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use webpki::KeyUsage;
 
 use crate::cluster::EndpointSecurity;
-use crate::identity::id_of;
 
 use super::exchange::{self, exchange};
 use super::peer::{Peer, Security};
 use super::server::HandshakeError;
 use super::transport::{Prefixed, Transport};
-use super::verify::{Expected, PeerError};
+use super::verify::Expected;
 use super::{Generation, HANDSHAKE, Sessions};
 
 /// Where the system's roots are on Debian, Alpine and in most images; `SSL_CERT_FILE` says otherwise.
@@ -120,6 +120,9 @@ impl Sessions {
         inside: Inside,
     ) -> Result<Reached, HandshakeError> {
         let current = self.current();
+        if matches!(encryption, Encryption::Mesh { .. }) {
+            current.own()?;
+        }
         let config = current.client(encryption, inside)?;
         let connector = TlsConnector::from(config);
         let mut stream =
@@ -129,8 +132,7 @@ impl Sessions {
         let peer = match encryption {
             Encryption::Mesh { .. } => {
                 let chain: Arc<[_]> = state.peer_certificates().unwrap_or_default().into();
-                let leaf = chain.first().ok_or(rustls::Error::NoCertificatesPresented).map_err(io::Error::other)?;
-                let id = id_of(leaf).map_err(|error| io::Error::other(rustls::Error::from(PeerError::from(error))))?;
+                let id = current.identify(&chain, security, KeyUsage::server_auth())?;
                 let workload = match state.alpn_protocol() == Some(exchange::ALPN) {
                     true => exchange(&mut stream, &self.own_words, &id).await?.map(Arc::new),
                     false => None,
@@ -182,6 +184,7 @@ impl Generation {
         };
         config.alpn_protocols = protocols(encryption, inside);
         config.resumption = Resumption::in_memory_sessions(REMEMBERED);
+        config.time_provider = Arc::new(self.time.clone());
         let config = Arc::new(config);
         let mut configs = self.clients.borrow_mut();
         if configs.len() >= MAX_CONFIGS {
@@ -192,10 +195,8 @@ impl Generation {
     }
 
     fn of_mesh(&self, expected: &[SpiffeId]) -> Result<ClientConfig, HandshakeError> {
-        let svid = self.now.svid.as_ref().filter(|svid| svid.is_valid_at(SystemTime::now()));
-        let svid = svid.ok_or(HandshakeError::NoIdentity)?;
         let verifier = Expected::Mesh(Arc::clone(&self.roots), expected.to_vec());
-        let own = SingleCertAndKey::from(Arc::clone(svid.certified_key()));
+        let own = SingleCertAndKey::from(Arc::clone(self.own()?.certified_key()));
         Ok(builder(&[&rustls::version::TLS13], verifier)?.with_client_cert_resolver(Arc::new(own)))
     }
 }

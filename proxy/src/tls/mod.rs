@@ -19,19 +19,25 @@ pub mod transport;
 pub mod verify;
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use leno_config::identity::SpiffeId;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls_pki_types::CertificateDer;
+use webpki::KeyUsage;
 
-use crate::identity::{Identity, Now};
+use crate::identity::clock::TimeOfDay;
+use crate::identity::issued::check_time;
+use crate::identity::{Identity, Now, Svid, id_of};
 use crate::telemetry::Telemetry;
 
 use exchange::Workload;
 use peer::{Peer, Security};
-use verify::{PeerError, Roots};
-use webpki::KeyUsage;
+use server::HandshakeError;
+use verify::{PeerError, Roots, unix_time};
 
 /// From the connection to the end of the handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -68,6 +74,7 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Generation {
     now: Now,
+    time: TimeOfDay,
     roots: Arc<Roots>,
     server: Option<Arc<rustls::ServerConfig>>,
     clients: RefCell<client::Configs>,
@@ -76,7 +83,7 @@ struct Generation {
 impl Sessions {
     /// For one worker of a proxy whose workload is `own`.
     pub fn new(identity: Arc<Identity>, telemetry: Arc<Telemetry>, own: &Workload) -> Self {
-        let now = RefCell::new(Rc::new(Generation::new(identity.now())));
+        let now = RefCell::new(Rc::new(Generation::new(&identity)));
         Self { identity, telemetry, own_words: own.frame().into(), now }
     }
 
@@ -116,23 +123,49 @@ impl Sessions {
         if current.now.generation == peer.generation {
             return Ok(());
         }
-        current.roots.still_accept(&peer.chain, SystemTime::now(), usage)
+        current.roots.still_accept(&peer.chain, current.time.now(), usage)
     }
 
     fn current(&self) -> Rc<Generation> {
         let mut now = self.now.borrow_mut();
         let newest = self.identity.generation();
         if now.now.generation != newest {
-            *now = Rc::new(Generation::new(self.identity.now()));
+            *now = Rc::new(Generation::new(&self.identity));
         }
         Rc::clone(&now)
     }
 }
 
 impl Generation {
-    fn new(now: Now) -> Self {
+    fn new(identity: &Identity) -> Self {
+        let (now, time) = (identity.now(), identity.time().clone());
         let roots = Arc::new(Roots::new(&now.trust));
-        let server = now.svid.as_ref().and_then(|svid| server::config(svid, &roots));
-        Self { now, roots, server, clients: RefCell::default() }
+        let server = now.svid.as_ref().and_then(|svid| server::config(svid, &roots, &time));
+        Self { now, time, roots, server, clients: RefCell::default() }
+    }
+
+    /// The own certificate, as long as it may be shown. To be asked for every connection: what is configured with a
+    /// certificate outlives it.
+    fn own(&self) -> Result<&Arc<Svid>, HandshakeError> {
+        let svid = self.now.svid.as_ref().ok_or(HandshakeError::NoIdentity)?;
+        check_time(svid, self.time.now()).map_err(HandshakeError::NotValidNow)?;
+        Ok(svid)
+    }
+
+    /// Who has shown a chain (leaf first). A verifier has seen a fresh one; a resumed session's may have ended since.
+    fn identify(
+        &self,
+        chain: &[CertificateDer<'static>],
+        security: Security,
+        usage: KeyUsage,
+    ) -> Result<SpiffeId, HandshakeError> {
+        let [leaf, intermediates @ ..] = chain else {
+            return Err(io::Error::other(rustls::Error::NoCertificatesPresented).into());
+        };
+        let id = match security.resumed {
+            true => self.roots.verify(leaf, intermediates, unix_time(self.time.now()), usage),
+            false => id_of(leaf).map_err(PeerError::from),
+        };
+        Ok(id.map_err(|error| io::Error::other(rustls::Error::from(error)))?)
     }
 }

@@ -128,8 +128,7 @@ impl Roots {
         let [leaf, intermediates @ ..] = chain else { return Ok(()) };
         let (from, until) = validity(leaf)?;
         let moment = now.clamp(from, until.max(from));
-        let since_epoch = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.verify(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch), usage).map(|_| ())
+        self.verify(leaf, intermediates, unix_time(moment), usage).map(|_| ())
     }
 
     fn chain(
@@ -205,6 +204,11 @@ pub fn in_words(error: &std::io::Error) -> String {
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
     super::provider().signature_verification_algorithms
+}
+
+/// As certificates count; what was before 1970 is 1970.
+pub(super) fn unix_time(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Callers of an inbound listener.
