@@ -120,26 +120,28 @@ impl Sessions {
         inside: Inside,
     ) -> Result<Reached, HandshakeError> {
         let current = self.current();
-        if matches!(encryption, Encryption::Mesh { .. }) {
-            current.own()?;
-        }
+        let own = match encryption {
+            Encryption::Mesh { .. } => Some(current.own()?.id().clone()),
+            Encryption::External { .. } | Encryption::None => None,
+        };
         let config = current.client(encryption, inside)?;
         let connector = TlsConnector::from(config);
         let mut stream =
             connector.connect(server_name(encryption)?, Prefixed::new(bytes::Bytes::new(), stream)).await?;
         let state = stream.get_ref().1;
         let security = Security::of(state);
-        let peer = match encryption {
-            Encryption::Mesh { .. } => {
+        let peer = match own {
+            Some(own) => {
                 let chain: Arc<[_]> = state.peer_certificates().unwrap_or_default().into();
                 let id = current.identify(&chain, security, KeyUsage::server_auth())?;
                 let workload = match state.alpn_protocol() == Some(exchange::ALPN) {
                     true => exchange(&mut stream, &self.own_words, &id).await?.map(Arc::new),
                     false => None,
                 };
-                Some(Peer { id, workload, security, generation: current.now.generation, chain })
+                let peer = Peer { id, own, workload, security, generation: current.now.generation.into(), chain };
+                Some(self.settled(peer, KeyUsage::server_auth())?)
             }
-            Encryption::External { .. } | Encryption::None => None,
+            None => None,
         };
         Ok(Reached { stream: Transport::Tls(Box::new(stream.into())), peer, security: Some(security) })
     }

@@ -118,12 +118,24 @@ impl Sessions {
         self.still_accepts(peer, KeyUsage::client_auth())
     }
 
+    /// A peer at the end of its handshake. What changed meanwhile was held against all open connections without this one.
+    fn settled(&self, peer: Peer, usage: KeyUsage) -> Result<Peer, HandshakeError> {
+        self.still_accepts(&peer, usage).map_err(|error| io::Error::other(rustls::Error::from(error)))?;
+        Ok(peer)
+    }
+
+    /// Asked for every request; a chain is looked at once per generation.
     fn still_accepts(&self, peer: &Peer, usage: KeyUsage) -> Result<(), PeerError> {
-        let current = self.current();
-        if current.now.generation == peer.generation {
+        if self.identity.generation() == peer.generation.get() {
             return Ok(());
         }
-        current.roots.still_accept(&peer.chain, current.time.now(), usage)
+        let current = self.current();
+        if let Some(svid) = current.now.svid.as_ref().filter(|svid| *svid.id() != peer.own) {
+            return Err(PeerError::OwnIdentity { was: peer.own.clone(), is: svid.id().clone() });
+        }
+        current.roots.still_accept(&peer.chain, current.time.now(), usage)?;
+        peer.generation.set(current.now.generation);
+        Ok(())
     }
 
     fn current(&self) -> Rc<Generation> {

@@ -97,8 +97,10 @@ impl Sessions {
             true => exchange(&mut stream, &self.own_words, &id).await?.map(Arc::new),
             false => None,
         };
-        let peer = Peer { id, workload, security, generation: current.now.generation, chain };
-        let forwarded = peer::forwarded(svid.id(), &peer);
+        let own = svid.id().clone();
+        let peer = Peer { id, own, workload, security, generation: current.now.generation.into(), chain };
+        let peer = self.settled(peer, KeyUsage::client_auth())?;
+        let forwarded = peer::forwarded(&peer);
         Ok(Caller { stream: Transport::Tls(Box::new(stream.into())), peer, server_name, forwarded })
     }
 }

@@ -41,6 +41,14 @@ pub enum PeerError {
         /// Who it should have been.
         expected: Vec<SpiffeId>,
     },
+    /// This proxy is somebody else by now.
+    #[error("this proxy was `{was}` when the connection began, and is `{is}` now")]
+    OwnIdentity {
+        /// Whom the peer was shown.
+        was: SpiffeId,
+        /// Who it would be shown.
+        is: SpiffeId,
+    },
     /// None of the wanted names, outside the mesh.
     #[error("it carries none of the names {0}")]
     Names(String),
@@ -166,9 +174,11 @@ impl From<PeerError> for rustls::Error {
                 CertificateError::UnknownIssuer
             }
             PeerError::Chain(webpki::Error::RequiredEkuNotFoundContext(_)) => CertificateError::InvalidPurpose,
-            PeerError::Identity(_) | PeerError::Chain(_) | PeerError::Unexpected { .. } | PeerError::Names(_) => {
-                CertificateError::Other(OtherError(Arc::new(error)))
-            }
+            PeerError::Identity(_)
+            | PeerError::Chain(_)
+            | PeerError::Unexpected { .. }
+            | PeerError::OwnIdentity { .. }
+            | PeerError::Names(_) => CertificateError::Other(OtherError(Arc::new(error))),
         })
     }
 }
