@@ -221,7 +221,7 @@ fn tls(
 }
 
 fn identities(service: &Service, members: &Endpoints) -> Vec<String> {
-    let known = members.iter().filter_map(|endpoint| endpoint.identity.clone());
+    let known = members.iter().filter_map(|endpoint| endpoint.identity.as_ref().map(ToString::to_string));
     known.chain(service.subject_alt_names.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use leno_config::identity::SpiffeId;
 use leno_config::ir::*;
 use leno_config::node::{Interception, Node};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -349,7 +350,10 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         Health::Degraded,
     ]);
     let labels = btree_map(name(), text(), 0..4);
-    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(text()), labels).prop_map(
+    let identity = (name(), name()).prop_map(|(namespace, account)| {
+        SpiffeId::parse(&format!("spiffe://cluster.local/ns/{namespace}/sa/{account}")).unwrap()
+    });
+    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(identity), labels).prop_map(
         |(host, port, weight, health, mesh_tls, identity, labels)| Endpoint {
             address: Address::new(&host, port).unwrap(),
             weight,

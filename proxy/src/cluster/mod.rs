@@ -84,10 +84,8 @@ pub struct EndpointSecurity {
 }
 
 impl EndpointSecurity {
-    /// An identity that is no SPIFFE ID is nobody's: the endpoint is then checked against the cluster's list.
     fn of(endpoint: &ir::Endpoint) -> Self {
-        let identity = endpoint.identity.as_deref().and_then(|identity| SpiffeId::parse(identity).ok());
-        Self { mesh_tls: endpoint.mesh_tls, identity }
+        Self { mesh_tls: endpoint.mesh_tls, identity: endpoint.identity.clone() }
     }
 }
 
