@@ -43,6 +43,7 @@ mod secret;
 mod tcp;
 mod tls;
 mod upstream_http;
+mod validation;
 
 use std::collections::BTreeMap;
 
