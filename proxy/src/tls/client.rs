@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -24,10 +24,8 @@ use super::peer::{Peer, Security};
 use super::server::HandshakeError;
 use super::transport::{Prefixed, Transport};
 use super::verify::Expected;
-use super::{Generation, HANDSHAKE, Sessions};
+use super::{Generation, HANDSHAKE, Sessions, roots};
 
-/// Where the system's roots are on Debian, Alpine and in most images; `SSL_CERT_FILE` says otherwise.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Configurations that one worker keeps; more are made anew.
 const MAX_CONFIGS: usize = 1024;
 /// Handshakes that are remembered per configuration for resumption.
@@ -217,7 +215,7 @@ fn builder(
 fn external(tls: &ExternalTls) -> Result<ClientConfig, HandshakeError> {
     let verifier = match tls.skip_verify {
         true => Expected::Anybody,
-        false => Expected::Names(roots(tls.roots.as_deref())?, tls.subject_alt_names.clone()),
+        false => Expected::Names(trusted(tls.roots.as_deref())?, tls.subject_alt_names.clone()),
     };
     let versions: &[_] = match tls.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -242,21 +240,9 @@ fn own_certificate(certificate: &Path, key: &Path) -> Result<CertifiedKey, Hands
     Ok(CertifiedKey::new(chain, signer))
 }
 
-fn roots(file: Option<&str>) -> Result<Vec<TrustAnchor<'static>>, HandshakeError> {
-    let system = || std::env::var("SSL_CERT_FILE").unwrap_or_else(|_| SYSTEM_ROOTS.to_owned());
-    let path = file.map_or_else(system, str::to_owned);
-    let path = Path::new(&path);
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(path, &error))?;
-    let anchors: Vec<_> = certificates
-        .iter()
-        .filter_map(|root| webpki::anchor_from_trusted_cert(root).ok().map(|anchor| anchor.to_owned()))
-        .collect();
-    match anchors.is_empty() {
-        false => Ok(anchors),
-        true => Err(io::Error::other(format!("{} has no root certificate", path.display())).into()),
-    }
+fn trusted(file: Option<&str>) -> Result<Vec<TrustAnchor<'static>>, HandshakeError> {
+    let path = file.map_or_else(roots::of_system, PathBuf::from);
+    Ok(roots::read(&path).map_err(io::Error::other)?)
 }
 
 fn unreadable(path: &Path, error: &rustls_pki_types::pem::Error) -> HandshakeError {

@@ -5,6 +5,7 @@
 //! * [`verify`]: whether a peer is who it says it is.
 //! * [`exchange`]: what two sidecars tell each other about their workloads.
 //! * [`peer`]: who is at the other end.
+//! * [`roots`]: whom to believe outside the mesh.
 //! * [`transport`]: bytes, encrypted or not, as one type.
 //!
 //! Between sidecars it is TLS 1.3 and nothing else, post-quantum where both can; outside the mesh also TLS 1.2. What is
@@ -14,6 +15,7 @@
 pub mod client;
 pub mod exchange;
 pub mod peer;
+pub mod roots;
 pub mod server;
 pub mod transport;
 pub mod verify;
