@@ -31,8 +31,13 @@ struct End {
 
 impl End {
     fn new(time: &TimeOfDay, leaf: &Leaf, ca: &Ca) -> Self {
+        Self::saying(&Workload::default(), time, leaf, ca)
+    }
+
+    /// Of itself.
+    fn saying(words: &Workload, time: &TimeOfDay, leaf: &Leaf, ca: &Ca) -> Self {
         let identity = Arc::new(Identity::at(time.clone()));
-        let sessions = Sessions::new(Arc::clone(&identity), Arc::new(Telemetry::default()), &Workload::default());
+        let sessions = Sessions::new(Arc::clone(&identity), Arc::new(Telemetry::default()), words);
         let end = Self { identity, sessions };
         end.becomes(leaf, ca);
         end.trusts(&[ca]);
@@ -230,4 +235,47 @@ async fn pass_one_record(from: &mut TcpStream, to: &mut TcpStream) {
     from.read_exact(&mut body).await.unwrap();
     to.write_all(&head).await.unwrap();
     to.write_all(&body).await.unwrap();
+}
+
+fn workload(account: &str) -> Workload {
+    Workload {
+        name: format!("{account}-1"),
+        workload: account.to_owned(),
+        namespace: "default".to_owned(),
+        service_account: account.to_owned(),
+        labels: [("version".to_owned(), "v1".to_owned())].into(),
+    }
+}
+
+#[tokio::test]
+async fn what_a_workload_says_of_itself_is_believed_as_far_as_its_certificate_bears_it_out() {
+    let ca = Ca::new("root");
+    let time = TimeOfDay::of(TestClock::new(noon(), DAY).0);
+    let (web, cart) = (leaf(WEB, noon() + DAY), leaf(CART, noon() + DAY));
+    let other_namespace = Workload { namespace: "bank".to_owned(), ..workload("web") };
+    for (said, believed) in [(workload("web"), true), (workload("cart"), false), (other_namespace, false)] {
+        let client = End::saying(&said, &time, &web, &ca);
+        let server = End::saying(&workload("cart"), &time, &cart, &ca);
+        // The second time it is a resumed session that is spoken for.
+        for resumed in [false, true] {
+            let (reached, accepted) = meet(&client, &server, CART).await;
+            let (endpoint, caller) = (reached.unwrap().peer.unwrap(), accepted.unwrap().peer);
+            assert_eq!(caller.security.resumed, resumed, "{said:?}");
+            assert_eq!(caller.workload.as_deref(), believed.then_some(&said), "{said:?}");
+            assert_eq!(endpoint.workload.as_deref(), Some(&workload("cart")), "{said:?}");
+            assert_eq!(caller.id.as_str(), WEB, "nothing that is said changes who it is");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_verified_is_not_heard() {
+    let (ca, other) = (Ca::new("root"), Ca::new("other"));
+    let time = TimeOfDay::of(TestClock::new(noon(), DAY).0);
+    let client = End::saying(&workload("web"), &time, &leaf(WEB, noon() + DAY), &other);
+    client.trusts(&[&ca]);
+    let server = End::saying(&workload("cart"), &time, &leaf(CART, noon() + DAY), &ca);
+    let (_, accepted) = meet(&client, &server, CART).await;
+    let error = accepted.unwrap_err().to_string();
+    assert!(error.contains("does not end in a root of its trust domain"), "{error}");
 }

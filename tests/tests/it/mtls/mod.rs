@@ -3,6 +3,7 @@
 //! A proxy with an identity from files stands between the test and an app of the test. The test is its caller with
 //! whatever certificate, or its endpoint.
 
+mod before;
 mod external;
 mod inbound;
 mod modes;
