@@ -1,29 +1,55 @@
-//! Whether a connection that was let in would still be.
+//! Whether a connection that was let in would still be, and its open requests with it.
 //!
-//! Asked again when a listener's rules change, and when roots or revocations do. Who is no longer allowed is cut off, with
-//! streams in the middle. Whose root has merely been replaced finishes what it does: its certificate was good when the
+//! Asked again when a listener's rules change, and when roots or revocations do. Who is no longer allowed anything is cut
+//! off, with streams in the middle; who is allowed something else loses the requests that are not. Whose root has merely been replaced finishes what it does: its certificate was good when the
 //! connection began, and a rotation must not cost a request.
 
-use leno_config::ir::MtlsMode;
+use std::sync::Arc;
+
+use leno_config::ir::{JwtAuthentication, MtlsMode, RouteConfig};
 
 use crate::policy::enforce;
-use crate::state::snapshot::Listener;
+use crate::state::snapshot::{Handler, HttpHandler, Listener};
 use crate::tls::verify::PeerError;
 
 use super::Connection;
 
 /// Whether the same caller could fare differently.
 pub fn differs(old: &Listener, new: &Listener) -> bool {
-    old.config.mtls != new.config.mtls || old.config.authorization != new.config.authorization
+    old.config.mtls != new.config.mtls
+        || old.config.authorization != new.config.authorization
+        || requests_differ(&old.handler, &new.handler)
 }
 
-/// Ends the connection if its caller would no longer be let in.
+/// Which route a request takes matters only where routes have an authorization of their own.
+fn requests_differ(old: &Handler, new: &Handler) -> bool {
+    match (old, new) {
+        (Handler::Http(old), Handler::Http(new)) => {
+            let (one, other) = (old.table.config(), new.table.config());
+            token_rules(old) != token_rules(new)
+                || ((has_own_rules(one) || has_own_rules(other)) && !Arc::ptr_eq(one, other) && one != other)
+        }
+        (Handler::Tcp(_), Handler::Tcp(_)) => false,
+        (Handler::Http(_), Handler::Tcp(_)) | (Handler::Tcp(_), Handler::Http(_)) => true,
+    }
+}
+
+fn token_rules(http: &HttpHandler) -> Option<&JwtAuthentication> {
+    http.authenticator.as_ref().map(|authenticator| authenticator.source())
+}
+
+fn has_own_rules(routes: &RouteConfig) -> bool {
+    routes.virtual_hosts.iter().flat_map(|host| &host.routes).any(|route| route.authorization.is_some())
+}
+
+/// Ends the connection if its caller would no longer be let in, and else those of its requests that would not be.
 pub fn review(connection: &Connection) {
     let view = connection.listener.view();
     let config = &view.listener.config;
     if !enforce::may_stay(connection, &view) {
         return cut(connection, "its caller is no longer allowed by the authorization policies");
     }
+    enforce::review(connection, &view);
     if connection.endpoint.get().is_some_and(|endpoint| connection.worker.tls.has_revoked_server(endpoint)) {
         return cut(connection, "the certificate of the endpoint it leads to has been revoked");
     }
