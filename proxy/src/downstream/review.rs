@@ -71,3 +71,89 @@ fn cut(connection: &Connection, reason: &str) {
     }
     connection.life.cut();
 }
+
+#[cfg(test)]
+mod tests {
+    use leno_config::ir::{
+        self, Action, Authorization, DirectResponse, HeaderOps, JwtRequirement, JwtRule, RbacAction, RbacFilter, Route,
+        RouteMatch, VirtualHost,
+    };
+
+    use crate::policy::jwt::FetchedKeys;
+    use crate::state::snapshot::{Resolved, Snapshot};
+
+    use super::*;
+
+    fn denial() -> Authorization {
+        Authorization(vec![RbacFilter {
+            action: RbacAction::Allow,
+            enforced: true,
+            policies: Vec::new(),
+            shadow: None,
+        }])
+    }
+
+    fn route(name: &str, authorization: Option<Authorization>) -> Route {
+        Route {
+            name: name.to_owned(),
+            origin: None,
+            matcher: RouteMatch::any(),
+            action: Action::Direct(DirectResponse { status: http::StatusCode::OK, body: Vec::new() }),
+            request_headers: HeaderOps::default(),
+            response_headers: HeaderOps::default(),
+            cors: None,
+            fault: None,
+            authorization,
+        }
+    }
+
+    /// A listener with one route, refined by `edit`.
+    fn listener(route: Route, edit: impl FnOnce(&mut ir::Listener, &mut ir::HttpManager)) -> Arc<Listener> {
+        let domains = vec![ir::Domain::parse("*").unwrap()];
+        let host = VirtualHost { name: "all".to_owned(), domains, routes: vec![route] };
+        let mut manager = ir::HttpManager {
+            stat_prefix: String::new(),
+            routes: ir::RouteSource::Inline(Arc::new(RouteConfig::new("inline", vec![host]).unwrap())),
+            upgrades: Vec::new(),
+            path: ir::PathNormalization::BASE,
+            jwt: JwtAuthentication::default(),
+        };
+        let bytes = ir::ListenerProtocol::Http(manager.clone());
+        let (address, direction) = ("127.0.0.1:15006".parse().unwrap(), ir::Direction::Inbound);
+        let mut listener = ir::Listener::new("in".to_owned(), address, direction, bytes);
+        edit(&mut listener, &mut manager);
+        listener.protocol = ir::ListenerProtocol::Http(manager);
+        let mut resources = ir::Resources::default();
+        resources.listeners.insert("in".to_owned(), Arc::new(listener));
+        let built = Snapshot::build(&Snapshot::default(), Arc::new(resources), &Resolved::new(), &FetchedKeys::new());
+        Arc::clone(&built.listeners["in"])
+    }
+
+    #[test]
+    fn what_callers_may_do_differs_with_certificates_policies_tokens_and_the_rules_of_routes() {
+        let plain = || listener(route("a", None), |_, _| {});
+        let own = || listener(route("a", Some(denial())), |_, _| {});
+        let rows = [
+            ("nothing", plain(), plain(), false),
+            ("a route without rules", plain(), listener(route("b", None), |_, _| {}), false),
+            ("nothing, with rules", own(), own(), false),
+            ("a route gets rules", plain(), own(), true),
+            ("a route loses its rules", own(), plain(), true),
+            ("which route has them", own(), listener(route("b", Some(denial())), |_, _| {}), true),
+            ("mTLS", plain(), listener(route("a", None), |new, _| new.mtls = MtlsMode::Strict), true),
+            ("a policy", plain(), listener(route("a", None), |new, _| new.authorization = denial()), true),
+            (
+                "tokens",
+                plain(),
+                listener(route("a", None), |_, new| {
+                    let rule = JwtRule { matcher: RouteMatch::any(), requirement: JwtRequirement::AllowMissing };
+                    new.jwt.rules.push(rule);
+                }),
+                true,
+            ),
+        ];
+        for (what, old, new, expected) in rows {
+            assert_eq!(differs(&old, &new), expected, "{what}");
+        }
+    }
+}

@@ -119,13 +119,13 @@ fn asks_for_tokens(view: &ListenerView) -> bool {
 
 fn end(connection: &Connection, grant: &Grant, request: &RequestView<'_>, policy: Option<&str>, action: &str) {
     let Worker { stats, quiet, .. } = &*connection.worker;
+    grant.revoke();
     add(&stats.requests_denied, 1);
     quiet.spend(|| {
         let view = connection.listener.view();
         let about = Report { listener: &view.listener.config.name, caller: caller(connection), request: Some(request) };
         about.log(policy, action, "ended a request: the policies have changed and no longer allow it");
     });
-    grant.revoke();
 }
 
 /// Whether a TCP connection may go on.
