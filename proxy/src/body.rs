@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::cluster::InFlight;
+use crate::cluster::limits::Permit;
 use crate::error::Flag;
 use crate::policy::grant::Grant;
 use crate::telemetry::RequestRecord;
@@ -180,17 +181,23 @@ pub enum Body {
 pub struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
-    in_flight: Option<InFlight>,
+    /// It counts at its endpoint and in its cluster.
+    in_use: Option<(InFlight, Permit)>,
     record: Option<RequestRecord>,
     complete: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl UpstreamBody {
-    /// `lease` goes back to its pool and `in_flight` ends when the last frame has passed.
-    pub fn new(incoming: Incoming, lease: Lease, in_flight: InFlight, deadline: Option<Pin<Box<Sleep>>>) -> Self {
-        let (lease, in_flight) = (Some(lease), Some(in_flight));
-        let mut body = Self { incoming, lease, in_flight, record: None, complete: false, deadline };
+    /// `lease` goes back to its pool and what is `in_use` is given back when the last frame has passed.
+    pub fn new(
+        incoming: Incoming,
+        lease: Lease,
+        in_use: (InFlight, Permit),
+        deadline: Option<Pin<Box<Sleep>>>,
+    ) -> Self {
+        let (lease, in_use) = (Some(lease), Some(in_use));
+        let mut body = Self { incoming, lease, in_use, record: None, complete: false, deadline };
         if body.incoming.is_end_stream() {
             body.finish();
         }
@@ -205,7 +212,7 @@ impl UpstreamBody {
     /// The response was read to its end: its connection can carry another.
     fn finish(&mut self) {
         self.complete = true;
-        self.in_flight = None;
+        self.in_use = None;
         self.deadline = None;
         match self.lease.take() {
             Some(Lease::Http1(lease)) => lease.release(),

@@ -229,10 +229,10 @@ impl Way<'_> {
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
 fn receive(answer: Answer, deadline: Option<Deadline>) -> Response<Body> {
-    let Answer { response, lease, in_flight } = answer;
+    let Answer { response, lease, in_flight, permit } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
-    let body = UpstreamBody::new(incoming, lease, in_flight, deadline.and_then(Deadline::into_sleep));
+    let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
     let mut passed = Response::new(Body::Upstream(body));
     *passed.status_mut() = head.status;
     *passed.headers_mut() = head.headers;

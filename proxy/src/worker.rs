@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::cluster::balance::Cursor;
-use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members};
+use crate::cluster::balance::{Cursor, PickContext};
+use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
 use crate::policy::enforce::Memory;
@@ -154,9 +154,12 @@ impl ListenerView {
 
 impl WorkerCluster {
     /// An endpoint that was not tried yet.
-    pub fn pick(&self, random: &Random, tried: &[Arc<EndpointState>]) -> Option<Arc<EndpointState>> {
+    pub fn pick(&self, context: &PickContext<'_>) -> Option<Picked> {
         match &self.shared.members {
-            Members::Balanced(balancer) => balancer.pick(&self.cursor, random, tried).cloned(),
+            Members::Balanced(balancer) => {
+                let endpoint = Arc::clone(balancer.pick(&self.cursor, context)?);
+                Some(Picked { endpoint, is_probe: false })
+            }
             Members::RequestHost | Members::OriginalDestination => None,
         }
     }

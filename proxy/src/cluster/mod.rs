@@ -5,6 +5,8 @@
 //! means the process, as users count.
 
 pub mod balance;
+pub mod limits;
+pub mod outcome;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use leno_config::identity::SpiffeId;
 use leno_config::ir;
 
 use balance::Balancer;
+use limits::Usage;
 
 /// A cluster of the snapshot in force.
 #[derive(Debug)]
@@ -51,6 +54,11 @@ pub struct ClusterStats {
     pub connect_failures: AtomicU64,
     /// Requests that were sent again because they were provably not sent before.
     pub unsent_retries: AtomicU64,
+    /// What is in use now.
+    pub usage: Usage,
+    /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has
+    /// seen another number looks at its members again.
+    pub standing: AtomicU64,
 }
 
 impl ClusterStats {
@@ -72,6 +80,10 @@ pub struct EndpointState {
     active: AtomicU32,
     /// Requests begun since the process started.
     pub requests: AtomicU64,
+    /// Attempts that it answered below 500 (Envoy's `rq_success`).
+    pub successes: AtomicU64,
+    /// The other attempts that came to an end (Envoy's `rq_error`).
+    pub errors: AtomicU64,
 }
 
 /// What the control plane says of an endpoint's encryption.
@@ -99,7 +111,14 @@ impl EndpointState {
 
     /// Nothing known yet.
     pub fn secured(address: SocketAddr, security: EndpointSecurity) -> Self {
-        Self { address, security, active: AtomicU32::new(0), requests: AtomicU64::new(0) }
+        Self {
+            address,
+            security,
+            active: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            successes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+        }
     }
 
     /// Requests in flight, from all workers.
@@ -113,6 +132,15 @@ impl EndpointState {
         self.requests.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
+}
+
+/// An endpoint that was chosen for a request.
+#[derive(Debug, Clone)]
+pub struct Picked {
+    /// Which.
+    pub endpoint: Arc<EndpointState>,
+    /// It comes back from an ejection, and this one request tells whether it is well again.
+    pub is_probe: bool,
 }
 
 /// One request in flight at an endpoint; ends with the guard.

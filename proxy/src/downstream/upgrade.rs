@@ -80,7 +80,7 @@ pub fn tunnel(
     answer: Answer,
     record: &mut RequestRecord,
 ) -> Response<Body> {
-    let Answer { mut response, lease, in_flight } = answer;
+    let Answer { mut response, lease, in_flight, permit } = answer;
     let upstream = hyper::upgrade::on(&mut response);
     let mut record = record.hand_over();
     let lease = Rc::new(lease);
@@ -88,7 +88,7 @@ pub fn tunnel(
     let (connection, extended_connect) = (Rc::clone(connection), upgrade.extended_connect);
     let tunnel = tokio::task::spawn_local(async move {
         let peer = connection.caller;
-        let held = (held, in_flight);
+        let held = (held, in_flight, permit);
         match tokio::try_join!(upgrade.downstream, upstream) {
             Ok((downstream, upstream)) => {
                 tokio::select! {
