@@ -21,6 +21,9 @@ pub fn error(error: &ProxyError, grpc: bool) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(&visible) {
         response.headers_mut().insert(name::ERROR, value);
     }
+    if let ProxyError::Overflow { .. } = error {
+        response.headers_mut().insert(name::OVERLOADED, HeaderValue::from_static("true"));
+    }
     if let ProxyError::Token { reason, realm } = error
         && let Ok(challenge) = challenge(*reason, realm)
     {

@@ -29,6 +29,7 @@ use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
 use crate::policy::{cors, enforce};
 use crate::route::{RequestView, location};
@@ -101,7 +102,7 @@ fn plan<'a>(
         record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
-    enforce::authorize(connection, view, route, &look(&parts, claims))?;
+    record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
     let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
     let forward = match &route.action {
         Action::Redirect(redirect) => {
@@ -135,7 +136,7 @@ fn plan<'a>(
         Protocol::Http1 => sanitize::to_http1(&mut parts)?,
         Protocol::Http2 => sanitize::to_http2(&mut parts)?,
     }
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end)));
+    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end, record.grant())));
     Ok(Plan::Forward(way))
 }
 
@@ -147,7 +148,8 @@ fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), Prox
     }
 }
 
-fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
+/// The virtual host and route that take a request.
+pub(crate) fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
     let host = http.table.host(request.authority)?;
     http.table.find(host, request).map(|route| (host, route))
 }
@@ -166,7 +168,8 @@ fn choose<'a>(
     Some(cluster.map(|cluster| (share, cluster)).ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string())))
 }
 
-fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
+/// What routes and policies see of a request.
+pub(crate) fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         scheme: "http",
@@ -202,6 +205,7 @@ impl Way<'_> {
         let host = self.host.as_deref();
         let attempts = Attempts { worker: &connection.worker, view: &view.view, cluster, protocol, host };
         let sending = pin!(attempts.send(outgoing));
+        let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match &mut self.deadline {
             None => sending.await?,
             Some(deadline) => Box::pin(deadline.race(sending)).await?,
@@ -225,10 +229,10 @@ impl Way<'_> {
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
 fn receive(answer: Answer, deadline: Option<Deadline>) -> Response<Body> {
-    let Answer { response, lease, in_flight } = answer;
+    let Answer { response, lease, in_flight, permit } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
-    let body = UpstreamBody::new(incoming, lease, in_flight, deadline.and_then(Deadline::into_sleep));
+    let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
     let mut passed = Response::new(Body::Upstream(body));
     *passed.status_mut() = head.status;
     *passed.headers_mut() = head.headers;

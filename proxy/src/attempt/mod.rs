@@ -20,7 +20,10 @@ use hyper::body::Incoming;
 use leno_config::ir::{Discovery, UpstreamProtocol};
 
 use crate::body::{Reclaimable, RequestBody};
-use crate::cluster::{EndpointState, InFlight, Members};
+use crate::cluster::balance::PickContext;
+use crate::cluster::limits::{Limit, Permit};
+use crate::cluster::outcome::Outcome;
+use crate::cluster::{EndpointState, InFlight, Members, Picked};
 use crate::error::ProxyError;
 use crate::tls::server::HandshakeError;
 use crate::upstream::connect::{ConnectError, is_link_local};
@@ -42,6 +45,8 @@ pub struct Answer {
     pub lease: Lease,
     /// It counts at its endpoint.
     pub in_flight: InFlight,
+    /// It counts in its cluster.
+    pub permit: Permit,
 }
 
 /// Where and how a request is sent.
@@ -52,7 +57,7 @@ pub struct Attempts<'a> {
     /// The snapshot the request sees.
     pub view: &'a View,
     /// Where to.
-    pub cluster: &'a WorkerCluster,
+    pub cluster: &'a Rc<WorkerCluster>,
     /// What is spoken.
     pub protocol: Protocol,
     /// The request's host, for a cluster of [`Members::RequestHost`].
@@ -88,14 +93,20 @@ impl Attempts<'_> {
     /// The request is taken out of `outgoing`: an argument by value would lie in the future twice.
     pub async fn send(&self, outgoing: &mut Option<Request<RequestBody>>) -> Result<Answer, ProxyError> {
         self.cluster.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
+        let permit = self
+            .cluster
+            .admit(Limit::Requests)
+            .map_err(|overflow| ProxyError::Overflow { cluster: self.name(), overflow })?;
         let mut tried: Vec<Arc<EndpointState>> = Vec::new();
         let mut failure = None;
         for _ in 0..MAX_SENDS {
-            let Some(endpoint) = self.endpoint(&tried).await? else { break };
-            let in_flight = endpoint.begin();
+            let Some(picked) = self.endpoint(&tried).await? else { break };
+            let endpoint = Arc::clone(&picked.endpoint);
+            let in_flight = picked.begin();
             let mut lease = match self.lease(&endpoint).await {
                 Ok(lease) => lease,
                 Err(error) => {
+                    self.cluster.report(&in_flight, outcome_of_connect(&error));
                     failure = Some(self.connect_error(endpoint.address, &error));
                     tried.push(endpoint);
                     if tried.len() < MAX_ENDPOINTS {
@@ -107,12 +118,16 @@ impl Attempts<'_> {
             let Some(mut request) = outgoing.take() else { break };
             let copy = Copy::keep(&mut request, &lease, self.protocol);
             match lease.send(request).await {
-                Ok(response) => return Ok(Answer { response, lease, in_flight }),
+                Ok(response) => {
+                    self.cluster.report(&in_flight, Outcome::Answered(response.status().as_u16()));
+                    return Ok(Answer { response, lease, in_flight, permit });
+                }
                 Err(SendFailure::Unsent(back)) => {
                     failure = Some(self.closed(endpoint.address, "it was closed before the request could be sent"));
                     *outgoing = Some(*back);
                 }
                 Err(failed) => {
+                    self.cluster.report(&in_flight, Outcome::Reset);
                     *outgoing = copy.and_then(|copy| copy.again(&failed));
                     failure = Some(self.send_error(endpoint.address, failed));
                 }
@@ -126,16 +141,19 @@ impl Attempts<'_> {
     }
 
     /// The next endpoint to try; `None` when there is none left.
-    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
-        let endpoint = match &self.cluster.shared.members {
-            Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
-            Members::RequestHost => Box::pin(self.resolve(tried)).await?,
+    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Picked>, ProxyError> {
+        let picked = match &self.cluster.shared.members {
+            Members::Balanced(_) => {
+                let context = PickContext { random: &self.worker.random, tried, hash: None };
+                self.cluster.pick(&context)
+            }
+            Members::RequestHost => Box::pin(self.resolve(tried)).await?.map(Picked::share),
             Members::OriginalDestination => None,
         };
-        if let Some(endpoint) = &endpoint {
-            self.guard(endpoint.address)?;
+        if let Some(picked) = &picked {
+            self.guard(picked.endpoint.address)?;
         }
-        Ok(endpoint)
+        Ok(picked)
     }
 
     /// The request's host is outside the mesh: its own name says where it is. One address after another: `localhost` is
@@ -228,6 +246,13 @@ impl Attempts<'_> {
                 ProxyError::UpstreamProtocol { cluster, address, reason: error.to_string() }
             }
         }
+    }
+}
+
+fn outcome_of_connect(error: &ConnectError) -> Outcome {
+    match error {
+        ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => Outcome::TimedOut,
+        ConnectError::Io(_) | ConnectError::Tls(_) => Outcome::ConnectFailure,
     }
 }
 

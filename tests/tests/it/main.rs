@@ -21,6 +21,7 @@ mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod revocation;
 mod rotation;
 mod routing;
 mod split;
