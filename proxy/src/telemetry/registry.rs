@@ -68,6 +68,8 @@ pub struct WorkerStats {
     pub connections_denied: AtomicU64,
     /// Requests and connections that a policy in dry run would have denied.
     pub would_deny: AtomicU64,
+    /// Requests and connections that an AUDIT policy asked to see.
+    pub audited: AtomicU64,
     /// Requests whose token was refused.
     pub tokens_refused: AtomicU64,
 }
@@ -229,6 +231,7 @@ impl Telemetry {
         vec![
             denied,
             one_counter("leno_authorization_would_deny_total", "A dry run would have denied.", sum(|w| &w.would_deny)),
+            one_counter("leno_authorization_audited_total", "An AUDIT policy asked to see.", sum(|w| &w.audited)),
             one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
             one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
             one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
@@ -243,9 +246,10 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "leno_authorization_denied_total",
     "leno_authorization_would_deny_total",
+    "leno_authorization_audited_total",
     "leno_jwt_refused_total",
     "leno_jwks_fetch_failures_total",
     "http_requests_total",

@@ -202,6 +202,7 @@ async fn an_audit_is_a_line_in_the_log_and_custom_is_a_refusal_with_a_reason() {
     assert_eq!(Call::get("http://shop/watched").send(shop.address()).await.status, 200);
     let log = shop.log();
     assert!(log.lines().any(|line| line.contains("audited") && line.contains("policy[watch]")), "{log}");
+    assert_eq!(metric(&shop.proxy.metrics().await, "leno_authorization_audited_total", &[]), 1.0);
     let reply = Call::get("http://shop/asked").send(shop.address()).await;
     assert_eq!((reply.status, reply.flag()), (403, "UAEX"));
     assert!(reply.header("x-leno-error").contains("CUSTOM"), "{}", reply.header("x-leno-error"));
