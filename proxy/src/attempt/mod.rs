@@ -106,7 +106,7 @@ impl Attempts<'_> {
             let mut lease = match self.lease(&endpoint).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    self.cluster.report(&in_flight, outcome_of_connect(&error));
+                    self.cluster.report(&in_flight, Outcome::of_connect(&error));
                     failure = Some(self.connect_error(endpoint.address, &error));
                     tried.push(endpoint);
                     if tried.len() < MAX_ENDPOINTS {
@@ -119,7 +119,7 @@ impl Attempts<'_> {
             let copy = Copy::keep(&mut request, &lease, self.protocol);
             match lease.send(request).await {
                 Ok(response) => {
-                    self.cluster.report(&in_flight, Outcome::Answered(response.status().as_u16()));
+                    self.cluster.report(&in_flight, Outcome::of_answer(response.status(), response.headers()));
                     return Ok(Answer { response, lease, in_flight, permit });
                 }
                 Err(SendFailure::Unsent(back)) => {
@@ -243,13 +243,6 @@ impl Attempts<'_> {
                 ProxyError::UpstreamProtocol { cluster, address, reason: error.to_string() }
             }
         }
-    }
-}
-
-fn outcome_of_connect(error: &ConnectError) -> Outcome {
-    match error {
-        ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => Outcome::TimedOut,
-        ConnectError::Io(_) | ConnectError::Tls(_) => Outcome::ConnectFailure,
     }
 }
 

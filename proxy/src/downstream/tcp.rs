@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::cluster::balance::PickContext;
+use crate::cluster::outcome::Outcome;
 use crate::cluster::{EndpointState, InFlight};
 use crate::policy::enforce;
 use crate::state::snapshot::Handler;
@@ -167,6 +168,7 @@ async fn open(connection: &Connection) -> Option<Upstream> {
         let stats = &cluster.shared.stats;
         match reach(worker, cluster, &endpoint).await {
             Ok(Reached { stream, peer, security }) => {
+                cluster.report(&in_flight, Outcome::Connected);
                 stats.opened(security.is_some());
                 if let Some(security) = security {
                     worker.tls.agreed(security);
@@ -174,6 +176,7 @@ async fn open(connection: &Connection) -> Option<Upstream> {
                 return Some(Upstream { stream, peer, idle: route.idle_timeout, in_flight });
             }
             Err(error) => {
+                cluster.report(&in_flight, Outcome::of_connect(&error));
                 stats.connect_failures.fetch_add(1, Ordering::Relaxed);
                 if worker.quiet.allows() {
                     let cluster = &cluster.shared.config.name;
