@@ -403,6 +403,10 @@ fn outlier() -> ir::OutlierDetection {
         max_ejection: Duration::from_secs(300),
         max_ejection_share: ir::Fraction::from_percent(10.0).unwrap(),
         status_codes: vec![500, 503],
+        success_rate: None,
+        failure_percentage: None,
+        always_eject_one: false,
+        check_readmits: true,
     }
 }
 
