@@ -25,7 +25,6 @@ const GOES_ON: &str = "requests go on as if it were not there";
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
     Feature { name: "`retries`", instead: "only requests that were not sent are tried again", first: retries },
-    Feature { name: "`fault`", instead: GOES_ON, first: |rule| http(rule, "fault", |route| route.fault.is_some()) },
     Feature { name: "`mirror`", instead: GOES_ON, first: mirror },
     Feature {
         name: "format commands in header values, as in `%REQ(x)%`,",

@@ -20,6 +20,7 @@ use crate::telemetry::{WorkerStats, add};
 use crate::worker::ListenerView;
 
 use super::authorization::{Caller, Decision, Denial, Possible, Verdict, check, may_ever};
+use super::fault::Waiting;
 use super::jwt::{Refusal, TokenCache, Verified};
 
 /// Longest address in `www-authenticate` (Envoy).
@@ -29,6 +30,14 @@ const MAX_REALM: usize = 256;
 #[derive(Debug, Default)]
 pub struct Memory {
     tokens: TokenCache,
+    waiting: Waiting,
+}
+
+impl Memory {
+    /// The requests that are delayed on purpose.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
 }
 
 /// Looks at the request's token, where the listener wants one. What the token says goes into the request's headers.

@@ -4,8 +4,10 @@
 //! * [`jwt`]: the tokens of end users.
 //! * [`enforce`]: both at work on requests and connections.
 //! * [`cors`]: pages of other origins.
+//! * [`fault`]: waits and failures on purpose.
 
 pub mod authorization;
 pub mod cors;
 pub mod enforce;
+pub mod fault;
 pub mod jwt;
