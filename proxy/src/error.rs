@@ -183,6 +183,9 @@ pub enum ProxyError {
     /// An authorization policy says no. Which one is for the log: a caller that may not come in learns nothing of the rules.
     #[error("{}", denied(*.0))]
     Denied(RbacAction),
+    /// The policies changed while the answer was awaited, and would not let the request in any more.
+    #[error("the policies have changed and no longer allow this; the proxy's log says which")]
+    Revoked,
     /// The token of the end user is not good, or there is none.
     #[error("{reason}")]
     Token {
@@ -247,7 +250,7 @@ impl ProxyError {
             Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout"),
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
+            Self::Denied(_) | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
             Self::Token { reason, .. } => (reason.status(), Flag::UAEX, reason.as_str()),
             Self::Fault { with: AbortStatus::Http(status), .. } => (*status, Flag::FI, FAULT),
             // Who does not speak gRPC gets a 200 (Envoy).

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sanitize → token → authorization → fault → redirect / direct response / CORS preflight
-//!                                          → header rules, rewrite → attempts → header rules → body
+//!                                          → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
@@ -30,8 +30,9 @@ use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
 use crate::policy::fault::{self, Pause};
+use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
-use crate::policy::{cors, enforce};
+use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::RequestRecord;
@@ -74,7 +75,8 @@ async fn late(
     record: &mut RequestRecord,
 ) -> Result<Response<Body>, ProxyError> {
     record.delayed();
-    pause.over().await;
+    let waited = pin!(async { Ok(pause.over().await) });
+    while_granted(record.grant().map(|grant| &**grant), waited).await?;
     match planned? {
         Plan::Answer(response) => Ok(response),
         Plan::Forward(way) => way.go(connection, view, outgoing, record).await,
@@ -123,7 +125,7 @@ fn plan<'a>(
         record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
-    enforce::authorize(connection, view, route, &look(&parts, claims))?;
+    record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
     let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
     if let Some(fault) = &route.fault {
         fault::inject(fault, &connection.worker, pause)?;
@@ -160,7 +162,7 @@ fn plan<'a>(
         Protocol::Http1 => sanitize::to_http1(&mut parts)?,
         Protocol::Http2 => sanitize::to_http2(&mut parts)?,
     }
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end)));
+    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end, record.grant())));
     Ok(Plan::Forward(way))
 }
 
@@ -172,7 +174,8 @@ fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), Prox
     }
 }
 
-fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
+/// The virtual host and route that take a request.
+pub(crate) fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
     let host = http.table.host(request.authority)?;
     http.table.find(host, request).map(|route| (host, route))
 }
@@ -191,7 +194,8 @@ fn choose<'a>(
     Some(cluster.map(|cluster| (share, cluster)).ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string())))
 }
 
-fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
+/// What routes and policies see of a request.
+pub(crate) fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         scheme: "http",
@@ -222,11 +226,15 @@ impl Way<'_> {
         outgoing: &mut Option<Request<RequestBody>>,
         record: &mut RequestRecord,
     ) -> Result<Response<Body>, ProxyError> {
+        if self.upgrade.is_none() {
+            mirror::send_copies(connection, &view.view, self.route, outgoing);
+        }
         let sent = Instant::now();
         let Self { cluster, protocol, .. } = self;
         let host = self.host.as_deref();
         let attempts = Attempts { worker: &connection.worker, view: &view.view, cluster, protocol, host };
         let sending = pin!(attempts.send(outgoing));
+        let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match &mut self.deadline {
             None => sending.await?,
             Some(deadline) => Box::pin(deadline.race(sending)).await?,

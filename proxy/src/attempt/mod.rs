@@ -23,7 +23,7 @@ use crate::body::{Reclaimable, RequestBody};
 use crate::cluster::balance::PickContext;
 use crate::cluster::limits::{Limit, Permit};
 use crate::cluster::outcome::Outcome;
-use crate::cluster::{EndpointState, InFlight, Members};
+use crate::cluster::{EndpointState, InFlight, Members, Picked};
 use crate::error::ProxyError;
 use crate::tls::server::HandshakeError;
 use crate::upstream::connect::{ConnectError, is_link_local};
@@ -100,12 +100,13 @@ impl Attempts<'_> {
         let mut tried: Vec<Arc<EndpointState>> = Vec::new();
         let mut failure = None;
         for _ in 0..MAX_SENDS {
-            let Some(endpoint) = self.endpoint(&tried).await? else { break };
-            let in_flight = endpoint.begin();
+            let Some(picked) = self.endpoint(&tried).await? else { break };
+            let endpoint = Arc::clone(&picked.endpoint);
+            let in_flight = picked.begin();
             let mut lease = match self.lease(&endpoint).await {
                 Ok(lease) => lease,
                 Err(error) => {
-                    self.cluster.report(&endpoint, outcome_of_connect(&error));
+                    self.cluster.report(&in_flight, outcome_of_connect(&error));
                     failure = Some(self.connect_error(endpoint.address, &error));
                     tried.push(endpoint);
                     if tried.len() < MAX_ENDPOINTS {
@@ -118,7 +119,7 @@ impl Attempts<'_> {
             let copy = Copy::keep(&mut request, &lease, self.protocol);
             match lease.send(request).await {
                 Ok(response) => {
-                    self.cluster.report(&endpoint, Outcome::Answered(response.status().as_u16()));
+                    self.cluster.report(&in_flight, Outcome::Answered(response.status().as_u16()));
                     return Ok(Answer { response, lease, in_flight, permit });
                 }
                 Err(SendFailure::Unsent(back)) => {
@@ -126,7 +127,7 @@ impl Attempts<'_> {
                     *outgoing = Some(*back);
                 }
                 Err(failed) => {
-                    self.cluster.report(&endpoint, Outcome::Reset);
+                    self.cluster.report(&in_flight, Outcome::Reset);
                     *outgoing = copy.and_then(|copy| copy.again(&failed));
                     failure = Some(self.send_error(endpoint.address, failed));
                 }
@@ -140,19 +141,19 @@ impl Attempts<'_> {
     }
 
     /// The next endpoint to try; `None` when there is none left.
-    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
-        let endpoint = match &self.cluster.shared.members {
+    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Picked>, ProxyError> {
+        let picked = match &self.cluster.shared.members {
             Members::Balanced(_) => {
                 let context = PickContext { random: &self.worker.random, tried, hash: None };
-                self.cluster.pick(&context).map(|picked| picked.endpoint)
+                self.cluster.pick(&context)
             }
-            Members::RequestHost => Box::pin(self.resolve(tried)).await?,
+            Members::RequestHost => Box::pin(self.resolve(tried)).await?.map(Picked::share),
             Members::OriginalDestination => None,
         };
-        if let Some(endpoint) = &endpoint {
-            self.guard(endpoint.address)?;
+        if let Some(picked) = &picked {
+            self.guard(picked.endpoint.address)?;
         }
-        Ok(endpoint)
+        Ok(picked)
     }
 
     /// The request's host is outside the mesh: its own name says where it is. One address after another: `localhost` is

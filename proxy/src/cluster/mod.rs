@@ -1,12 +1,17 @@
 //! The endpoints of a cluster, and what all workers know of them.
 //!
-//! Configuration comes and goes; what was learnt about an endpoint stays. [`EndpointState`] is carried over by address
-//! from one snapshot to the next, so that a push resets no count. It is shared by all workers: "requests in flight"
-//! means the process, as users count.
+//! Configuration comes and goes; what was learnt about an endpoint stays. [`EndpointState`] is carried over by cluster and
+//! address from one snapshot to the next, so that a push resets no count. It is shared by all workers: "requests in
+//! flight" means the process, as users count.
+//!
+//! * [`balance`]: who gets the next request.
+//! * [`limits`]: how much may be in use at once.
+//! * [`outcome`]: what became of an attempt; [`standing`]: what follows from it for the endpoint.
 
 pub mod balance;
 pub mod limits;
 pub mod outcome;
+pub mod standing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,6 +23,7 @@ use leno_config::ir;
 
 use balance::Balancer;
 use limits::Usage;
+use standing::{Fitness, Probe};
 
 /// A cluster of the snapshot in force.
 #[derive(Debug)]
@@ -41,6 +47,22 @@ pub enum Members {
     OriginalDestination,
 }
 
+impl Members {
+    /// All endpoints that are known beforehand.
+    pub fn states(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
+        let members = match self {
+            Self::Balanced(balancer) => balancer.members(),
+            Self::RequestHost | Self::OriginalDestination => &[],
+        };
+        members.iter().map(|member| &member.state)
+    }
+
+    /// All of them, to be carried over.
+    pub fn known(&self) -> KnownEndpoints {
+        self.states().map(|state| ((state.address, state.security.clone()), Arc::clone(state))).collect()
+    }
+}
+
 /// Counts of a cluster that outlive its configuration.
 #[derive(Debug, Default)]
 pub struct ClusterStats {
@@ -59,6 +81,8 @@ pub struct ClusterStats {
     /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has
     /// seen another number looks at its members again.
     pub standing: AtomicU64,
+    /// Requests that were to show whether a half-open endpoint is well.
+    pub probes: AtomicU64,
 }
 
 impl ClusterStats {
@@ -66,6 +90,11 @@ impl ClusterStats {
     pub fn opened(&self, encrypted: bool) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.encrypted.fetch_add(u64::from(encrypted), Ordering::Relaxed);
+    }
+
+    /// The standing of an endpoint has changed.
+    pub fn changed(&self) {
+        self.standing.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -84,6 +113,7 @@ pub struct EndpointState {
     pub successes: AtomicU64,
     /// The other attempts that came to an end (Envoy's `rq_error`).
     pub errors: AtomicU64,
+    fitness: Fitness,
 }
 
 /// What the control plane says of an endpoint's encryption.
@@ -118,6 +148,7 @@ impl EndpointState {
             requests: AtomicU64::new(0),
             successes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
+            fitness: Fitness::default(),
         }
     }
 
@@ -128,28 +159,66 @@ impl EndpointState {
 
     /// Counts one request until the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.count();
+        InFlight { endpoint: Arc::clone(self), probe: None }
+    }
+
+    fn count(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
     }
 }
 
 /// An endpoint that was chosen for a request.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Picked {
     /// Which.
     pub endpoint: Arc<EndpointState>,
-    /// It comes back from an ejection, and this one request tells whether it is well again.
-    pub is_probe: bool,
+    /// It comes back from an ejection, and this one request tells whether it is well again. Given back when this is
+    /// dropped before the request has come to an end.
+    pub probe: Option<Box<Probe>>,
+}
+
+impl Picked {
+    /// For a request like any other.
+    pub fn share(endpoint: Arc<EndpointState>) -> Self {
+        Self { endpoint, probe: None }
+    }
+
+    /// For the request that tells whether it is well.
+    pub fn probing(probe: Probe) -> Self {
+        Self { endpoint: Arc::clone(probe.endpoint()), probe: Some(Box::new(probe)) }
+    }
+
+    /// Counts one request at the endpoint until the guard is dropped.
+    pub fn begin(self) -> InFlight {
+        self.endpoint.count();
+        InFlight { endpoint: self.endpoint, probe: self.probe }
+    }
 }
 
 /// One request in flight at an endpoint; ends with the guard.
 #[derive(Debug)]
-pub struct InFlight(Arc<EndpointState>);
+pub struct InFlight {
+    endpoint: Arc<EndpointState>,
+    probe: Option<Box<Probe>>,
+}
+
+impl InFlight {
+    /// Where it is.
+    pub fn endpoint(&self) -> &Arc<EndpointState> {
+        &self.endpoint
+    }
+
+    /// The probe that it is, if it is one.
+    pub fn probe(&self) -> Option<&Probe> {
+        self.probe.as_deref()
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -162,8 +231,8 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// Endpoint states by address and security: those of the snapshot before, to be carried over. Who has another identity is
-/// another endpoint.
+/// Endpoint states of a cluster by address and security: those of the snapshot before, to be carried over. Who has
+/// another identity is another endpoint; and what one cluster learns of an endpoint is its own (Envoy), as its policy is.
 pub type KnownEndpoints = HashMap<(SocketAddr, EndpointSecurity), Arc<EndpointState>>;
 
 /// The usable members of the best priority that has any.

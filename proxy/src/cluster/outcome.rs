@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::EndpointState;
+use super::InFlight;
 use crate::worker::WorkerCluster;
 
 /// What became of an attempt.
@@ -31,8 +31,9 @@ impl Outcome {
 }
 
 impl WorkerCluster {
-    /// Notes what became of an attempt at an endpoint of this cluster.
-    pub fn report(&self, endpoint: &EndpointState, outcome: Outcome) {
+    /// Notes what became of an attempt at an endpoint of this cluster. Once for each attempt that came to an end.
+    pub fn report(&self, attempt: &InFlight, outcome: Outcome) {
+        let endpoint = attempt.endpoint();
         let count = if outcome.is_success() { &endpoint.successes } else { &endpoint.errors };
         count.fetch_add(1, Ordering::Relaxed);
     }

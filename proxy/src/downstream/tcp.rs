@@ -157,12 +157,13 @@ async fn open(connection: &Connection) -> Option<Upstream> {
     let cluster = targets.choose(&worker.random).and_then(|chosen| view.view.clusters.get(chosen.cluster?))?;
     let mut tried = Vec::new();
     while tried.len() < MAX_ENDPOINTS {
-        let endpoint = cluster.pick(&PickContext { random: &worker.random, tried: &tried, hash: None })?.endpoint;
+        let picked = cluster.pick(&PickContext { random: &worker.random, tried: &tried, hash: None })?;
+        let endpoint = Arc::clone(&picked.endpoint);
         if view.view.shared.is_own_outbound(endpoint.address) {
             tracing::warn!(address = %endpoint.address, "refused to connect to an outbound listener of this very proxy");
             return None;
         }
-        let in_flight = endpoint.begin();
+        let in_flight = picked.begin();
         let stats = &cluster.shared.stats;
         match reach(worker, cluster, &endpoint).await {
             Ok(Reached { stream, peer, security }) => {

@@ -84,9 +84,6 @@ fn of_route(route: &ir::Route) -> Vec<&'static str> {
         if forward.retry.as_ref().is_some_and(|retry| !is_default(retry)) {
             features.push("retries other than of unsent requests");
         }
-        if !forward.mirrors.is_empty() {
-            features.push("mirroring");
-        }
         if !forward.hash.is_empty() {
             features.push("hash policy");
         }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::downstream::Life;
 use crate::error::Flag;
+use crate::policy::grant::Grant;
 
 /// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
 pub(super) const BUCKETS: [u64; 15] = [
@@ -88,6 +89,8 @@ pub struct RequestRecord {
     complete: bool,
     /// Somebody else counts it.
     handed_over: bool,
+    /// It may go on until this is revoked; `None`: nobody would ask again.
+    grant: Option<Rc<Grant>>,
 }
 
 impl RequestRecord {
@@ -104,7 +107,18 @@ impl RequestRecord {
             delayed: false,
             complete: false,
             handed_over: false,
+            grant: None,
         }
+    }
+
+    /// Policies have let it in.
+    pub fn granted(&mut self, grant: Option<Rc<Grant>>) {
+        self.grant = grant;
+    }
+
+    /// Its permission, where it can be revoked.
+    pub fn grant(&self) -> Option<&Rc<Grant>> {
+        self.grant.as_ref()
     }
 
     /// Its route is known.
@@ -156,6 +170,7 @@ impl RequestRecord {
             delayed: self.delayed,
             complete: false,
             handed_over: false,
+            grant: self.grant.take(),
         }
     }
 }

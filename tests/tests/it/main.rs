@@ -22,6 +22,7 @@ mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod revocation;
 mod rotation;
 mod routing;
 mod split;
