@@ -21,8 +21,10 @@ use crate::telemetry::{WorkerStats, add};
 use crate::worker::{ListenerView, Worker};
 
 use super::authorization::{Caller, Decision, Denial, Possible, Verdict, check, may_ever};
+use super::fault::Waiting;
 use super::grant::Grant;
 use super::jwt::{Claims, Refusal, TokenCache, Verified};
+use super::mirror::Copies;
 
 /// Longest address in `www-authenticate` (Envoy).
 const MAX_REALM: usize = 256;
@@ -31,6 +33,20 @@ const MAX_REALM: usize = 256;
 #[derive(Debug, Default)]
 pub struct Memory {
     tokens: TokenCache,
+    waiting: Waiting,
+    copies: Copies,
+}
+
+impl Memory {
+    /// The requests that are delayed on purpose.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// The copies of requests that are under way.
+    pub(super) fn copies(&self) -> &Copies {
+        &self.copies
+    }
 }
 
 /// Looks at the request's token, where the listener wants one. What the token says goes into the request's headers.
