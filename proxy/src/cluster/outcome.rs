@@ -36,5 +36,6 @@ impl WorkerCluster {
         let endpoint = attempt.endpoint();
         let count = if outcome.is_success() { &endpoint.successes } else { &endpoint.errors };
         count.fetch_add(1, Ordering::Relaxed);
+        attempt.learn(!outcome.is_success());
     }
 }

@@ -5,9 +5,11 @@
 //! * [`enforce`]: both at work on requests and connections.
 //! * [`grant`]: a request that was let in, until it may no longer go on.
 //! * [`cors`]: pages of other origins.
+//! * [`sticky`]: with which endpoint a caller stays.
 
 pub mod authorization;
 pub mod cors;
 pub mod enforce;
 pub mod grant;
 pub mod jwt;
+pub mod sticky;

@@ -68,8 +68,6 @@ fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
         (cluster.outlier.is_some(), "outlier detection"),
         (limited, "connection and request limits"),
         (retry_budget.is_some(), "retry budget"),
-        (matches!(cluster.balance, ir::Balance::RingHash { .. } | ir::Balance::Maglev { .. }), "consistent hashing"),
-        (cluster.slow_start.is_some(), "warm-up"),
         (matches!(cluster.discovery, ir::Discovery::OriginalDestination), "original destination"),
     ]
     .into_iter()
@@ -89,9 +87,6 @@ fn of_route(route: &ir::Route) -> Vec<&'static str> {
         }
         if !forward.mirrors.is_empty() {
             features.push("mirroring");
-        }
-        if !forward.hash.is_empty() {
-            features.push("hash policy");
         }
     }
     features
