@@ -60,7 +60,8 @@ fn cluster(
         Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
         Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
-    let mut cluster = Cluster { protocol, tls, ..Cluster::new(name, discovery) };
+    let mesh_internal = !service.external;
+    let mut cluster = Cluster { protocol, tls, mesh_internal, ..Cluster::new(name, discovery) };
     apply_balance(&mut cluster, policy.load_balancer);
     if let Some(pool) = policy.connection_pool {
         apply_connection_pool(&mut cluster, pool);

@@ -30,6 +30,7 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         outlier,
         tcp_keepalive,
         tls,
+        mesh_internal,
         panic_threshold,
         slow_start,
         locality_weighted,
@@ -63,7 +64,14 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         typed_extension_protocol_options: upstream_http::to_xds(cluster),
         metadata: base::metadata([(
             base::NAMESPACE,
-            base::texts((*protocol == UpstreamProtocol::Tcp).then_some(("protocol", "tcp"))),
+            base::texts(
+                [
+                    (*protocol == UpstreamProtocol::Tcp).then_some(("protocol", "tcp")),
+                    mesh_internal.then_some(("location", "mesh_internal")),
+                ]
+                .into_iter()
+                .flatten(),
+            ),
         )]),
         ..Default::default()
     };
@@ -199,10 +207,9 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         )
     };
     let options = upstream_http::from_xds(typed_extension_protocol_options, older)?;
-    let is_tcp = metadata
-        .as_ref()
-        .and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE))
-        .is_some_and(|fields| base::text_of(fields, "protocol") == Some("tcp"));
+    let fields = metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE));
+    let says = |key, text| fields.is_some_and(|fields| base::text_of(fields, key) == Some(text));
+    let (is_tcp, mesh_internal) = (says("protocol", "tcp"), says("location", "mesh_internal"));
     let endpoint = only_dns_name(&discovery);
     let naming = tls::Naming { by_request: options.auto_sni, endpoint: endpoint.as_deref() };
     let sockets = tls::Sockets { matches: transport_socket_matches, socket: transport_socket };
@@ -221,6 +228,7 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
             .within("outlier_detection")?,
         tcp_keepalive: upstream_connection_options.and_then(connection_from_xds),
         tls: tls::from_xds(sockets, &naming)?,
+        mesh_internal,
         panic_threshold,
         slow_start: choice.slow_start,
         locality_weighted: choice.locality_weighted.unwrap_or(locality_weighted),

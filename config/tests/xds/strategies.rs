@@ -478,7 +478,8 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
         .prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
     let connections = (duration(), of(duration()), of(1..1_000_u32), of(keepalive));
     let health = (limits(), of(outlier()), fraction(), any::<bool>());
-    (cluster_name(), discovery(), balance(), protocol, connections, health, tls()).prop_map(
+    let tls = (tls(), any::<bool>());
+    (cluster_name(), discovery(), balance(), protocol, connections, health, tls).prop_map(
         |(
             name,
             discovery,
@@ -486,7 +487,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             protocol,
             (connect_timeout, idle_timeout, max_requests_per_connection, tcp_keepalive),
             (limits, outlier, panic_threshold, locality_weighted),
-            tls,
+            (tls, mesh_internal),
         )| {
             // A cluster that finds its endpoint itself has nothing to choose.
             let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
@@ -503,6 +504,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 outlier,
                 tcp_keepalive,
                 tls,
+                mesh_internal,
                 panic_threshold,
                 slow_start,
                 locality_weighted,

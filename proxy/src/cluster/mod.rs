@@ -10,6 +10,7 @@
 
 pub mod balance;
 pub mod limits;
+pub mod metrics;
 pub mod outcome;
 pub mod standing;
 
