@@ -162,7 +162,7 @@ impl Shadow {
         let mut outgoing = Some(Request::from_parts(head, body));
         let exchange = async {
             let host = host.as_deref();
-            let attempts = Attempts { worker: &worker, view: &view, cluster: &cluster, protocol, host };
+            let attempts = Attempts { worker: &worker, view: &view, cluster: &cluster, protocol, host, hash: None };
             let Answer { response, lease, in_flight, permit } = attempts.send(&mut outgoing).await.ok()?;
             let mut body = Body::Upstream(UpstreamBody::new(response.into_body(), lease, (in_flight, permit), None));
             while let Some(frame) = body.frame().await {
