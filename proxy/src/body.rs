@@ -17,6 +17,7 @@ use crate::cluster::InFlight;
 use crate::cluster::limits::Permit;
 use crate::error::Flag;
 use crate::policy::grant::Grant;
+use crate::policy::mirror::tee::{Copy, Tee};
 use crate::telemetry::RequestRecord;
 use crate::upstream::pool::Lease;
 
@@ -29,6 +30,9 @@ pub enum BodyError {
     /// The route's timeout, after the head of the answer had been passed on.
     #[error("the route's timeout ended the response")]
     TimedOut,
+    /// The copy of a request lagged behind, or its request broke off.
+    #[error("the copy of the request was given up")]
+    CopyGivenUp,
     /// The policies have changed and no longer allow the request.
     #[error("the policies have changed and no longer allow this request")]
     Revoked,
@@ -50,6 +54,10 @@ pub enum RequestBody {
     },
     /// From the caller, and taken back when the peer refused the stream before a byte of it had moved.
     Reclaimable(Rc<Reclaimable>),
+    /// One that is copied as it passes.
+    Teed(Box<Tee>),
+    /// A copy.
+    Copy(Box<Copy>),
 }
 
 /// A body that can be had back as long as nobody has polled it.
@@ -107,6 +115,8 @@ impl HttpBody for RequestBody {
                 }
                 polled
             }
+            Self::Teed(tee) => tee.poll_frame(context),
+            Self::Copy(copy) => copy.poll_frame(context),
         }
     }
 
@@ -115,6 +125,8 @@ impl HttpBody for RequestBody {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
             Self::Reclaimable(shared) => shared.body.borrow().is_end_stream(),
+            Self::Teed(tee) => tee.body().is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
         }
     }
 
@@ -123,6 +135,8 @@ impl HttpBody for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
             Self::Reclaimable(shared) => shared.body.borrow().size_hint(),
+            Self::Teed(tee) => tee.body().size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → token → authorization → redirect / direct response / CORS preflight
-//!                                  → header rules, rewrite → attempts → header rules → body
+//! sanitize → token → authorization → fault → redirect / direct response / CORS preflight
+//!                                          → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
@@ -29,10 +29,11 @@ use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::policy::fault::{self, Pause};
 use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
 use crate::policy::sticky::Sticky;
-use crate::policy::{cors, enforce};
+use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::RequestRecord;
@@ -46,10 +47,13 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let view = connection.listener.view();
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;
-    let answered = match plan(connection, &view, request, &mut record, &mut outgoing) {
-        Ok(Plan::Answer(response)) => Ok(response),
-        Ok(Plan::Forward(way)) => way.go(connection, &view, &mut outgoing, &mut record).await,
-        Err(error) => Err(error),
+    let mut pause = None;
+    let planned = plan(connection, &view, request, &mut record, &mut outgoing, &mut pause);
+    let answered = match (planned, pause) {
+        (Ok(Plan::Answer(response)), None) => Ok(response),
+        (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
+        (Err(error), None) => Err(error),
+        (planned, Some(pause)) => Box::pin(late(*pause, planned, connection, &view, &mut outgoing, &mut record)).await,
     };
     let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
@@ -60,6 +64,24 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     }
     record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
+}
+
+/// The same after a delay on purpose. On the heap, so that the future of every other request is no larger for it.
+async fn late(
+    pause: Pause,
+    planned: Result<Plan<'_>, ProxyError>,
+    connection: &Rc<Connection>,
+    view: &ListenerView,
+    outgoing: &mut Option<Request<RequestBody>>,
+    record: &mut RequestRecord,
+) -> Result<Response<Body>, ProxyError> {
+    record.delayed();
+    let waited = pin!(async { Ok(pause.over().await) });
+    while_granted(record.grant().map(|grant| &**grant), waited).await?;
+    match planned? {
+        Plan::Answer(response) => Ok(response),
+        Plan::Forward(way) => way.go(connection, view, outgoing, record).await,
+    }
 }
 
 /// What is to be done with a request.
@@ -92,6 +114,7 @@ fn plan<'a>(
     request: Request<Incoming>,
     record: &mut RequestRecord,
     outgoing: &mut Option<Request<RequestBody>>,
+    pause: &mut Option<Box<Pause>>,
 ) -> Result<Plan<'a>, ProxyError> {
     let (http, manager) = http_of(view)?;
     let (mut parts, body) = request.into_parts();
@@ -107,6 +130,9 @@ fn plan<'a>(
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
     let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
+    if let Some(fault) = &route.fault {
+        fault::inject(fault, &connection.worker, pause)?;
+    }
     let forward = match &route.action {
         Action::Redirect(redirect) => {
             let to = location(redirect, &route.matcher.path, &look(&parts, claims));
@@ -204,6 +230,9 @@ impl Way<'_> {
         outgoing: &mut Option<Request<RequestBody>>,
         record: &mut RequestRecord,
     ) -> Result<Response<Body>, ProxyError> {
+        if self.upgrade.is_none() {
+            mirror::send_copies(connection, &view.view, self.route, outgoing);
+        }
         let sent = Instant::now();
         let Self { cluster, protocol, .. } = self;
         let host = self.host.as_deref();

@@ -276,6 +276,9 @@ fn settings(cluster: &ir::Cluster) -> PoolSettings {
         connect_timeout: cluster.connect_timeout,
         idle_timeout: cluster.idle_timeout,
         max_requests: cluster.max_requests_per_connection,
+        max_duration: cluster.max_connection_duration,
+        max_streams: cluster.max_concurrent_streams,
+        keepalive: cluster.tcp_keepalive.clone(),
     }
 }
 

@@ -264,7 +264,10 @@ fn a_consistent_hash_becomes_a_policy_of_the_routes() {
         ("{httpHeaderName: x-user}", "Header(\"x-user\")"),
         ("{useSourceIp: true}", "SourceIp"),
         ("{httpQueryParameterName: user}", "QueryParameter(\"user\")"),
-        ("{httpCookie: {name: user, ttl: 0s}}", "Cookie { name: \"user\", path: \"\", ttl: Some(0ns), attributes: [] }"),
+        (
+            "{httpCookie: {name: user, ttl: 0s}}",
+            "Cookie { name: \"user\", path: \"\", ttl: Some(0ns), attributes: [] }",
+        ),
         ("{httpCookie: {name: user, path: /a}}", "Cookie { name: \"user\", path: \"/a\", ttl: None, attributes: [] }"),
     ] {
         let expected = format!("default: /* => reviews.default:9080; retries at the same endpoint; hash {policy}");

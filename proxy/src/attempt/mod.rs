@@ -26,8 +26,8 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::{EndpointState, InFlight, Members, Picked};
 use crate::error::ProxyError;
 use crate::tls::server::HandshakeError;
-use crate::upstream::connect::{ConnectError, is_link_local};
-use crate::upstream::pool::Lease;
+use crate::upstream::connect::{ConnectError, NoConnection, is_link_local};
+use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::send::SendFailure;
 use crate::worker::{View, Worker, WorkerCluster};
 
@@ -95,20 +95,19 @@ impl Attempts<'_> {
     /// The request is taken out of `outgoing`: an argument by value would lie in the future twice.
     pub async fn send(&self, outgoing: &mut Option<Request<RequestBody>>) -> Result<Answer, ProxyError> {
         self.cluster.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
-        let permit = self
-            .cluster
-            .admit(Limit::Requests)
-            .map_err(|overflow| ProxyError::Overflow { cluster: self.name(), overflow })?;
         let mut tried: Vec<Arc<EndpointState>> = Vec::new();
         let mut failure = None;
         for _ in 0..MAX_SENDS {
             let Some(picked) = self.endpoint(&tried).await? else { break };
             let endpoint = Arc::clone(&picked.endpoint);
             let in_flight = picked.begin();
-            let mut lease = match self.lease(&endpoint).await {
+            let (mut lease, permit) = match self.lease(&endpoint).await {
                 Ok(lease) => lease,
-                Err(error) => {
-                    self.cluster.report(&in_flight, outcome_of_connect(&error));
+                Err(NoConnection::Refused(overflow)) => {
+                    return Err(ProxyError::Overflow { cluster: self.name(), overflow });
+                }
+                Err(NoConnection::Failed(error)) => {
+                    self.cluster.report(&in_flight, Outcome::of_connect(&error));
                     failure = Some(self.connect_error(endpoint.address, &error));
                     tried.push(endpoint);
                     if tried.len() < MAX_ENDPOINTS {
@@ -121,7 +120,7 @@ impl Attempts<'_> {
             let copy = Copy::keep(&mut request, &lease, self.protocol);
             match lease.send(request).await {
                 Ok(response) => {
-                    self.cluster.report(&in_flight, Outcome::Answered(response.status().as_u16()));
+                    self.cluster.report(&in_flight, Outcome::of_answer(response.status(), response.headers()));
                     return Ok(Answer { response, lease, in_flight, permit });
                 }
                 Err(SendFailure::Unsent(back)) => {
@@ -203,19 +202,34 @@ impl Attempts<'_> {
         Ok(())
     }
 
-    /// A connection that can carry the request. Opening one is rare and its future large: it goes to the heap, so that
+    /// A connection that can carry the request, and leave to use it. As Envoy has it, who has no connection yet counts
+    /// as pending, and who has one as a request. Opening one is rare and its future large: it goes to the heap, so that
     /// every request's future stays small.
-    async fn lease(&self, endpoint: &EndpointState) -> Result<Lease, ConnectError> {
+    async fn lease(&self, endpoint: &EndpointState) -> Result<(Lease, Permit), NoConnection> {
         let pool = self.cluster.pool(self.worker, endpoint, self.host);
+        let idle = match self.protocol {
+            Protocol::Http1 => pool.idle_http1().map(Lease::Http1),
+            Protocol::Http2 => pool.idle_http2().map(Lease::Http2),
+        };
+        let lease = match idle {
+            Some(lease) => lease,
+            None => Box::pin(self.new_lease(pool)).await?,
+        };
+        match self.cluster.admit(Limit::Requests) {
+            Ok(permit) => Ok((lease, permit)),
+            Err(overflow) => {
+                lease.unused();
+                Err(overflow.into())
+            }
+        }
+    }
+
+    async fn new_lease(&self, pool: Rc<Pool>) -> Result<Lease, NoConnection> {
+        let _pending = self.cluster.admit(Limit::Pending)?;
+        let allowed = self.cluster.shared.config.limits.connections;
         match self.protocol {
-            Protocol::Http1 => match pool.idle_http1() {
-                Some(lease) => Ok(Lease::Http1(lease)),
-                None => Box::pin(pool.new_http1()).await.map(Lease::Http1),
-            },
-            Protocol::Http2 => match pool.idle_http2() {
-                Some(lease) => Ok(Lease::Http2(lease)),
-                None => Box::pin(pool.new_http2()).await.map(Lease::Http2),
-            },
+            Protocol::Http1 => pool.new_http1(allowed).await.map(Lease::Http1),
+            Protocol::Http2 => pool.new_http2(allowed).await.map(Lease::Http2),
         }
     }
 
@@ -226,7 +240,10 @@ impl Attempts<'_> {
     fn connect_error(&self, address: SocketAddr, error: &ConnectError) -> ProxyError {
         let timed_out = match error {
             ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
-            ConnectError::Io(_) | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::Failed(_)) => false,
+            ConnectError::Io(_)
+            | ConnectError::Tls(
+                HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::Failed(_),
+            ) => false,
         };
         ProxyError::Connect { cluster: self.name(), address, reason: error.to_string(), timed_out }
     }
@@ -247,13 +264,6 @@ impl Attempts<'_> {
                 ProxyError::UpstreamProtocol { cluster, address, reason: error.to_string() }
             }
         }
-    }
-}
-
-fn outcome_of_connect(error: &ConnectError) -> Outcome {
-    match error {
-        ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => Outcome::TimedOut,
-        ConnectError::Io(_) | ConnectError::Tls(_) => Outcome::ConnectFailure,
     }
 }
 

@@ -6,13 +6,16 @@
 //!
 //! * [`membership`]: who belongs to it; [`balance`]: who of them gets the next request.
 //! * [`limits`]: how much may be in use at once.
-//! * [`outcome`]: what became of an attempt; [`standing`]: what follows from it for the endpoint.
+//! * [`outcome`]: what became of an attempt; [`outlier`]: what follows from many; [`standing`]: how an endpoint stands.
+//! * [`upkeep`]: what is done at intervals and when the configuration changes.
 
 pub mod balance;
 pub mod limits;
 pub mod membership;
 pub mod outcome;
+pub mod outlier;
 pub mod standing;
+pub mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use leno_config::ir;
 
 use balance::{Balancer, Latency};
 use limits::Usage;
+use outlier::{Ejections, Record};
 use standing::{Fitness, Moment, Probe};
 
 pub use membership::{KnownEndpoints, Member, Membership};
@@ -60,6 +64,16 @@ impl Members {
         members.iter().map(|member| &member.state)
     }
 
+    /// How many those are.
+    pub fn len(&self) -> usize {
+        self.states().size_hint().0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All of them, to be carried over.
     pub fn known(&self) -> KnownEndpoints {
         self.states().map(|state| ((state.address, state.security.clone()), Arc::clone(state))).collect()
@@ -86,6 +100,16 @@ pub struct ClusterStats {
     pub standing: AtomicU64,
     /// Requests that were to show whether a half-open endpoint is well.
     pub probes: AtomicU64,
+    /// Endpoints that are out, and have been.
+    pub ejections: Ejections,
+    /// Connections that were not opened because so many were open (Envoy's `upstream_cx_overflow`).
+    pub connection_overflows: AtomicU64,
+    /// Requests refused because so many waited for a connection (`upstream_rq_pending_overflow`).
+    pub pending_overflows: AtomicU64,
+    /// Requests refused because so many were under way (`upstream_rq_active_overflow`).
+    pub request_overflows: AtomicU64,
+    /// Retries not made because so many were under way (`upstream_rq_retry_overflow`).
+    pub retry_overflows: AtomicU64,
 }
 
 impl ClusterStats {
@@ -121,6 +145,7 @@ pub struct EndpointState {
     /// When it became healthy last, one more than milliseconds of [`Moment`]; 0: it never was.
     healthy_since: AtomicU64,
     fitness: Fitness,
+    record: Record,
 }
 
 /// What the control plane says of an endpoint's encryption.
@@ -133,10 +158,8 @@ pub struct EndpointSecurity {
 }
 
 impl EndpointSecurity {
-    /// An identity that is no SPIFFE ID is nobody's: the endpoint is then checked against the cluster's list.
     fn of(endpoint: &ir::Endpoint) -> Self {
-        let identity = endpoint.identity.as_deref().and_then(|identity| SpiffeId::parse(identity).ok());
-        Self { mesh_tls: endpoint.mesh_tls, identity }
+        Self { mesh_tls: endpoint.mesh_tls, identity: endpoint.identity.clone() }
     }
 }
 
@@ -158,7 +181,13 @@ impl EndpointState {
             latency: Latency::new(Moment::now()),
             healthy_since: AtomicU64::new(0),
             fitness: Fitness::default(),
+            record: Record::default(),
         }
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.record.ejections.load(Ordering::Relaxed)
     }
 
     /// Requests in flight, from all workers.

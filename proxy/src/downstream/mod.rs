@@ -125,7 +125,7 @@ impl Arrival {
         });
         connection.worker.entered(&connection);
         // The handshake takes a while, and what it was judged by may be out of date: nobody would look again.
-        if connection.peer.as_ref().is_some_and(|peer| peer.generation != connection.worker.tls.generation()) {
+        if connection.peer.as_ref().is_some_and(|peer| peer.generation.get() != connection.worker.tls.generation()) {
             review::review(&connection);
         }
         connection

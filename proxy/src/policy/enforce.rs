@@ -21,8 +21,10 @@ use crate::telemetry::{WorkerStats, add};
 use crate::worker::{ListenerView, Worker};
 
 use super::authorization::{Caller, Decision, Denial, Possible, Verdict, check, may_ever};
+use super::fault::Waiting;
 use super::grant::Grant;
-use super::jwt::{Refusal, TokenCache, Verified};
+use super::jwt::{Claims, Refusal, TokenCache, Verified};
+use super::mirror::Copies;
 
 /// Longest address in `www-authenticate` (Envoy).
 const MAX_REALM: usize = 256;
@@ -31,6 +33,20 @@ const MAX_REALM: usize = 256;
 #[derive(Debug, Default)]
 pub struct Memory {
     tokens: TokenCache,
+    waiting: Waiting,
+    copies: Copies,
+}
+
+impl Memory {
+    /// The requests that are delayed on purpose.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// The copies of requests that are under way.
+    pub(super) fn copies(&self) -> &Copies {
+        &self.copies
+    }
 }
 
 /// Looks at the request's token, where the listener wants one. What the token says goes into the request's headers.
@@ -196,6 +212,7 @@ fn report(connection: &Connection, about: &Report<'_>, decision: &Decision<'_>) 
         lines.spend(|| about.log(denial.policy, named(denial), "an authorization policy in dry run would deny it"));
     }
     if let Some(policy) = decision.audited {
+        add(&stats.audited, 1);
         lines.spend(|| about.log(Some(policy), "AUDIT", "audited by an authorization policy"));
     }
 }
@@ -224,8 +241,12 @@ impl Report<'_> {
         let identity = identity.map_or("unknown", |identity| identity.as_str());
         let (listener, peer) = (self.listener, direct);
         match self.request {
-            Some(RequestView { method, authority, path, .. }) => {
-                tracing::info!(policy, action, identity, %peer, %local, listener, %method, authority, path, "{what}");
+            Some(RequestView { method, authority, path, claims, .. }) => {
+                let principal = claims.and_then(Claims::principal);
+                let request_principal = principal.as_deref();
+                tracing::info!(
+                    policy, action, identity, request_principal, %peer, %local, listener, %method, authority, path, "{what}"
+                );
             }
             None => tracing::info!(policy, action, identity, %peer, %local, listener, "{what}"),
         }
