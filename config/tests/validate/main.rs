@@ -398,13 +398,9 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
                 "spec.trafficPolicy.outlierDetection: as if it were not there",
             ],
         ),
-        (
-            policy("loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s, attributes: [{name: b}]}}}"),
-            &[
-                "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.attributes: none of them",
-                "spec.trafficPolicy.loadBalancer.consistentHash: by load",
-            ],
-        ),
+        (policy("loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s, attributes: [{name: b}]}}}"), nothing),
+        (policy("loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s}}"), nothing),
+        (policy("loadBalancer: {simple: PASSTHROUGH}"), &["spec.trafficPolicy.loadBalancer.simple: captured connections"]),
         (
             ("VirtualService", "hosts: [b]\ntls:\n- match: [{sniHosts: [b], port: 443}]\n  route: [{destination: {host: b}}]".to_owned()),
             &["spec.tls: not routed by server name"],
@@ -485,4 +481,35 @@ fn a_document_that_was_read_in_part_is_checked_as_far_as_it_was() {
         ("L0107", "spec.http[2].route[0].weight"),
     ];
     assert_eq!(found, expected.map(|(code, path)| (code.to_owned(), path.to_owned())));
+}
+
+#[test]
+fn the_annotation_for_what_istio_has_no_word_for() {
+    let annotated = |word: &str, spec: &str| {
+        let rule = document("DestinationRule", "rule", spec);
+        let text = rule.replace(
+            "namespace: shop}",
+            &format!("namespace: shop, annotations: {{leno.mesh/load-balancer: {word}}}}}"),
+        );
+        let found = findings(&(surroundings() + &text)).into_iter();
+        found
+            .filter(|finding| finding.code != "L0301")
+            .map(|finding| (finding.code.to_owned(), finding.message))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(annotated("PEAK_EWMA", "host: b"), []);
+    for (word, spec, words) in [
+        ("EWMA", "host: b", "`EWMA` is not a policy"),
+        (
+            "PEAK_EWMA",
+            "host: b\ntrafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}",
+            "`consistentHash` stands",
+        ),
+    ] {
+        let found = annotated(word, spec);
+        assert!(
+            matches!(found.as_slice(), [(code, message)] if code == "L0122" && message.contains(words)),
+            "{found:?}"
+        );
+    }
 }
