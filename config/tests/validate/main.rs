@@ -1,5 +1,6 @@
 //! What validation says about rules: the code, the path, and the very text it points at.
 
+mod health_check;
 mod security;
 mod virtual_service;
 
@@ -412,8 +413,8 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
             &["spec.ingress[0].tls: the socket is not opened"],
         ),
         (
-            ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, http2MaxRequests: 1}}".to_owned()),
-            &["spec.inboundConnectionPool.http.http2MaxRequests: as if it were not there"],
+            ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, maxRetries: 1}}".to_owned()),
+            &["spec.inboundConnectionPool.http.maxRetries: as if it were not there"],
         ),
         (
             ("WorkloadEntry", "address: 10.0.0.1\nlabels: {security.istio.io/tlsMode: istio}".to_owned()),
