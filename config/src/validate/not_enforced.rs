@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig,
-    OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
+    ConnectionPoolSettings, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig, OutlierDetection, Path,
+    PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// One feature.
@@ -25,8 +25,6 @@ const GOES_ON: &str = "requests go on as if it were not there";
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
     Feature { name: "`retries`", instead: "only requests that were not sent are tried again", first: retries },
-    Feature { name: "`fault`", instead: GOES_ON, first: |rule| http(rule, "fault", |route| route.fault.is_some()) },
-    Feature { name: "`mirror`", instead: GOES_ON, first: mirror },
     Feature {
         name: "format commands in header values, as in `%REQ(x)%`,",
         instead: "the value is sent as it is written",
@@ -71,21 +69,6 @@ const POLICIES: &[Feature] = &[
         name: "`maxRetries`",
         instead: GOES_ON,
         first: |rule| inside(pools(rule), |it| it.http.as_ref()?.max_retries.map(|_| "http.maxRetries")),
-    },
-    Feature {
-        name: "`consistentHash`",
-        instead: "endpoints are chosen by load",
-        first: |rule| inside(hashes(rule), |_| Some("")),
-    },
-    Feature {
-        name: "`attributes` of a cookie",
-        instead: "a cookie that is made has none of them",
-        first: |rule| inside(hashes(rule), cookie_attributes),
-    },
-    Feature {
-        name: "`warmup`",
-        instead: "new endpoints get their full share",
-        first: |rule| inside(balancers(rule), warmup),
     },
     Feature {
         name: "`simple: PASSTHROUGH`",
@@ -137,11 +120,6 @@ fn http(rule: &Rule, field: &str, asks: fn(&HttpRoute) -> bool) -> Option<Path> 
 fn retries(rule: &Rule) -> Option<Path> {
     // `attempts: 0` is what the proxy does anyway.
     http(rule, "retries", |route| route.retries.as_ref().is_some_and(|retries| retries.attempts != Some(0)))
-}
-
-fn mirror(rule: &Rule) -> Option<Path> {
-    http(rule, "mirror", |route| route.mirror.is_some())
-        .or_else(|| http(rule, "mirrors", |route| !route.mirrors.is_empty()))
 }
 
 fn tls_routes(rule: &Rule) -> Option<Path> {
@@ -234,11 +212,6 @@ fn balancers(rule: &Rule) -> Vec<(Path, &LoadBalancerSettings)> {
     blocks(rule, "loadBalancer", |policy| policy.load_balancer.as_ref(), |port| port.load_balancer.as_ref())
 }
 
-fn hashes(rule: &Rule) -> Vec<(Path, &ConsistentHashLb)> {
-    let balancers = balancers(rule).into_iter();
-    balancers.filter_map(|(path, it)| Some((path.key("consistentHash"), it.consistent_hash.as_ref()?))).collect()
-}
-
 fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {
     let field = "outlierDetection";
     let written =
@@ -280,15 +253,6 @@ fn inside<T>(blocks: Vec<(Path, &T)>, asks: fn(&T) -> Option<&'static str>) -> O
 /// The first field that is set.
 fn first_set(fields: &[(&'static str, bool)]) -> Option<&'static str> {
     fields.iter().find(|(_, is_set)| *is_set).map(|(field, _)| *field)
-}
-
-fn cookie_attributes(hash: &ConsistentHashLb) -> Option<&'static str> {
-    let cookie = hash.http_cookie.as_ref()?;
-    (!cookie.attributes.is_empty()).then_some("httpCookie.attributes")
-}
-
-fn warmup(balance: &LoadBalancerSettings) -> Option<&'static str> {
-    first_set(&[("warmup", balance.warmup.is_some()), ("warmupDurationSecs", balance.warmup_duration_secs.is_some())])
 }
 
 /// What the compiler reads of a DestinationRule only.

@@ -44,6 +44,7 @@ mod secret;
 mod tcp;
 mod tls;
 mod upstream_http;
+mod validation;
 
 use std::collections::BTreeMap;
 

@@ -5,8 +5,9 @@
 //! requests wait in `line` for one, at most for the connect timeout; a worker without a connection may always open one.
 //!
 //! A pool belongs to one endpoint in one role: whom its connections have to show, and how they are encrypted, never
-//! changes within a pool. When the own identity or a root changes, what is idle and no longer good is closed; a connection
-//! to a peer who has been revoked ends with everything on it.
+//! changes within a pool. Each of its connections speaks for the own identity with which it was opened: when that becomes
+//! another, or a root changes, what is idle and no longer good is closed, and what is in use carries nothing new; a
+//! connection to a peer who has been revoked ends with everything on it.
 //!
 //! A connection comes back when its response has been read to the end; if the request is still being written then, it
 //! waits for that on its own, for a limited time.
@@ -238,7 +239,7 @@ impl Pool {
     async fn share(&self, slot: Slot) -> Result<Http2Lease, ConnectError> {
         let connection = self.open_http2(slot).await?;
         // Roots that changed during the handshake were looked at without it.
-        if connection.peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer)) {
+        if self.accepts(connection.peer.as_ref()) {
             self.multiplexed.borrow_mut().push(Rc::clone(&connection));
         }
         Ok(Http2Lease::new(connection))
@@ -247,10 +248,9 @@ impl Pool {
     fn take_idle(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         while let Some(top) = idle.pop() {
-            if !top.connection.sender.is_closed()
-                && top.connection.sender.is_ready()
-                && !self.is_over(top.connection.opened)
-            {
+            let Http1 { sender, peer, opened, .. } = &top.connection;
+            let is_usable = !sender.is_closed() && sender.is_ready() && !self.is_over(*opened);
+            if is_usable && self.accepts(peer.as_ref()) {
                 return Some(top);
             }
         }
@@ -259,7 +259,7 @@ impl Pool {
 
     fn with_room(&self) -> Option<Rc<Multiplexed>> {
         let mut connections = self.multiplexed.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed());
+        connections.retain(|connection| !connection.sender.is_closed() && self.accepts(connection.peer.as_ref()));
         let most = self.settings.max_streams.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
         connections
             .iter()
@@ -352,13 +352,8 @@ impl Pool {
 
     fn give_back(&self, connection: Http1, requests: u32) {
         let used_up = self.settings.max_requests.is_some_and(|max| requests >= max);
-        let distrusted = connection.peer.as_ref().is_some_and(|peer| !self.tls.still_accepts_server(peer));
-        if self.closed.get()
-            || used_up
-            || distrusted
-            || connection.sender.is_closed()
-            || self.is_over(connection.opened)
-        {
+        let is_over = connection.sender.is_closed() || self.is_over(connection.opened);
+        if self.closed.get() || used_up || is_over || !self.accepts(connection.peer.as_ref()) {
             return;
         }
         let given_back = Idle { connection, requests, since: Instant::now() };
@@ -394,9 +389,13 @@ impl Pool {
             }
             !is_revoked
         });
-        let accepts = |peer: &Option<Rc<Peer>>| peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer));
-        self.idle.borrow_mut().retain(|idle| accepts(&idle.connection.peer));
-        self.multiplexed.borrow_mut().retain(|connection| accepts(&connection.peer));
+        self.idle.borrow_mut().retain(|idle| self.accepts(idle.connection.peer.as_ref()));
+        self.multiplexed.borrow_mut().retain(|connection| self.accepts(connection.peer.as_ref()));
+    }
+
+    /// Whether a connection to a peer may carry another request.
+    fn accepts(&self, peer: Option<&Rc<Peer>>) -> bool {
+        peer.is_none_or(|peer| self.tls.still_accepts_server(peer))
     }
 
     /// The endpoint is gone: idle connections close now, the others when their requests end.

@@ -243,6 +243,33 @@ fn what_endpoints_cannot_be_is_refused() {
 }
 
 #[test]
+fn who_an_endpoint_has_to_be_is_a_spiffe_id_or_the_endpoint_is_refused() {
+    use envoy_types::pb::google::protobuf::{Value, value::Kind as ValueKind};
+    let good = "spiffe://cluster.local/ns/default/sa/reviews";
+    let text = |text: &str| ValueKind::StringValue(text.to_owned());
+    for (identity, reason) in [
+        (text(""), "`spiffe://`"),
+        (text("cluster.local/ns/default/sa/reviews"), "`spiffe://`"),
+        (text(&good.to_uppercase()), "lower case"),
+        (text(&good.replace("default", "..")), "path"),
+        (text(&good.replace("default", "%64efault")), "path"),
+        (text("spiffe:///ns/default/sa/reviews"), "trust domain"),
+        (ValueKind::BoolValue(true), "is a text"),
+        (ValueKind::NullValue(0), "is a text"),
+    ] {
+        let refusal = endpoint(|it| {
+            let metadata = it.metadata.as_mut().expect("Leno's metadata");
+            let fields = metadata.filter_metadata.get_mut("leno.mesh").expect("Leno's metadata");
+            fields.fields.insert("identity".to_owned(), Value { kind: Some(identity.clone()) });
+        });
+        assert_eq!(refusal.resource, messages::endpoints().cluster_name, "{identity:?}");
+        let at = "endpoints[0].lb_endpoints[0].metadata.filter_metadata[leno.mesh].identity";
+        assert_eq!(refusal.field, at, "{identity:?}");
+        assert!(refusal.reason.contains(reason), "{identity:?}: {refusal}");
+    }
+}
+
+#[test]
 fn a_node_without_istios_id_is_refused_with_the_form_it_should_have() {
     for id in ["", "envoy", "sidecar~127.0.0.1~a~b~c", "sidecar~localhost~a.b~c", "sidecar~127.0.0.1~a~c"] {
         let node = core::Node { id: id.to_owned(), ..Default::default() };
