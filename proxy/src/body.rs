@@ -13,6 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::attempt::replay::{Replay, ReplayError};
 use crate::cluster::InFlight;
 use crate::cluster::limits::Permit;
 use crate::error::Flag;
@@ -36,21 +37,17 @@ pub enum RequestBody {
     /// Nothing.
     Empty,
     /// From the caller.
-    Stream {
-        /// The frames.
-        incoming: Incoming,
-        /// Told when the last frame has passed, where somebody waits for it.
-        end: Option<RequestEnd>,
-    },
-    /// From the caller, and taken back when the peer refused the stream before a byte of it had moved.
-    Reclaimable(Rc<Reclaimable>),
+    Stream(CallerBody),
+    /// From the caller, and kept so that it can be sent again.
+    Replay(Replay<CallerBody>),
 }
 
-/// A body that can be had back as long as nobody has polled it.
+/// What a caller sends.
 #[derive(Debug)]
-pub struct Reclaimable {
-    body: RefCell<RequestBody>,
-    touched: Cell<bool>,
+pub struct CallerBody {
+    incoming: Incoming,
+    /// Told when the last frame has passed, where somebody waits for it.
+    end: Option<RequestEnd>,
 }
 
 impl RequestBody {
@@ -62,60 +59,58 @@ impl RequestBody {
             }
             return Self::Empty;
         }
-        Self::Stream { incoming, end }
-    }
-
-    /// Makes it possible to have it back.
-    pub fn reclaimable(self) -> Rc<Reclaimable> {
-        Rc::new(Reclaimable { body: RefCell::new(self), touched: Cell::new(false) })
+        Self::Stream(CallerBody { incoming, end })
     }
 }
 
-impl Reclaimable {
-    /// The body, if not a byte of it has moved.
-    pub fn reclaim(&self) -> Option<RequestBody> {
-        (!self.touched.get()).then(|| self.body.replace(RequestBody::Empty))
+impl HttpBody for CallerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Self { incoming, end } = self.get_mut();
+        let polled = Pin::new(&mut *incoming).poll_frame(context);
+        let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
+        if ended && let Some(end) = end.take() {
+            end.signal();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ReplayError<hyper::Error>;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream { incoming, end } => {
-                let polled = Pin::new(&mut *incoming).poll_frame(context);
-                let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
-                if ended && let Some(end) = end.take() {
-                    end.signal();
-                }
-                polled
-            }
-            Self::Reclaimable(shared) => {
-                let polled = Pin::new(&mut *shared.body.borrow_mut()).poll_frame(context);
-                if polled.is_ready() {
-                    shared.touched.set(true);
-                }
-                polled
-            }
+            Self::Stream(caller) => Pin::new(caller).poll_frame(context).map_err(ReplayError::Source),
+            Self::Replay(replay) => Pin::new(replay).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream { incoming, .. } => incoming.is_end_stream(),
-            Self::Reclaimable(shared) => shared.body.borrow().is_end_stream(),
+            Self::Stream(caller) => caller.is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { incoming, .. } => incoming.size_hint(),
-            Self::Reclaimable(shared) => shared.body.borrow().size_hint(),
+            Self::Stream(caller) => caller.size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
         }
     }
 }
@@ -131,7 +126,8 @@ struct RequestEndState {
 }
 
 impl RequestEnd {
-    fn signal(&self) {
+    /// All of it is here.
+    pub(crate) fn signal(&self) {
         self.0.done.set(true);
         if let Some(waker) = self.0.waker.borrow_mut().take() {
             waker.wake();

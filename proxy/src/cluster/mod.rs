@@ -5,8 +5,10 @@
 //! means the process, as users count.
 
 pub mod balance;
+pub mod budget;
 pub mod limits;
 pub mod outcome;
+pub mod retries;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use leno_config::ir;
 
 use balance::Balancer;
 use limits::Usage;
+use retries::RetryStats;
 
 /// A cluster of the snapshot in force.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub struct ClusterStats {
     pub connect_failures: AtomicU64,
     /// Requests that were sent again because they were provably not sent before.
     pub unsent_retries: AtomicU64,
+    /// Of second attempts.
+    pub retries: RetryStats,
     /// What is in use now.
     pub usage: Usage,
     /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has

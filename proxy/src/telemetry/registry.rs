@@ -9,7 +9,7 @@ use leno_config::ir;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
-use crate::error::Flag;
+use crate::error::Flags;
 use crate::tls::peer::Security;
 
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
@@ -163,12 +163,12 @@ impl Telemetry {
             proto::MetricType::HISTOGRAM,
         );
         for (key, blocks) in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut answers: BTreeMap<(u16, Flag), u64> = BTreeMap::new();
+            let mut answers: BTreeMap<(u16, Flags), u64> = BTreeMap::new();
             let mut buckets = [0_u64; BUCKETS.len() + 1];
             let mut sum_micros = 0_u64;
             for block in blocks {
                 for one in block.answers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    *answers.entry((one.code, one.flag)).or_default() += one.count.load(Ordering::Relaxed);
+                    *answers.entry((one.code, one.flags)).or_default() += one.count.load(Ordering::Relaxed);
                 }
                 for (sum, bucket) in buckets.iter_mut().zip(&block.buckets) {
                     *sum += bucket.load(Ordering::Relaxed);
@@ -180,9 +180,9 @@ impl Telemetry {
                 ("direction", key.direction),
                 ("route", key.route.as_str()),
             ];
-            for ((code, flag), count) in answers {
-                let code = code.to_string();
-                let answer = [("response_code", code.as_str()), ("response_flags", flag.as_str())];
+            for ((code, flags), count) in answers {
+                let (code, flags) = (code.to_string(), flags.to_string());
+                let answer = [("response_code", code.as_str()), ("response_flags", flags.as_str())];
                 requests.mut_metric().push(counter(&[labels.as_slice(), &answer].concat(), count));
             }
             durations.mut_metric().push(histogram(&labels, &buckets, sum_micros));

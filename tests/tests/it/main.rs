@@ -21,6 +21,7 @@ mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod retries;
 mod rotation;
 mod routing;
 mod split;
