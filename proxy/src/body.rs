@@ -17,6 +17,8 @@ use crate::attempt::replay::{Replay, ReplayError};
 use crate::cluster::InFlight;
 use crate::cluster::limits::Permit;
 use crate::error::Flag;
+use crate::policy::grant::Grant;
+use crate::policy::mirror::tee::{Copy, Tee};
 use crate::telemetry::RequestRecord;
 use crate::upstream::pool::Lease;
 
@@ -29,6 +31,15 @@ pub enum BodyError {
     /// The route's timeout, after the head of the answer had been passed on.
     #[error("the route's timeout ended the response")]
     TimedOut,
+    /// The copy of a request lagged behind, or its request broke off.
+    #[error("the copy of the request was given up")]
+    CopyGivenUp,
+    /// The body of an attempt that another one has followed.
+    #[error("another attempt is being made")]
+    Overtaken,
+    /// The policies have changed and no longer allow the request.
+    #[error("the policies have changed and no longer allow this request")]
+    Revoked,
 }
 
 /// A request body on its way to an endpoint.
@@ -37,80 +48,77 @@ pub enum RequestBody {
     /// Nothing.
     Empty,
     /// From the caller.
-    Stream(CallerBody),
+    Stream {
+        /// The frames.
+        incoming: Incoming,
+        /// Told when the last frame has passed, where somebody waits for it.
+        end: Option<RequestEnd>,
+        /// When it is revoked, no further frame passes; whoever reads the answer is woken for it.
+        grant: Option<Rc<Grant>>,
+    },
     /// From the caller, and kept so that it can be sent again.
-    Replay(Replay<CallerBody>),
-}
-
-/// What a caller sends.
-#[derive(Debug)]
-pub struct CallerBody {
-    incoming: Incoming,
-    /// Told when the last frame has passed, where somebody waits for it.
-    end: Option<RequestEnd>,
+    Replay(Replay<Box<Self>>),
+    /// One that is copied as it passes.
+    Teed(Box<Tee>),
+    /// A copy.
+    Copy(Box<Copy>),
 }
 
 impl RequestBody {
     /// The body of a caller's request; `end` is told when it is complete.
-    pub fn new(incoming: Incoming, end: Option<RequestEnd>) -> Self {
+    pub fn new(incoming: Incoming, end: Option<RequestEnd>, grant: Option<&Rc<Grant>>) -> Self {
         if incoming.is_end_stream() {
             if let Some(end) = end {
                 end.signal();
             }
             return Self::Empty;
         }
-        Self::Stream(CallerBody { incoming, end })
-    }
-}
-
-impl HttpBody for CallerBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { incoming, end } = self.get_mut();
-        let polled = Pin::new(&mut *incoming).poll_frame(context);
-        let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
-        if ended && let Some(end) = end.take() {
-            end.signal();
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        Self::Stream { incoming, end, grant: grant.cloned() }
     }
 }
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = ReplayError<hyper::Error>;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(caller) => Pin::new(caller).poll_frame(context).map_err(ReplayError::Source),
-            Self::Replay(replay) => Pin::new(replay).poll_frame(context),
+            Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
+            Self::Stream { incoming, end, .. } => {
+                let polled = Pin::new(&mut *incoming).poll_frame(context);
+                let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
+                if ended && let Some(end) = end.take() {
+                    end.signal();
+                }
+                polled.map_err(BodyError::Peer)
+            }
+            Self::Replay(replay) => Pin::new(replay).poll_frame(context).map_err(|error| match error {
+                ReplayError::Source(error) => error,
+                ReplayError::Overtaken => BodyError::Overtaken,
+            }),
+            Self::Teed(tee) => tee.poll_frame(context),
+            Self::Copy(copy) => copy.poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream(caller) => caller.is_end_stream(),
+            Self::Stream { incoming, .. } => incoming.is_end_stream(),
             Self::Replay(replay) => replay.is_end_stream(),
+            Self::Teed(tee) => tee.body().is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream(caller) => caller.size_hint(),
+            Self::Stream { incoming, .. } => incoming.size_hint(),
             Self::Replay(replay) => replay.size_hint(),
+            Self::Teed(tee) => tee.body().size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }
@@ -212,6 +220,10 @@ impl UpstreamBody {
         }
     }
 
+    fn grant(&self) -> Option<&Rc<Grant>> {
+        self.record.as_ref().and_then(RequestRecord::grant)
+    }
+
     fn flag(&mut self, flag: Flag) {
         if let Some(record) = &mut self.record {
             record.flag(flag);
@@ -257,6 +269,10 @@ impl HttpBody for Body {
                 {
                     body.flag(Flag::UT);
                     return Poll::Ready(Some(Err(BodyError::TimedOut)));
+                }
+                if body.grant().is_some_and(|grant| grant.poll_revoked(context).is_ready()) {
+                    body.flag(Flag::UAEX);
+                    return Poll::Ready(Some(Err(BodyError::Revoked)));
                 }
                 let polled = Pin::new(&mut body.incoming).poll_frame(context);
                 match &polled {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use leno_config::ir::RbacAction;
+use leno_config::ir::{AbortStatus, RbacAction};
 
 use crate::cluster::limits::Overflow;
 use crate::policy::jwt::JwtError;
@@ -246,6 +246,9 @@ pub enum ProxyError {
     /// An authorization policy says no. Which one is for the log: a caller that may not come in learns nothing of the rules.
     #[error("{}", denied(*.0))]
     Denied(RbacAction),
+    /// The policies changed while the answer was awaited, and would not let the request in any more.
+    #[error("the policies have changed and no longer allow this; the proxy's log says which")]
+    Revoked,
     /// The token of the end user is not good, or there is none.
     #[error("{reason}")]
     Token {
@@ -253,6 +256,12 @@ pub enum ProxyError {
         reason: JwtError,
         /// For what the token would have been, `http://HOST/PATH`.
         realm: String,
+    },
+    /// A fault on purpose.
+    #[error("a `fault` of the route's rule aborts this request on purpose")]
+    Fault {
+        /// With what.
+        with: AbortStatus,
     },
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
@@ -284,6 +293,7 @@ const TERMINATION: &str =
 const OVERFLOW: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
 const REMOTE_RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
 const PROTOCOL_ERROR: &str = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+const FAULT: &str = "fault filter abort";
 
 impl ProxyError {
     /// Status, flag and body (measured on Envoy 1.40).
@@ -303,11 +313,28 @@ impl ProxyError {
             }
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
+            Self::Denied(_) | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
             Self::Token { reason, .. } => (reason.status(), Flag::UAEX, reason.as_str()),
+            Self::Fault { with: AbortStatus::Http(status) } => (*status, Flag::FI, FAULT),
+            // Who does not speak gRPC gets a 200 (Envoy).
+            Self::Fault { with: AbortStatus::Grpc(_) } => (StatusCode::OK, Flag::FI, FAULT),
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }
+    }
+
+    /// The status that a gRPC caller gets: gRPC's "HTTP to gRPC status code mapping", as Envoy has it, where the error
+    /// has none of its own.
+    pub fn grpc_status(&self) -> u32 {
+        match (self, self.reply().status.as_u16()) {
+            (Self::Fault { with: AbortStatus::Grpc(status) }, _) => *status,
+            (_, 400) => 13,
+            (_, 401) => 16,
+            (_, 403) => 7,
+            (_, 404) => 12,
+            (_, 429 | 502 | 503 | 504) => 14,
+            _ => 2,
+        }
     }
 }
 

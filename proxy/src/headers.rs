@@ -142,24 +142,6 @@ pub fn set_expected_time(headers: &mut HeaderMap, left: Duration, grpc: bool) {
     }
 }
 
-/// The HTTP status that a `grpc-status` stands for, as Envoy has it.
-pub fn grpc_as_http(status: &HeaderValue) -> Option<u16> {
-    Some(match status.to_str().ok()?.parse::<u16>().ok()? {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
-    })
-}
-
 /// What a gRPC caller says it waits, at most eight digits and a unit (gRPC over HTTP/2).
 pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(name::GRPC_TIMEOUT)?.to_str().ok()?;

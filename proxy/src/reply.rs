@@ -14,7 +14,7 @@ use crate::policy::jwt::JwtError;
 /// gets a gRPC status, since it would not look at an HTTP one. `flags` is all that is said of the request.
 pub fn error(error: &ProxyError, flags: Flags, grpc: bool) -> Response<Body> {
     let Reply { status, flag: _, body } = error.reply();
-    let mut response = if grpc { grpc_status(status, body) } else { text(status, body) };
+    let mut response = if grpc { grpc_status(error.grpc_status(), body) } else { text(status, body) };
     let sentence = format!("{flags}; {error}");
     // Whatever came from outside into the sentence is escaped.
     let visible: String = sentence.chars().map(|one| if (' '..='~').contains(&one) { one } else { '?' }).collect();
@@ -48,27 +48,15 @@ fn text(status: StatusCode, body: &'static str) -> Response<Body> {
 }
 
 /// Only headers, as gRPC's "trailers-only" has it.
-fn grpc_status(status: StatusCode, message: &'static str) -> Response<Body> {
+fn grpc_status(status: u32, message: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(grpc_code(status)));
+    headers.insert("grpc-status", HeaderValue::from(status));
     if !message.is_empty() {
         headers.insert("grpc-message", HeaderValue::from_static(message));
     }
     response
-}
-
-/// gRPC's "HTTP to gRPC status code mapping", as Envoy has it.
-fn grpc_code(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
 }
 
 /// The answer that a rule wrote.

@@ -1,8 +1,8 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → token → authorization → redirect / direct response / CORS preflight
-//!                                  → header rules, rewrite → attempts → header rules → body
+//! sanitize → token → authorization → fault → redirect / direct response / CORS preflight
+//!                                          → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
@@ -10,7 +10,6 @@
 //! first byte toward an endpoint is plain synchronous code: only [`Attempts::send`] waits, so a request's future holds
 //! little more than the request.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
@@ -31,8 +30,10 @@ use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::policy::fault::{self, Pause};
+use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
-use crate::policy::{cors, enforce};
+use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::RequestRecord;
@@ -46,10 +47,13 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let view = connection.listener.view();
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;
-    let answered = match plan(connection, &view, request, grpc, &mut record, &mut outgoing) {
-        Ok(Plan::Answer(response)) => Ok(response),
-        Ok(Plan::Forward(way)) => way.go(connection, &view, &mut outgoing, &mut record).await,
-        Err(error) => Err(error),
+    let mut pause = None;
+    let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut pause);
+    let answered = match (planned, pause) {
+        (Ok(Plan::Answer(response)), None) => Ok(response),
+        (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
+        (Err(error), None) => Err(error),
+        (planned, Some(pause)) => Box::pin(late(*pause, planned, connection, &view, &mut outgoing, &mut record)).await,
     };
     let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
@@ -60,6 +64,24 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     }
     record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
+}
+
+/// The same after a delay on purpose. On the heap, so that the future of every other request is no larger for it.
+async fn late(
+    pause: Pause,
+    planned: Result<Plan<'_>, ProxyError>,
+    connection: &Rc<Connection>,
+    view: &ListenerView,
+    outgoing: &mut Option<Request<RequestBody>>,
+    record: &mut RequestRecord,
+) -> Result<Response<Body>, ProxyError> {
+    record.delayed();
+    let waited = pin!(async { Ok(pause.over().await) });
+    while_granted(record.grant().map(|grant| &**grant), waited).await?;
+    match planned? {
+        Plan::Answer(response) => Ok(response),
+        Plan::Forward(way) => way.go(connection, view, outgoing, record).await,
+    }
 }
 
 /// What is to be done with a request.
@@ -93,6 +115,7 @@ fn plan<'a>(
     grpc: bool,
     record: &mut RequestRecord,
     outgoing: &mut Option<Request<RequestBody>>,
+    pause: &mut Option<Box<Pause>>,
 ) -> Result<Plan<'a>, ProxyError> {
     let (http, manager) = http_of(view)?;
     let (mut parts, body) = request.into_parts();
@@ -106,8 +129,11 @@ fn plan<'a>(
         record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
-    enforce::authorize(connection, view, route, &look(&parts, claims))?;
+    record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
     let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
+    if let Some(fault) = &route.fault {
+        fault::inject(fault, &connection.worker, pause)?;
+    }
     let forward = match &route.action {
         Action::Redirect(redirect) => {
             let to = location(redirect, &route.matcher.path, &look(&parts, claims));
@@ -150,7 +176,7 @@ fn plan<'a>(
         Protocol::Http1 => sanitize::to_http1(&mut parts)?,
         Protocol::Http2 => sanitize::to_http2(&mut parts)?,
     }
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end.clone())));
+    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end.clone(), record.grant())));
     Ok(Plan::Forward(way))
 }
 
@@ -162,7 +188,8 @@ fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), Prox
     }
 }
 
-fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
+/// The virtual host and route that take a request.
+pub(crate) fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
     let host = http.table.host(request.authority)?;
     http.table.find(host, request).map(|route| (host, route))
 }
@@ -181,7 +208,8 @@ fn choose<'a>(
     Some(cluster.map(|cluster| (share, cluster)).ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string())))
 }
 
-fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
+/// What routes and policies see of a request.
+pub(crate) fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         scheme: "http",
@@ -212,25 +240,18 @@ impl Way<'_> {
         outgoing: &mut Option<Request<RequestBody>>,
         record: &mut RequestRecord,
     ) -> Result<Response<Body>, ProxyError> {
+        if self.upgrade.is_none() {
+            mirror::send_copies(connection, &view.view, self.route, outgoing);
+        }
         let sent = Instant::now();
         let mut deadline = self.plan.limits.request.zip(self.end.clone()).map(|(limit, end)| Deadline::new(limit, end));
-        let attempts = Attempts {
-            worker: &connection.worker,
-            view: &view.view,
-            cluster: self.cluster,
-            protocol: self.protocol,
-            host: self.host.as_deref(),
-            plan: &self.plan,
-            end: self.end.as_ref(),
-            notes: Cell::default(),
-            timed_out: Cell::new(false),
-        };
-        let mut sending = pin!(attempts.send(outgoing));
+        let to = (self.cluster, self.protocol, self.host.as_deref());
+        let attempts = Attempts::new((&connection.worker, &view.view), to, (&self.plan, self.end.as_ref()));
+        let sending = pin!(attempts.send(outgoing));
+        let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match &mut deadline {
             None => sending.await,
-            Some(deadline) => {
-                Box::pin(deadline.race(sending.as_mut())).await.inspect_err(|error| attempts.failed(error))
-            }
+            Some(deadline) => Box::pin(deadline.race(sending)).await.inspect_err(|error| attempts.failed(error)),
         };
         record.note(attempts.notes.get());
         let answer = answer?;

@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig,
-    OutlierDetection, Path, PortTrafficPolicy, Rule, SimpleLb, TrafficPolicy, VirtualService,
+    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, LoadBalancerSettings, MeshConfig, OutlierDetection,
+    Path, PortTrafficPolicy, Rule, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// One feature.
@@ -24,8 +24,6 @@ const GOES_ON: &str = "requests go on as if it were not there";
 
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
-    Feature { name: "`fault`", instead: GOES_ON, first: |rule| http(rule, "fault", |route| route.fault.is_some()) },
-    Feature { name: "`mirror`", instead: GOES_ON, first: mirror },
     Feature {
         name: "format commands in header values, as in `%REQ(x)%`,",
         instead: "the value is sent as it is written",
@@ -129,17 +127,6 @@ pub(super) fn check(document: &Document, found: &mut Findings) {
 fn virtual_service(rule: &Rule) -> Option<&VirtualService> {
     let Rule::VirtualService(rule) = rule else { return None };
     Some(&rule.spec)
-}
-
-/// The first HTTP rule that asks for something, at `field`.
-fn http(rule: &Rule, field: &str, asks: fn(&HttpRoute) -> bool) -> Option<Path> {
-    let at = virtual_service(rule)?.http.iter().position(asks)?;
-    Some(spec().key("http").index(at).key(field))
-}
-
-fn mirror(rule: &Rule) -> Option<Path> {
-    http(rule, "mirror", |route| route.mirror.is_some())
-        .or_else(|| http(rule, "mirrors", |route| !route.mirrors.is_empty()))
 }
 
 fn tls_routes(rule: &Rule) -> Option<Path> {

@@ -20,14 +20,11 @@ impl Attempts<'_> {
                 let pick = |tried| self.cluster.pick(&PickContext { random: &self.worker.random, tried, hash: None });
                 pick(tried).or_else(|| pick(&[]).filter(|_| !tried.is_empty()))
             }
-            Members::RequestHost => {
-                let endpoint = Box::pin(self.resolve(tried)).await?;
-                endpoint.map(|endpoint| Picked { endpoint, is_probe: false })
-            }
+            Members::RequestHost => Box::pin(self.resolve(tried)).await?.map(Picked::share),
             Members::OriginalDestination => None,
         };
-        if let Some(Picked { endpoint, .. }) = &picked {
-            self.guard(endpoint.address)?;
+        if let Some(picked) = &picked {
+            self.guard(picked.endpoint.address)?;
         }
         Ok(picked)
     }

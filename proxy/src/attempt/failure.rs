@@ -1,8 +1,7 @@
-//! What went wrong with an attempt: for the policy, for the endpoint's record, and for the caller.
+//! What went wrong with an attempt: for the policy and for the caller.
 
 use std::net::SocketAddr;
 
-use crate::cluster::outcome::Outcome;
 use crate::error::ProxyError;
 use crate::tls::server::HandshakeError;
 use crate::upstream::connect::ConnectError;
@@ -52,14 +51,12 @@ impl Failed {
     }
 }
 
-/// What a failed connect says of the endpoint.
-pub(super) fn outcome_of_connect(error: &ConnectError) -> Outcome {
-    if is_timeout(error) { Outcome::TimedOut } else { Outcome::ConnectFailure }
-}
-
 fn is_timeout(error: &ConnectError) -> bool {
     match error {
         ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
-        ConnectError::Io(_) | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::Failed(_)) => false,
+        ConnectError::Io(_)
+        | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::Failed(_)) => {
+            false
+        }
     }
 }

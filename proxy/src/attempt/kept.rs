@@ -8,13 +8,13 @@ use http::Request;
 use http::request::Parts;
 
 use super::replay::{Again, Replay};
-use crate::body::{CallerBody, RequestBody};
+use crate::body::RequestBody;
 
 /// The head of a request, and the way to its body.
 #[derive(Debug)]
 pub(super) struct Kept {
     head: Parts,
-    body: Option<Again<CallerBody>>,
+    body: Option<Again<Box<RequestBody>>>,
 }
 
 impl Kept {
@@ -22,8 +22,10 @@ impl Kept {
     pub(super) fn of(request: &mut Request<RequestBody>, most: usize) -> Self {
         let body = match std::mem::replace(request.body_mut(), RequestBody::Empty) {
             RequestBody::Empty => None,
-            RequestBody::Stream(source) => Some(Replay::new(source, most)),
             RequestBody::Replay(replay) => Some(replay),
+            source @ (RequestBody::Stream { .. } | RequestBody::Teed(_) | RequestBody::Copy(_)) => {
+                Some(Replay::new(Box::new(source), most))
+            }
         };
         let again = body.as_ref().map(Replay::again);
         if let Some(body) = body {

@@ -51,13 +51,13 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::retries::RetryStats;
 use crate::cluster::{EndpointState, InFlight, Members};
 use crate::error::{Flag, Flags, ProxyError};
-use crate::upstream::connect::ConnectError;
-use crate::upstream::pool::Lease;
+use crate::upstream::connect::NoConnection;
+use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::send::SendFailure;
 use crate::worker::{View, Worker, WorkerCluster};
 
 use conditions::Failure;
-use failure::{Failed, outcome_of_connect};
+use failure::Failed;
 use kept::Kept;
 use plan::{RetryPlan, is_idempotent};
 use run::Run;
@@ -132,7 +132,7 @@ impl Protocol {
 struct Arrived {
     response: Response<Incoming>,
     lease: Lease,
-    in_flight: InFlight,
+    permit: Permit,
 }
 
 /// What comes after an attempt.
@@ -144,15 +144,22 @@ enum Next {
 }
 
 impl<'a> Attempts<'a> {
+    /// Nothing has been sent yet. Who sends; where to, in which protocol, for which host; how often, and what tells the end
+    /// of the request.
+    pub fn new(
+        (worker, view): (&'a Worker, &'a View),
+        (cluster, protocol, host): (&'a Rc<WorkerCluster>, Protocol, Option<&'a str>),
+        (plan, end): (&'a RetryPlan<'a>, Option<&'a RequestEnd>),
+    ) -> Self {
+        let (notes, timed_out) = (Cell::default(), Cell::new(false));
+        Self { worker, view, cluster, protocol, host, plan, end, notes, timed_out }
+    }
+
     /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.
     ///
     /// The request is taken out of `outgoing`: an argument by value would lie in the future twice.
     pub async fn send(&self, outgoing: &mut Option<Request<RequestBody>>) -> Result<Answer, ProxyError> {
         self.cluster.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
-        let permit = self
-            .cluster
-            .admit(Limit::Requests)
-            .map_err(|overflow| ProxyError::Overflow { cluster: self.name(), overflow })?;
         let mut run = Run::new(self);
         loop {
             let next = match self.once(&mut run, outgoing).await {
@@ -160,7 +167,8 @@ impl<'a> Attempts<'a> {
                 Err(failed) => self.after_failure(&mut run, failed, outgoing),
             };
             match next {
-                Next::Taken(Arrived { response, lease, in_flight }) => {
+                Next::Taken(Arrived { response, lease, permit }) => {
+                    let in_flight = run.last().ok_or_else(|| ProxyError::NoEndpoint(self.name()))?;
                     return Ok(Answer { response, lease, in_flight, permit, attempt: run.attempt });
                 }
                 Next::Failed(error) => return Err(error),
@@ -178,16 +186,19 @@ impl<'a> Attempts<'a> {
         outgoing: &mut Option<Request<RequestBody>>,
     ) -> Result<Arrived, Failed> {
         let Some(picked) = self.choose(&run.tried).await.map_err(Failed::here)? else {
-            return Err(Failed::here(run.last.take().unwrap_or_else(|| ProxyError::NoEndpoint(self.name()))));
+            return Err(Failed::here(run.error.take().unwrap_or_else(|| ProxyError::NoEndpoint(self.name()))));
         };
-        let (address, in_flight) = (picked.endpoint.address, picked.endpoint.begin());
-        let leased = self.lease(&picked.endpoint, run.fresh).await;
-        run.attempt += 1;
-        run.begin(picked.endpoint);
-        let mut lease = match leased {
-            Ok(lease) => lease,
-            Err(error) => {
-                run.report(outcome_of_connect(&error));
+        let address = picked.endpoint.address;
+        let in_flight = picked.begin();
+        let leased = self.lease(in_flight.endpoint(), run.fresh).await;
+        run.begin(in_flight);
+        let (mut lease, permit) = match leased {
+            Ok(leased) => leased,
+            Err(NoConnection::Refused(overflow)) => {
+                return Err(Failed::here(ProxyError::Overflow { cluster: self.name(), overflow }));
+            }
+            Err(NoConnection::Failed(error)) => {
+                run.report(Outcome::of_connect(&error));
                 return Err(Failed::connect(self.name(), address, &error));
             }
         };
@@ -202,20 +213,18 @@ impl<'a> Attempts<'a> {
                 None => return Err(self.took_too_long(run, limit)),
             },
         };
-        match sent {
-            Ok(response) => Ok(Arrived { response, lease, in_flight }),
-            Err(failure) => {
-                let failed = Failed::send(self.name(), address, &failure);
-                match failure {
-                    SendFailure::Unsent(back) => *outgoing = Some(*back),
-                    SendFailure::Unprocessed(_)
-                    | SendFailure::Closed(_)
-                    | SendFailure::Reset(_)
-                    | SendFailure::Protocol(_) => run.report(Outcome::Reset),
-                }
-                Err(failed)
+        let failure = match sent {
+            Ok(response) => return Ok(Arrived { response, lease, permit }),
+            Err(failure) => failure,
+        };
+        let failed = Failed::send(self.name(), address, &failure);
+        match failure {
+            SendFailure::Unsent(back) => *outgoing = Some(*back),
+            SendFailure::Unprocessed(_) | SendFailure::Closed(_) | SendFailure::Reset(_) | SendFailure::Protocol(_) => {
+                run.report(Outcome::Reset)
             }
         }
+        Err(failed)
     }
 
     /// What is kept of a request costs something, so it is kept only where it can be of use: where the policy could
@@ -237,7 +246,7 @@ impl<'a> Attempts<'a> {
         outgoing: &mut Option<Request<RequestBody>>,
     ) -> Next {
         let (status, headers) = (arrived.response.status(), arrived.response.headers());
-        run.report(Outcome::Answered(self.plan.verdict_of(status, headers)));
+        run.report(Outcome::of_answer(status, headers));
         run.permit = None;
         let kept = run.kept.take();
         let Some(reason) = self.plan.on_answer(status, headers) else {
@@ -271,7 +280,7 @@ impl<'a> Attempts<'a> {
         let request = outgoing.take().or_else(|| run.kept.take().and_then(Kept::again));
         if self.is_free(run, failure) && request.is_some() {
             *outgoing = request;
-            run.last = Some(error);
+            run.error = Some(error);
             return Next::AtOnce;
         }
         match self.plan.on_failure(failure) {
@@ -334,7 +343,6 @@ impl<'a> Attempts<'a> {
             Ok(permit) => run.permit = Some(permit),
             Err(_) => {
                 self.note(Flags::add_retry_overflow);
-                stats.count(|stats| &stats.overflowed);
                 return false;
             }
         }
@@ -347,19 +355,35 @@ impl<'a> Attempts<'a> {
         true
     }
 
-    /// A connection that can carry the request; `fresh`: one that has carried none before, where that is possible. Opening
+    /// A connection that can carry the request, and leave to use it. As Envoy has it, who has no connection yet counts
+    /// as pending, and who has one as a request. `fresh`: none that has carried a request before, over HTTP/1.1. Opening
     /// one is rare and its future large: it goes to the heap, so that every request's future stays small.
-    async fn lease(&self, endpoint: &EndpointState, fresh: bool) -> Result<Lease, ConnectError> {
+    async fn lease(&self, endpoint: &EndpointState, fresh: bool) -> Result<(Lease, Permit), NoConnection> {
         let pool = self.cluster.pool(self.worker, endpoint, self.host);
+        let idle = match self.protocol {
+            Protocol::Http1 if fresh => None,
+            Protocol::Http1 => pool.idle_http1().map(Lease::Http1),
+            Protocol::Http2 => pool.idle_http2().map(Lease::Http2),
+        };
+        let lease = match idle {
+            Some(lease) => lease,
+            None => Box::pin(self.new_lease(pool)).await?,
+        };
+        match self.cluster.admit(Limit::Requests) {
+            Ok(permit) => Ok((lease, permit)),
+            Err(overflow) => {
+                lease.unused();
+                Err(overflow.into())
+            }
+        }
+    }
+
+    async fn new_lease(&self, pool: Rc<Pool>) -> Result<Lease, NoConnection> {
+        let _pending = self.cluster.admit(Limit::Pending)?;
+        let allowed = self.cluster.shared.config.limits.connections;
         match self.protocol {
-            Protocol::Http1 => match pool.idle_http1().filter(|_| !fresh) {
-                Some(lease) => Ok(Lease::Http1(lease)),
-                None => Box::pin(pool.new_http1()).await.map(Lease::Http1),
-            },
-            Protocol::Http2 => match pool.idle_http2() {
-                Some(lease) => Ok(Lease::Http2(lease)),
-                None => Box::pin(pool.new_http2()).await.map(Lease::Http2),
-            },
+            Protocol::Http1 => pool.new_http1(allowed).await.map(Lease::Http1),
+            Protocol::Http2 => pool.new_http2(allowed).await.map(Lease::Http2),
         }
     }
 

@@ -12,7 +12,6 @@ use super::asked::{Asked, AskedRetries};
 use super::backoff;
 use super::conditions::{Conditions, Failure};
 use super::deadline::TimeLimits;
-use crate::headers::name;
 
 /// Retries of a route that has no policy and a request that asks for them (Envoy).
 const ASKED_WITHOUT_POLICY: u32 = 1;
@@ -48,12 +47,6 @@ impl<'a> RetryPlan<'a> {
             on = on.and(Conditions::NOT_PROCESSED);
         }
         Self { policy, asked, on, attempts, ..Self::default() }
-    }
-
-    /// The status that an answer stands for: a gRPC call that has failed has 200 beside its `grpc-status`.
-    pub fn verdict_of(&self, status: StatusCode, headers: &HeaderMap) -> u16 {
-        let grpc = self.grpc.then(|| headers.get(name::GRPC_STATUS)).flatten();
-        grpc.and_then(crate::headers::grpc_as_http).unwrap_or(status.as_u16())
     }
 
     /// Whether an attempt that reached the endpoint could be repeated. Only then is it worth keeping the request: by

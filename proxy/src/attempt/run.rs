@@ -11,9 +11,9 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
-use crate::cluster::EndpointState;
 use crate::cluster::limits::Permit;
 use crate::cluster::outcome::Outcome;
+use crate::cluster::{EndpointState, InFlight};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
 use crate::upstream::pool::Lease;
@@ -45,8 +45,8 @@ pub(super) struct Run<'r, 'a> {
     pub(super) fresh: bool,
     /// Endpoints to be left aside.
     pub(super) tried: Vec<Arc<EndpointState>>,
-    /// The endpoint of the one under way.
-    endpoint: Option<Arc<EndpointState>>,
+    /// The one under way, at its endpoint.
+    in_flight: Option<InFlight>,
     /// What became of it is not told yet.
     is_open: bool,
     /// The request, for the next one.
@@ -54,7 +54,7 @@ pub(super) struct Run<'r, 'a> {
     /// Counts the retry under way.
     pub(super) permit: Option<Permit>,
     /// What the one before ended with.
-    pub(super) last: Option<ProxyError>,
+    pub(super) error: Option<ProxyError>,
 }
 
 impl<'r, 'a> Run<'r, 'a> {
@@ -70,31 +70,37 @@ impl<'r, 'a> Run<'r, 'a> {
             raced: false,
             fresh: false,
             tried: Vec::new(),
-            endpoint: None,
+            in_flight: None,
             is_open: false,
             kept: None,
             permit: None,
-            last: None,
+            error: None,
         }
     }
 
-    /// An attempt is made at this endpoint.
-    pub(super) fn begin(&mut self, endpoint: Arc<EndpointState>) {
-        self.endpoint = Some(endpoint);
+    /// An attempt has got as far as a connection, or not even that.
+    pub(super) fn begin(&mut self, in_flight: InFlight) {
+        self.attempt += 1;
+        self.in_flight = Some(in_flight);
         self.is_open = true;
     }
 
     /// Tells what became of it.
     pub(super) fn report(&mut self, outcome: Outcome) {
-        if let (Some(endpoint), true) = (&self.endpoint, self.is_open) {
-            self.attempts.cluster.report(endpoint, outcome);
+        if let (Some(in_flight), true) = (&self.in_flight, self.is_open) {
+            self.attempts.cluster.report(in_flight, outcome);
         }
         self.is_open = false;
     }
 
     /// Leaves its endpoint aside from now on.
     pub(super) fn avoid(&mut self) {
-        self.tried.extend(self.endpoint.take());
+        self.tried.extend(self.in_flight.as_ref().map(|in_flight| Arc::clone(in_flight.endpoint())));
+    }
+
+    /// It was the last one: it lasts as long as its answer.
+    pub(super) fn last(&mut self) -> Option<InFlight> {
+        self.in_flight.take()
     }
 
     /// Writes into the request which attempt it is and how much time is left.
@@ -122,7 +128,7 @@ impl Drop for Run<'_, '_> {
 
 /// Does away with an answer that is not taken, and saves its connection where that is cheap.
 pub(super) fn discard(arrived: Arrived) {
-    let Arrived { response, lease: Lease::Http1(lease), in_flight: _ } = arrived else { return };
+    let Arrived { response, lease: Lease::Http1(lease), permit: _ } = arrived else { return };
     let body = response.into_body();
     if body.is_end_stream() {
         return lease.release();

@@ -5,11 +5,11 @@
 //! by no more than the workers that ask in the same instant, and never for long.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leno_config::ir;
 
-use super::budget;
+use super::{ClusterStats, budget};
 use crate::worker::WorkerCluster;
 
 /// What is limited.
@@ -100,6 +100,23 @@ pub struct Permit {
 #[error("its limit of {} is reached", .0.as_str())]
 pub struct Overflow(pub Limit);
 
+impl ClusterStats {
+    /// Something was refused because so much of it was in use.
+    fn overflowed(&self, limit: Limit) {
+        self.overflows(limit).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that happened.
+    pub fn overflows(&self, limit: Limit) -> &AtomicU64 {
+        match limit {
+            Limit::Connections => &self.connection_overflows,
+            Limit::Pending => &self.pending_overflows,
+            Limit::Requests => &self.request_overflows,
+            Limit::Retries => &self.retry_overflows,
+        }
+    }
+}
+
 impl WorkerCluster {
     /// Takes one more of something limited.
     pub fn admit(self: &Rc<Self>, limit: Limit) -> Result<Permit, Overflow> {
@@ -113,7 +130,10 @@ impl WorkerCluster {
         };
         match usage.take(limit, allowed) {
             true => Ok(Permit { cluster: Rc::clone(self), limit }),
-            false => Err(Overflow(limit)),
+            false => {
+                self.shared.stats.overflowed(limit);
+                Err(Overflow(limit))
+            }
         }
     }
 }

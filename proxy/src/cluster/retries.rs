@@ -16,8 +16,6 @@ pub struct RetryStats {
     pub begun: AtomicU64,
     /// Requests that a retry has saved.
     pub succeeded: AtomicU64,
-    /// Retries that a limit or the budget did not allow.
-    pub overflowed: AtomicU64,
     /// Requests for which no retry was left.
     pub used_up: AtomicU64,
     /// Retries that were not possible since the body had been too large to be kept.
@@ -44,11 +42,10 @@ impl RetryStats {
     }
 
     /// All counts by Envoy's names, without `upstream_`.
-    pub fn facts(&self) -> [(&'static str, u64); 7] {
+    pub fn facts(&self) -> [(&'static str, u64); 6] {
         [
             ("rq_retry", &self.begun),
             ("rq_retry_success", &self.succeeded),
-            ("rq_retry_overflow", &self.overflowed),
             ("rq_retry_limit_exceeded", &self.used_up),
             ("rq_retry_body_too_large", &self.body_too_large),
             ("rq_timeout", &self.timeouts),

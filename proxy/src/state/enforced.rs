@@ -61,13 +61,7 @@ fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
 
 fn of_route(route: &ir::Route) -> Vec<&'static str> {
     let mut features = Vec::new();
-    if route.fault.is_some() {
-        features.push("fault injection");
-    }
     if let ir::Action::Forward(forward) = &route.action {
-        if !forward.mirrors.is_empty() {
-            features.push("mirroring");
-        }
         if !forward.hash.is_empty() {
             features.push("hash policy");
         }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::downstream::Life;
 use crate::error::{Flag, Flags};
+use crate::policy::grant::Grant;
 
 /// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
 pub(super) const BUCKETS: [u64; 15] = [
@@ -84,6 +85,8 @@ pub struct RequestRecord {
     complete: bool,
     /// Somebody else counts it.
     handed_over: bool,
+    /// It may go on until this is revoked; `None`: nobody would ask again.
+    grant: Option<Rc<Grant>>,
 }
 
 impl RequestRecord {
@@ -99,7 +102,18 @@ impl RequestRecord {
             flags: Flags::default(),
             complete: false,
             handed_over: false,
+            grant: None,
         }
+    }
+
+    /// Policies have let it in.
+    pub fn granted(&mut self, grant: Option<Rc<Grant>>) {
+        self.grant = grant;
+    }
+
+    /// Its permission, where it can be revoked.
+    pub fn grant(&self) -> Option<&Rc<Grant>> {
+        self.grant.as_ref()
     }
 
     /// Its route is known.
@@ -128,6 +142,11 @@ impl RequestRecord {
         self.flags
     }
 
+    /// It is delayed on purpose.
+    pub fn delayed(&mut self) {
+        self.flags.add(Flag::DI);
+    }
+
     /// All of it has passed.
     pub fn complete(mut self) {
         self.complete = true;
@@ -153,6 +172,7 @@ impl RequestRecord {
             flags: self.flags,
             complete: false,
             handed_over: false,
+            grant: self.grant.take(),
         }
     }
 }

@@ -220,7 +220,7 @@ async fn an_app_may_ask_for_retries_and_times_of_its_own_and_they_end_here() {
     let reply = mesh.send(asked("time", "slow", &[("x-envoy-upstream-rq-timeout-ms", "200")])).await;
     assert_eq!((reply.status, reply.flag()), (504, "UT"));
     let all = app.origin.requests();
-    let leaked: Vec<_> = all.iter().flat_map(|request| request.headers.keys()).filter(|name| {
+    let leaked = all.iter().flat_map(|request| request.headers.keys()).filter(|name| {
         let name = name.as_str();
         name.starts_with("x-envoy-") && !matches!(name, "x-envoy-attempt-count" | "x-envoy-expected-rq-timeout-ms")
     });
