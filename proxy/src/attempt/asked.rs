@@ -43,14 +43,14 @@ const RETRY_GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on
 const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
 const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
 /// What Envoy understands besides and Leno does not do: taken away, for it means this proxy.
-const OTHERS: [HeaderName; 4] = [
+const OTHERS: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
     HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
     HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    // What only proxies say.
     HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
 ];
-/// What only a proxy says.
-const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// Takes what the own app or a rule asks for.
 pub fn take(headers: &mut HeaderMap) -> Asked {
@@ -74,10 +74,7 @@ pub fn take(headers: &mut HeaderMap) -> Asked {
 
 /// Takes away what somebody outside asks for: nothing is what is left.
 pub fn strip(headers: &mut HeaderMap) -> Asked {
-    if is_there(headers) {
-        drop(take(headers));
-        headers.remove(EXPECTED);
-    }
+    drop(take(headers));
     Asked::default()
 }
 

@@ -376,3 +376,43 @@ spec: {host: app, trafficPolicy: {retryBudget: {percent: 20, minRetryConcurrency
     println!("half of the answers are 503: {amplification:.2} times as many requests");
     assert!((1.0..=1.2).contains(&amplification), "{amplification}");
 }
+
+/// Any policy, any row of answers: never more than the attempts that were asked for, and exactly those that a model of
+/// Envoy's rules makes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_row_of_answers_is_treated_as_the_rules_say() {
+    const WORDS: [&str; 6] =
+        ["5xx", "gateway-error", "retriable-4xx", "retriable-status-codes", "unavailable", "envoy-ratelimited"];
+    const STEPS: [&str; 9] = ["200", "404", "409", "418", "500", "502", "504", "grpc-14", "limited"];
+    let is_reason = |word: &str, step: &str| match word {
+        "5xx" => matches!(step, "500" | "502" | "504"),
+        "gateway-error" => matches!(step, "502" | "504"),
+        "retriable-4xx" => step == "409",
+        "retriable-status-codes" => step == "418",
+        "unavailable" => step == "grpc-14",
+        _ => step == "limited",
+    };
+    let (mesh, app) = start(2).await;
+    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    println!("seed {seed}");
+    let mut random = leno_tests::Random::new(seed);
+    for number in 0..150 {
+        let words: Vec<&str> = WORDS.into_iter().filter(|_| random.below(3) == 0).collect();
+        let steps: Vec<&str> = (0..=random.below(5)).map(|_| *random.pick(&STEPS)).collect();
+        let most = random.below(5);
+        let step = |at: usize| steps.get(at).or(steps.last()).copied().unwrap_or_default();
+        let expected = 1 + (0..most).take_while(|at| words.iter().any(|word| is_reason(word, step(*at)))).count();
+        let case = format!("random {number}");
+        let (method, body) = if random.below(2) == 0 { (Method::GET, empty()) } else { (Method::POST, full("body")) };
+        let call = Call::new(method, "http://app/none")
+            .header("x-case", &case)
+            .header("x-steps", &steps.join(","))
+            .header("content-type", "application/grpc")
+            .header("x-envoy-retry-on", &words.join(","))
+            .header("x-envoy-retriable-status-codes", "418")
+            .header("x-envoy-max-retries", &most.to_string());
+        let reply = mesh.send(call.body(body)).await;
+        let what = format!("{words:?}, {most} retries, {steps:?}");
+        assert_eq!((app.count(&case), reply.header("x-step")), (expected, expected.to_string().as_str()), "{what}");
+    }
+}
