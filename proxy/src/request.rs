@@ -33,6 +33,7 @@ use crate::headers::{self, name};
 use crate::policy::fault::{self, Pause};
 use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
+use crate::policy::sticky::Sticky;
 use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
@@ -106,6 +107,8 @@ struct Way<'a> {
     origin: Option<HeaderValue>,
     /// The request's host, where the cluster goes by it.
     host: Option<String>,
+    /// With which endpoint the caller stays.
+    sticky: Sticky,
 }
 
 fn plan<'a>(
@@ -161,6 +164,7 @@ fn plan<'a>(
         origin: route.cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned()),
         upgrade: upgrade.map(Box::new),
         host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
+        sticky: if cluster.hashes() { Sticky::of(forward, &parts, connection.ends()) } else { Sticky::default() },
     };
     prepare::request(&mut parts, route, forward, share, limits.expected(), grpc, &connection.worker.random)?;
     if !route.request_headers.is_empty() || !share.request_headers.is_empty() {
@@ -245,8 +249,9 @@ impl Way<'_> {
         }
         let sent = Instant::now();
         let mut deadline = self.plan.limits.request.zip(self.end.clone()).map(|(limit, end)| Deadline::new(limit, end));
+        let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
         let to = (self.cluster, self.protocol, self.host.as_deref());
-        let attempts = Attempts::new((&connection.worker, &view.view), to, (&self.plan, self.end.as_ref()));
+        let attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match &mut deadline {
@@ -267,6 +272,9 @@ impl Way<'_> {
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
         if self.plan.counted.response {
             fields.insert(name::ATTEMPT_COUNT, HeaderValue::from(attempt));
+        }
+        if let Some(cookie) = cookie {
+            fields.append(header::SET_COOKIE, *cookie);
         }
         if let Some(cors) = &self.route.cors {
             cors::mark_response(cors, self.origin.as_ref(), fields);

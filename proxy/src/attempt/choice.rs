@@ -12,13 +12,17 @@ use crate::upstream::connect::is_link_local;
 
 use super::Attempts;
 
+/// Attempts before other localities are looked for (Istio's `retryRemoteLocalities`).
+const LOCAL_ATTEMPTS: usize = 2;
+
 impl Attempts<'_> {
     /// An endpoint; one of `tried` only where there is no other. `None`: there is none at all.
     pub(super) async fn choose(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Picked>, ProxyError> {
         let picked = match &self.cluster.shared.members {
             Members::Balanced(_) => {
-                let pick = |tried| self.cluster.pick(&PickContext { random: &self.worker.random, tried, hash: None });
-                pick(tried).or_else(|| pick(&[]).filter(|_| !tried.is_empty()))
+                let other_priorities = self.plan.other_localities() && tried.len() >= LOCAL_ATTEMPTS;
+                let (random, hash) = (&self.worker.random, self.hash);
+                self.cluster.pick(&PickContext { random, tried, other_priorities, hash })
             }
             Members::RequestHost => Box::pin(self.resolve(tried)).await?.map(Picked::share),
             Members::OriginalDestination => None,

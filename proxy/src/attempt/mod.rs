@@ -95,6 +95,8 @@ pub struct Attempts<'a> {
     pub protocol: Protocol,
     /// The request's host, for a cluster of [`Members::RequestHost`].
     pub host: Option<&'a str>,
+    /// What consistent hashing goes by.
+    pub hash: Option<u64>,
     /// How often.
     pub plan: &'a RetryPlan<'a>,
     /// When the request is complete, where there is a limit for one attempt.
@@ -144,15 +146,16 @@ enum Next {
 }
 
 impl<'a> Attempts<'a> {
-    /// Nothing has been sent yet. Who sends; where to, in which protocol, for which host; how often, and what tells the end
+    /// Nothing has been sent yet. Who sends; where to, in which protocol, for which host; by which hash; how often, and what tells the end
     /// of the request.
     pub fn new(
         (worker, view): (&'a Worker, &'a View),
         (cluster, protocol, host): (&'a Rc<WorkerCluster>, Protocol, Option<&'a str>),
+        hash: Option<u64>,
         (plan, end): (&'a RetryPlan<'a>, Option<&'a RequestEnd>),
     ) -> Self {
         let (notes, timed_out) = (Cell::default(), Cell::new(false));
-        Self { worker, view, cluster, protocol, host, plan, end, notes, timed_out }
+        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out }
     }
 
     /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.
@@ -172,8 +175,11 @@ impl<'a> Attempts<'a> {
                     return Ok(Answer { response, lease, in_flight, permit, attempt: run.attempt });
                 }
                 Next::Failed(error) => return Err(error),
-                Next::AtOnce => {}
-                Next::After(wait) => Box::pin(tokio::time::sleep(wait)).await,
+                Next::AtOnce => run.end(),
+                Next::After(wait) => {
+                    run.end();
+                    Box::pin(tokio::time::sleep(wait)).await;
+                }
             }
         }
     }
@@ -346,7 +352,7 @@ impl<'a> Attempts<'a> {
                 return false;
             }
         }
-        if self.plan.avoids_previous_hosts() {
+        if self.plan.avoids_previous_hosts() || self.plan.other_localities() {
             run.avoid();
         }
         stats.begin(reason);

@@ -98,6 +98,11 @@ impl<'r, 'a> Run<'r, 'a> {
         self.tried.extend(self.in_flight.as_ref().map(|in_flight| Arc::clone(in_flight.endpoint())));
     }
 
+    /// It is over, and its endpoint is free of it.
+    pub(super) fn end(&mut self) {
+        self.in_flight = None;
+    }
+
     /// It was the last one: it lasts as long as its answer.
     pub(super) fn last(&mut self) -> Option<InFlight> {
         self.in_flight.take()

@@ -24,21 +24,6 @@ pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
     for cluster in resources.clusters.values() {
         lines.extend(of_cluster(cluster).into_iter().map(|feature| format!("cluster {}: {feature}", cluster.name)));
     }
-    let inline = resources.listeners.values().filter_map(|listener| match &listener.protocol {
-        ir::ListenerProtocol::Http(ir::HttpManager { routes: ir::RouteSource::Inline(routes), .. }) => Some(routes),
-        ir::ListenerProtocol::Http(_) | ir::ListenerProtocol::Tcp(_) => None,
-    });
-    for table in resources.routes.values().chain(inline) {
-        for host in &table.virtual_hosts {
-            for route in &host.routes {
-                let place = || match &route.origin {
-                    Some(origin) => origin.to_string(),
-                    None => format!("{} {}", table.name, host.name),
-                };
-                lines.extend(of_route(route).into_iter().map(|feature| format!("route {}: {feature}", place())));
-            }
-        }
-    }
     lines.sort();
     lines.dedup();
     lines
@@ -50,21 +35,9 @@ fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
     [
         (cluster.outlier.is_some(), "outlier detection"),
         (limited, "connection limits"),
-        (matches!(cluster.balance, ir::Balance::RingHash { .. } | ir::Balance::Maglev { .. }), "consistent hashing"),
-        (cluster.slow_start.is_some(), "warm-up"),
         (matches!(cluster.discovery, ir::Discovery::OriginalDestination), "original destination"),
     ]
     .into_iter()
     .filter_map(|(asked, feature)| asked.then_some(feature))
     .collect()
-}
-
-fn of_route(route: &ir::Route) -> Vec<&'static str> {
-    let mut features = Vec::new();
-    if let ir::Action::Forward(forward) = &route.action {
-        if !forward.hash.is_empty() {
-            features.push("hash policy");
-        }
-    }
-    features
 }

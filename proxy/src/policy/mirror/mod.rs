@@ -164,7 +164,7 @@ impl Shadow {
         let exchange = async {
             let host = host.as_deref();
             let plan = RetryPlan::default();
-            let attempts = Attempts::new((&worker, &view), (&cluster, protocol, host), (&plan, None));
+            let attempts = Attempts::new((&worker, &view), (&cluster, protocol, host), None, (&plan, None));
             let Answer { response, lease, in_flight, permit, attempt: _ } = attempts.send(&mut outgoing).await.ok()?;
             let mut body = Body::Upstream(UpstreamBody::new(response.into_body(), lease, (in_flight, permit), None));
             while let Some(frame) = body.frame().await {
