@@ -23,6 +23,7 @@ mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod retries;
 mod revocation;
 mod rotation;
 mod routing;
