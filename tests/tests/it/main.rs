@@ -5,6 +5,7 @@
 
 mod authorization;
 mod changes;
+mod chaos;
 mod cli;
 mod connections;
 mod demo;
@@ -13,6 +14,7 @@ mod examples;
 mod explain;
 mod grpc;
 mod identity;
+mod judge;
 mod jwt;
 mod load;
 mod local_replies;
@@ -21,8 +23,13 @@ mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+#[path = "../../../config/tests/real_envoy/mod.rs"]
+mod real_envoy;
 mod rotation;
 mod routing;
+#[path = "../../../config/tests/skip/mod.rs"]
+mod skip;
 mod split;
 mod status;
 mod streaming;
+mod tools;
