@@ -60,3 +60,15 @@ pub const NAMESPACE: &str = "default";
 pub const OUTBOUND_PORT: u16 = 15001;
 /// Istio: `Upgrade` tokens that pass.
 pub const UPGRADES: &[&str] = &["websocket"];
+/// Envoy: `no_traffic_interval` of a health check, while its cluster has never been called.
+pub const HEALTH_IDLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two health checks of an endpoint.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+/// For one health check.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Failed health checks in a row that make an endpoint unhealthy.
+pub const HEALTH_UNHEALTHY_THRESHOLD: u32 = 2;
+/// Passed health checks in a row that make it healthy again.
+pub const HEALTH_HEALTHY_THRESHOLD: u32 = 1;
+/// Percent by which an interval may be longer, so that many proxies do not check at the same time.
+pub const HEALTH_JITTER_PERCENT: u32 = 10;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method, StatusCode};
 use leno_config::ir::*;
-use leno_proxy::cluster::balance::{Balancer, Cursor};
+use leno_proxy::cluster::balance::{Balancer, Cursor, PickContext};
 use leno_proxy::cluster::{EndpointState, Member};
 use leno_proxy::random::Random;
 use leno_proxy::route::{RequestView, RouteTable};
@@ -96,7 +96,7 @@ fn picks(criterion: &mut Criterion) {
             let (cursor, random) = (Cursor::default(), Random::seeded(1));
             let name = if weighted { format!("{name}, weighted") } else { (*name).to_owned() };
             group.bench_function(BenchmarkId::new(name, size), |bencher| {
-                bencher.iter(|| balancer.pick(&cursor, &random, &[]));
+                bencher.iter(|| balancer.pick(&cursor, &PickContext { random: &random, tried: &[], hash: None }));
             });
         }
     }

@@ -14,7 +14,10 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::cluster::InFlight;
+use crate::cluster::limits::Permit;
 use crate::error::Flag;
+use crate::policy::grant::Grant;
+use crate::policy::mirror::tee::{Copy, Tee};
 use crate::telemetry::RequestRecord;
 use crate::upstream::pool::Lease;
 
@@ -27,6 +30,12 @@ pub enum BodyError {
     /// The route's timeout, after the head of the answer had been passed on.
     #[error("the route's timeout ended the response")]
     TimedOut,
+    /// The copy of a request lagged behind, or its request broke off.
+    #[error("the copy of the request was given up")]
+    CopyGivenUp,
+    /// The policies have changed and no longer allow the request.
+    #[error("the policies have changed and no longer allow this request")]
+    Revoked,
 }
 
 /// A request body on its way to an endpoint.
@@ -40,9 +49,15 @@ pub enum RequestBody {
         incoming: Incoming,
         /// Told when the last frame has passed, where somebody waits for it.
         end: Option<RequestEnd>,
+        /// When it is revoked, no further frame passes; whoever reads the answer is woken for it.
+        grant: Option<Rc<Grant>>,
     },
     /// From the caller, and taken back when the peer refused the stream before a byte of it had moved.
     Reclaimable(Rc<Reclaimable>),
+    /// One that is copied as it passes.
+    Teed(Box<Tee>),
+    /// A copy.
+    Copy(Box<Copy>),
 }
 
 /// A body that can be had back as long as nobody has polled it.
@@ -54,14 +69,14 @@ pub struct Reclaimable {
 
 impl RequestBody {
     /// The body of a caller's request; `end` is told when it is complete.
-    pub fn new(incoming: Incoming, end: Option<RequestEnd>) -> Self {
+    pub fn new(incoming: Incoming, end: Option<RequestEnd>, grant: Option<&Rc<Grant>>) -> Self {
         if incoming.is_end_stream() {
             if let Some(end) = end {
                 end.signal();
             }
             return Self::Empty;
         }
-        Self::Stream { incoming, end }
+        Self::Stream { incoming, end, grant: grant.cloned() }
     }
 
     /// Makes it possible to have it back.
@@ -79,18 +94,19 @@ impl Reclaimable {
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream { incoming, end } => {
+            Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
+            Self::Stream { incoming, end, .. } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
                 let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
                 if ended && let Some(end) = end.take() {
                     end.signal();
                 }
-                polled
+                polled.map_err(BodyError::Peer)
             }
             Self::Reclaimable(shared) => {
                 let polled = Pin::new(&mut *shared.body.borrow_mut()).poll_frame(context);
@@ -99,6 +115,8 @@ impl HttpBody for RequestBody {
                 }
                 polled
             }
+            Self::Teed(tee) => tee.poll_frame(context),
+            Self::Copy(copy) => copy.poll_frame(context),
         }
     }
 
@@ -107,6 +125,8 @@ impl HttpBody for RequestBody {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
             Self::Reclaimable(shared) => shared.body.borrow().is_end_stream(),
+            Self::Teed(tee) => tee.body().is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
         }
     }
 
@@ -115,6 +135,8 @@ impl HttpBody for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
             Self::Reclaimable(shared) => shared.body.borrow().size_hint(),
+            Self::Teed(tee) => tee.body().size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }
@@ -173,17 +195,23 @@ pub enum Body {
 pub struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
-    in_flight: Option<InFlight>,
+    /// It counts at its endpoint and in its cluster.
+    in_use: Option<(InFlight, Permit)>,
     record: Option<RequestRecord>,
     complete: bool,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl UpstreamBody {
-    /// `lease` goes back to its pool and `in_flight` ends when the last frame has passed.
-    pub fn new(incoming: Incoming, lease: Lease, in_flight: InFlight, deadline: Option<Pin<Box<Sleep>>>) -> Self {
-        let (lease, in_flight) = (Some(lease), Some(in_flight));
-        let mut body = Self { incoming, lease, in_flight, record: None, complete: false, deadline };
+    /// `lease` goes back to its pool and what is `in_use` is given back when the last frame has passed.
+    pub fn new(
+        incoming: Incoming,
+        lease: Lease,
+        in_use: (InFlight, Permit),
+        deadline: Option<Pin<Box<Sleep>>>,
+    ) -> Self {
+        let (lease, in_use) = (Some(lease), Some(in_use));
+        let mut body = Self { incoming, lease, in_use, record: None, complete: false, deadline };
         if body.incoming.is_end_stream() {
             body.finish();
         }
@@ -198,7 +226,7 @@ impl UpstreamBody {
     /// The response was read to its end: its connection can carry another.
     fn finish(&mut self) {
         self.complete = true;
-        self.in_flight = None;
+        self.in_use = None;
         self.deadline = None;
         match self.lease.take() {
             Some(Lease::Http1(lease)) => lease.release(),
@@ -207,6 +235,10 @@ impl UpstreamBody {
         if let Some(record) = self.record.take() {
             record.complete();
         }
+    }
+
+    fn grant(&self) -> Option<&Rc<Grant>> {
+        self.record.as_ref().and_then(RequestRecord::grant)
     }
 
     fn flag(&mut self, flag: Flag) {
@@ -254,6 +286,10 @@ impl HttpBody for Body {
                 {
                     body.flag(Flag::UT);
                     return Poll::Ready(Some(Err(BodyError::TimedOut)));
+                }
+                if body.grant().is_some_and(|grant| grant.poll_revoked(context).is_ready()) {
+                    body.flag(Flag::UAEX);
+                    return Poll::Ready(Some(Err(BodyError::Revoked)));
                 }
                 let polled = Pin::new(&mut body.incoming).poll_frame(context);
                 match &polled {

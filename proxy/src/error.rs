@@ -8,8 +8,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use leno_config::ir::RbacAction;
+use leno_config::ir::{AbortStatus, RbacAction};
 
+use crate::cluster::limits::Overflow;
 use crate::policy::jwt::JwtError;
 
 /// Envoy's response flags, as far as this proxy sets them.
@@ -43,6 +44,22 @@ pub enum Flag {
     LR,
     /// An authorization policy or a token says no.
     UAEX,
+    /// A limit of the cluster is reached.
+    UO,
+    /// All retries are used up, or the time for them.
+    URX,
+    /// A delay on purpose.
+    DI,
+    /// A failure on purpose.
+    FI,
+    /// A rate limit is reached.
+    RL,
+    /// The connection or stream was idle for too long.
+    SI,
+    /// The stream lasted longer than it may.
+    DT,
+    /// This proxy has more to do than it can.
+    OM,
 }
 
 impl Flag {
@@ -63,6 +80,14 @@ impl Flag {
             Self::DF => "DF",
             Self::LR => "LR",
             Self::UAEX => "UAEX",
+            Self::UO => "UO",
+            Self::URX => "URX",
+            Self::DI => "DI",
+            Self::FI => "FI",
+            Self::RL => "RL",
+            Self::SI => "SI",
+            Self::DT => "DT",
+            Self::OM => "OM",
         }
     }
 }
@@ -86,6 +111,14 @@ pub enum ProxyError {
     /// The cluster has no usable endpoint.
     #[error("cluster {0} has no healthy endpoint")]
     NoEndpoint(String),
+    /// A limit of the cluster is reached (circuit breaking).
+    #[error("cluster {cluster} takes no more: {overflow} (connectionPool of its DestinationRule)")]
+    Overflow {
+        /// Which cluster.
+        cluster: String,
+        /// Which limit.
+        overflow: Overflow,
+    },
     /// No connection to the endpoint.
     #[error("cannot connect to {address} of cluster {cluster}: {reason}")]
     Connect {
@@ -150,6 +183,9 @@ pub enum ProxyError {
     /// An authorization policy says no. Which one is for the log: a caller that may not come in learns nothing of the rules.
     #[error("{}", denied(*.0))]
     Denied(RbacAction),
+    /// The policies changed while the answer was awaited, and would not let the request in any more.
+    #[error("the policies have changed and no longer allow this; the proxy's log says which")]
+    Revoked,
     /// The token of the end user is not good, or there is none.
     #[error("{reason}")]
     Token {
@@ -157,6 +193,14 @@ pub enum ProxyError {
         reason: JwtError,
         /// For what the token would have been, `http://HOST/PATH`.
         realm: String,
+    },
+    /// A fault on purpose.
+    #[error("a `fault` of the route's rule aborts this request on purpose")]
+    Fault {
+        /// With what.
+        with: AbortStatus,
+        /// After a delay on purpose.
+        delayed: bool,
     },
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
@@ -185,8 +229,10 @@ const CONNECTION_TIMEOUT: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection timeout";
 const TERMINATION: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+const OVERFLOW: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
 const REMOTE_RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
 const PROTOCOL_ERROR: &str = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+const FAULT: &str = "fault filter abort";
 
 impl ProxyError {
     /// Status, flag and body (measured on Envoy 1.40).
@@ -195,6 +241,7 @@ impl ProxyError {
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, Flag::NR, ""),
             Self::NoCluster(_) => (StatusCode::SERVICE_UNAVAILABLE, Flag::NC, ""),
             Self::NoEndpoint(_) => (StatusCode::SERVICE_UNAVAILABLE, Flag::UH, "no healthy upstream"),
+            Self::Overflow { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UO, OVERFLOW),
             Self::Connect { timed_out: false, .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UF, CONNECTION_FAILURE),
             Self::Connect { timed_out: true, .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UF, CONNECTION_TIMEOUT),
             Self::Closed { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UC, TERMINATION),
@@ -203,11 +250,28 @@ impl ProxyError {
             Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout"),
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
+            Self::Denied(_) | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
             Self::Token { reason, .. } => (reason.status(), Flag::UAEX, reason.as_str()),
+            Self::Fault { with: AbortStatus::Http(status), .. } => (*status, Flag::FI, FAULT),
+            // Who does not speak gRPC gets a 200 (Envoy).
+            Self::Fault { with: AbortStatus::Grpc(_), .. } => (StatusCode::OK, Flag::FI, FAULT),
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }
+    }
+
+    /// The status that a gRPC caller gets: gRPC's "HTTP to gRPC status code mapping", as Envoy has it, where the error
+    /// has none of its own.
+    pub fn grpc_status(&self) -> u32 {
+        match (self, self.reply().status.as_u16()) {
+            (Self::Fault { with: AbortStatus::Grpc(status), .. }, _) => *status,
+            (_, 400) => 13,
+            (_, 401) => 16,
+            (_, 403) => 7,
+            (_, 404) => 12,
+            (_, 429 | 502 | 503 | 504) => 14,
+            _ => 2,
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub mod name {
     pub const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
     /// Milliseconds the endpoint took to answer (Envoy).
     pub const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+    /// `true`: refused because a limit is reached (Envoy); who tries again should wait.
+    pub const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
     /// Milliseconds the endpoint has, where there is a timeout (Envoy).
     pub const EXPECTED_TIME: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
     /// Why this proxy answered itself: `FLAG; sentence`.

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
+use crate::cluster::upkeep;
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
@@ -81,6 +82,8 @@ struct Proxy {
     names: Names,
     keys: RemoteKeys,
     snapshot: Arc<Snapshot>,
+    /// For whoever looks after its endpoints.
+    snapshots: watch::Sender<Arc<Snapshot>>,
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
@@ -126,6 +129,8 @@ impl Proxy {
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
+        let (snapshots, current) = watch::channel(Arc::default());
+        tokio::task::spawn_local(upkeep::look_for_outliers(current));
         let mut proxy = Self {
             has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
@@ -134,6 +139,7 @@ impl Proxy {
             names: Names::new(Arc::clone(&dns)),
             keys: RemoteKeys::new(Fetcher::from_system(dns), Arc::clone(&shared.telemetry), Random::from_entropy()),
             snapshot: Arc::default(),
+            snapshots,
             bound: HashMap::new(),
             drain,
             stop_source,
@@ -223,6 +229,8 @@ impl Proxy {
         }
         let (resolved, keys) = (self.names.resolved(), self.keys.fetched());
         let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved, &keys));
+        upkeep::take_over(&self.snapshot, &snapshot);
+        self.snapshots.send_replace(Arc::clone(&snapshot));
         self.snapshot = Arc::clone(&snapshot);
         self.shared.set_snapshot(Arc::clone(&snapshot));
         self.close_gone().await;

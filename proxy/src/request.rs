@@ -1,8 +1,8 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → token → authorization → redirect / direct response / CORS preflight
-//!                                  → header rules, rewrite → attempts → header rules → body
+//! sanitize → token → authorization → fault → redirect / direct response / CORS preflight
+//!                                          → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
@@ -29,8 +29,10 @@ use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::policy::fault::{self, Pause};
+use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
-use crate::policy::{cors, enforce};
+use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::RequestRecord;
@@ -44,10 +46,13 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let view = connection.listener.view();
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;
-    let answered = match plan(connection, &view, request, &mut record, &mut outgoing) {
-        Ok(Plan::Answer(response)) => Ok(response),
-        Ok(Plan::Forward(way)) => way.go(connection, &view, &mut outgoing, &mut record).await,
-        Err(error) => Err(error),
+    let mut pause = None;
+    let planned = plan(connection, &view, request, &mut record, &mut outgoing, &mut pause);
+    let answered = match (planned, pause) {
+        (Ok(Plan::Answer(response)), None) => Ok(response),
+        (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
+        (Err(error), None) => Err(error),
+        (planned, Some(pause)) => Box::pin(late(*pause, planned, connection, &view, &mut outgoing, &mut record)).await,
     };
     let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
@@ -58,6 +63,24 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     }
     record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
+}
+
+/// The same after a delay on purpose. On the heap, so that the future of every other request is no larger for it.
+async fn late(
+    pause: Pause,
+    planned: Result<Plan<'_>, ProxyError>,
+    connection: &Rc<Connection>,
+    view: &ListenerView,
+    outgoing: &mut Option<Request<RequestBody>>,
+    record: &mut RequestRecord,
+) -> Result<Response<Body>, ProxyError> {
+    record.delayed();
+    let waited = pin!(async { Ok(pause.over().await) });
+    while_granted(record.grant().map(|grant| &**grant), waited).await?;
+    match planned? {
+        Plan::Answer(response) => Ok(response),
+        Plan::Forward(way) => way.go(connection, view, outgoing, record).await,
+    }
 }
 
 /// What is to be done with a request.
@@ -88,6 +111,7 @@ fn plan<'a>(
     request: Request<Incoming>,
     record: &mut RequestRecord,
     outgoing: &mut Option<Request<RequestBody>>,
+    pause: &mut Option<Box<Pause>>,
 ) -> Result<Plan<'a>, ProxyError> {
     let (http, manager) = http_of(view)?;
     let (mut parts, body) = request.into_parts();
@@ -101,8 +125,11 @@ fn plan<'a>(
         record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
-    enforce::authorize(connection, view, route, &look(&parts, claims))?;
+    record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
     let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
+    if let Some(fault) = &route.fault {
+        fault::inject(fault, &connection.worker, pause)?;
+    }
     let forward = match &route.action {
         Action::Redirect(redirect) => {
             let to = location(redirect, &route.matcher.path, &look(&parts, claims));
@@ -135,7 +162,7 @@ fn plan<'a>(
         Protocol::Http1 => sanitize::to_http1(&mut parts)?,
         Protocol::Http2 => sanitize::to_http2(&mut parts)?,
     }
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end)));
+    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end, record.grant())));
     Ok(Plan::Forward(way))
 }
 
@@ -147,7 +174,8 @@ fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), Prox
     }
 }
 
-fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
+/// The virtual host and route that take a request.
+pub(crate) fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
     let host = http.table.host(request.authority)?;
     http.table.find(host, request).map(|route| (host, route))
 }
@@ -166,7 +194,8 @@ fn choose<'a>(
     Some(cluster.map(|cluster| (share, cluster)).ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string())))
 }
 
-fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
+/// What routes and policies see of a request.
+pub(crate) fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         scheme: "http",
@@ -197,11 +226,15 @@ impl Way<'_> {
         outgoing: &mut Option<Request<RequestBody>>,
         record: &mut RequestRecord,
     ) -> Result<Response<Body>, ProxyError> {
+        if self.upgrade.is_none() {
+            mirror::send_copies(connection, &view.view, self.route, outgoing);
+        }
         let sent = Instant::now();
         let Self { cluster, protocol, .. } = self;
         let host = self.host.as_deref();
         let attempts = Attempts { worker: &connection.worker, view: &view.view, cluster, protocol, host };
         let sending = pin!(attempts.send(outgoing));
+        let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match &mut self.deadline {
             None => sending.await?,
             Some(deadline) => Box::pin(deadline.race(sending)).await?,
@@ -225,10 +258,10 @@ impl Way<'_> {
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
 fn receive(answer: Answer, deadline: Option<Deadline>) -> Response<Body> {
-    let Answer { response, lease, in_flight } = answer;
+    let Answer { response, lease, in_flight, permit } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
-    let body = UpstreamBody::new(incoming, lease, in_flight, deadline.and_then(Deadline::into_sleep));
+    let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
     let mut passed = Response::new(Body::Upstream(body));
     *passed.status_mut() = head.status;
     *passed.headers_mut() = head.headers;

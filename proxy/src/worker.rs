@@ -17,8 +17,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::cluster::balance::Cursor;
-use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members};
+use crate::cluster::balance::{Balancer, Cursor, PickContext};
+use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
 use crate::policy::enforce::Memory;
@@ -154,11 +154,28 @@ impl ListenerView {
 
 impl WorkerCluster {
     /// An endpoint that was not tried yet.
-    pub fn pick(&self, random: &Random, tried: &[Arc<EndpointState>]) -> Option<Arc<EndpointState>> {
+    pub fn pick(&self, context: &PickContext<'_>) -> Option<Picked> {
         match &self.shared.members {
-            Members::Balanced(balancer) => balancer.pick(&self.cursor, random, tried).cloned(),
+            Members::Balanced(balancer) => {
+                if self.shared.stats.standing.load(Ordering::Acquire) > 0 {
+                    return self.pick_fit(balancer, context);
+                }
+                balancer.pick(&self.cursor, context).map(|endpoint| Picked::share(Arc::clone(endpoint)))
+            }
             Members::RequestHost | Members::OriginalDestination => None,
         }
+    }
+
+    /// The probe of one that is half-open, else one that is available.
+    fn pick_fit(&self, balancer: &Balancer, context: &PickContext<'_>) -> Option<Picked> {
+        let untried = |state: &&Arc<EndpointState>| context.tried.iter().all(|tried| !Arc::ptr_eq(tried, state));
+        let states = || balancer.members().iter().map(|member| &member.state).filter(untried);
+        if let Some(probe) = states().find_map(|state| state.claim_probe(&self.shared.stats)) {
+            return Some(Picked::probing(probe));
+        }
+        let drawn = (0..balancer.members().len()).filter_map(|_| balancer.pick(&self.cursor, context));
+        let mut fit = drawn.chain(states()).filter(|state| state.standing().is_available());
+        fit.next().map(|state| Picked::share(Arc::clone(state)))
     }
 
     /// The connections to an endpoint. `host` is the request's; it matters where TLS takes the server's name from it.
@@ -271,6 +288,9 @@ fn settings(cluster: &ir::Cluster) -> PoolSettings {
         connect_timeout: cluster.connect_timeout,
         idle_timeout: cluster.idle_timeout,
         max_requests: cluster.max_requests_per_connection,
+        max_duration: cluster.max_connection_duration,
+        max_streams: cluster.max_concurrent_streams,
+        keepalive: cluster.tcp_keepalive.clone(),
     }
 }
 

@@ -92,6 +92,8 @@ pub(super) fn apply_connection_pool(cluster: &mut Cluster, pool: &ConnectionPool
             time: duration(keepalive.time.as_ref()),
             interval: duration(keepalive.interval.as_ref()),
         });
+        cluster.max_connection_duration =
+            duration(tcp.max_connection_duration.as_ref()).filter(|longest| !longest.is_zero());
     }
     let Some(http) = &pool.http else { return };
     cluster.limits = Limits {
@@ -109,6 +111,9 @@ pub(super) fn apply_connection_pool(cluster: &mut Cluster, pool: &ConnectionPool
     }
     if !is_tcp && http.use_client_protocol.unwrap_or(false) {
         cluster.protocol = UpstreamProtocol::AsDownstream;
+    }
+    if matches!(cluster.protocol, UpstreamProtocol::Http2 | UpstreamProtocol::AsDownstream) {
+        cluster.max_concurrent_streams = limit(http.max_concurrent_streams);
     }
 }
 
@@ -187,6 +192,10 @@ fn outlier(written: &rules::OutlierDetection) -> OutlierDetection {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect(),
+        success_rate: None,
+        failure_percentage: None,
+        always_eject_one: false,
+        check_readmits: true,
     }
 }
 
@@ -221,7 +230,7 @@ fn tls(
 }
 
 fn identities(service: &Service, members: &Endpoints) -> Vec<String> {
-    let known = members.iter().filter_map(|endpoint| endpoint.identity.clone());
+    let known = members.iter().filter_map(|endpoint| endpoint.identity.as_ref().map(ToString::to_string));
     known.chain(service.subject_alt_names.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use serde::{Serialize, Serializer};
 
 use super::{ClusterName, Invalid, Port};
+use crate::identity::SpiffeId;
 
 /// The members of one cluster, by locality.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -72,7 +73,7 @@ pub struct Endpoint {
     /// It speaks mesh mTLS (label `security.istio.io/tlsMode: istio`).
     pub mesh_tls: bool,
     /// Its expected SPIFFE ID, where known.
-    pub identity: Option<String>,
+    pub identity: Option<SpiffeId>,
     /// Labels, for subsets and telemetry.
     pub labels: BTreeMap<String, String>,
 }

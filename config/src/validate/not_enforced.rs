@@ -25,8 +25,6 @@ const GOES_ON: &str = "requests go on as if it were not there";
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
     Feature { name: "`retries`", instead: "only requests that were not sent are tried again", first: retries },
-    Feature { name: "`fault`", instead: GOES_ON, first: |rule| http(rule, "fault", |route| route.fault.is_some()) },
-    Feature { name: "`mirror`", instead: GOES_ON, first: mirror },
     Feature {
         name: "format commands in header values, as in `%REQ(x)%`,",
         instead: "the value is sent as it is written",
@@ -151,11 +149,6 @@ fn http(rule: &Rule, field: &str, asks: fn(&HttpRoute) -> bool) -> Option<Path> 
 fn retries(rule: &Rule) -> Option<Path> {
     // `attempts: 0` is what the proxy does anyway.
     http(rule, "retries", |route| route.retries.as_ref().is_some_and(|retries| retries.attempts != Some(0)))
-}
-
-fn mirror(rule: &Rule) -> Option<Path> {
-    http(rule, "mirror", |route| route.mirror.is_some())
-        .or_else(|| http(rule, "mirrors", |route| !route.mirrors.is_empty()))
 }
 
 fn tls_routes(rule: &Rule) -> Option<Path> {

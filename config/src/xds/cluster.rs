@@ -6,7 +6,7 @@ use super::node::Flavour;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{duration_from_xds, duration_to_xds, percent_from_xds, percent_to_xds};
-use super::{any, balance, base, endpoint, filter, limits, tls, upstream_http};
+use super::{any, balance, base, endpoint, filter, health_check, limits, tls, upstream_http};
 use crate::ir::{Address, Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol};
 use pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use pb::cluster::cluster::{
@@ -26,8 +26,11 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         connect_timeout,
         idle_timeout: _,                // In the HTTP options.
         max_requests_per_connection: _, // In the HTTP options.
+        max_connection_duration: _,     // In the HTTP options.
+        max_concurrent_streams: _,      // In the HTTP options.
         limits,
         outlier,
+        health_check,
         tcp_keepalive,
         tls,
         panic_threshold,
@@ -54,6 +57,7 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         }),
         circuit_breakers: Some(limits::breakers_to_xds(limits)),
         outlier_detection: outlier.as_ref().map(limits::outlier_to_xds),
+        health_checks: health_check.iter().map(health_check::to_xds).collect(),
         upstream_connection_options: tcp_keepalive.as_ref().map(|keepalive| pb::cluster::UpstreamConnectionOptions {
             tcp_keepalive: Some(limits::keepalive_to_xds(keepalive)),
             ..Default::default()
@@ -162,12 +166,11 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         dns_failure_refresh_rate: _,
         respect_dns_ttl: _,
         dns_lookup_family: _,
-        // Of active health checks, which are refused.
+        // An endpoint that is gone from discovery gets nothing new, whatever a health check would say.
         ignore_health_on_host_removal: _,
     } = cluster;
     unsupported(&[
         ("transport_socket_matcher", &transport_socket_matcher),
-        ("health_checks", &health_checks),
         ("dns_resolvers", &dns_resolvers),
         ("use_tcp_for_dns_lookups", &use_tcp_for_dns_lookups),
         ("dns_resolution_config", &dns_resolution_config),
@@ -214,11 +217,14 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         connect_timeout: connect_timeout_from_xds(connect_timeout)?,
         idle_timeout: options.idle_timeout,
         max_requests_per_connection: options.max_requests_per_connection,
+        max_connection_duration: options.max_connection_duration,
+        max_concurrent_streams: options.max_concurrent_streams,
         limits: limits::breakers_from_xds(circuit_breakers).within("circuit_breakers")?,
         outlier: outlier_detection
             .map(|outlier| limits::outlier_from_xds(outlier, options.status_codes))
             .transpose()
             .within("outlier_detection")?,
+        health_check: health_check::all_from_xds(health_checks)?,
         tcp_keepalive: upstream_connection_options.and_then(connection_from_xds),
         tls: tls::from_xds(sockets, &naming)?,
         panic_threshold,
@@ -333,7 +339,7 @@ fn common_from_xds(common: CommonLbConfig) -> Result<(Fraction, bool)> {
         // When changes are taken over, and which endpoints a session may stay with: nothing for Leno.
         update_merge_window: _,
         override_host_status: _,
-        // Of active health checks, which are refused.
+        // Of percentages while endpoints wait for their first check.
         ignore_new_hosts_until_first_hc: _,
     } = common;
     unsupported(&[

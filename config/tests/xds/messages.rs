@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::google::protobuf::Any;
+use leno_config::identity::SpiffeId;
 use leno_config::ir;
 use leno_config::xds::{Flavour, encode_cluster, encode_endpoints, encode_listener, encode_route, encode_secret};
 use prost::{Message, Name};
@@ -402,6 +403,10 @@ fn outlier() -> ir::OutlierDetection {
         max_ejection: Duration::from_secs(300),
         max_ejection_share: ir::Fraction::from_percent(10.0).unwrap(),
         status_codes: vec![500, 503],
+        success_rate: None,
+        failure_percentage: None,
+        always_eject_one: false,
+        check_readmits: true,
     }
 }
 
@@ -411,7 +416,7 @@ fn endpoint(host: &str) -> ir::Endpoint {
         weight: 1,
         health: ir::Health::Healthy,
         mesh_tls: true,
-        identity: Some("spiffe://cluster.local/ns/default/sa/reviews".to_owned()),
+        identity: SpiffeId::parse("spiffe://cluster.local/ns/default/sa/reviews").ok(),
         labels: [("version".to_owned(), "v1".to_owned())].into(),
     }
 }

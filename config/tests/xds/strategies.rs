@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use leno_config::identity::SpiffeId;
 use leno_config::ir::*;
 use leno_config::node::{Interception, Node};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -349,7 +350,10 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         Health::Degraded,
     ]);
     let labels = btree_map(name(), text(), 0..4);
-    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(text()), labels).prop_map(
+    let identity = (name(), name()).prop_map(|(namespace, account)| {
+        SpiffeId::parse(&format!("spiffe://cluster.local/ns/{namespace}/sa/{account}")).unwrap()
+    });
+    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(identity), labels).prop_map(
         |(host, port, weight, health, mesh_tls, identity, labels)| Endpoint {
             address: Address::new(&host, port).unwrap(),
             weight,
@@ -414,13 +418,17 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn outlier() -> impl Strategy<Value = OutlierDetection> {
     let count = || of(1..100_u32);
     let codes = btree_set(100..=599_u16, 0..4).prop_map(|codes: BTreeSet<u16>| codes.into_iter().collect());
-    ((count(), count(), count()), any::<bool>(), (duration(), duration(), duration()), whole_percent(), codes).prop_map(
+    let counts = (count(), count(), count());
+    let times = (duration(), duration(), duration());
+    let rest = (any::<bool>(), any::<bool>());
+    (counts, outlier_rates(), times, whole_percent(), codes, rest).prop_map(
         |(
             (consecutive_5xx, consecutive_gateway, consecutive_local),
-            split_local,
+            (split_local, success_rate, failure_percentage),
             (interval, base_ejection, max_ejection),
             max_ejection_share,
             status_codes,
+            (always_eject_one, check_readmits),
         )| OutlierDetection {
             consecutive_5xx,
             consecutive_gateway,
@@ -431,6 +439,62 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
             max_ejection,
             max_ejection_share,
             status_codes,
+            success_rate,
+            failure_percentage,
+            always_eject_one,
+            check_readmits,
+        },
+    )
+}
+
+/// Rates; those of local errors only where they are told apart.
+fn outlier_rates() -> impl Strategy<Value = (bool, Option<SuccessRate>, Option<FailurePercentage>)> {
+    let origins = || prop::sample::select(vec![Origins::External, Origins::Local, Origins::Both]);
+    let rate =
+        (origins(), 0..50_u32, 0..500_u32, 0..5_000_u32).prop_map(|(origins, min_hosts, min_requests, factor)| {
+            SuccessRate { origins, min_hosts, min_requests, factor }
+        });
+    let percentage =
+        (origins(), 0..=100_u32, 0..50_u32, 0..500_u32).prop_map(|(origins, threshold, min_hosts, min_requests)| {
+            FailurePercentage { origins, threshold, min_hosts, min_requests }
+        });
+    (any::<bool>(), of(rate), of(percentage)).prop_map(|(split, rate, percentage)| {
+        let possible = |origins: Origins| Origins::new(origins.external(), origins.local() && split);
+        (
+            split,
+            rate.and_then(|rate| Some(SuccessRate { origins: possible(rate.origins)?, ..rate })),
+            percentage.and_then(|it| Some(FailurePercentage { origins: possible(it.origins)?, ..it })),
+        )
+    })
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let ranges = || {
+        let range =
+            (100..600_u16, 0..50_u16).prop_map(|(first, more)| StatusRange { first, last: (first + more).min(599) });
+        vec(range, 0..3)
+    };
+    let http =
+        (of(name()), path(), ranges(), ranges(), any::<bool>()).prop_map(|(host, path, expected, retriable, http2)| {
+            HealthProbe::Http(HttpProbe { host, path, expected, retriable, http2 })
+        });
+    let bytes = || vec(any::<u8>(), 1..8);
+    let tcp = (of(bytes()), vec(bytes(), 0..3))
+        .prop_map(|(send, receive)| HealthProbe::Tcp(TcpProbe { send: send.unwrap_or_default(), receive }));
+    let grpc =
+        (text(), of(name())).prop_map(|(service, authority)| HealthProbe::Grpc(GrpcProbe { service, authority }));
+    let times = (duration(), duration(), duration());
+    (prop_oneof![http, tcp, grpc], times, (1..10_u32, 1..10_u32), 0..=100_u32).prop_map(
+        |(probe, (interval, idle_interval, timeout), (unhealthy_threshold, healthy_threshold), jitter_percent)| {
+            HealthCheck {
+                probe,
+                interval,
+                idle_interval,
+                timeout,
+                unhealthy_threshold,
+                healthy_threshold,
+                jitter_percent,
+            }
         },
     )
 }
@@ -472,26 +536,32 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     ]);
     let keepalive = (of(any::<u32>()), of(seconds()), of(seconds()))
         .prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
-    let connections = (duration(), of(duration()), of(1..1_000_u32), of(keepalive));
-    let health = (limits(), of(outlier()), fraction(), any::<bool>());
+    let bounds = (of(1..1_000_u32), of(duration()), of(1..1_000_u32));
+    let connections = (duration(), of(duration()), bounds, of(keepalive));
+    let health = (limits(), of(outlier()), of(health_check()), fraction(), any::<bool>());
     (cluster_name(), discovery(), balance(), protocol, connections, health, tls()).prop_map(
         |(
             name,
             discovery,
             balance,
             protocol,
-            (connect_timeout, idle_timeout, max_requests_per_connection, tcp_keepalive),
-            (limits, outlier, panic_threshold, locality_weighted),
+            (connect_timeout, idle_timeout, bounds, tcp_keepalive),
+            (limits, outlier, health_check, panic_threshold, locality_weighted),
             tls,
         )| {
             // A cluster that finds its endpoint itself has nothing to choose.
             let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
             let (balance, slow_start) = if chooses { balance } else { (Balance::LeastRequest { choices: 2 }, None) };
+            let (max_requests_per_connection, max_connection_duration, streams) = bounds;
+            let multiplexes = matches!(protocol, UpstreamProtocol::Http2 | UpstreamProtocol::AsDownstream);
             Cluster {
                 name,
                 discovery,
                 balance,
                 protocol,
+                max_connection_duration,
+                max_concurrent_streams: streams.filter(|_| multiplexes),
+                health_check,
                 connect_timeout,
                 idle_timeout,
                 max_requests_per_connection,

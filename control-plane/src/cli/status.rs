@@ -58,8 +58,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// One row per proxy and type, then what is wrong with the rules.
 fn table(status: &Status) -> String {
-    let mut rows =
-        vec![["PROXY", "TYPE", "STATE", "SENT", "ACKED", "AGE", "CERTIFICATE", "LAST NACK"].map(str::to_owned)];
+    let mut rows = vec![
+        ["PROXY", "VARIANT", "TYPE", "STATE", "SENT", "ACKED", "AGE", "CERTIFICATE", "LAST NACK"].map(str::to_owned),
+    ];
     for proxy in &status.proxies {
         rows.extend(proxy_rows(proxy));
     }
@@ -69,7 +70,7 @@ fn table(status: &Status) -> String {
     text
 }
 
-fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 8]> {
+fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 9]> {
     // As written by us: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
     let name = proxy.node.split('~').nth(2).unwrap_or(&proxy.node);
     // How long it is still good; the newest that its identity was issued.
@@ -85,6 +86,7 @@ fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 8]> {
         let nack = status.nack.as_deref().map_or_else(|| "-".to_owned(), |text| text.escape_debug().to_string());
         [
             name.to_owned(),
+            proxy.variant.clone(),
             label.to_owned(),
             state(status).to_owned(),
             version(&status.sent),
@@ -95,7 +97,7 @@ fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 8]> {
         ]
     };
     match proxy.types.is_empty() {
-        true => vec![[name, "-", "NOT ASKED", "-", "-", "-", &certificate, "-"].map(str::to_owned)],
+        true => vec![[name, &proxy.variant, "-", "NOT ASKED", "-", "-", "-", &certificate, "-"].map(str::to_owned)],
         false => proxy.types.iter().map(|(label, status)| row(label, status)).collect(),
     }
 }
@@ -119,11 +121,11 @@ fn age(age: Duration) -> String {
     }
 }
 
-fn aligned(rows: &[[String; 8]]) -> String {
+fn aligned(rows: &[[String; 9]]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths = [0, 1, 2, 3, 4, 5, 6, 7].map(width);
+    let widths = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(width);
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
@@ -223,6 +225,7 @@ mod tests {
         let proxy = ProxyStatus {
             node: "sidecar~127.0.0.1~shop.default~default.svc.cluster.local".to_owned(),
             connected_since: String::new(),
+            variant: "sotw".to_owned(),
             types: of_type,
             certificate: Some(CertificateStatus { expires: String::new(), left_s: 7_200 }),
         };
@@ -239,9 +242,9 @@ mod tests {
             clear_text: BTreeMap::from([("reviews".to_owned(), ClearText { endpoints: 1, of: 3 })]),
         };
         let expected = "\
-PROXY          TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
-shop.default   clusters   SYNCED    01234567   01234567   1m1s   2h0m          -
-shop.default   routes     REFUSED   22222222   -          1m1s   2h0m          9080: field: bad\\u{1b}
+PROXY          VARIANT   TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
+shop.default   sotw      clusters   SYNCED    01234567   01234567   1m1s   2h0m          -
+shop.default   sotw      routes     REFUSED   22222222   -          1m1s   2h0m          9080: field: bad\\u{1b}
 
 Rules: 4 documents in force (version abcdefgh), 1 rejected
   rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights add up to 0

@@ -20,11 +20,14 @@ use hyper::body::Incoming;
 use leno_config::ir::{Discovery, UpstreamProtocol};
 
 use crate::body::{Reclaimable, RequestBody};
-use crate::cluster::{EndpointState, InFlight, Members};
+use crate::cluster::balance::PickContext;
+use crate::cluster::limits::{Limit, Permit};
+use crate::cluster::outcome::Outcome;
+use crate::cluster::{EndpointState, InFlight, Members, Picked};
 use crate::error::ProxyError;
 use crate::tls::server::HandshakeError;
-use crate::upstream::connect::{ConnectError, is_link_local};
-use crate::upstream::pool::Lease;
+use crate::upstream::connect::{ConnectError, NoConnection, is_link_local};
+use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::send::SendFailure;
 use crate::worker::{View, Worker, WorkerCluster};
 
@@ -42,6 +45,8 @@ pub struct Answer {
     pub lease: Lease,
     /// It counts at its endpoint.
     pub in_flight: InFlight,
+    /// It counts in its cluster.
+    pub permit: Permit,
 }
 
 /// Where and how a request is sent.
@@ -52,7 +57,7 @@ pub struct Attempts<'a> {
     /// The snapshot the request sees.
     pub view: &'a View,
     /// Where to.
-    pub cluster: &'a WorkerCluster,
+    pub cluster: &'a Rc<WorkerCluster>,
     /// What is spoken.
     pub protocol: Protocol,
     /// The request's host, for a cluster of [`Members::RequestHost`].
@@ -91,11 +96,16 @@ impl Attempts<'_> {
         let mut tried: Vec<Arc<EndpointState>> = Vec::new();
         let mut failure = None;
         for _ in 0..MAX_SENDS {
-            let Some(endpoint) = self.endpoint(&tried).await? else { break };
-            let in_flight = endpoint.begin();
-            let mut lease = match self.lease(&endpoint).await {
+            let Some(picked) = self.endpoint(&tried).await? else { break };
+            let endpoint = Arc::clone(&picked.endpoint);
+            let in_flight = picked.begin();
+            let (mut lease, permit) = match self.lease(&endpoint).await {
                 Ok(lease) => lease,
-                Err(error) => {
+                Err(NoConnection::Refused(overflow)) => {
+                    return Err(ProxyError::Overflow { cluster: self.name(), overflow });
+                }
+                Err(NoConnection::Failed(error)) => {
+                    self.cluster.report(&in_flight, Outcome::of_connect(&error));
                     failure = Some(self.connect_error(endpoint.address, &error));
                     tried.push(endpoint);
                     if tried.len() < MAX_ENDPOINTS {
@@ -107,12 +117,16 @@ impl Attempts<'_> {
             let Some(mut request) = outgoing.take() else { break };
             let copy = Copy::keep(&mut request, &lease, self.protocol);
             match lease.send(request).await {
-                Ok(response) => return Ok(Answer { response, lease, in_flight }),
+                Ok(response) => {
+                    self.cluster.report(&in_flight, Outcome::of_answer(response.status(), response.headers()));
+                    return Ok(Answer { response, lease, in_flight, permit });
+                }
                 Err(SendFailure::Unsent(back)) => {
                     failure = Some(self.closed(endpoint.address, "it was closed before the request could be sent"));
                     *outgoing = Some(*back);
                 }
                 Err(failed) => {
+                    self.cluster.report(&in_flight, Outcome::Reset);
                     *outgoing = copy.and_then(|copy| copy.again(&failed));
                     failure = Some(self.send_error(endpoint.address, failed));
                 }
@@ -126,16 +140,19 @@ impl Attempts<'_> {
     }
 
     /// The next endpoint to try; `None` when there is none left.
-    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
-        let endpoint = match &self.cluster.shared.members {
-            Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
-            Members::RequestHost => Box::pin(self.resolve(tried)).await?,
+    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Picked>, ProxyError> {
+        let picked = match &self.cluster.shared.members {
+            Members::Balanced(_) => {
+                let context = PickContext { random: &self.worker.random, tried, hash: None };
+                self.cluster.pick(&context)
+            }
+            Members::RequestHost => Box::pin(self.resolve(tried)).await?.map(Picked::share),
             Members::OriginalDestination => None,
         };
-        if let Some(endpoint) = &endpoint {
-            self.guard(endpoint.address)?;
+        if let Some(picked) = &picked {
+            self.guard(picked.endpoint.address)?;
         }
-        Ok(endpoint)
+        Ok(picked)
     }
 
     /// The request's host is outside the mesh: its own name says where it is. One address after another: `localhost` is
@@ -181,19 +198,34 @@ impl Attempts<'_> {
         Ok(())
     }
 
-    /// A connection that can carry the request. Opening one is rare and its future large: it goes to the heap, so that
+    /// A connection that can carry the request, and leave to use it. As Envoy has it, who has no connection yet counts
+    /// as pending, and who has one as a request. Opening one is rare and its future large: it goes to the heap, so that
     /// every request's future stays small.
-    async fn lease(&self, endpoint: &EndpointState) -> Result<Lease, ConnectError> {
+    async fn lease(&self, endpoint: &EndpointState) -> Result<(Lease, Permit), NoConnection> {
         let pool = self.cluster.pool(self.worker, endpoint, self.host);
+        let idle = match self.protocol {
+            Protocol::Http1 => pool.idle_http1().map(Lease::Http1),
+            Protocol::Http2 => pool.idle_http2().map(Lease::Http2),
+        };
+        let lease = match idle {
+            Some(lease) => lease,
+            None => Box::pin(self.new_lease(pool)).await?,
+        };
+        match self.cluster.admit(Limit::Requests) {
+            Ok(permit) => Ok((lease, permit)),
+            Err(overflow) => {
+                lease.unused();
+                Err(overflow.into())
+            }
+        }
+    }
+
+    async fn new_lease(&self, pool: Rc<Pool>) -> Result<Lease, NoConnection> {
+        let _pending = self.cluster.admit(Limit::Pending)?;
+        let allowed = self.cluster.shared.config.limits.connections;
         match self.protocol {
-            Protocol::Http1 => match pool.idle_http1() {
-                Some(lease) => Ok(Lease::Http1(lease)),
-                None => Box::pin(pool.new_http1()).await.map(Lease::Http1),
-            },
-            Protocol::Http2 => match pool.idle_http2() {
-                Some(lease) => Ok(Lease::Http2(lease)),
-                None => Box::pin(pool.new_http2()).await.map(Lease::Http2),
-            },
+            Protocol::Http1 => pool.new_http1(allowed).await.map(Lease::Http1),
+            Protocol::Http2 => pool.new_http2(allowed).await.map(Lease::Http2),
         }
     }
 
@@ -204,7 +236,10 @@ impl Attempts<'_> {
     fn connect_error(&self, address: SocketAddr, error: &ConnectError) -> ProxyError {
         let timed_out = match error {
             ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
-            ConnectError::Io(_) | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::Failed(_)) => false,
+            ConnectError::Io(_)
+            | ConnectError::Tls(
+                HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::Failed(_),
+            ) => false,
         };
         ProxyError::Connect { cluster: self.name(), address, reason: error.to_string(), timed_out }
     }

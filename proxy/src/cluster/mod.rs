@@ -1,10 +1,20 @@
 //! The endpoints of a cluster, and what all workers know of them.
 //!
-//! Configuration comes and goes; what was learnt about an endpoint stays. [`EndpointState`] is carried over by address
-//! from one snapshot to the next, so that a push resets no count. It is shared by all workers: "requests in flight"
-//! means the process, as users count.
+//! Configuration comes and goes; what was learnt about an endpoint stays. [`EndpointState`] is carried over by cluster and
+//! address from one snapshot to the next, so that a push resets no count. It is shared by all workers: "requests in
+//! flight" means the process, as users count.
+//!
+//! * [`balance`]: who gets the next request.
+//! * [`limits`]: how much may be in use at once.
+//! * [`outcome`]: what became of an attempt; [`outlier`]: what follows from many; [`standing`]: how an endpoint stands.
+//! * [`upkeep`]: what is done at intervals and when the configuration changes.
 
 pub mod balance;
+pub mod limits;
+pub mod outcome;
+pub mod outlier;
+pub mod standing;
+pub mod upkeep;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,6 +25,9 @@ use leno_config::identity::SpiffeId;
 use leno_config::ir;
 
 use balance::Balancer;
+use limits::Usage;
+use outlier::{Ejections, Record};
+use standing::{Fitness, Probe};
 
 /// A cluster of the snapshot in force.
 #[derive(Debug)]
@@ -38,6 +51,32 @@ pub enum Members {
     OriginalDestination,
 }
 
+impl Members {
+    /// All endpoints that are known beforehand.
+    pub fn states(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
+        let members = match self {
+            Self::Balanced(balancer) => balancer.members(),
+            Self::RequestHost | Self::OriginalDestination => &[],
+        };
+        members.iter().map(|member| &member.state)
+    }
+
+    /// How many those are.
+    pub fn len(&self) -> usize {
+        self.states().size_hint().0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, to be carried over.
+    pub fn known(&self) -> KnownEndpoints {
+        self.states().map(|state| ((state.address, state.security.clone()), Arc::clone(state))).collect()
+    }
+}
+
 /// Counts of a cluster that outlive its configuration.
 #[derive(Debug, Default)]
 pub struct ClusterStats {
@@ -51,6 +90,23 @@ pub struct ClusterStats {
     pub connect_failures: AtomicU64,
     /// Requests that were sent again because they were provably not sent before.
     pub unsent_retries: AtomicU64,
+    /// What is in use now.
+    pub usage: Usage,
+    /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has
+    /// seen another number looks at its members again.
+    pub standing: AtomicU64,
+    /// Requests that were to show whether a half-open endpoint is well.
+    pub probes: AtomicU64,
+    /// Endpoints that are out, and have been.
+    pub ejections: Ejections,
+    /// Connections that were not opened because so many were open (Envoy's `upstream_cx_overflow`).
+    pub connection_overflows: AtomicU64,
+    /// Requests refused because so many waited for a connection (`upstream_rq_pending_overflow`).
+    pub pending_overflows: AtomicU64,
+    /// Requests refused because so many were under way (`upstream_rq_active_overflow`).
+    pub request_overflows: AtomicU64,
+    /// Retries not made because so many were under way (`upstream_rq_retry_overflow`).
+    pub retry_overflows: AtomicU64,
 }
 
 impl ClusterStats {
@@ -58,6 +114,11 @@ impl ClusterStats {
     pub fn opened(&self, encrypted: bool) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.encrypted.fetch_add(u64::from(encrypted), Ordering::Relaxed);
+    }
+
+    /// The standing of an endpoint has changed.
+    pub fn changed(&self) {
+        self.standing.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -72,6 +133,12 @@ pub struct EndpointState {
     active: AtomicU32,
     /// Requests begun since the process started.
     pub requests: AtomicU64,
+    /// Attempts that it answered below 500 (Envoy's `rq_success`).
+    pub successes: AtomicU64,
+    /// The other attempts that came to an end (Envoy's `rq_error`).
+    pub errors: AtomicU64,
+    fitness: Fitness,
+    record: Record,
 }
 
 /// What the control plane says of an endpoint's encryption.
@@ -84,10 +151,8 @@ pub struct EndpointSecurity {
 }
 
 impl EndpointSecurity {
-    /// An identity that is no SPIFFE ID is nobody's: the endpoint is then checked against the cluster's list.
     fn of(endpoint: &ir::Endpoint) -> Self {
-        let identity = endpoint.identity.as_deref().and_then(|identity| SpiffeId::parse(identity).ok());
-        Self { mesh_tls: endpoint.mesh_tls, identity }
+        Self { mesh_tls: endpoint.mesh_tls, identity: endpoint.identity.clone() }
     }
 }
 
@@ -99,7 +164,21 @@ impl EndpointState {
 
     /// Nothing known yet.
     pub fn secured(address: SocketAddr, security: EndpointSecurity) -> Self {
-        Self { address, security, active: AtomicU32::new(0), requests: AtomicU64::new(0) }
+        Self {
+            address,
+            security,
+            active: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            successes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            fitness: Fitness::default(),
+            record: Record::default(),
+        }
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.record.ejections.load(Ordering::Relaxed)
     }
 
     /// Requests in flight, from all workers.
@@ -109,19 +188,66 @@ impl EndpointState {
 
     /// Counts one request until the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.count();
+        InFlight { endpoint: Arc::clone(self), probe: None }
+    }
+
+    fn count(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+    }
+}
+
+/// An endpoint that was chosen for a request.
+#[derive(Debug)]
+pub struct Picked {
+    /// Which.
+    pub endpoint: Arc<EndpointState>,
+    /// It comes back from an ejection, and this one request tells whether it is well again. Given back when this is
+    /// dropped before the request has come to an end.
+    pub probe: Option<Box<Probe>>,
+}
+
+impl Picked {
+    /// For a request like any other.
+    pub fn share(endpoint: Arc<EndpointState>) -> Self {
+        Self { endpoint, probe: None }
+    }
+
+    /// For the request that tells whether it is well.
+    pub fn probing(probe: Probe) -> Self {
+        Self { endpoint: Arc::clone(probe.endpoint()), probe: Some(Box::new(probe)) }
+    }
+
+    /// Counts one request at the endpoint until the guard is dropped.
+    pub fn begin(self) -> InFlight {
+        self.endpoint.count();
+        InFlight { endpoint: self.endpoint, probe: self.probe }
     }
 }
 
 /// One request in flight at an endpoint; ends with the guard.
 #[derive(Debug)]
-pub struct InFlight(Arc<EndpointState>);
+pub struct InFlight {
+    endpoint: Arc<EndpointState>,
+    probe: Option<Box<Probe>>,
+}
+
+impl InFlight {
+    /// Where it is.
+    pub fn endpoint(&self) -> &Arc<EndpointState> {
+        &self.endpoint
+    }
+
+    /// The probe that it is, if it is one.
+    pub fn probe(&self) -> Option<&Probe> {
+        self.probe.as_deref()
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -134,8 +260,8 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// Endpoint states by address and security: those of the snapshot before, to be carried over. Who has another identity is
-/// another endpoint.
+/// Endpoint states of a cluster by address and security: those of the snapshot before, to be carried over. Who has
+/// another identity is another endpoint; and what one cluster learns of an endpoint is its own (Envoy), as its policy is.
 pub type KnownEndpoints = HashMap<(SocketAddr, EndpointSecurity), Arc<EndpointState>>;
 
 /// The usable members of the best priority that has any.

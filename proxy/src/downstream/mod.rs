@@ -28,6 +28,7 @@ use ::http::HeaderValue;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use crate::policy::grant::Grants;
 use crate::state::snapshot::Handler;
 use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
@@ -72,6 +73,8 @@ pub struct Connection {
     endpoint: OnceCell<Box<Peer>>,
     /// In which phase it is.
     pub life: Rc<Life>,
+    /// Its open requests, as far as policies were asked about them.
+    pub grants: Grants,
 }
 
 impl Arrival {
@@ -88,6 +91,7 @@ impl Arrival {
             forwarded: None,
             endpoint: OnceCell::new(),
             life: Rc::clone(life),
+            grants: Grants::default(),
         }
     }
 
@@ -98,12 +102,22 @@ impl Arrival {
             Some(Verified { peer, server_name, forwarded }) => (Some(peer), server_name, forwarded),
             None => (None, None, None),
         };
-        let endpoint = OnceCell::new();
-        let connection =
-            Rc::new(Connection { worker, listener, caller, local, peer, server_name, forwarded, endpoint, life });
+        let (endpoint, grants) = (OnceCell::new(), Grants::default());
+        let connection = Rc::new(Connection {
+            worker,
+            listener,
+            caller,
+            local,
+            peer,
+            server_name,
+            forwarded,
+            endpoint,
+            life,
+            grants,
+        });
         connection.worker.entered(&connection);
         // The handshake takes a while, and what it was judged by may be out of date: nobody would look again.
-        if connection.peer.as_ref().is_some_and(|peer| peer.generation != connection.worker.tls.generation()) {
+        if connection.peer.as_ref().is_some_and(|peer| peer.generation.get() != connection.worker.tls.generation()) {
             review::review(&connection);
         }
         connection

@@ -79,16 +79,10 @@ fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
 
 fn of_route(route: &ir::Route) -> Vec<&'static str> {
     let mut features = Vec::new();
-    if route.fault.is_some() {
-        features.push("fault injection");
-    }
     if let ir::Action::Forward(forward) = &route.action {
         // Connection failures and refused streams are retried.
         if forward.retry.as_ref().is_some_and(|retry| !is_default(retry)) {
             features.push("retries other than of unsent requests");
-        }
-        if !forward.mirrors.is_empty() {
-            features.push("mirroring");
         }
         if !forward.hash.is_empty() {
             features.push("hash policy");

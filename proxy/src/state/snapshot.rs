@@ -101,9 +101,8 @@ impl Targets {
 impl Snapshot {
     /// Builds the snapshot for `resources`, sharing with `old` what is the same and carrying over what was learnt.
     pub fn build(old: &Self, resources: Arc<ir::Resources>, resolved: &Resolved, keys: &FetchedKeys) -> Self {
-        let mut known: KnownEndpoints = old.endpoint_states();
         let clusters: Vec<_> =
-            resources.clusters.values().map(|config| old.cluster(config, &resources, resolved, &mut known)).collect();
+            resources.clusters.values().map(|config| old.cluster(config, &resources, resolved)).collect();
         let by_name: HashMap<_, _> =
             resources.clusters.keys().enumerate().map(|(index, name)| (name.clone(), index)).collect();
         let listeners = resources
@@ -139,25 +138,7 @@ impl Snapshot {
             && self.listeners.values().any(|listener| reaches(address, listener.config.address))
     }
 
-    fn endpoint_states(&self) -> KnownEndpoints {
-        self.clusters
-            .iter()
-            .filter_map(|cluster| match &cluster.members {
-                Members::Balanced(balancer) => Some(balancer.members()),
-                Members::RequestHost | Members::OriginalDestination => None,
-            })
-            .flatten()
-            .map(|member| ((member.state.address, member.state.security.clone()), Arc::clone(&member.state)))
-            .collect()
-    }
-
-    fn cluster(
-        &self,
-        config: &Arc<ir::Cluster>,
-        resources: &ir::Resources,
-        resolved: &Resolved,
-        known: &mut KnownEndpoints,
-    ) -> Arc<Cluster> {
+    fn cluster(&self, config: &Arc<ir::Cluster>, resources: &ir::Resources, resolved: &Resolved) -> Arc<Cluster> {
         let before = self.cluster_named(config.name.as_str());
         if let Some(before) = before
             && self.is_unchanged(before, config, resources)
@@ -165,6 +146,8 @@ impl Snapshot {
             return Arc::clone(before);
         }
         let stats = before.map_or_else(|| Arc::new(ClusterStats::default()), |before| Arc::clone(&before.stats));
+        let mut known = before.map(|before| before.members.known()).unwrap_or_default();
+        let known = &mut known;
         let balanced = |endpoints: Option<&ir::Endpoints>, known: &mut KnownEndpoints| {
             let members = endpoints.map_or_else(Vec::new, |some| members(some, config.locality_weighted, known));
             Members::Balanced(Balancer::new(&config.balance, members))

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::downstream::Life;
 use crate::error::Flag;
+use crate::policy::grant::Grant;
 
 /// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
 pub(super) const BUCKETS: [u64; 15] = [
@@ -32,6 +33,8 @@ pub(super) struct RouteBlock {
 pub(super) struct Answers {
     pub(super) code: u16,
     pub(super) flag: Flag,
+    /// After a delay on purpose: `DI` stands before the flag.
+    pub(super) delayed: bool,
     pub(super) count: AtomicU64,
 }
 
@@ -53,12 +56,13 @@ impl RouteSlot {
         Self { block, answers: RefCell::default() }
     }
 
-    fn count(&self, code: u16, flag: Flag, micros: u64) {
+    fn count(&self, (code, flag, delayed): (u16, Flag, bool), micros: u64) {
         let mut answers = self.answers.borrow_mut();
-        match answers.iter().find(|answers| answers.code == code && answers.flag == flag) {
+        let is_same = |one: &&Arc<Answers>| one.code == code && one.flag == flag && one.delayed == delayed;
+        match answers.iter().find(is_same) {
             Some(answers) => add(&answers.count, 1),
             None => {
-                let new = Arc::new(Answers { code, flag, count: AtomicU64::new(1) });
+                let new = Arc::new(Answers { code, flag, delayed, count: AtomicU64::new(1) });
                 self.block.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&new));
                 answers.push(new);
             }
@@ -81,9 +85,12 @@ pub struct RequestRecord {
     /// 0: no answer yet.
     code: u16,
     flag: Flag,
+    delayed: bool,
     complete: bool,
     /// Somebody else counts it.
     handed_over: bool,
+    /// It may go on until this is revoked; `None`: nobody would ask again.
+    grant: Option<Rc<Grant>>,
 }
 
 impl RequestRecord {
@@ -97,9 +104,21 @@ impl RequestRecord {
             slot: None,
             code: 0,
             flag: Flag::None,
+            delayed: false,
             complete: false,
             handed_over: false,
+            grant: None,
         }
+    }
+
+    /// Policies have let it in.
+    pub fn granted(&mut self, grant: Option<Rc<Grant>>) {
+        self.grant = grant;
+    }
+
+    /// Its permission, where it can be revoked.
+    pub fn grant(&self) -> Option<&Rc<Grant>> {
+        self.grant.as_ref()
     }
 
     /// Its route is known.
@@ -118,6 +137,11 @@ impl RequestRecord {
         if self.flag == Flag::None {
             self.flag = flag;
         }
+    }
+
+    /// It is delayed on purpose.
+    pub fn delayed(&mut self) {
+        self.delayed = true;
     }
 
     /// All of it has passed.
@@ -143,8 +167,10 @@ impl RequestRecord {
             slot: self.slot.take(),
             code: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
             flag: self.flag,
+            delayed: self.delayed,
             complete: false,
             handed_over: false,
+            grant: self.grant.take(),
         }
     }
 }
@@ -160,7 +186,7 @@ impl Drop for RequestRecord {
         }
         if let Some(slot) = self.slot.as_ref().filter(|_| !self.handed_over) {
             let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            slot.count(self.code, self.flag, micros);
+            slot.count((self.code, self.flag, self.delayed), micros);
         }
     }
 }

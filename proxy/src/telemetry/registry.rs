@@ -68,8 +68,24 @@ pub struct WorkerStats {
     pub connections_denied: AtomicU64,
     /// Requests and connections that a policy in dry run would have denied.
     pub would_deny: AtomicU64,
+    /// Requests and connections that an AUDIT policy asked to see.
+    pub audited: AtomicU64,
     /// Requests whose token was refused.
     pub tokens_refused: AtomicU64,
+    /// Requests that were delayed on purpose.
+    pub faults_delayed: AtomicU64,
+    /// Requests that were failed on purpose.
+    pub faults_aborted: AtomicU64,
+    /// Copies of requests that were answered.
+    pub mirrors_answered: AtomicU64,
+    /// Copies that were not answered or could not be sent.
+    pub mirrors_failed: AtomicU64,
+    /// Copies that lagged behind their request.
+    pub mirrors_given_up: AtomicU64,
+    /// Copies that were not sent, since too many were under way.
+    pub mirrors_left_out: AtomicU64,
+    /// Requests that were not delayed, since too many waited already.
+    pub faults_left_out: AtomicU64,
 }
 
 /// What the configuration has to say about itself.
@@ -163,12 +179,12 @@ impl Telemetry {
             proto::MetricType::HISTOGRAM,
         );
         for (key, blocks) in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut answers: BTreeMap<(u16, Flag), u64> = BTreeMap::new();
+            let mut answers: BTreeMap<(u16, Flag, bool), u64> = BTreeMap::new();
             let mut buckets = [0_u64; BUCKETS.len() + 1];
             let mut sum_micros = 0_u64;
             for block in blocks {
                 for one in block.answers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    *answers.entry((one.code, one.flag)).or_default() += one.count.load(Ordering::Relaxed);
+                    *answers.entry((one.code, one.flag, one.delayed)).or_default() += one.count.load(Ordering::Relaxed);
                 }
                 for (sum, bucket) in buckets.iter_mut().zip(&block.buckets) {
                     *sum += bucket.load(Ordering::Relaxed);
@@ -180,9 +196,9 @@ impl Telemetry {
                 ("direction", key.direction),
                 ("route", key.route.as_str()),
             ];
-            for ((code, flag), count) in answers {
-                let code = code.to_string();
-                let answer = [("response_code", code.as_str()), ("response_flags", flag.as_str())];
+            for ((code, flag, delayed), count) in answers {
+                let (code, flags) = (code.to_string(), flags(flag, delayed));
+                let answer = [("response_code", code.as_str()), ("response_flags", flags.as_str())];
                 requests.mut_metric().push(counter(&[labels.as_slice(), &answer].concat(), count));
             }
             durations.mut_metric().push(histogram(&labels, &buckets, sum_micros));
@@ -225,10 +241,32 @@ impl Telemetry {
         {
             denied.mut_metric().push(counter(&[("kind", kind)], count));
         }
+        let mut faults =
+            family("leno_faults_total", "Faults on purpose, by what they did.", proto::MetricType::COUNTER);
+        for (kind, count) in [
+            ("delay", sum(|w| &w.faults_delayed)),
+            ("abort", sum(|w| &w.faults_aborted)),
+            ("left_out", sum(|w| &w.faults_left_out)),
+        ] {
+            faults.mut_metric().push(counter(&[("kind", kind)], count));
+        }
+        let help = "Copies of requests, by what became of them.";
+        let mut mirrors = family("leno_mirrors_total", help, proto::MetricType::COUNTER);
+        for (outcome, count) in [
+            ("answered", sum(|w| &w.mirrors_answered)),
+            ("failed", sum(|w| &w.mirrors_failed)),
+            ("given_up", sum(|w| &w.mirrors_given_up)),
+            ("left_out", sum(|w| &w.mirrors_left_out)),
+        ] {
+            mirrors.mut_metric().push(counter(&[("outcome", outcome)], count));
+        }
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
             denied,
+            faults,
+            mirrors,
             one_counter("leno_authorization_would_deny_total", "A dry run would have denied.", sum(|w| &w.would_deny)),
+            one_counter("leno_authorization_audited_total", "An AUDIT policy asked to see.", sum(|w| &w.audited)),
             one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
             one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
             one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
@@ -242,10 +280,22 @@ impl Telemetry {
     }
 }
 
+/// `DI` comes first: the delay was before everything else (Envoy lists flags in the order in which they were set).
+fn flags(flag: Flag, delayed: bool) -> String {
+    match (delayed, flag) {
+        (false, flag) => flag.to_string(),
+        (true, Flag::None) => Flag::DI.to_string(),
+        (true, flag) => format!("{},{flag}", Flag::DI),
+    }
+}
+
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 19] = [
+    "leno_mirrors_total",
+    "leno_faults_total",
     "leno_authorization_denied_total",
     "leno_authorization_would_deny_total",
+    "leno_authorization_audited_total",
     "leno_jwt_refused_total",
     "leno_jwks_fetch_failures_total",
     "http_requests_total",

@@ -63,12 +63,15 @@ pub(super) async fn converse(wire: Wire, socket: Socket, visit: Visit) -> io::Re
         streams.spawn(async move {
             let Ok(read) = read(body).await else { return };
             visit.book.body(entry, read);
+            let mut respond = respond;
             let how = match step {
-                Ok(step) => act(respond, &visit.server, &step).await,
-                Err(why) => answer(respond, StatusCode::INTERNAL_SERVER_ERROR, &[], &why).map(|()| None),
+                Ok(step) => act(&mut respond, &visit.server, &step).await,
+                Err(why) => answer(&mut respond, StatusCode::INTERNAL_SERVER_ERROR, &[], &why).map(|()| None),
             };
             if let Ok(Some(how)) = how {
                 let _ = ends.send(how).await;
+                // A stream that is let go of is reset; this one ends with its connection.
+                std::future::pending::<()>().await;
             }
         });
     }
@@ -92,7 +95,7 @@ async fn cut(socket: &Socket, how: Ending) {
     }
 }
 
-async fn act(mut respond: SendResponse<Bytes>, name: &str, step: &Step) -> Result<Option<Ending>, h2::Error> {
+async fn act(respond: &mut SendResponse<Bytes>, name: &str, step: &Step) -> Result<Option<Ending>, h2::Error> {
     tokio::time::sleep(step.after).await;
     match step.deed {
         Deed::Answer(status) => answer(respond, status, &step.headers, name)?,
@@ -122,7 +125,7 @@ async fn act(mut respond: SendResponse<Bytes>, name: &str, step: &Step) -> Resul
         }
         Deed::Hints => {
             for _ in 0..3 {
-                respond.send_informational(head(StatusCode::EARLY_HINTS, &[]).map(|_: ()| ()))?;
+                respond.send_informational(head(StatusCode::EARLY_HINTS, &[]))?;
             }
             answer(respond, StatusCode::OK, &step.headers, name)?;
         }
@@ -133,13 +136,13 @@ async fn act(mut respond: SendResponse<Bytes>, name: &str, step: &Step) -> Resul
         Deed::Silent => drop(std::future::poll_fn(|context| respond.poll_reset(context)).await),
         Deed::RefusedStream => respond.send_reset(Reason::REFUSED_STREAM),
         Deed::ResetStream => respond.send_reset(Reason::INTERNAL_ERROR),
-        Deed::ResetStreamInBody | Deed::BadTrailer => half(&mut respond, step).await?.send_reset(Reason::INTERNAL_ERROR),
+        Deed::ResetStreamInBody | Deed::BadTrailer => half(respond, step).await?.send_reset(Reason::INTERNAL_ERROR),
         Deed::ResetInBody => {
-            let _half = half(&mut respond, step).await?;
+            half(respond, step).await?;
             return Ok(Some(Ending::Reset));
         }
         Deed::CloseInBody => {
-            let _half = half(&mut respond, step).await?;
+            half(respond, step).await?;
             return Ok(Some(Ending::Close));
         }
         Deed::Reset => return Ok(Some(Ending::Reset)),
@@ -151,7 +154,7 @@ async fn act(mut respond: SendResponse<Bytes>, name: &str, step: &Step) -> Resul
 }
 
 fn answer(
-    mut respond: SendResponse<Bytes>,
+    respond: &mut SendResponse<Bytes>,
     status: StatusCode,
     headers: &[(http::HeaderName, HeaderValue)],
     body: &str,

@@ -1,5 +1,6 @@
 //! Every example does what its README says, on ports of the test's own.
 
+mod resilience;
 mod secured;
 
 use std::net::SocketAddr;
@@ -120,9 +121,16 @@ fn port(origin: &Origin) -> String {
 
 #[test]
 fn every_example_is_valid_without_a_finding() {
-    for rules in
-        ["bookinfo", "canary/rules", "file-mode/rules", "tcp/rules", "mtls/rules", "authorization/rules", "jwt/rules"]
-    {
+    for rules in [
+        "bookinfo",
+        "canary/rules",
+        "file-mode/rules",
+        "tcp/rules",
+        "mtls/rules",
+        "authorization/rules",
+        "jwt/rules",
+        "fault-injection/rules",
+    ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");
         assert_eq!(outcome.code, 0, "{path}: {}{}", outcome.stdout, outcome.stderr);

@@ -12,6 +12,7 @@ mod demo;
 mod drain;
 mod examples;
 mod explain;
+mod faults;
 mod grpc;
 mod identity;
 mod judge;
@@ -25,6 +26,7 @@ mod protocols;
 mod pushes;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod revocation;
 mod rotation;
 mod routing;
 #[path = "../../../config/tests/skip/mod.rs"]

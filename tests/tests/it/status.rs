@@ -105,7 +105,6 @@ spec:
   hosts: [app]
   http:
   - retries: {attempts: 3, retryOn: 5xx}
-    fault: {abort: {httpStatus: 500, percentage: {value: 1}}}
     route: [{destination: {host: app, subset: careful}}]
 ---
 apiVersion: networking.istio.io/v1
@@ -123,7 +122,6 @@ spec:
     let listed = mesh.client.config_dump().await.not_enforced();
     for (place, feature) in [
         ("VirtualService default/app", "retries"),
-        ("VirtualService default/app", "fault injection"),
         ("outbound|80|careful|app.default.svc.cluster.local", "outlier detection"),
         ("outbound|80|careful|app.default.svc.cluster.local", "limits"),
     ] {

@@ -6,7 +6,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use leno_config::ir::{AbortStatus, Fraction, HashPolicy, HeaderOps, MtlsMode, Origin};
 use leno_config::node::Node;
 
-use super::access::Access;
+use super::access::{Access, Token};
 use super::verdict::{Lost, Policy, Retries, RulePlace, Share, Verdict, words};
 
 const STRONG: Style = Style::new().bold();
@@ -207,8 +207,12 @@ fn access_of(answer: &Access, alone: bool) -> Vec<(&'static str, String)> {
     let mut lines = vec![("mtls", format!("{at}{mode} {by}; the caller comes {who}"))];
     if !answer.tokens.is_empty() {
         let rules: Vec<_> = answer.tokens.iter().map(named).collect();
-        let state = if answer.token_verified { "taken" } else { "none" };
-        lines.push(("token", format!("{at}{state}; verified by {}", rules.join(" and "))));
+        let state = match answer.token {
+            Token::Missing => "none is shown; it would be verified by",
+            Token::Taken => "taken; verified by",
+            Token::Refused => "shown and refused, by",
+        };
+        lines.push(("token", format!("{at}{state} {}", rules.join(" and "))));
     }
     let by = answer.by.as_ref().map(|rule| format!(" by {}", named(rule))).unwrap_or_default();
     let status = answer.status.map(|status| format!("{status} ")).unwrap_or_default();

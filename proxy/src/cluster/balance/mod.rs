@@ -19,6 +19,17 @@ use crate::random::Random;
 use alias::AliasTable;
 pub use round_robin::Cursor;
 
+/// What matters when an endpoint is chosen for a request.
+#[derive(Debug, Clone, Copy)]
+pub struct PickContext<'a> {
+    /// Of the worker.
+    pub random: &'a Random,
+    /// Not these, where there is another.
+    pub tried: &'a [Arc<EndpointState>],
+    /// For consistent hashing.
+    pub hash: Option<u64>,
+}
+
 /// How often another endpoint is looked for when the pick was tried already; then the first untried one is taken.
 const RESELECTIONS: u32 = 5;
 
@@ -65,7 +76,8 @@ impl Balancer {
     }
 
     /// An endpoint that is not among `tried`; `None` when there is none.
-    pub fn pick(&self, cursor: &Cursor, random: &Random, tried: &[Arc<EndpointState>]) -> Option<&Arc<EndpointState>> {
+    pub fn pick(&self, cursor: &Cursor, context: &PickContext<'_>) -> Option<&Arc<EndpointState>> {
+        let PickContext { random, tried, hash: _ } = *context;
         if let [only] = self.members.as_slice() {
             return Some(&only.state).filter(|state| !is_tried(state, tried));
         }

@@ -2,6 +2,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::*;
 
+fn context<'a>(random: &'a Random, tried: &'a [Arc<EndpointState>]) -> PickContext<'a> {
+    PickContext { random, tried, hash: None }
+}
+
 fn members(weights: &[u32]) -> Vec<Member> {
     weights
         .iter()
@@ -18,7 +22,7 @@ fn shares(balance: &ir::Balance, weights: &[u32], picks: u32) -> Vec<f64> {
     let (cursor, random) = (Cursor::default(), Random::seeded(42));
     let mut counts = vec![0_u32; weights.len()];
     for _ in 0..picks {
-        let picked = balancer.pick(&cursor, &random, &[]).expect("there are members");
+        let picked = balancer.pick(&cursor, &context(&random, &[])).expect("there are members");
         counts[usize::from(picked.address.port()) - 1] += 1;
     }
     counts.iter().map(|count| f64::from(*count) / f64::from(picks)).collect()
@@ -44,7 +48,7 @@ fn round_robin_with_weights_never_bunches() {
     let balancer = Balancer::new(&ir::Balance::RoundRobin, members(&[1, 3]));
     let (cursor, random) = (Cursor::default(), Random::seeded(1));
     let picks: Vec<u16> =
-        (0..400).map(|_| balancer.pick(&cursor, &random, &[]).expect("members").address.port()).collect();
+        (0..400).map(|_| balancer.pick(&cursor, &context(&random, &[])).expect("members").address.port()).collect();
     for window in picks.windows(8) {
         let light = window.iter().filter(|port| **port == 1).count();
         assert!((1..=3).contains(&light), "{window:?}");
@@ -56,7 +60,7 @@ fn least_request_prefers_the_endpoint_with_fewer_requests_in_flight() {
     let balancer = Balancer::new(&ir::Balance::LeastRequest { choices: 2 }, members(&[1, 1]));
     let busy = balancer.members()[0].state.begin();
     for _ in 0..100 {
-        let picked = balancer.pick(&Cursor::default(), &Random::seeded(3), &[]).expect("members");
+        let picked = balancer.pick(&Cursor::default(), &context(&Random::seeded(3), &[])).expect("members");
         assert_eq!(picked.address.port(), 2);
     }
     drop(busy);
@@ -69,9 +73,9 @@ fn a_tried_endpoint_is_never_picked_again_while_another_is_left() {
     let (cursor, random) = (Cursor::default(), Random::seeded(5));
     let mut tried = Vec::new();
     for _ in 0..3 {
-        let picked = balancer.pick(&cursor, &random, &tried).expect("one is left");
+        let picked = balancer.pick(&cursor, &context(&random, &tried)).expect("one is left");
         tried.push(Arc::clone(picked));
     }
-    assert!(balancer.pick(&cursor, &random, &tried).is_none());
-    assert!(Balancer::new(&ir::Balance::Random, Vec::new()).pick(&cursor, &random, &[]).is_none());
+    assert!(balancer.pick(&cursor, &context(&random, &tried)).is_none());
+    assert!(Balancer::new(&ir::Balance::Random, Vec::new()).pick(&cursor, &context(&random, &[])).is_none());
 }

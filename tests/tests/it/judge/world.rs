@@ -96,7 +96,9 @@ impl World {
         for (name, workers, port) in ports {
             let kind = match name.starts_with("envoy") {
                 true => {
-                    let how = (name.as_str(), workers, Wire::Delta);
+                    // Both variants of xDS are judged on the way.
+                    let wire = if workers == 1 { Wire::Delta } else { Wire::StateOfTheWorld };
+                    let how = (name.as_str(), workers, wire);
                     Kind::Envoy(Envoy::start(envoy, directory.path(), &control_plane, how).await)
                 }
                 false => Kind::Leno(leno(directory.path(), &control_plane, &name, workers)),

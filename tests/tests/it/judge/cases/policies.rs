@@ -16,7 +16,7 @@ fn faults() -> Vec<Case> {
         case("fault-abort-5xx")
             .rule(&format!("{}, retries: {{attempts: 2, retryOn: 5xx}}", abort("httpStatus: 503", 100)))
             .ask(get("200"), "503 FI -"),
-        case("fault-abort-grpc").rule(&abort("grpcStatus: UNAVAILABLE", 100)).ask(grpc("grpc=0"), "200 FI -").ask(get("200"), "503 FI -"),
+        case("fault-abort-grpc").rule(&abort("grpcStatus: UNAVAILABLE", 100)).ask(grpc("grpc=0"), "200 FI -").ask(get("200"), "200 FI -"),
         case("fault-abort-none").rule(&abort("httpStatus: 418", 0)).ask(get("200"), "200 - v1"),
         case("fault-abort-no-percentage").rule("fault: {abort: {httpStatus: 418}}").ask(get("200"), "200 - v1"),
         case("fault-delay").rule(&delay(100)).ask(get("200"), "200 DI v1").ask(get("503"), "503 DI v1"),

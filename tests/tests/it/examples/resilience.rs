@@ -1,0 +1,35 @@
+//! The examples of what happens when things break, or are broken on purpose.
+
+use std::time::{Duration, Instant};
+
+use leno_tests::{metric, origin};
+
+use super::{Copy, moved, port};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fault_injection_slows_and_fails_the_requests_of_testers_only() {
+    let app = origin("shop").await;
+    let mut replacements = moved("fault-injection", "/tmp/fault-injection");
+    replacements.push(("http: 8081}", format!("http: {}}}", port(&app))));
+    let copy = Copy::of("fault-injection", &replacements);
+    let proxy = copy.proxy(copy.outbound.port()).await;
+    let url = "http://shop.example.com/";
+    assert_eq!(copy.curl(url, &[]).await.text(), "shop");
+    let rows = [("slow", 200, "shop", "", true), ("down", 503, "fault filter abort", "FI", false)];
+    let both = [("worst", 200, "fault filter abort", "DI,FI", true)];
+    for (test, status, body, flag, is_slow) in rows.into_iter().chain(both) {
+        let asked = Instant::now();
+        let reply = copy.curl(url, &[("x-test", test)]).await;
+        assert_eq!((reply.status, reply.text().as_str(), reply.flag()), (status, body, flag), "{test}");
+        assert!(!is_slow || asked.elapsed() >= Duration::from_millis(700), "{test}: {:?}", asked.elapsed());
+    }
+    let mut failed = 0;
+    for _ in 0..200 {
+        failed += u32::from(copy.curl(url, &[("x-test", "flaky")]).await.status == 500);
+    }
+    // 20 % of 200, give or take four standard deviations.
+    assert!((17..=63).contains(&failed), "{failed} of 200 requests failed");
+    let metrics = proxy.metrics().await;
+    assert_eq!(metric(&metrics, "leno_faults_total", &["kind=\"delay\""]), 2.0, "{metrics}");
+    assert_eq!(metric(&metrics, "http_requests_total", &["response_flags=\"DI\""]), 1.0, "{metrics}");
+}
