@@ -178,11 +178,7 @@ async fn carry(mut caller: TcpStream, server: SocketAddr, shared: Arc<Shared>) {
 /// A piece and when it arrives.
 type Due = (Instant, Bytes);
 
-async fn one_way(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    shared: &Shared,
-) -> io::Result<()> {
+async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, shared: &Shared) -> io::Result<()> {
     let (sender, mut line) = mpsc::channel::<Due>(ON_THE_WAY);
     let reading = async move {
         let mut buffer = vec![0; PIECE];

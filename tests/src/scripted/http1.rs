@@ -73,7 +73,8 @@ async fn act(wire: &mut Wire, socket: &Socket, name: &str, head: &Request<()>, s
             end(wire, socket, ending).await.map(|()| Goes::Ends)
         }
         Deed::Trickle => {
-            wire.write_all(format!("HTTP/1.1 200 OK\r\n{more}content-length: {}\r\n\r\n", name.len()).as_bytes()).await?;
+            wire.write_all(format!("HTTP/1.1 200 OK\r\n{more}content-length: {}\r\n\r\n", name.len()).as_bytes())
+                .await?;
             for byte in name.bytes() {
                 tokio::time::sleep(TRICKLE).await;
                 wire.write_all(&[byte]).await?;
@@ -100,7 +101,8 @@ async fn act(wire: &mut Wire, socket: &Socket, name: &str, head: &Request<()>, s
             answer(wire, StatusCode::OK, &more, name, head).await
         }
         Deed::BadTrailer => {
-            let text = format!("HTTP/1.1 200 OK\r\n{more}transfer-encoding: chunked\r\n\r\n2\r\nv1\r\n0\r\n\x00bad\r\n\r\n");
+            let text =
+                format!("HTTP/1.1 200 OK\r\n{more}transfer-encoding: chunked\r\n\r\n2\r\nv1\r\n0\r\n\x00bad\r\n\r\n");
             wire.write_all(text.as_bytes()).await?;
             Ok(Goes::Ends)
         }

@@ -8,7 +8,11 @@ use leno_tests::{Call, Connection, Protocol, Reply, full, raw};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn call(run: &str, script: &str, protocol: Protocol) -> Call {
-    Call::new(http::Method::POST, "http://server/x").over(protocol).header(RUN, run).header(SCRIPT, script).body(full("four"))
+    Call::new(http::Method::POST, "http://server/x")
+        .over(protocol)
+        .header(RUN, run)
+        .header(SCRIPT, script)
+        .body(full("four"))
 }
 
 /// Status and body, or how it broke off.

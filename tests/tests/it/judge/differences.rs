@@ -28,7 +28,6 @@ const _: () = assert!(ALL.len() <= 15, "more than fifteen differences are no lon
 
 /// The difference that covers this one, if it is meant.
 pub(super) fn meant(case: &str, field: &str, envoy: &str, leno: &str) -> Option<&'static Difference> {
-    ALL.iter().find(|it| {
-        (it.case == "*" || it.case == case) && it.field == field && it.envoy == envoy && it.leno == leno
-    })
+    ALL.iter()
+        .find(|it| (it.case == "*" || it.case == case) && it.field == field && it.envoy == envoy && it.leno == leno)
 }

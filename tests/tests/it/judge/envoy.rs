@@ -100,9 +100,6 @@ node:
   id: sidecar~127.0.0.1~{name}.default~default.svc.cluster.local
   cluster: {name}.default
   metadata: {{INTERCEPTION_MODE: NONE, LABELS: {{app: {name}}}, LENO_SDS_DIRECTORY: {sds}}}
-# As Istio has it: private addresses and loopback are inside.
-layered_runtime:
-  layers: [{{name: inside, static_layer: {{envoy.reloadable_features.explicit_internal_address_config: false}}}}]
 dynamic_resources:
   ads_config: {{api_type: {api}, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
   cds_config: {{ads: {{}}, resource_api_version: V3}}

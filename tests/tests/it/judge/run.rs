@@ -131,7 +131,15 @@ async fn not_enforced(plane: &Plane, host: &str) -> Option<String> {
 
 /// All requests of a case, one after the other.
 async fn try_case(world: &World, plane: &Plane, case: &Case, mtls: bool) -> Vec<Vec<Outcome>> {
-    let mut trial = Trial { world, plane, case, host: host(case, mtls), connections: Vec::new(), runs: 0, counted: BTreeMap::new() };
+    let mut trial = Trial {
+        world,
+        plane,
+        case,
+        host: host(case, mtls),
+        connections: Vec::new(),
+        runs: 0,
+        counted: BTreeMap::new(),
+    };
     let mut outcomes = Vec::new();
     for ask in &case.asks {
         outcomes.push(match (ask.repeats, &ask.envoy) {

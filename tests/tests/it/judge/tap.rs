@@ -1,7 +1,9 @@
-//! What stands between the control plane and an Envoy: it lets everything pass, and asks for an access log.
+//! What stands between the control plane and an Envoy: it lets everything pass, asks for an access log, and says who is
+//! inside.
 //!
-//! Envoy tells response flags to its access log alone, and Leno's control plane does not speak of access logs yet. All
-//! else that Envoy runs is what `leno serve` sent.
+//! Envoy tells response flags to its access log alone, and Leno's control plane does not speak of access logs yet. Of a
+//! caller's own words about retries and timeouts, Envoy takes notice only where `x-forwarded-for` names one address that
+//! is said to be inside; here that is loopback. All else that Envoy runs is what `leno serve` sent.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -9,10 +11,14 @@ use std::pin::Pin;
 
 use envoy_types::pb::envoy::config::accesslog::v3::{AccessLog, access_log};
 use envoy_types::pb::envoy::config::core::v3::substitution_format_string::Format;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, SubstitutionFormatString, data_source::Specifier};
+use envoy_types::pb::envoy::config::core::v3::{
+    CidrRange, DataSource, SubstitutionFormatString, data_source::Specifier,
+};
 use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
 use envoy_types::pb::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, http_connection_manager::InternalAddressConfig,
+};
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -103,7 +109,9 @@ impl AggregatedDiscoveryService for Service {
 
 /// Until the stream breaks.
 fn good<T: Send + 'static>(requests: Streaming<T>) -> impl Stream<Item = T> + Send + 'static {
-    requests.take_while(|request| std::future::ready(request.is_ok())).filter_map(|request| std::future::ready(request.ok()))
+    requests
+        .take_while(|request| std::future::ready(request.is_ok()))
+        .filter_map(|request| std::future::ready(request.ok()))
 }
 
 impl Service {
@@ -113,7 +121,7 @@ impl Service {
         Ok(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
     }
 
-    /// Adds the access log to what is an HTTP listener.
+    /// Adds to what is an HTTP listener.
     fn edit(&self, resource: &mut Any) {
         if resource.type_url != Listener::type_url() {
             return;
@@ -126,6 +134,9 @@ impl Service {
             }
             let mut manager = HttpConnectionManager::decode(any.value.as_slice()).expect("a manager decodes");
             manager.access_log.push(self.access_log());
+            let loopback = CidrRange { address_prefix: "127.0.0.0".to_owned(), prefix_len: Some(8.into()) };
+            let inside = InternalAddressConfig { cidr_ranges: vec![loopback], ..Default::default() };
+            manager.internal_address_config = Some(inside);
             any.value = manager.encode_to_vec();
         }
         resource.value = listener.encode_to_vec();

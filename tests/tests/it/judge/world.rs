@@ -105,8 +105,7 @@ impl World {
             };
             planes.push(Plane { name, workers, outbound: ([127, 0, 0, 1], port).into(), kind });
         }
-        let world =
-            Self { fleet, planes, control_plane, _servers: servers, _agent: upstream, _directory: directory };
+        let world = Self { fleet, planes, control_plane, _servers: servers, _agent: upstream, _directory: directory };
         world.settles().await;
         world
     }
@@ -140,8 +139,11 @@ impl World {
     fn lacks(&self, status: &Value) -> Option<String> {
         let proxies = status["proxies"].as_array().map(Vec::as_slice).unwrap_or_default();
         for plane in &self.planes {
-            let node = |proxy: &&Value| proxy["node"].as_str().is_some_and(|node| node.contains(&format!("~{}.", plane.name)));
-            let Some(proxy) = proxies.iter().find(node) else { return Some(format!("{} is not connected", plane.name)) };
+            let node =
+                |proxy: &&Value| proxy["node"].as_str().is_some_and(|node| node.contains(&format!("~{}.", plane.name)));
+            let Some(proxy) = proxies.iter().find(node) else {
+                return Some(format!("{} is not connected", plane.name));
+            };
             for (kind, state) in proxy["types"].as_object().into_iter().flatten() {
                 if state["sent"].is_null() || state["sent"] != state["acked"] || !state["nack"].is_null() {
                     return Some(format!("{} {kind}: {state}", plane.name));

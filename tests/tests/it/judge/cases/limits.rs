@@ -37,7 +37,9 @@ fn limits() -> Vec<Case> {
 }
 
 fn outliers() -> Vec<Case> {
-    let detect = |what: &str| format!("outlierDetection: {{{what}, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}}");
+    let detect = |what: &str| {
+        format!("outlierDetection: {{{what}, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}}")
+    };
     let none = "retries: {attempts: 0}";
     vec![
         case("outlier-5xx")

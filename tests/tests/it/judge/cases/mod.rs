@@ -11,5 +11,6 @@ use super::case::Case;
 
 /// All cases.
 pub(super) fn all() -> Vec<Case> {
-    [failures::cases(), routing::cases(), retries::cases(), timeouts::cases(), limits::cases(), policies::cases()].concat()
+    [failures::cases(), routing::cases(), retries::cases(), timeouts::cases(), limits::cases(), policies::cases()]
+        .concat()
 }

@@ -9,14 +9,21 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn faults() -> Vec<Case> {
-    let abort = |status: &str, percent: u32| format!("fault: {{abort: {{{status}, percentage: {{value: {percent}}}}}}}");
+    let abort =
+        |status: &str, percent: u32| format!("fault: {{abort: {{{status}, percentage: {{value: {percent}}}}}}}");
     let delay = |percent: u32| format!("fault: {{delay: {{fixedDelay: 100ms, percentage: {{value: {percent}}}}}}}");
     vec![
-        case("fault-abort").rule(&abort("httpStatus: 418", 100)).ask(get("200"), "418 FI -").ask(grpc("grpc=0"), "200 FI -"),
+        case("fault-abort")
+            .rule(&abort("httpStatus: 418", 100))
+            .ask(get("200"), "418 FI -")
+            .ask(grpc("grpc=0"), "200 FI -"),
         case("fault-abort-5xx")
             .rule(&format!("{}, retries: {{attempts: 2, retryOn: 5xx}}", abort("httpStatus: 503", 100)))
             .ask(get("200"), "503 FI -"),
-        case("fault-abort-grpc").rule(&abort("grpcStatus: UNAVAILABLE", 100)).ask(grpc("grpc=0"), "200 FI -").ask(get("200"), "200 FI -"),
+        case("fault-abort-grpc")
+            .rule(&abort("grpcStatus: UNAVAILABLE", 100))
+            .ask(grpc("grpc=0"), "200 FI -")
+            .ask(get("200"), "200 FI -"),
         case("fault-abort-none").rule(&abort("httpStatus: 418", 0)).ask(get("200"), "200 - v1"),
         case("fault-abort-no-percentage").rule("fault: {abort: {httpStatus: 418}}").ask(get("200"), "200 - v1"),
         case("fault-delay").rule(&delay(100)).ask(get("200"), "200 DI v1").ask(get("503"), "503 DI v1"),
@@ -34,9 +41,7 @@ fn faults() -> Vec<Case> {
 }
 
 fn mirrors() -> Vec<Case> {
-    let with = |more: &str| {
-        format!("[{{route: [{{destination: {{host: HOST, subset: v1}}}}], {more}}}]")
-    };
+    let with = |more: &str| format!("[{{route: [{{destination: {{host: HOST, subset: v1}}}}], {more}}}]");
     let two = [("v1", Manner::Obeys), ("v2", Manner::Obeys)];
     let mirror = "mirror: {host: HOST, subset: v2}";
     vec![

@@ -44,10 +44,7 @@ fn conditions() -> Vec<Case> {
             .ask(get("200"), "200 - v2")
             .ask(post("200", 2000), "200 - v2")
             .ask(get("503"), "503 - v2"),
-        case("on-4xx")
-            .rule(&on("retriable-4xx"))
-            .ask(get("409; 200"), "200 - v1,v1")
-            .ask(get("404; 200"), "404 - v1"),
+        case("on-4xx").rule(&on("retriable-4xx")).ask(get("409; 200"), "200 - v1,v1").ask(get("404; 200"), "404 - v1"),
         case("on-status").rule(&on("429,418")).ask(get("429; 418; 200"), "200 - v1,v1,v1").ask(get("503"), "503 - v1"),
         case("on-refused-stream")
             .http2()
@@ -61,15 +58,17 @@ fn conditions() -> Vec<Case> {
             .rule(&on("refused-stream"))
             .ask(get("goaway; 200"), "200 - v1,v1")
             .ask(post("goaway; 200", 2000), "200 - v1,v1"),
-        case("on-nothing").rule("retries: {attempts: 0}").ask(get("503; 200"), "503 - v1").ask(get("reset"), "503 UC v1"),
-        case("not-when-ratelimited")
-            .rule(&on("5xx"))
-            .ask(get("503 x-envoy-ratelimited:true; 200"), "503 - v1"),
+        case("on-nothing")
+            .rule("retries: {attempts: 0}")
+            .ask(get("503; 200"), "503 - v1")
+            .ask(get("reset"), "503 UC v1"),
+        case("not-when-ratelimited").rule(&on("5xx")).ask(get("503 x-envoy-ratelimited:true; 200"), "503 - v1"),
     ]
 }
 
 fn grpc_conditions() -> Vec<Case> {
-    let statuses = [("cancelled", 1), ("deadline-exceeded", 4), ("resource-exhausted", 8), ("internal", 13), ("unavailable", 14)];
+    let statuses =
+        [("cancelled", 1), ("deadline-exceeded", 4), ("resource-exhausted", 8), ("internal", 13), ("unavailable", 14)];
     let mut cases: Vec<Case> = statuses
         .into_iter()
         .map(|(condition, status)| {
@@ -82,9 +81,7 @@ fn grpc_conditions() -> Vec<Case> {
                 .ask(grpc(&format!("grpc-late={status}; grpc=0")), "200 - v1")
         })
         .collect();
-    cases.push(
-        case("on-grpc-used-up").http2().rule(&on("unavailable")).ask(grpc("grpc=14"), "200 URX v1,v1,v1"),
-    );
+    cases.push(case("on-grpc-used-up").http2().rule(&on("unavailable")).ask(grpc("grpc=14"), "200 URX v1,v1,v1"));
     cases
 }
 
@@ -151,14 +148,12 @@ fn of_the_caller() -> Vec<Case> {
             ),
             "200 - v1,v1",
         ),
-        case("caller-grpc").http2().ask(
-            inside(grpc("grpc=13; grpc=0").header("x-envoy-retry-grpc-on", "internal")),
-            "200 - v1,v1",
-        ),
-        case("caller-per-try").rule("retries: {attempts: 1, retryOn: 5xx, backoff: 1ms}").ask(
-            inside(get("silent; 200").header("x-envoy-upstream-rq-per-try-timeout-ms", "200")),
-            "200 - v1,v1",
-        ),
+        case("caller-grpc")
+            .http2()
+            .ask(inside(grpc("grpc=13; grpc=0").header("x-envoy-retry-grpc-on", "internal")), "200 - v1,v1"),
+        case("caller-per-try")
+            .rule("retries: {attempts: 1, retryOn: 5xx, backoff: 1ms}")
+            .ask(inside(get("silent; 200").header("x-envoy-upstream-rq-per-try-timeout-ms", "200")), "200 - v1,v1"),
     ]
 }
 
