@@ -12,6 +12,7 @@ mod case;
 mod cases;
 mod differences;
 mod envoy;
+mod generated;
 mod outcome;
 mod run;
 mod tap;
@@ -24,6 +25,17 @@ use crate::real_envoy;
 async fn leno_and_envoy_come_to_the_same_end() {
     let Some(envoy) = real_envoy::program("a real Envoy as the judge of the data plane") else { return };
     let cases = cases::all();
+    let world = world::World::start(&envoy, &cases).await;
+    run::judge(&world, &cases).await;
+}
+
+/// `LENO_JUDGE_SEED` makes other rules and requests; the seed is printed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leno_and_envoy_agree_on_generated_rules() {
+    let Some(envoy) = real_envoy::program("a real Envoy as the judge of generated rules") else { return };
+    let seed = std::env::var("LENO_JUDGE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20);
+    eprintln!("LENO_JUDGE_SEED={seed}");
+    let cases = generated::cases(seed);
     let world = world::World::start(&envoy, &cases).await;
     run::judge(&world, &cases).await;
 }

@@ -26,7 +26,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::protobuf::{Any, UInt32Value};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use prost::{Message as _, Name as _};
 use tokio::task::JoinHandle;
@@ -134,7 +134,8 @@ impl Service {
             }
             let mut manager = HttpConnectionManager::decode(any.value.as_slice()).expect("a manager decodes");
             manager.access_log.push(self.access_log());
-            let loopback = CidrRange { address_prefix: "127.0.0.0".to_owned(), prefix_len: Some(8.into()) };
+            let loopback =
+                CidrRange { address_prefix: "127.0.0.0".to_owned(), prefix_len: Some(UInt32Value { value: 8 }) };
             let inside = InternalAddressConfig { cidr_ranges: vec![loopback], ..Default::default() };
             manager.internal_address_config = Some(inside);
             any.value = manager.encode_to_vec();
