@@ -32,6 +32,7 @@ use crate::headers::{self, name};
 use crate::policy::fault::{self, Pause};
 use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
+use crate::policy::sticky::Sticky;
 use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
@@ -103,6 +104,8 @@ struct Way<'a> {
     origin: Option<HeaderValue>,
     /// The request's host, where the cluster goes by it.
     host: Option<String>,
+    /// With which endpoint the caller stays.
+    sticky: Sticky,
 }
 
 fn plan<'a>(
@@ -153,6 +156,7 @@ fn plan<'a>(
         origin: route.cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned()),
         upgrade: upgrade.map(Box::new),
         host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
+        sticky: if cluster.hashes() { Sticky::of(forward, &parts, connection.ends()) } else { Sticky::default() },
     };
     prepare::request(&mut parts, route, forward, share, timeout, &connection.worker.random)?;
     if let Some(upgrade) = &way.upgrade {
@@ -232,7 +236,8 @@ impl Way<'_> {
         let sent = Instant::now();
         let Self { cluster, protocol, .. } = self;
         let host = self.host.as_deref();
-        let attempts = Attempts { worker: &connection.worker, view: &view.view, cluster, protocol, host };
+        let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
+        let attempts = Attempts { worker: &connection.worker, view: &view.view, cluster, protocol, host, hash };
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match &mut self.deadline {
@@ -248,6 +253,9 @@ impl Way<'_> {
         };
         let fields = response.headers_mut();
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
+        if let Some(cookie) = cookie {
+            fields.append(header::SET_COOKIE, *cookie);
+        }
         if let Some(cors) = &self.route.cors {
             cors::mark_response(cors, self.origin.as_ref(), fields);
         }

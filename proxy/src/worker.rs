@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::cluster::balance::{Balancer, Cursor, PickContext};
+use crate::cluster::balance::{PickContext, Position};
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
@@ -89,7 +89,7 @@ pub struct View {
 pub struct WorkerCluster {
     /// What all workers see.
     pub shared: Arc<Cluster>,
-    cursor: Cursor,
+    position: Position,
     pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
     /// Where the server name of TLS follows the request's host.
     by_host: RefCell<HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>>,
@@ -153,29 +153,17 @@ impl ListenerView {
 }
 
 impl WorkerCluster {
-    /// An endpoint that was not tried yet.
+    /// An endpoint for a request: one that was not tried yet, if there is any.
     pub fn pick(&self, context: &PickContext<'_>) -> Option<Picked> {
         match &self.shared.members {
-            Members::Balanced(balancer) => {
-                if self.shared.stats.standing.load(Ordering::Acquire) > 0 {
-                    return self.pick_fit(balancer, context);
-                }
-                balancer.pick(&self.cursor, context).map(|endpoint| Picked::share(Arc::clone(endpoint)))
-            }
+            Members::Balanced(balancer) => self.position.pick(balancer, &self.shared.stats, context),
             Members::RequestHost | Members::OriginalDestination => None,
         }
     }
 
-    /// The probe of one that is half-open, else one that is available.
-    fn pick_fit(&self, balancer: &Balancer, context: &PickContext<'_>) -> Option<Picked> {
-        let untried = |state: &&Arc<EndpointState>| context.tried.iter().all(|tried| !Arc::ptr_eq(tried, state));
-        let states = || balancer.members().iter().map(|member| &member.state).filter(untried);
-        if let Some(probe) = states().find_map(|state| state.claim_probe(&self.shared.stats)) {
-            return Some(Picked::probing(probe));
-        }
-        let drawn = (0..balancer.members().len()).filter_map(|_| balancer.pick(&self.cursor, context));
-        let mut fit = drawn.chain(states()).filter(|state| state.standing().is_available());
-        fit.next().map(|state| Picked::share(Arc::clone(state)))
+    /// Whether requests are spread by a hash.
+    pub fn hashes(&self) -> bool {
+        matches!(&self.shared.members, Members::Balanced(balancer) if balancer.hashes())
     }
 
     /// The connections to an endpoint. `host` is the request's; it matters where TLS takes the server's name from it.
@@ -239,7 +227,7 @@ impl WorkerCluster {
     fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
         let Some(before) = before else {
             let (pools, by_host) = (RefCell::default(), RefCell::default());
-            return Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host });
+            return Rc::new(Self { shared, position: Position::default(), pools, by_host });
         };
         if Arc::ptr_eq(&before.shared, &shared) {
             return Rc::clone(before);
@@ -265,7 +253,7 @@ impl WorkerCluster {
         pools.retain(|address, pool| stays(address, None, pool));
         by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
         let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
-        Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host })
+        Rc::new(Self { shared, position: Position::default(), pools, by_host })
     }
 }
 

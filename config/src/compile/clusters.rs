@@ -16,6 +16,7 @@ use crate::rules::{
 
 use super::destination_rule::Policy;
 use super::endpoints;
+use super::locality;
 use super::scope::View;
 
 /// Adds the clusters of one port of a service, and their endpoints.
@@ -61,7 +62,8 @@ fn cluster(
         Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
     let mut cluster = Cluster { protocol, tls, ..Cluster::new(name, discovery) };
-    apply_balance(&mut cluster, policy.load_balancer);
+    apply_balance(&mut cluster, policy);
+    cluster.locality_weighted = locality::is_distributed(service, policy);
     if let Some(pool) = policy.connection_pool {
         apply_connection_pool(&mut cluster, pool);
     }
@@ -122,20 +124,20 @@ fn is_passthrough(balancer: Option<&LoadBalancerSettings>) -> bool {
         .is_some_and(|balancer| balancer.simple == Some(SimpleLb::Passthrough) && balancer.consistent_hash.is_none())
 }
 
-fn apply_balance(cluster: &mut Cluster, written: Option<&LoadBalancerSettings>) {
-    let Some(written) = written else { return };
+/// What chooses by latency replaces the simple policies; who hashes wants to stay with an endpoint, however slow it is.
+fn apply_balance(cluster: &mut Cluster, policy: &Policy<'_>) {
+    let none = LoadBalancerSettings::default();
+    let written = policy.load_balancer.unwrap_or(&none);
     cluster.balance = match (&written.consistent_hash, written.simple.unwrap_or_default()) {
         (Some(hash), _) => hashed(hash),
+        (None, SimpleLb::Passthrough) => Balance::LeastRequest { choices: 2 },
+        (None, _) if policy.by_latency => Balance::PeakEwma,
         (None, SimpleLb::Random) => Balance::Random,
         (None, SimpleLb::RoundRobin) => Balance::RoundRobin,
-        (None, SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough) => {
+        (None, SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest) => {
             Balance::LeastRequest { choices: 2 }
         }
     };
-    let distributes = |setting: &rules::LocalityLoadBalancerSetting| {
-        setting.enabled.unwrap_or(true) && !setting.distribute.is_empty()
-    };
-    cluster.locality_weighted = written.locality_lb_setting.as_ref().is_some_and(distributes);
     if matches!(cluster.balance, Balance::LeastRequest { .. } | Balance::RoundRobin) {
         cluster.slow_start = slow_start(written);
     }

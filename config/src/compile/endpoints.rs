@@ -38,7 +38,7 @@ pub(super) fn members(
         .into_iter()
         .map(|(locality, endpoints)| LocalityEndpoints { locality, priority: 0, weight: None, endpoints })
         .collect();
-    let mut localities = locality::prioritise(view.node, policy, groups);
+    let mut localities = locality::prioritise(view.node, service, policy, groups);
     bound_weights(&mut localities);
     Endpoints { cluster, localities, overprovisioning: Endpoints::OVERPROVISIONING }
 }

@@ -61,6 +61,7 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
                 origin: Some(origin),
                 clusters: WeightedClusters::single(cluster.name.clone()),
                 idle_timeout: Some(defaults::TCP_IDLE_TIMEOUT),
+                hashes_source: false,
             })
         };
         output.cluster(cluster);

@@ -102,6 +102,9 @@ pub enum Balance {
     RoundRobin,
     /// At random.
     Random,
+    /// The one that is likely to answer soonest, by its latency of late and its requests in flight. Leno's own: Envoy
+    /// takes LEAST_REQUEST.
+    PeakEwma,
     /// Consistent hashing on a ring.
     RingHash {
         /// Smallest ring.

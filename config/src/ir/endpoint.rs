@@ -37,7 +37,7 @@ pub struct LocalityEndpoints {
     pub locality: Locality,
     /// 0 is used first.
     pub priority: u32,
-    /// Share among localities of a priority; `None`: the sum of its endpoints' weights decides.
+    /// Share among localities of a priority, where the cluster asks for it; `None`: nothing beside localities that have one.
     pub weight: Option<u32>,
     /// The members.
     pub endpoints: Vec<Endpoint>,

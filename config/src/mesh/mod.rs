@@ -31,7 +31,7 @@ pub use host::full_name;
 pub(crate) use host::{HostMap, HostSet, in_cluster};
 pub use security::PeerMode;
 pub(crate) use security::{Scoped, parse_dry_run};
-pub(crate) use service::{Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
+pub(crate) use service::{CLOSE, Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
 pub(crate) use virtual_service::{HttpRule, MESH_GATEWAY, TcpRule, VirtualService};
 pub(crate) use visibility::{Age, Visibility, selects};
 pub(crate) use workload::{Instance, TLS_MODE_LABEL, speaks_mesh_tls};
@@ -92,6 +92,9 @@ impl Mesh {
         );
         let mut client_labels = sorted.client_labels();
         client_labels.extend(protections.labels().cloned());
+        if services.iter().any(|service| service.prefers_close) {
+            client_labels.extend(CLOSE.map(str::to_owned));
+        }
         Self {
             client_labels,
             protections,
@@ -337,14 +340,21 @@ impl<'a> Sorted<'a> {
                 let balancers = policy.load_balancer.iter().chain(ports);
                 let localities = balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref());
                 let labels = localities.flat_map(|locality| &locality.failover_priority);
-                keys.extend(labels.map(|label| label.split('=').next().unwrap_or(label).to_owned()));
+                keys.extend(labels.map(|label| label_key(label)));
             }
         }
+        let mesh = self.mesh_configs.iter().filter_map(|(_, rule)| rule.spec.locality_lb_setting.as_ref());
+        keys.extend(mesh.flat_map(|setting| &setting.failover_priority).map(|label| label_key(label)));
         for (_, rule) in &self.sidecars {
             keys.extend(rule.spec.workload_selector.iter().flat_map(|clients| clients.labels.keys()).cloned());
         }
         keys
     }
+}
+
+/// `KEY` or `KEY=VALUE`.
+fn label_key(label: &str) -> String {
+    label.split('=').next().unwrap_or(label).to_owned()
 }
 
 /// Entries of one host and namespace are one service (Istio); `services` are sorted by host and preference.

@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig,
-    OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
+    ConnectionPoolSettings, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig, OutlierDetection, Path,
+    PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// One feature.
@@ -83,21 +83,6 @@ const POLICIES: &[Feature] = &[
         first: |rule| {
             inside(pools(rule), |it| it.http.as_ref()?.max_concurrent_streams.map(|_| "http.maxConcurrentStreams"))
         },
-    },
-    Feature {
-        name: "`consistentHash`",
-        instead: "endpoints are chosen by load",
-        first: |rule| inside(hashes(rule), |_| Some("")),
-    },
-    Feature {
-        name: "`attributes` of a cookie",
-        instead: "a cookie that is made has none of them",
-        first: |rule| inside(hashes(rule), cookie_attributes),
-    },
-    Feature {
-        name: "`warmup`",
-        instead: "new endpoints get their full share",
-        first: |rule| inside(balancers(rule), warmup),
     },
     Feature {
         name: "`simple: PASSTHROUGH`",
@@ -241,11 +226,6 @@ fn balancers(rule: &Rule) -> Vec<(Path, &LoadBalancerSettings)> {
     blocks(rule, "loadBalancer", |policy| policy.load_balancer.as_ref(), |port| port.load_balancer.as_ref())
 }
 
-fn hashes(rule: &Rule) -> Vec<(Path, &ConsistentHashLb)> {
-    let balancers = balancers(rule).into_iter();
-    balancers.filter_map(|(path, it)| Some((path.key("consistentHash"), it.consistent_hash.as_ref()?))).collect()
-}
-
 fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {
     let field = "outlierDetection";
     let written =
@@ -301,15 +281,6 @@ fn limits(pool: &ConnectionPoolSettings) -> Option<&'static str> {
 
 fn max_connection_duration(pool: &ConnectionPoolSettings) -> Option<&'static str> {
     pool.tcp.as_ref()?.max_connection_duration.as_ref().map(|_| "tcp.maxConnectionDuration")
-}
-
-fn cookie_attributes(hash: &ConsistentHashLb) -> Option<&'static str> {
-    let cookie = hash.http_cookie.as_ref()?;
-    (!cookie.attributes.is_empty()).then_some("httpCookie.attributes")
-}
-
-fn warmup(balance: &LoadBalancerSettings) -> Option<&'static str> {
-    first_set(&[("warmup", balance.warmup.is_some()), ("warmupDurationSecs", balance.warmup_duration_secs.is_some())])
 }
 
 /// What the compiler reads of a DestinationRule only.

@@ -7,7 +7,9 @@ use super::pb;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{duration_from_xds, duration_to_xds, percent_from_xds, percent_to_xds};
 use super::{any, balance, base, endpoint, filter, health_check, limits, tls, upstream_http};
-use crate::ir::{Address, Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol};
+use crate::ir::{
+    Address, Balance, Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol,
+};
 use pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use pb::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
@@ -16,6 +18,11 @@ use pb::forward_proxy_cluster::{ClusterConfig, cluster_config::ClusterImplementa
 
 /// Istio's network filter that only measures.
 const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
+
+/// Metadata of Leno: bytes are spoken.
+const TCP: (&str, &str) = ("protocol", "tcp");
+/// Metadata of Leno: what stands for least request here is peak EWMA.
+const PEAK_EWMA: (&str, &str) = ("balance", "peak_ewma");
 
 pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Cluster {
     let Cluster {
@@ -67,7 +74,11 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         typed_extension_protocol_options: upstream_http::to_xds(cluster),
         metadata: base::metadata([(
             base::NAMESPACE,
-            base::texts((*protocol == UpstreamProtocol::Tcp).then_some(("protocol", "tcp"))),
+            base::texts(
+                [(*protocol == UpstreamProtocol::Tcp, TCP), (*balance == Balance::PeakEwma, PEAK_EWMA)]
+                    .into_iter()
+                    .filter_map(|(holds, field)| holds.then_some(field)),
+            ),
         )]),
         ..Default::default()
     };
@@ -202,17 +213,18 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         )
     };
     let options = upstream_http::from_xds(typed_extension_protocol_options, older)?;
-    let is_tcp = metadata
-        .as_ref()
-        .and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE))
-        .is_some_and(|fields| base::text_of(fields, "protocol") == Some("tcp"));
+    let own = metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE));
+    let says = |(key, value)| own.is_some_and(|fields| base::text_of(fields, key) == Some(value));
+    let is_tcp = says(TCP);
+    let chooses_by_load = matches!(choice.balance, Balance::LeastRequest { .. });
+    let by_latency = says(PEAK_EWMA) && chooses_by_load && choice.slow_start.is_none();
     let endpoint = only_dns_name(&discovery);
     let naming = tls::Naming { by_request: options.auto_sni, endpoint: endpoint.as_deref() };
     let sockets = tls::Sockets { matches: transport_socket_matches, socket: transport_socket };
     Ok(Cluster {
         name: ClusterName::new(nonempty("name", name)?),
         discovery,
-        balance: choice.balance,
+        balance: if by_latency { Balance::PeakEwma } else { choice.balance },
         protocol: if is_tcp { UpstreamProtocol::Tcp } else { options.protocol },
         connect_timeout: connect_timeout_from_xds(connect_timeout)?,
         idle_timeout: options.idle_timeout,

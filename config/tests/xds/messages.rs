@@ -102,6 +102,7 @@ pub(crate) fn ir_route_table() -> ir::RouteConfig {
                         name: "session".to_owned(),
                         path: "/".to_owned(),
                         ttl: Some(Duration::ZERO),
+                        attributes: vec![ir::CookieAttribute { name: "SameSite".to_owned(), value: "Lax".to_owned() }],
                     },
                     ir::HashPolicy::SourceIp,
                 ],
@@ -204,6 +205,7 @@ pub(crate) fn ir_tcp_listener() -> ir::Listener {
             origin: None,
             clusters: ir::WeightedClusters::new(vec![share("v1", 9), share("v2", 1)]).unwrap(),
             idle_timeout: None,
+            hashes_source: true,
         }),
     }
 }
@@ -386,6 +388,10 @@ pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
         ir::Cluster {
             balance: ir::Balance::Random,
             ..ir::Cluster::new(ir::ClusterName::inbound(9080), ir::Discovery::Static(app))
+        },
+        ir::Cluster {
+            balance: ir::Balance::PeakEwma,
+            ..ir::Cluster::new(name("by-latency"), ir::Discovery::Eds { service: None })
         },
         ir::Cluster::new(ir::ClusterName::new("PassthroughCluster"), ir::Discovery::RequestHost),
         ir::Cluster::new(ir::ClusterName::new("original"), ir::Discovery::OriginalDestination),

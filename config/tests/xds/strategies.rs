@@ -173,7 +173,10 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
 fn hash() -> impl Strategy<Value = HashPolicy> {
     prop_oneof![
         header_name().prop_map(|name| HashPolicy::Header(name.parse().unwrap())),
-        (name(), text(), of(seconds())).prop_map(|(name, path, ttl)| HashPolicy::Cookie { name, path, ttl }),
+        (name(), text(), of(seconds()), vec((name(), text()), 0..3)).prop_map(|(name, path, ttl, attributes)| {
+            let attributes = attributes.into_iter().map(|(name, value)| CookieAttribute { name, value }).collect();
+            HashPolicy::Cookie { name, path, ttl, attributes }
+        }),
         Just(HashPolicy::SourceIp),
         name().prop_map(HashPolicy::QueryParameter),
     ]
@@ -295,9 +298,15 @@ pub(crate) fn route_config() -> impl Strategy<Value = RouteConfig> {
 fn tcp_route() -> impl Strategy<Value = TcpRoute> {
     let share = (cluster_name(), 1..1_000_u32).prop_map(|(cluster, weight)| WeightedCluster::plain(cluster, weight));
     let clusters = vec(share, 1..4).prop_map(|shares| WeightedClusters::new(shares).unwrap());
-    (text(), of(origin()), clusters, of(duration())).prop_map(|(stat_prefix, origin, clusters, idle_timeout)| {
-        TcpRoute { stat_prefix, origin, clusters, idle_timeout }
-    })
+    (text(), of(origin()), clusters, of(duration()), any::<bool>()).prop_map(
+        |(stat_prefix, origin, clusters, idle_timeout, hashes_source)| TcpRoute {
+            stat_prefix,
+            origin,
+            clusters,
+            idle_timeout,
+            hashes_source,
+        },
+    )
 }
 
 fn http_manager() -> impl Strategy<Value = HttpManager> {
@@ -396,6 +405,7 @@ fn balance() -> impl Strategy<Value = (Balance, Option<SlowStart>)> {
         (2..10_u32, slow_start()).prop_map(|(choices, start)| (Balance::LeastRequest { choices }, start)),
         slow_start().prop_map(|start| (Balance::RoundRobin, start)),
         Just((Balance::Random, None)),
+        Just((Balance::PeakEwma, None)),
         (1..1024_u64, 1024..=8_388_608_u64).prop_map(|(min, max)| (Balance::RingHash { min, max }, None)),
         prop::sample::select(vec![2_u64, 101, 65_537, 5_000_011]).prop_map(|table| (Balance::Maglev { table }, None)),
     ]

@@ -62,6 +62,8 @@ pub struct Attempts<'a> {
     pub protocol: Protocol,
     /// The request's host, for a cluster of [`Members::RequestHost`].
     pub host: Option<&'a str>,
+    /// What consistent hashing goes by.
+    pub hash: Option<u64>,
 }
 
 /// What is spoken with the endpoint.
@@ -143,8 +145,10 @@ impl Attempts<'_> {
     async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Picked>, ProxyError> {
         let picked = match &self.cluster.shared.members {
             Members::Balanced(_) => {
-                let context = PickContext { random: &self.worker.random, tried, hash: None };
-                self.cluster.pick(&context)
+                let context =
+                    PickContext { random: &self.worker.random, tried, other_priorities: false, hash: self.hash };
+                let untried = |picked: &Picked| tried.iter().all(|tried| !Arc::ptr_eq(tried, &picked.endpoint));
+                self.cluster.pick(&context).filter(untried)
             }
             Members::RequestHost => Box::pin(self.resolve(tried)).await?.map(Picked::share),
             Members::OriginalDestination => None,

@@ -79,6 +79,7 @@ impl WorkerCluster {
         let endpoint = attempt.endpoint();
         let count = if outcome.is_success() { &endpoint.successes } else { &endpoint.errors };
         count.fetch_add(1, Ordering::Relaxed);
+        attempt.learn(!outcome.is_success());
         if let Some(judge) = Judge::of(&self.shared) {
             judge.note(endpoint, attempt.probe(), outcome, Moment::now);
         }

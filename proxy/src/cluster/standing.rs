@@ -119,6 +119,11 @@ impl Moment {
         Self::default() + START.elapsed()
     }
 
+    /// In milliseconds since the process began to look at the clock.
+    pub(super) fn millis(self) -> u64 {
+        self.0
+    }
+
     /// From here to `later`; zero when that is over.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))

@@ -29,6 +29,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::policy::grant::Grants;
+use crate::policy::sticky::Ends;
 use crate::state::snapshot::Handler;
 use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
@@ -75,6 +76,13 @@ pub struct Connection {
     pub life: Rc<Life>,
     /// Its open requests, as far as policies were asked about them.
     pub grants: Grants,
+}
+
+impl Connection {
+    /// Its two ends.
+    pub fn ends(&self) -> Ends {
+        Ends { caller: self.caller, local: self.local }
+    }
 }
 
 impl Arrival {

@@ -16,7 +16,7 @@ use crate::cluster::balance::PickContext;
 use crate::cluster::limits::{Limit, Permit};
 use crate::cluster::outcome::Outcome;
 use crate::cluster::{EndpointState, InFlight};
-use crate::policy::enforce;
+use crate::policy::{enforce, sticky};
 use crate::state::snapshot::Handler;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
@@ -171,10 +171,15 @@ async fn open(connection: &Connection) -> Option<Upstream> {
     let worker = &connection.worker;
     let cluster = targets.choose(&worker.random).and_then(|chosen| view.view.clusters.get(chosen.cluster?))?;
     let permit = cluster.admit(Limit::Connections).ok()?;
+    let hash = route.hashes_source.then(|| sticky::of_address(connection.caller.ip()));
     let mut tried = Vec::new();
     while tried.len() < MAX_ENDPOINTS {
-        let picked = cluster.pick(&PickContext { random: &worker.random, tried: &tried, hash: None })?;
+        let context = PickContext { tried: &tried, ..PickContext::first(&worker.random, hash) };
+        let picked = cluster.pick(&context)?;
         let endpoint = Arc::clone(&picked.endpoint);
+        if tried.iter().any(|tried| Arc::ptr_eq(tried, &endpoint)) {
+            return None;
+        }
         if view.view.shared.is_own_outbound(endpoint.address) {
             tracing::warn!(address = %endpoint.address, "refused to connect to an outbound listener of this very proxy");
             return None;

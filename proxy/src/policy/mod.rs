@@ -7,6 +7,7 @@
 //! * [`cors`]: pages of other origins.
 //! * [`fault`]: waits and failures on purpose.
 //! * [`mirror`]: copies of requests.
+//! * [`sticky`]: with which endpoint a caller stays.
 
 pub mod authorization;
 pub mod cors;
@@ -15,3 +16,4 @@ pub mod fault;
 pub mod grant;
 pub mod jwt;
 pub mod mirror;
+pub mod sticky;

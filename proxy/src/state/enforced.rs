@@ -68,8 +68,6 @@ fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
         (cluster.outlier.is_some(), "outlier detection"),
         (limited, "connection and request limits"),
         (retry_budget.is_some(), "retry budget"),
-        (matches!(cluster.balance, ir::Balance::RingHash { .. } | ir::Balance::Maglev { .. }), "consistent hashing"),
-        (cluster.slow_start.is_some(), "warm-up"),
         (matches!(cluster.discovery, ir::Discovery::OriginalDestination), "original destination"),
     ]
     .into_iter()
@@ -83,9 +81,6 @@ fn of_route(route: &ir::Route) -> Vec<&'static str> {
         // Connection failures and refused streams are retried.
         if forward.retry.as_ref().is_some_and(|retry| !is_default(retry)) {
             features.push("retries other than of unsent requests");
-        }
-        if !forward.hash.is_empty() {
-            features.push("hash policy");
         }
     }
     features

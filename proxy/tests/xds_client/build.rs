@@ -126,6 +126,7 @@ pub(crate) fn tcp_listener(name: &str, port: u16, cluster: &str) -> ir::Listener
             origin: None,
             clusters: weighted(&[cluster]),
             idle_timeout: Some(leno_config::defaults::TCP_IDLE_TIMEOUT),
+            hashes_source: false,
         }),
     }
 }
