@@ -56,6 +56,12 @@ pub(super) fn clusters(shared: &Shared) -> String {
         ] {
             let _ = writeln!(out, "{name}::{fact}::{}", count.load(Ordering::Relaxed));
         }
+        for (fact, count) in stats.retries.facts() {
+            let _ = writeln!(out, "{name}::{fact}::{count}");
+        }
+        for (reason, count) in stats.retries.reasons() {
+            let _ = writeln!(out, "{name}::rq_retry::{reason}::{count}");
+        }
         match &cluster.members {
             Members::Balanced(balancer) => {
                 for member in balancer.members() {

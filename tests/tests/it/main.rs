@@ -26,6 +26,7 @@ mod protocols;
 mod pushes;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod retries;
 mod revocation;
 mod rotation;
 mod routing;

@@ -104,8 +104,7 @@ metadata: {name: app}
 spec:
   hosts: [app]
   http:
-  - retries: {attempts: 3, retryOn: 5xx}
-    route: [{destination: {host: app, subset: careful}}]
+  - route: [{destination: {host: app, subset: careful}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -121,7 +120,6 @@ spec:
     assert_eq!(mesh.get("http://app/").await.text(), "app");
     let listed = mesh.client.config_dump().await.not_enforced();
     for (place, feature) in [
-        ("VirtualService default/app", "retries"),
         ("outbound|80|careful|app.default.svc.cluster.local", "outlier detection"),
         ("outbound|80|careful|app.default.svc.cluster.local", "limits"),
     ] {
