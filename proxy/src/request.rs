@@ -7,8 +7,8 @@
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
 //! The snapshot is taken once, at the top, and nothing below looks at any other configuration. Everything up to the
-//! first byte toward an endpoint is plain synchronous code: only [`Attempts::send`] waits, so a request's future holds
-//! little more than the request.
+//! first byte toward an endpoint is plain synchronous code: only a delay on purpose and [`Attempts::send`] wait, so a
+//! request's future holds little more than the request.
 
 use std::convert::Infallible;
 use std::pin::pin;

@@ -130,6 +130,7 @@ fn every_example_is_valid_without_a_finding() {
         "authorization/rules",
         "jwt/rules",
         "fault-injection/rules",
+        "mirroring/rules",
     ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");

@@ -18,6 +18,7 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod mirrors;
 mod mtls;
 mod outages;
 mod protocols;

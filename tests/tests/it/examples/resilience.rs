@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leno_tests::{metric, origin};
+use leno_tests::{Call, eventually, full, metric, origin};
 
 use super::{Copy, moved, port};
 
@@ -32,4 +32,32 @@ async fn fault_injection_slows_and_fails_the_requests_of_testers_only() {
     let metrics = proxy.metrics().await;
     assert_eq!(metric(&metrics, "leno_faults_total", &["kind=\"delay\""]), 2.0, "{metrics}");
     assert_eq!(metric(&metrics, "http_requests_total", &["response_flags=\"DI\""]), 1.0, "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mirroring_shows_the_new_version_everything_but_orders() {
+    let (old, new) = (origin("v1").await, origin("v2").await);
+    let mut replacements = moved("mirroring", "/tmp/mirroring");
+    replacements.extend([
+        ("http: 8081}", format!("http: {}}}", port(&old))),
+        ("http: 8082}", format!("http: {}}}", port(&new))),
+    ]);
+    let copy = Copy::of("mirroring", &replacements);
+    let proxy = copy.proxy(copy.outbound.port()).await;
+    for _ in 0..20 {
+        assert_eq!(copy.curl("http://shop.example.com/books", &[]).await.text(), "v1");
+    }
+    let order = Call::new(http::Method::POST, "http://shop.example.com/orders").body(full("one book"));
+    assert_eq!(order.send(copy.outbound).await.text(), "v1");
+    eventually("the copies are answered", async || {
+        let answered = metric(&proxy.metrics().await, "leno_mirrors_total", &["outcome=\"answered\""]);
+        if answered == 20.0 { Ok(()) } else { Err(answered.to_string()) }
+    })
+    .await;
+    assert_eq!((old.count(), new.count()), (21, 20));
+    assert_eq!((new.last().path.as_str(), new.last().host.as_str()), ("/books", "shop.example.com-shadow"));
+    drop(new);
+    for _ in 0..20 {
+        assert_eq!(copy.curl("http://shop.example.com/books", &[]).await.text(), "v1");
+    }
 }
