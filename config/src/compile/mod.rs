@@ -25,6 +25,7 @@ mod http_route;
 mod listeners;
 mod locality;
 mod protection;
+mod rate_limit;
 mod routes;
 mod scope;
 mod tcp_route;

@@ -7,6 +7,7 @@
 //! * [`cors`]: pages of other origins.
 //! * [`fault`]: waits and failures on purpose.
 //! * [`mirror`]: copies of requests.
+//! * [`rate_limit`]: how often one may ask.
 
 pub mod authorization;
 pub mod cors;
@@ -15,3 +16,4 @@ pub mod fault;
 pub mod grant;
 pub mod jwt;
 pub mod mirror;
+pub mod rate_limit;

@@ -23,6 +23,7 @@ mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod rate_limits;
 mod revocation;
 mod rotation;
 mod routing;

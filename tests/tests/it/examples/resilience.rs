@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leno_tests::{Call, eventually, full, metric, origin};
+use leno_tests::{Call, eventually, free_port, full, metric, origin};
 
 use super::{Copy, moved, port};
 
@@ -60,4 +60,36 @@ async fn mirroring_shows_the_new_version_everything_but_orders() {
     for _ in 0..20 {
         assert_eq!(copy.curl("http://shop.example.com/books", &[]).await.text(), "v1");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rate_limit_counts_searches_by_key_and_orders_together() {
+    let app = origin("shop").await;
+    let inbound = free_port();
+    let mut replacements = moved("rate-limit", "/tmp/rate-limit");
+    replacements
+        .extend([("127.0.0.1:8081", app.address().to_string()), ("number: 9081", format!("number: {inbound}"))]);
+    let copy = Copy::of("rate-limit", &replacements);
+    // The example has a Sidecar of its own.
+    std::fs::remove_file(copy.path("rules/test.yaml")).unwrap();
+    let free =
+        format!("  egress:\n  - port: {{number: {}, protocol: HTTP, name: http}}\n    bind: 127.0.0.1\n", free_port());
+    copy.edit("rules/shop.yaml", "  egress:\n  - hosts", &(free + "    hosts"));
+    let _proxy = copy.proxy(inbound).await;
+    let through = ([127, 0, 0, 1], inbound).into();
+    for key in ["anna", "jason"] {
+        for asked in 0..20 {
+            let reply = Call::get("http://shop/search?q=1").header("x-api-key", key).send(through).await;
+            let left = 14_i32.saturating_sub(asked).max(0).to_string();
+            let expected = if asked < 15 { (200, "") } else { (429, "RL") };
+            assert_eq!((reply.status, reply.flag()), expected, "{key}: {asked}");
+            assert_eq!((reply.header("x-ratelimit-limit"), reply.header("x-ratelimit-remaining")), ("15", &*left));
+        }
+    }
+    let order = async || Call::new(http::Method::POST, "http://shop/orders").send(through).await;
+    for status in [200, 200, 200, 429] {
+        assert_eq!(order().await.status, status);
+    }
+    let other = Call::get("http://shop/orders").send(through).await;
+    assert_eq!((other.status, other.header("x-ratelimit-limit")), (200, ""), "no limit is about it");
 }
