@@ -1,4 +1,4 @@
-//! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh. The only kind here that is Leno's own.
+//! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh.
 
 use super::common::{message, words};
 use super::{DurationText, LocalityLoadBalancerSetting, OutboundTrafficPolicy, TrafficPolicy};

@@ -134,6 +134,8 @@ fn every_example_is_valid_without_a_finding() {
         "sticky-sessions/rules",
         "locality/rules",
         "fault-injection/rules",
+        "mirroring/rules",
+        "rate-limit/rules",
     ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");

@@ -21,10 +21,12 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod mirrors;
 mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
 mod retries;
