@@ -61,7 +61,8 @@ fn cluster(
         Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
         Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
-    let mut cluster = Cluster { protocol, tls, ..Cluster::new(name, discovery) };
+    let mesh_internal = !service.external;
+    let mut cluster = Cluster { protocol, tls, mesh_internal, ..Cluster::new(name, discovery) };
     apply_balance(&mut cluster, policy);
     cluster.locality_weighted = locality::is_distributed(service, policy);
     if let Some(pool) = policy.connection_pool {

@@ -549,7 +549,8 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let bounds = (of(1..1_000_u32), of(duration()), of(1..1_000_u32));
     let connections = (duration(), of(duration()), bounds, of(keepalive));
     let health = (limits(), of(outlier()), of(health_check()), fraction(), any::<bool>());
-    (cluster_name(), discovery(), balance(), protocol, connections, health, tls()).prop_map(
+    let tls = (tls(), any::<bool>());
+    (cluster_name(), discovery(), balance(), protocol, connections, health, tls).prop_map(
         |(
             name,
             discovery,
@@ -557,7 +558,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             protocol,
             (connect_timeout, idle_timeout, bounds, tcp_keepalive),
             (limits, outlier, health_check, panic_threshold, locality_weighted),
-            tls,
+            (tls, mesh_internal),
         )| {
             // A cluster that finds its endpoint itself has nothing to choose.
             let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
@@ -579,6 +580,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 outlier,
                 tcp_keepalive,
                 tls,
+                mesh_internal,
                 panic_threshold,
                 slow_start,
                 locality_weighted,

@@ -56,6 +56,9 @@ pub(super) fn clusters(shared: &Shared) -> String {
         ] {
             let _ = writeln!(out, "{name}::{fact}::{}", count.load(Ordering::Relaxed));
         }
+        if cluster.config.mesh_internal {
+            let _ = writeln!(out, "{name}::cx_clear_text::{}", stats.in_clear_text());
+        }
         match &cluster.members {
             Members::Balanced(balancer) => {
                 for member in balancer.members() {

@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 
 pub use shared::Shared;
 
-use crate::identity;
+use crate::{cluster, identity};
 
 /// Connections at a time on one admin address.
 const CONNECTIONS: usize = 64;
@@ -157,7 +157,9 @@ fn get(shared: &Shared, path: &str) -> Answer {
 
 fn metrics(shared: &Shared) -> Answer {
     let mut encoded = Vec::new();
-    match prometheus::TextEncoder::new().encode(&shared.registry.gather(), &mut encoded) {
+    let mut families = shared.registry.gather();
+    families.extend(cluster::metrics::collected(shared.snapshot().clusters.iter().map(|cluster| &**cluster)));
+    match prometheus::TextEncoder::new().encode(&families, &mut encoded) {
         Ok(()) => with_type(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {error}\n")),
     }

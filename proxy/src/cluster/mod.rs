@@ -12,6 +12,7 @@
 pub mod balance;
 pub mod limits;
 pub mod membership;
+pub mod metrics;
 pub mod outcome;
 pub mod outlier;
 pub mod standing;
