@@ -14,6 +14,7 @@ mod conflicts;
 mod destination_rule;
 mod fault_injection;
 mod findings;
+mod health_check;
 mod http_match;
 mod http_on_tcp;
 mod http_route;
@@ -102,6 +103,7 @@ fn values_of(document: &Document, found: &mut Findings) {
         Rule::AuthorizationPolicy(rule) => authorization_policy::check(rule, found),
         Rule::RequestAuthentication(rule) => request_authentication::check(&rule.spec, found),
         Rule::MeshConfig(rule) => mesh_config::check(&rule.spec, found),
+        Rule::HealthCheck(rule) => health_check::check(&rule.spec, found),
         Rule::Service(rule) => kubernetes::check_service(&rule.spec, found),
         Rule::EndpointSlice(rule) => kubernetes::check_slice(rule, found),
     }

@@ -62,11 +62,10 @@ fn is_default(retry: &ir::RetryPolicy) -> bool {
 }
 
 fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
-    let ir::Limits { connections, pending, requests, retries, retry_budget } = &cluster.limits;
-    let limited = connections.is_some() || pending.is_some() || requests.is_some() || retries.is_some();
+    // Those of connections and requests hold; those of retries do where requests are retried.
+    let ir::Limits { connections: _, pending: _, requests: _, retries, retry_budget } = &cluster.limits;
     [
-        (cluster.outlier.is_some(), "outlier detection"),
-        (limited, "connection and request limits"),
+        (retries.is_some(), "limit of retries"),
         (retry_budget.is_some(), "retry budget"),
         (matches!(cluster.discovery, ir::Discovery::OriginalDestination), "original destination"),
     ]

@@ -115,15 +115,15 @@ spec:
   subsets:
   - name: careful
     labels: {version: v1}
-    trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}, connectionPool: {tcp: {maxConnections: 1}}}
+    trafficPolicy: {connectionPool: {http: {maxRetries: 1}}, retryBudget: {percent: 10}}
 ";
     let mesh = mesh().service("app", &[("v1", app.address())]).rules(rules).start().await;
     assert_eq!(mesh.get("http://app/").await.text(), "app");
     let listed = mesh.client.config_dump().await.not_enforced();
     for (place, feature) in [
         ("VirtualService default/app", "retries"),
-        ("outbound|80|careful|app.default.svc.cluster.local", "outlier detection"),
-        ("outbound|80|careful|app.default.svc.cluster.local", "limits"),
+        ("outbound|80|careful|app.default.svc.cluster.local", "retry budget"),
+        ("outbound|80|careful|app.default.svc.cluster.local", "limit of retries"),
     ] {
         let found = listed.iter().any(|line| line.contains(place) && line.contains(feature));
         assert!(found, "{feature} of {place} is not in {listed:#?}");
