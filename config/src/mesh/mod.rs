@@ -368,7 +368,7 @@ impl<'a> Sorted<'a> {
                 keys.extend(labels.map(|label| label_key(label)));
             }
         }
-        let mesh = self.mesh_configs.iter().filter_map(|(_, rule)| rule.spec.locality_lb_setting.as_ref());
+        let mesh = self.mesh_configs.iter().filter_map(|(_, rule)| rule.spec.locality_lb_setting.as_deref());
         keys.extend(mesh.flat_map(|setting| &setting.failover_priority).map(|label| label_key(label)));
         for (_, rule) in &self.sidecars {
             keys.extend(rule.spec.workload_selector.iter().flat_map(|clients| clients.labels.keys()).cloned());

@@ -19,7 +19,7 @@ message! {
         /// Fills the blocks that a DestinationRule leaves out.
         pub default_traffic_policy: Option<TrafficPolicy>,
         /// Near before far, where neither a DestinationRule nor the service says anything.
-        pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
+        pub locality_lb_setting: Option<Box<LocalityLoadBalancerSetting>>,
         /// What is logged of each request.
         #[serde(rename = "access_log")]
         pub access_log: Option<AccessLog>,
