@@ -53,6 +53,7 @@ pub(super) fn clusters(shared: &Shared) -> String {
             ("cx_tls", &stats.encrypted),
             ("cx_connect_fail", &stats.connect_failures),
             ("rq_unsent_retry", &stats.unsent_retries),
+            ("rq_retry_overflow", &stats.retry_overflows),
         ] {
             let _ = writeln!(out, "{name}::{fact}::{}", count.load(Ordering::Relaxed));
         }
