@@ -336,13 +336,15 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
         route_config().prop_map(|table| RouteSource::Inline(Arc::new(table))),
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
-    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt()).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt)| HttpManager {
+    let streams = (of(duration()), of(duration())).prop_map(|(idle, longest)| StreamLimits { idle, longest });
+    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), streams).prop_map(
+        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, streams)| HttpManager {
             stat_prefix,
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
             path: PathNormalization { dots, merge_slashes },
             jwt,
+            streams,
         },
     )
 }
@@ -570,7 +572,8 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let bounds = (of(1..1_000_u32), of(duration()), of(1..1_000_u32));
     let connections = (duration(), of(duration()), bounds, of(keepalive));
     let health = (limits(), of(outlier()), of(health_check()), fraction(), any::<bool>());
-    (cluster_name(), discovery(), balance(), protocol, connections, health, tls()).prop_map(
+    let tls = (tls(), any::<bool>());
+    (cluster_name(), discovery(), balance(), protocol, connections, health, tls).prop_map(
         |(
             name,
             discovery,
@@ -578,7 +581,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             protocol,
             (connect_timeout, idle_timeout, bounds, tcp_keepalive),
             (limits, outlier, health_check, panic_threshold, locality_weighted),
-            tls,
+            (tls, mesh_internal),
         )| {
             // A cluster that finds its endpoint itself has nothing to choose.
             let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
@@ -600,6 +603,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 outlier,
                 tcp_keepalive,
                 tls,
+                mesh_internal,
                 panic_threshold,
                 slow_start,
                 locality_weighted,

@@ -26,6 +26,9 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connections, Self::Pending, Self::Requests, Self::Retries];
+
     /// In the words of `/clusters` and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,12 +39,23 @@ impl Limit {
         }
     }
 
-    fn allowed(self, limits: &ir::Limits) -> Option<u32> {
+    /// What the rules allow; `None`: any number.
+    pub fn allowed(self, limits: &ir::Limits) -> Option<u32> {
         match self {
             Self::Connections => limits.connections,
             Self::Pending => limits.pending,
             Self::Requests => limits.requests,
             Self::Retries => limits.retries,
+        }
+    }
+
+    /// The same, with so much in use: a retry budget stands instead of the fixed number of retries (Envoy).
+    pub fn allowed_now(self, limits: &ir::Limits, usage: &Usage) -> Option<u32> {
+        match (self, &limits.retry_budget) {
+            (Self::Retries, Some(budget)) => {
+                Some(budget::allowed(budget, usage.get(Self::Requests), usage.get(Self::Pending)))
+            }
+            (Self::Retries | Self::Connections | Self::Pending | Self::Requests, _) => self.allowed(limits),
         }
     }
 }
@@ -120,15 +134,8 @@ impl ClusterStats {
 impl WorkerCluster {
     /// Takes one more of something limited.
     pub fn admit(self: &Rc<Self>, limit: Limit) -> Result<Permit, Overflow> {
-        let (limits, usage) = (&self.shared.config.limits, &self.shared.stats.usage);
-        let allowed = match (&limits.retry_budget, limit) {
-            // It stands instead of the fixed number (Envoy).
-            (Some(budget), Limit::Retries) => {
-                Some(budget::allowed(budget, usage.get(Limit::Requests), usage.get(Limit::Pending)))
-            }
-            _ => limit.allowed(limits),
-        };
-        match usage.take(limit, allowed) {
+        let usage = &self.shared.stats.usage;
+        match usage.take(limit, limit.allowed_now(&self.shared.config.limits, usage)) {
             true => Ok(Permit { cluster: Rc::clone(self), limit }),
             false => {
                 self.shared.stats.overflowed(limit);

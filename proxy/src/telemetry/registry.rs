@@ -343,7 +343,7 @@ pub fn build_info() -> Result<prometheus::IntGauge, prometheus::Error> {
     Ok(gauge)
 }
 
-fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
+pub(super) fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
     let mut family = proto::MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
@@ -363,7 +363,7 @@ fn labelled(labels: &[(&str, &str)]) -> proto::Metric {
     metric
 }
 
-fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
+pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
     let mut metric = labelled(labels);
     let mut counter = proto::Counter::default();
     counter.set_value(to_f64(value));
@@ -397,16 +397,20 @@ fn one_counter(name: &str, help: &str, value: u64) -> proto::MetricFamily {
 
 fn one_gauge(name: &str, help: &str, value: f64) -> proto::MetricFamily {
     let mut family = family(name, help, proto::MetricType::GAUGE);
-    let mut metric = proto::Metric::default();
+    family.mut_metric().push(gauge(&[], value));
+    family
+}
+
+pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> proto::Metric {
+    let mut metric = labelled(labels);
     let mut gauge = proto::Gauge::default();
     gauge.set_value(value);
     metric.set_gauge(gauge);
-    family.mut_metric().push(metric);
-    family
+    metric
 }
 
 /// Prometheus counts in floating point.
 #[allow(clippy::cast_precision_loss)]
-fn to_f64(value: u64) -> f64 {
+pub(super) fn to_f64(value: u64) -> f64 {
     value as f64
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod authorization;
+mod breaking;
 mod changes;
 mod cli;
 mod connections;
