@@ -38,6 +38,8 @@ pub const RING_MAX: u64 = 8 * 1024 * 1024;
 pub const MAGLEV_TABLE: u64 = 65_537;
 /// Profile `safe`: `connectTimeout` (`safety.md`).
 pub const SAFE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Profile `safe`: a stream may be quiet for so long (`safety.md`; Envoy's own default).
+pub const SAFE_STREAM_IDLE: Duration = Duration::from_secs(300);
 /// Profile `safe`: connections, requests that wait and requests of a cluster (Envoy's own default).
 pub const SAFE_LIMIT: u32 = 1024;
 /// Istio: share and floor of `retryBudget`.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::attempt::replay::{Replay, ReplayError};
 use crate::cluster::InFlight;
@@ -19,6 +19,7 @@ use crate::cluster::limits::Permit;
 use crate::error::Flag;
 use crate::policy::grant::Grant;
 use crate::policy::mirror::tee::{Copy, Tee};
+use crate::stream_limits::{Overdue, Watch};
 use crate::telemetry::RequestRecord;
 use crate::upstream::pool::Lease;
 
@@ -31,6 +32,9 @@ pub enum BodyError {
     /// The route's timeout, after the head of the answer had been passed on.
     #[error("the route's timeout ended the response")]
     TimedOut,
+    /// A limit of the listener for one stream.
+    #[error("the stream was idle for too long, or has lasted too long")]
+    Overdue(Overdue),
     /// The copy of a request lagged behind, or its request broke off.
     #[error("the copy of the request was given up")]
     CopyGivenUp,
@@ -87,6 +91,9 @@ impl HttpBody for RequestBody {
             Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
             Self::Stream { incoming, end, .. } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
+                if let (Some(end), Poll::Ready(Some(Ok(_)))) = (&end, &polled) {
+                    end.touch();
+                }
                 let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
                 if ended && let Some(end) = end.take() {
                     end.signal();
@@ -130,6 +137,8 @@ pub struct RequestEnd(Rc<RequestEndState>);
 #[derive(Debug, Default)]
 struct RequestEndState {
     done: Cell<bool>,
+    /// When the last frame came.
+    moved: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -140,6 +149,21 @@ impl RequestEnd {
         if let Some(waker) = self.0.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// A part of it is here.
+    pub(crate) fn touch(&self) {
+        self.0.moved.set(Some(Instant::now()));
+    }
+
+    /// When a part of it came last; `None`: only its head.
+    pub fn moved(&self) -> Option<Instant> {
+        self.0.moved.get()
+    }
+
+    /// Whether all of it is here.
+    pub fn is_complete(&self) -> bool {
+        self.0.done.get()
     }
 
     /// Ready when the request is complete.
@@ -183,6 +207,7 @@ pub struct UpstreamBody {
     record: Option<RequestRecord>,
     complete: bool,
     deadline: Option<Pin<Box<Sleep>>>,
+    watch: Option<Box<Watch>>,
 }
 
 impl UpstreamBody {
@@ -194,11 +219,17 @@ impl UpstreamBody {
         deadline: Option<Pin<Box<Sleep>>>,
     ) -> Self {
         let (lease, in_use) = (Some(lease), Some(in_use));
-        let mut body = Self { incoming, lease, in_use, record: None, complete: false, deadline };
+        let mut body = Self { incoming, lease, in_use, record: None, complete: false, deadline, watch: None };
         if body.incoming.is_end_stream() {
             body.finish();
         }
         body
+    }
+
+    /// Within the listener's limits for one stream.
+    pub fn watched(mut self, watch: Option<Box<Watch>>) -> Self {
+        self.watch = watch.filter(|_| !self.complete);
+        self
     }
 
     fn with_record(mut self, record: RequestRecord) -> Self {
@@ -211,12 +242,25 @@ impl UpstreamBody {
         self.complete = true;
         self.in_use = None;
         self.deadline = None;
+        self.watch = None;
         match self.lease.take() {
             Some(Lease::Http1(lease)) => lease.release(),
             Some(Lease::Http2(_)) | None => {}
         }
         if let Some(record) = self.record.take() {
             record.complete();
+        }
+    }
+
+    /// Whether the stream is over, after something has `moved` or not.
+    fn overdue(&mut self, moved: bool, context: &mut Context<'_>) -> Option<Overdue> {
+        let watch = self.watch.as_mut()?;
+        if moved {
+            watch.touch();
+        }
+        match watch.poll(context) {
+            Poll::Ready(overdue) => Some(overdue),
+            Poll::Pending => None,
         }
     }
 
@@ -275,6 +319,10 @@ impl HttpBody for Body {
                     return Poll::Ready(Some(Err(BodyError::Revoked)));
                 }
                 let polled = Pin::new(&mut body.incoming).poll_frame(context);
+                if let Some(overdue) = body.overdue(polled.is_ready(), context) {
+                    body.flag(overdue.flag());
+                    return Poll::Ready(Some(Err(BodyError::Overdue(overdue))));
+                }
                 match &polled {
                     Poll::Ready(None) => body.finish(),
                     Poll::Ready(Some(Ok(_))) if body.incoming.is_end_stream() => body.finish(),

@@ -13,6 +13,7 @@ use leno_config::ir::{AbortStatus, RbacAction};
 use crate::cluster::limits::Overflow;
 use crate::policy::jwt::JwtError;
 use crate::policy::rate_limit::Quota;
+use crate::stream_limits::Overdue;
 
 /// Envoy's response flags, as far as this proxy sets them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -228,6 +229,14 @@ pub enum ProxyError {
         /// How many there were.
         attempts: u32,
     },
+    /// A limit of the listener for one stream; `complete`: all of the request had come.
+    #[error("{}", too_long(*.overdue, *.complete))]
+    Overdue {
+        /// Which.
+        overdue: Overdue,
+        /// It was the answer that did not come.
+        complete: bool,
+    },
     /// A host outside the mesh that does not resolve.
     #[error("{host} is not a service of the mesh and does not resolve: {reason}")]
     Dns {
@@ -320,6 +329,14 @@ impl ProxyError {
             Self::Timeout(_) | Self::TryTimeout { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout")
             }
+            Self::Overdue { overdue, complete } => {
+                let status = if *complete { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
+                let body = match overdue {
+                    Overdue::Idle => "stream timeout",
+                    Overdue::TooLong => "downstream duration timeout",
+                };
+                (status, overdue.flag(), body)
+            }
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
             Self::Denied(_) | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
@@ -347,6 +364,14 @@ impl ProxyError {
             (_, 429 | 502 | 503 | 504) => 14,
             _ => 2,
         }
+    }
+}
+
+fn too_long(overdue: Overdue, complete: bool) -> &'static str {
+    match (overdue, complete) {
+        (Overdue::Idle, true) => "no answer came, and nothing else moved, for as long as a stream may be idle",
+        (Overdue::Idle, false) => "the rest of the request did not come for as long as a stream may be idle",
+        (Overdue::TooLong, _) => "the request lasted as long as a stream may",
     }
 }
 

@@ -28,6 +28,7 @@ pub mod rule_files;
 pub mod sanitize;
 pub mod source;
 pub mod state;
+pub mod stream_limits;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;

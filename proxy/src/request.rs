@@ -18,7 +18,7 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use leno_config::ir::{self, Action, Direction, Forward, Route, WeightedCluster};
+use leno_config::ir::{self, Action, Direction, Forward, Route, StreamLimits, WeightedCluster};
 use tokio::time::Instant;
 
 use crate::attempt::deadline::{Deadline, TimeLimits};
@@ -38,6 +38,7 @@ use crate::policy::sticky::Sticky;
 use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
+use crate::stream_limits::Watch;
 use crate::telemetry::RequestRecord;
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
@@ -115,6 +116,8 @@ struct Way<'a> {
     plan: RetryPlan<'a>,
     /// Told when the request is complete, where that matters.
     end: Option<RequestEnd>,
+    /// How long it may last.
+    streams: StreamLimits,
     upgrade: Option<Box<Upgrade>>,
     /// The `Origin` of a page, where the route has a cross-origin policy.
     origin: Option<HeaderValue>,
@@ -176,7 +179,8 @@ fn plan<'a>(
         cluster,
         protocol: Protocol::of(cluster.shared.config.protocol, parts.version == Version::HTTP_2, upgrade.is_some()),
         plan: RetryPlan::default(),
-        end: limits.is_any().then(RequestEnd::default),
+        end: (limits.is_any() || manager.streams != StreamLimits::default()).then(RequestEnd::default),
+        streams: manager.streams,
         origin: route.cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned()),
         upgrade: upgrade.map(Box::new),
         host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
@@ -265,15 +269,22 @@ impl Way<'_> {
         }
         let sent = Instant::now();
         let mut deadline = self.plan.limits.request.zip(self.end.clone()).map(|(limit, end)| Deadline::new(limit, end));
+        let mut watch = self.end.clone().and_then(|end| Watch::new(self.streams, end));
         let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
         let to = (self.cluster, self.protocol, self.host.as_deref());
         let attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
-        let answer = match &mut deadline {
-            None => sending.await,
-            Some(deadline) => Box::pin(deadline.race(sending)).await.inspect_err(|error| attempts.failed(error)),
-        };
+        let answer = match (&mut deadline, &mut watch) {
+            (None, None) => sending.await,
+            (Some(deadline), None) => Box::pin(deadline.race(sending)).await,
+            (None, Some(watch)) => Box::pin(watch.race(sending)).await,
+            (Some(deadline), Some(watch)) => {
+                let watched = pin!(watch.race(sending));
+                Box::pin(deadline.race(watched)).await
+            }
+        }
+        .inspect_err(|error| attempts.failed(error));
         record.note(attempts.notes.get());
         let answer = answer?;
         let took = u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -282,7 +293,7 @@ impl Way<'_> {
             Some(upgrade) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 upgrade::tunnel(connection, *upgrade, answer, record)
             }
-            Some(_) | None => receive(answer, deadline),
+            Some(_) | None => receive(answer, deadline, watch),
         };
         let fields = response.headers_mut();
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
@@ -301,12 +312,12 @@ impl Way<'_> {
 
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
-fn receive(answer: Answer, deadline: Option<Deadline>) -> Response<Body> {
+fn receive(answer: Answer, deadline: Option<Deadline>, watch: Option<Box<Watch>>) -> Response<Body> {
     let Answer { response, lease, in_flight, permit, attempt: _ } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
     let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
-    let mut passed = Response::new(Body::Upstream(body));
+    let mut passed = Response::new(Body::Upstream(body.watched(watch)));
     *passed.status_mut() = head.status;
     *passed.headers_mut() = head.headers;
     passed

@@ -15,7 +15,8 @@ use crate::defaults;
 use crate::ir::{
     Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health,
     HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization,
-    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, TcpRoute, UpstreamProtocol, VirtualHost, WeightedClusters,
+    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, StreamLimits, TcpRoute, UpstreamProtocol, VirtualHost,
+    WeightedClusters,
 };
 use crate::mesh::{Protocol, Resolution, Service, Sidecar, port_number};
 use crate::rules::{EgressListener, IngressListener, SidecarPort};
@@ -240,6 +241,7 @@ fn http_manager(stat_prefix: &str, routes: RouteSource, jwt: JwtAuthentication) 
         path: PathNormalization::BASE,
         jwt,
         rate_limits: Vec::new(),
+        streams: StreamLimits::default(),
     }
 }
 

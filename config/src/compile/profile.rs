@@ -39,10 +39,11 @@ pub(super) fn finish(mesh: &Mesh, output: &mut Output<'_>) {
     }
     for listener in listeners.values_mut() {
         let listener = Arc::make_mut(listener);
-        if let ListenerProtocol::Http(manager) = &mut listener.protocol
-            && let RouteSource::Inline(table) = &mut manager.routes
-        {
-            careful_routes(Arc::make_mut(table));
+        if let ListenerProtocol::Http(manager) = &mut listener.protocol {
+            manager.streams.idle = Some(defaults::SAFE_STREAM_IDLE);
+            if let RouteSource::Inline(table) = &mut manager.routes {
+                careful_routes(Arc::make_mut(table));
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -81,6 +82,17 @@ pub struct HttpManager {
     pub jwt: JwtAuthentication,
     /// How often it may be asked, after authorization.
     pub rate_limits: Vec<RateLimit>,
+    /// How long a request and its answer may last.
+    pub streams: StreamLimits,
+}
+
+/// How long one request and its answer may last. `None`: as long as they like (Istio).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct StreamLimits {
+    /// Without a byte of a body in either direction (Envoy's `stream_idle_timeout`).
+    pub idle: Option<Duration>,
+    /// All of it (`max_stream_duration`).
+    pub longest: Option<Duration>,
 }
 
 /// Where a listener finds its routes.

@@ -173,6 +173,7 @@ pub(crate) fn ir_listener() -> ir::Listener {
             path: ir::PathNormalization::BASE,
             jwt: Default::default(),
             rate_limits: Vec::new(),
+            streams: ir::StreamLimits { idle: Some(Duration::from_secs(300)), longest: None },
         }),
     }
 }
@@ -192,6 +193,7 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
             path: ir::PathNormalization { dots: true, merge_slashes: true },
             jwt: Default::default(),
             rate_limits: Vec::new(),
+            streams: Default::default(),
         }),
     }
 }

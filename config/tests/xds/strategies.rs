@@ -367,14 +367,17 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
         route_config().prop_map(|table| RouteSource::Inline(Arc::new(table))),
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
-    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), rate_limits()).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, rate_limits)| HttpManager {
+    let streams = (of(duration()), of(duration())).prop_map(|(idle, longest)| StreamLimits { idle, longest });
+    let limits = (rate_limits(), streams);
+    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), limits).prop_map(
+        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, (rate_limits, streams))| HttpManager {
             stat_prefix,
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
             path: PathNormalization { dots, merge_slashes },
             jwt,
             rate_limits,
+            streams,
         },
     )
 }

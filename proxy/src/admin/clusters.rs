@@ -101,8 +101,11 @@ impl ClusterStatus {
         let counts = counts.map(|(name, count)| (name.to_owned(), count)).chain(by_reason).collect();
         let limits = Limit::ALL.map(|limit| {
             let overflows = stats.overflows(limit).load(Ordering::Relaxed);
-            let status =
-                LimitStatus { limit: limit.allowed(&config.limits), active: stats.usage.get(limit), overflows };
+            let status = LimitStatus {
+                limit: limit.allowed_now(&config.limits, &stats.usage),
+                active: stats.usage.get(limit),
+                overflows,
+            };
             (limit.as_str().to_owned(), status)
         });
         let endpoints = match members {

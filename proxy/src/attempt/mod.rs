@@ -406,6 +406,8 @@ impl<'a> Attempts<'a> {
         if let ProxyError::Timeout(_) = error {
             self.timed_out.set(true);
             self.stats().count(|stats| &stats.timeouts);
+        } else if let ProxyError::Overdue { complete: true, .. } = error {
+            self.timed_out.set(true);
         }
     }
 

@@ -48,6 +48,16 @@ impl Limit {
             Self::Retries => limits.retries,
         }
     }
+
+    /// The same, with so much in use: a retry budget stands instead of the fixed number of retries (Envoy).
+    pub fn allowed_now(self, limits: &ir::Limits, usage: &Usage) -> Option<u32> {
+        match (self, &limits.retry_budget) {
+            (Self::Retries, Some(budget)) => {
+                Some(budget::allowed(budget, usage.get(Self::Requests), usage.get(Self::Pending)))
+            }
+            (Self::Retries | Self::Connections | Self::Pending | Self::Requests, _) => self.allowed(limits),
+        }
+    }
 }
 
 /// What is in use now, by all workers.
@@ -124,15 +134,8 @@ impl ClusterStats {
 impl WorkerCluster {
     /// Takes one more of something limited.
     pub fn admit(self: &Rc<Self>, limit: Limit) -> Result<Permit, Overflow> {
-        let (limits, usage) = (&self.shared.config.limits, &self.shared.stats.usage);
-        let allowed = match (&limits.retry_budget, limit) {
-            // It stands instead of the fixed number (Envoy).
-            (Some(budget), Limit::Retries) => {
-                Some(budget::allowed(budget, usage.get(Limit::Requests), usage.get(Limit::Pending)))
-            }
-            _ => limit.allowed(limits),
-        };
-        match usage.take(limit, allowed) {
+        let usage = &self.shared.stats.usage;
+        match usage.take(limit, limit.allowed_now(&self.shared.config.limits, usage)) {
             true => Ok(Permit { cluster: Rc::clone(self), limit }),
             false => {
                 self.shared.stats.overflowed(limit);

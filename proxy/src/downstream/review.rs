@@ -119,6 +119,7 @@ mod tests {
             path: ir::PathNormalization::BASE,
             jwt: JwtAuthentication::default(),
             rate_limits: Vec::new(),
+            streams: Default::default(),
         };
         let bytes = ir::ListenerProtocol::Http(manager.clone());
         let (address, direction) = ("127.0.0.1:15006".parse().unwrap(), ir::Direction::Inbound);

@@ -146,6 +146,7 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
             path: ir::PathNormalization::BASE,
             jwt: Default::default(),
             rate_limits: Vec::new(),
+            streams: Default::default(),
         }),
     }
 }

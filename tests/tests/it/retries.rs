@@ -180,6 +180,9 @@ async fn a_body_is_sent_again_whole_unless_it_is_too_large() {
         assert_eq!((reply.status, app.count(case)), (status, attempts), "{case}");
         assert_eq!(reply.text(), size.to_string(), "{case}");
     }
+    let metrics = mesh.client.metrics().await;
+    assert_eq!(metric(&metrics, "leno_cluster_retries_total", &["reason=\"5xx\""]), 6.0, "{metrics}");
+    assert_eq!(metric(&metrics, "leno_retry_body_too_large_total", &[]), 1.0, "{metrics}");
     let clusters = mesh.client.clusters().await;
     for fact in ["rq_retry::6", "rq_retry::5xx::6", "rq_retry_success::3", "rq_retry_body_too_large::1"] {
         assert!(clusters.contains(&format!("app.default.svc.cluster.local::{fact}")), "no {fact} in\n{clusters}");
@@ -269,7 +272,7 @@ spec: {host: app, trafficPolicy: {connectionPool: {http: {maxRetries: 1}}}}
     assert_eq!(metric(&metrics, "http_requests_total", &["response_flags=\"UO\""]), 1.0, "{metrics}");
     app.held.add_permits(1);
     assert_eq!(first.await.unwrap().status, 200, "between two attempts there is no retry under way");
-    assert!(mesh.client.clusters().await.contains("::rq_retry_overflow::1\n"));
+    assert!(mesh.client.clusters().await.contains("::retries_overflow::1\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
