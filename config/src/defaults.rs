@@ -16,6 +16,8 @@ pub const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled
 pub const RETRY_BACKOFF_BASE: Duration = Duration::from_millis(25);
 /// Envoy: the largest back-off interval is ten times the first.
 pub const RETRY_BACKOFF_FACTOR: u32 = 10;
+/// Envoy: an answer that asks for a longer wait is not waited for.
+pub const RETRY_RATE_LIMITED_MAX: Duration = Duration::from_secs(300);
 /// Istio: how often another endpoint than those already tried is looked for.
 pub const HOST_SELECTION_ATTEMPTS: u32 = 5;
 /// Istio: `outlierDetection.consecutive5xxErrors`.
@@ -34,6 +36,10 @@ pub const RING_MIN: u64 = 1024;
 pub const RING_MAX: u64 = 8 * 1024 * 1024;
 /// Envoy: Maglev's table, a prime.
 pub const MAGLEV_TABLE: u64 = 65_537;
+/// Profile `safe`: `connectTimeout` (`safety.md`).
+pub const SAFE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Profile `safe`: connections, requests that wait and requests of a cluster (Envoy's own default).
+pub const SAFE_LIMIT: u32 = 1024;
 /// Istio: share and floor of `retryBudget`.
 pub const RETRY_BUDGET_PERCENT: f64 = 20.0;
 /// Istio: share and floor of `retryBudget`.

@@ -34,7 +34,7 @@ fn route(path: PathMatch) -> Route {
 }
 
 fn host(name: String, routes: Vec<Route>) -> VirtualHost {
-    VirtualHost { domains: vec![Domain::parse(&name).unwrap()], name, routes }
+    VirtualHost { domains: vec![Domain::parse(&name).unwrap()], name, routes, attempt_count: Default::default() }
 }
 
 fn request<'a>(authority: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {

@@ -16,7 +16,7 @@ use crate::rules::{
 
 use super::destination_rule::Policy;
 use super::scope::View;
-use super::{endpoints, health_check, locality};
+use super::{endpoints, health_check, locality, profile};
 
 /// Adds the clusters of one port of a service, and their endpoints.
 pub(super) fn outbound(view: &View<'_>, service: &Service, port: Port, resources: &mut Resources) {
@@ -29,7 +29,7 @@ pub(super) fn outbound(view: &View<'_>, service: &Service, port: Port, resources
         let labels = rule.and_then(|rule| rule.subset(subset)).map(|subset| &subset.labels);
         let name = ClusterName::outbound(port.number.get(), subset, &service.host);
         let members = endpoints::members(view, service, port, labels, name, &policy);
-        let (mut cluster, endpoints) = cluster(service, port, subset, members, &policy);
+        let (mut cluster, endpoints) = cluster(view, service, port, subset, members, &policy);
         if has_endpoints(&cluster) {
             let rule = view.health_check(service, subset, port.number.get());
             cluster.health_check = rule.map(|rule| health_check::compile(rule, service, cluster.protocol));
@@ -51,6 +51,7 @@ fn has_endpoints(cluster: &Cluster) -> bool {
 
 /// The cluster, and its endpoints where they are a resource of their own.
 fn cluster(
+    view: &View<'_>,
     service: &Service,
     port: &ServicePort,
     subset: &str,
@@ -74,6 +75,7 @@ fn cluster(
     };
     let mesh_internal = !service.external;
     let mut cluster = Cluster { protocol, tls, mesh_internal, ..Cluster::new(name, discovery) };
+    profile::begin(view.mesh, &mut cluster);
     apply_balance(&mut cluster, policy);
     cluster.locality_weighted = locality::is_distributed(service, policy);
     if let Some(pool) = policy.connection_pool {
@@ -98,9 +100,9 @@ pub(super) fn apply_connection_pool(cluster: &mut Cluster, pool: &ConnectionPool
     let is_tcp = cluster.protocol == UpstreamProtocol::Tcp;
     if let Some(tcp) = &pool.tcp {
         cluster.limits.connections = limit(tcp.max_connections);
-        cluster.connect_timeout = duration(tcp.connect_timeout.as_ref())
-            .filter(|timeout| !timeout.is_zero())
-            .unwrap_or(defaults::CONNECT_TIMEOUT);
+        if let Some(timeout) = duration(tcp.connect_timeout.as_ref()).filter(|timeout| !timeout.is_zero()) {
+            cluster.connect_timeout = timeout;
+        }
         cluster.tcp_keepalive = tcp.tcp_keepalive.as_ref().map(|keepalive| TcpKeepalive {
             probes: keepalive.probes.filter(|&probes| probes > 0),
             time: duration(keepalive.time.as_ref()),

@@ -26,6 +26,7 @@ mod http_match;
 mod http_route;
 mod listeners;
 mod locality;
+mod profile;
 mod protection;
 mod routes;
 mod scope;
@@ -60,6 +61,7 @@ pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
     for ((_, port), service) in reached {
         clusters::outbound(&view, service, port, &mut output.resources);
     }
+    profile::finish(mesh, &mut output);
     output.resources
 }
 

@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ConnectionPoolSettings, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig, OutlierDetection, Path,
-    PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
+    ConnectionPoolSettings, Document, Headers, LoadBalancerSettings, MeshConfig, OutlierDetection, Path,
+    PortTrafficPolicy, Rule, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// One feature.
@@ -24,7 +24,6 @@ const GOES_ON: &str = "requests go on as if it were not there";
 
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
-    Feature { name: "`retries`", instead: "only requests that were not sent are tried again", first: retries },
     Feature {
         name: "format commands in header values, as in `%REQ(x)%`,",
         instead: "the value is sent as it is written",
@@ -50,11 +49,6 @@ const FEATURES: &[Feature] = &[
         name: "`tracing`",
         instead: "requests are not traced",
         first: |rule| mesh(rule, "tracing", |mesh| mesh.tracing.is_some()),
-    },
-    Feature {
-        name: "`profile`",
-        instead: "the limits of `istio` hold",
-        first: |rule| mesh(rule, "profile", |mesh| mesh.profile == Some(Profile::Safe)),
     },
 ];
 
@@ -86,11 +80,6 @@ const POLICIES: &[Feature] = &[
         first: |rule| policy(rule, "proxyProtocol", |policy| policy.proxy_protocol.is_some()),
     },
     Feature {
-        name: "`retryBudget`",
-        instead: GOES_ON,
-        first: |rule| policy(rule, "retryBudget", |policy| policy.retry_budget.is_some()),
-    },
-    Feature {
         name: "other blocks of `defaultTrafficPolicy` than `connectionPool` and `outlierDetection`",
         instead: "DestinationRules say the rest",
         first: rest_of_default,
@@ -109,17 +98,6 @@ pub(super) fn check(document: &Document, found: &mut Findings) {
 fn virtual_service(rule: &Rule) -> Option<&VirtualService> {
     let Rule::VirtualService(rule) = rule else { return None };
     Some(&rule.spec)
-}
-
-/// The first HTTP rule that asks for something, at `field`.
-fn http(rule: &Rule, field: &str, asks: fn(&HttpRoute) -> bool) -> Option<Path> {
-    let at = virtual_service(rule)?.http.iter().position(asks)?;
-    Some(spec().key("http").index(at).key(field))
-}
-
-fn retries(rule: &Rule) -> Option<Path> {
-    // `attempts: 0` is what the proxy does anyway.
-    http(rule, "retries", |route| route.retries.as_ref().is_some_and(|retries| retries.attempts != Some(0)))
 }
 
 fn tls_routes(rule: &Rule) -> Option<Path> {

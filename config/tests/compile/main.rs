@@ -10,6 +10,7 @@ mod hosts;
 mod http_rules;
 mod listeners;
 mod locality;
+mod profiles;
 mod properties;
 mod render;
 mod support;

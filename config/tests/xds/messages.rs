@@ -128,6 +128,7 @@ pub(crate) fn ir_route_table() -> ir::RouteConfig {
         name: name.to_owned(),
         domains: domains.iter().map(|domain| ir::Domain::parse(domain).unwrap()).collect(),
         routes,
+        attempt_count: ir::AttemptCount { request: true, response: false },
     };
     let hosts = vec![
         host(
@@ -147,6 +148,9 @@ fn retry() -> ir::RetryPolicy {
         attempts: 2,
         per_try_timeout: Some(Duration::from_secs(1)),
         status_codes: [503, 504].into(),
+        answer_headers: Vec::new(),
+        request_headers: Vec::new(),
+        rate_limited: None,
         backoff_base: Duration::from_millis(25),
         backoff_max: Duration::from_millis(250),
         avoid_previous_hosts: true,

@@ -149,11 +149,13 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
     let on = btree_set(prop::sample::select(RetryOn::words().collect::<Vec<_>>()), 1..4);
     let numbers = (0..10_u32, 1..10_u32, btree_set(100..=599_u16, 0..4));
     let times = (of(duration()), duration(), duration());
-    (on, numbers, times, any::<bool>(), any::<bool>()).prop_map(
+    let headers = (vec(header_match(), 0..2), vec(header_match(), 0..2), of(rate_limited()));
+    (on, numbers, times, headers, any::<bool>(), any::<bool>()).prop_map(
         |(
             on,
             (attempts, host_selection_attempts, status_codes),
             (per_try_timeout, base, more),
+            (answer_headers, request_headers, rate_limited),
             avoid_previous_hosts,
             other_localities,
         )| RetryPolicy {
@@ -161,6 +163,9 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
             attempts,
             per_try_timeout,
             status_codes,
+            answer_headers,
+            request_headers,
+            rate_limited,
             backoff_base: base,
             backoff_max: base + more,
             avoid_previous_hosts,
@@ -168,6 +173,12 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
             other_localities,
         },
     )
+}
+
+fn rate_limited() -> impl Strategy<Value = RateLimitedBackoff> {
+    let format = prop_oneof![Just(ResetFormat::Seconds), Just(ResetFormat::UnixTimestamp)];
+    let header = (header_name(), format).prop_map(|(name, format)| ResetHeader { name: name.parse().unwrap(), format });
+    (vec(header, 1..3), duration()).prop_map(|(headers, max)| RateLimitedBackoff { headers, max })
 }
 
 fn hash() -> impl Strategy<Value = HashPolicy> {
@@ -280,14 +291,24 @@ fn domains(number: usize) -> impl Strategy<Value = Vec<Domain>> {
 pub(crate) fn route_config() -> impl Strategy<Value = RouteConfig> {
     let hosts: Vec<_> = (0..3_usize)
         .map(|number| {
-            (name(), domains(number), vec(route(), 0..3)).prop_map(move |(name, domains, routes)| VirtualHost {
-                name: format!("{name}{number}"),
-                domains,
-                routes,
-            })
+            let counted = (any::<bool>(), any::<bool>());
+            let counted = counted.prop_map(|(request, response)| AttemptCount { request, response });
+            (name(), domains(number), vec(route(), 0..3), counted).prop_map(
+                move |(name, domains, routes, attempt_count)| VirtualHost {
+                    name: format!("{name}{number}"),
+                    domains,
+                    routes,
+                    attempt_count,
+                },
+            )
         })
         .collect();
-    let everything = |name: String| VirtualHost { name, domains: vec![Domain::Any], routes: Vec::new() };
+    let everything = |name: String| VirtualHost {
+        name,
+        domains: vec![Domain::Any],
+        routes: Vec::new(),
+        attempt_count: AttemptCount::default(),
+    };
     (name(), hosts, 0..=3_usize, any::<bool>(), any::<bool>()).prop_map(move |(name, mut hosts, count, any, port)| {
         hosts.truncate(count);
         hosts.extend(any.then(|| everything("allow_any".to_owned())));

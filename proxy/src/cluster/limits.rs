@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leno_config::ir;
 
-use super::ClusterStats;
+use super::{ClusterStats, budget};
 use crate::worker::WorkerCluster;
 
 /// What is limited.
@@ -124,8 +124,15 @@ impl ClusterStats {
 impl WorkerCluster {
     /// Takes one more of something limited.
     pub fn admit(self: &Rc<Self>, limit: Limit) -> Result<Permit, Overflow> {
-        let allowed = limit.allowed(&self.shared.config.limits);
-        match self.shared.stats.usage.take(limit, allowed) {
+        let (limits, usage) = (&self.shared.config.limits, &self.shared.stats.usage);
+        let allowed = match (&limits.retry_budget, limit) {
+            // It stands instead of the fixed number (Envoy).
+            (Some(budget), Limit::Retries) => {
+                Some(budget::allowed(budget, usage.get(Limit::Requests), usage.get(Limit::Pending)))
+            }
+            _ => limit.allowed(limits),
+        };
+        match usage.take(limit, allowed) {
             true => Ok(Permit { cluster: Rc::clone(self), limit }),
             false => {
                 self.shared.stats.overflowed(limit);

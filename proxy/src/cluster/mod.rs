@@ -11,12 +11,14 @@
 //! * [`upkeep`]: what is done at intervals and when the configuration changes.
 
 pub mod balance;
+pub mod budget;
 pub mod health;
 pub mod limits;
 pub mod membership;
 pub mod metrics;
 pub mod outcome;
 pub mod outlier;
+pub mod retries;
 pub mod standing;
 pub mod upkeep;
 
@@ -31,6 +33,7 @@ use leno_config::ir;
 use balance::{Balancer, Latency};
 use limits::Usage;
 use outlier::{Ejections, Record};
+use retries::RetryStats;
 use standing::{Fitness, Moment, Probe};
 
 pub use membership::{KnownEndpoints, Member, Membership};
@@ -107,6 +110,8 @@ pub struct ClusterStats {
     pub connect_failures: AtomicU64,
     /// Requests that were sent again because they were provably not sent before.
     pub unsent_retries: AtomicU64,
+    /// Of second attempts.
+    pub retries: RetryStats,
     /// What is in use now.
     pub usage: Usage,
     /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has

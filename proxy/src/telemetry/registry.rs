@@ -9,7 +9,7 @@ use leno_config::ir;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
-use crate::error::Flag;
+use crate::error::Flags;
 use crate::tls::peer::Security;
 
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
@@ -179,12 +179,12 @@ impl Telemetry {
             proto::MetricType::HISTOGRAM,
         );
         for (key, blocks) in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut answers: BTreeMap<(u16, Flag, bool), u64> = BTreeMap::new();
+            let mut answers: BTreeMap<(u16, Flags), u64> = BTreeMap::new();
             let mut buckets = [0_u64; BUCKETS.len() + 1];
             let mut sum_micros = 0_u64;
             for block in blocks {
                 for one in block.answers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    *answers.entry((one.code, one.flag, one.delayed)).or_default() += one.count.load(Ordering::Relaxed);
+                    *answers.entry((one.code, one.flags)).or_default() += one.count.load(Ordering::Relaxed);
                 }
                 for (sum, bucket) in buckets.iter_mut().zip(&block.buckets) {
                     *sum += bucket.load(Ordering::Relaxed);
@@ -196,8 +196,8 @@ impl Telemetry {
                 ("direction", key.direction),
                 ("route", key.route.as_str()),
             ];
-            for ((code, flag, delayed), count) in answers {
-                let (code, flags) = (code.to_string(), flags(flag, delayed));
+            for ((code, flags), count) in answers {
+                let (code, flags) = (code.to_string(), flags.to_string());
                 let answer = [("response_code", code.as_str()), ("response_flags", flags.as_str())];
                 requests.mut_metric().push(counter(&[labels.as_slice(), &answer].concat(), count));
             }
@@ -277,15 +277,6 @@ impl Telemetry {
             one_gauge("leno_config_age_seconds", "Since a configuration was put in force.", age.as_secs_f64()),
             one_counter("leno_config_rejected_total", "Parts of a configuration that were refused.", config.rejected),
         ]
-    }
-}
-
-/// `DI` comes first: the delay was before everything else (Envoy lists flags in the order in which they were set).
-fn flags(flag: Flag, delayed: bool) -> String {
-    match (delayed, flag) {
-        (false, flag) => flag.to_string(),
-        (true, Flag::None) => Flag::DI.to_string(),
-        (true, flag) => format!("{},{flag}", Flag::DI),
     }
 }
 

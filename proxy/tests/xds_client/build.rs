@@ -72,6 +72,7 @@ pub(crate) fn routes(name: &str, clusters: &[&str]) -> ir::RouteConfig {
         name: "all".to_owned(),
         domains: vec![ir::Domain::Any],
         routes: if clusters.is_empty() { Vec::new() } else { vec![route(clusters)] },
+        attempt_count: ir::AttemptCount::default(),
     };
     ir::RouteConfig::new(name, vec![host]).unwrap()
 }

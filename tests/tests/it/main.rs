@@ -6,6 +6,7 @@
 mod authorization;
 mod breaking;
 mod changes;
+mod chaos;
 mod cli;
 mod connections;
 mod demo;
@@ -15,6 +16,7 @@ mod explain;
 mod faults;
 mod grpc;
 mod identity;
+mod judge;
 mod jwt;
 mod load;
 mod local_replies;
@@ -23,9 +25,15 @@ mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+#[path = "../../../config/tests/real_envoy/mod.rs"]
+mod real_envoy;
+mod retries;
 mod revocation;
 mod rotation;
 mod routing;
+#[path = "../../../config/tests/skip/mod.rs"]
+mod skip;
 mod split;
 mod status;
 mod streaming;
+mod tools;
