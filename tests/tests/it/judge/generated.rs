@@ -61,12 +61,20 @@ fn rule(random: &mut Random) -> Value {
         rule.insert("headers".to_owned(), operations(random));
     }
     if rule.contains_key("fault") {
-        let mut own = rule.get_mut("headers").into_iter().collect::<Vec<_>>();
-        own.iter_mut()
-            .filter_map(|headers| headers.as_object_mut())
-            .for_each(|headers| drop(headers.remove("response")));
+        keep_answers(&mut rule);
     }
     Value::Object(rule)
+}
+
+/// Takes out the operations on answers.
+fn keep_answers(rule: &mut Map<String, Value>) {
+    let take = |holder: &mut Map<String, Value>| {
+        let headers = holder.get_mut("headers").and_then(Value::as_object_mut);
+        headers.map(|headers| headers.remove("response"))
+    };
+    take(rule);
+    let routes = rule.get_mut("route").and_then(Value::as_array_mut);
+    routes.into_iter().flatten().filter_map(Value::as_object_mut).for_each(|route| drop(take(route)));
 }
 
 fn forward(random: &mut Random, rule: &mut Map<String, Value>) {
