@@ -121,10 +121,10 @@ impl fmt::Display for Outcome {
 impl Seen {
     fn new(attempt: &Attempt) -> Self {
         let mut headers = plain(&attempt.headers, OF_THE_MOMENT);
-        if attempt.number > 0
-            && let Some(left) = headers.get_mut("x-envoy-expected-rq-timeout-ms")
-        {
-            "(what is left)".clone_into(left);
+        for name in ["x-envoy-expected-rq-timeout-ms", "grpc-timeout"] {
+            if let Some(left) = headers.get_mut(name).filter(|_| attempt.number > 0) {
+                "(what is left)".clone_into(left);
+            }
         }
         Self {
             server: attempt.server.clone(),
