@@ -12,6 +12,7 @@ use leno_config::ir::{AbortStatus, RbacAction};
 
 use crate::cluster::limits::Overflow;
 use crate::policy::jwt::JwtError;
+use crate::policy::rate_limit::Quota;
 
 /// Envoy's response flags, as far as this proxy sets them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -263,6 +264,14 @@ pub enum ProxyError {
         /// With what.
         with: AbortStatus,
     },
+    /// A rate limit is reached.
+    #[error("the rate limit {limit} of this workload is reached; there is room again in {} s", .quota.reset)]
+    RateLimited {
+        /// Which: `NAMESPACE/NAME/INDEX` of its rule.
+        limit: String,
+        /// What the caller is told of it.
+        quota: Quota,
+    },
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
     BadRequest {
@@ -318,6 +327,7 @@ impl ProxyError {
             Self::Fault { with: AbortStatus::Http(status) } => (*status, Flag::FI, FAULT),
             // Who does not speak gRPC gets a 200 (Envoy).
             Self::Fault { with: AbortStatus::Grpc(_) } => (StatusCode::OK, Flag::FI, FAULT),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Flag::RL, "local_rate_limited"),
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }
@@ -328,6 +338,8 @@ impl ProxyError {
     pub fn grpc_status(&self) -> u32 {
         match (self, self.reply().status.as_u16()) {
             (Self::Fault { with: AbortStatus::Grpc(status) }, _) => *status,
+            // UNAVAILABLE, which 429 stands for, would ask for a retry.
+            (Self::RateLimited { .. }, _) => 8,
             (_, 400) => 13,
             (_, 401) => 16,
             (_, 403) => 7,

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
-use crate::cluster::upkeep;
+use crate::cluster::{health, upkeep};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
@@ -32,7 +33,7 @@ use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
 use crate::worker::{Command, Reserved, Worker};
@@ -119,6 +120,8 @@ impl Proxy {
             own: Workload::of(&bootstrap.node),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
+        let Common { telemetry, identity, own, .. } = common;
+        let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own));
         tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(plane) => {
@@ -130,7 +133,10 @@ impl Proxy {
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let (snapshots, current) = watch::channel(Arc::default());
-        tokio::task::spawn_local(upkeep::look_for_outliers(current));
+        shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
+        tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
+        let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
+        tokio::task::spawn_local(health::keep_checking(current, sessions, random));
         let mut proxy = Self {
             has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
@@ -393,7 +399,7 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
             let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
             let worker = Worker::new(telemetry, stats, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
-                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));
+                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker))));
             }
             worker.run(inbox).await;
         })?);

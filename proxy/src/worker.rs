@@ -188,15 +188,6 @@ impl WorkerCluster {
         matches!(&self.shared.config.tls, ir::UpstreamTls::External(tls) if tls.sni.is_none())
     }
 
-    /// The name of its first endpoint, for TLS without a request: bytes name no host.
-    pub fn dns_name(&self) -> Option<&str> {
-        let ir::Discovery::Dns(endpoints) = &self.shared.config.discovery else { return None };
-        endpoints.iter().find_map(|endpoint| match &endpoint.address {
-            ir::Address::Name { host, .. } => Some(host.as_str()),
-            ir::Address::Socket(_) => None,
-        })
-    }
-
     fn pool_by_host(&self, worker: &Worker, endpoint: &EndpointState, host: &str) -> Rc<Pool> {
         let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
         let name = name.trim_matches(['[', ']']);

@@ -16,7 +16,7 @@ use crate::rules::{
 
 use super::destination_rule::Policy;
 use super::scope::View;
-use super::{endpoints, locality, profile};
+use super::{endpoints, health_check, locality, profile};
 
 /// Adds the clusters of one port of a service, and their endpoints.
 pub(super) fn outbound(view: &View<'_>, service: &Service, port: Port, resources: &mut Resources) {
@@ -29,11 +29,23 @@ pub(super) fn outbound(view: &View<'_>, service: &Service, port: Port, resources
         let labels = rule.and_then(|rule| rule.subset(subset)).map(|subset| &subset.labels);
         let name = ClusterName::outbound(port.number.get(), subset, &service.host);
         let members = endpoints::members(view, service, port, labels, name, &policy);
-        let (cluster, endpoints) = cluster(view, service, port, subset, members, &policy);
+        let (mut cluster, endpoints) = cluster(view, service, port, subset, members, &policy);
+        if has_endpoints(&cluster) {
+            let rule = view.health_check(service, subset, port.number.get());
+            cluster.health_check = rule.map(|rule| health_check::compile(rule, service, cluster.protocol));
+        }
         if let Some(endpoints) = endpoints {
             resources.endpoints.insert(endpoints.cluster.clone(), endpoints.into());
         }
         resources.clusters.insert(cluster.name.clone(), cluster.into());
+    }
+}
+
+/// Whether there is anybody to ask: endpoints that are known before a request comes.
+fn has_endpoints(cluster: &Cluster) -> bool {
+    match cluster.discovery {
+        Discovery::Eds { .. } | Discovery::Static(_) | Discovery::Dns(_) => true,
+        Discovery::OriginalDestination | Discovery::RequestHost => false,
     }
 }
 
@@ -61,7 +73,8 @@ fn cluster(
         Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
         Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
-    let mut cluster = Cluster { protocol, tls, ..Cluster::new(name, discovery) };
+    let mesh_internal = !service.external;
+    let mut cluster = Cluster { protocol, tls, mesh_internal, ..Cluster::new(name, discovery) };
     profile::begin(view.mesh, &mut cluster);
     apply_balance(&mut cluster, policy);
     cluster.locality_weighted = locality::is_distributed(service, policy);

@@ -37,6 +37,8 @@ pub struct Cluster {
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Encryption.
     pub tls: UpstreamTls,
+    /// It is a service of the mesh (MESH_INTERNAL): connections in clear text are worth counting.
+    pub mesh_internal: bool,
     /// Below this share of healthy endpoints, all are used; 0: never.
     pub panic_threshold: Fraction,
     /// Traffic ramps up to a new endpoint.
@@ -63,6 +65,7 @@ impl Cluster {
             health_check: None,
             tcp_keepalive: None,
             tls: UpstreamTls::Plain,
+            mesh_internal: false,
             panic_threshold: Fraction::NONE,
             slow_start: None,
             locality_weighted: false,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Authorization, JwtAuthentication, RouteConfig, TcpRoute};
+use super::{Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute};
 
 /// One listening socket.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,6 +79,8 @@ pub struct HttpManager {
     pub path: PathNormalization,
     /// Which tokens are verified.
     pub jwt: JwtAuthentication,
+    /// How often it may be asked, after authorization.
+    pub rate_limits: Vec<RateLimit>,
 }
 
 /// Where a listener finds its routes.

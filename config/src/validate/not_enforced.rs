@@ -54,29 +54,15 @@ const FEATURES: &[Feature] = &[
 
 /// What is about how endpoints are called.
 const POLICIES: &[Feature] = &[
-    Feature { name: "`outlierDetection`", instead: GOES_ON, first: |rule| inside(outliers(rule), |_| Some("")) },
     Feature {
         name: "`consecutiveErrors`",
         instead: "it is not read: write `consecutiveGatewayErrors` or `consecutive5xxErrors`",
         first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
     },
-    Feature { name: "`connectionPool` limits", instead: GOES_ON, first: |rule| inside(pools(rule), limits) },
     Feature {
-        name: "`tcpKeepalive`",
-        instead: "idle connections are not probed",
-        first: |rule| inside(pools(rule), |it| it.tcp.as_ref()?.tcp_keepalive.as_ref().map(|_| "tcp.tcpKeepalive")),
-    },
-    Feature {
-        name: "`maxConnectionDuration`",
-        instead: "a connection lasts as long as it is busy",
-        first: |rule| inside(pools(rule), max_connection_duration),
-    },
-    Feature {
-        name: "`maxConcurrentStreams`",
-        instead: "the endpoint's own limit holds",
-        first: |rule| {
-            inside(pools(rule), |it| it.http.as_ref()?.max_concurrent_streams.map(|_| "http.maxConcurrentStreams"))
-        },
+        name: "`maxRetries`",
+        instead: GOES_ON,
+        first: |rule| inside(pools(rule), |it| it.http.as_ref()?.max_retries.map(|_| "http.maxRetries")),
     },
     Feature {
         name: "`simple: PASSTHROUGH`",
@@ -245,19 +231,6 @@ fn inside<T>(blocks: Vec<(Path, &T)>, asks: fn(&T) -> Option<&'static str>) -> O
 /// The first field that is set.
 fn first_set(fields: &[(&'static str, bool)]) -> Option<&'static str> {
     fields.iter().find(|(_, is_set)| *is_set).map(|(field, _)| *field)
-}
-
-fn limits(pool: &ConnectionPoolSettings) -> Option<&'static str> {
-    let (tcp, http) = (pool.tcp.as_ref(), pool.http.as_ref());
-    first_set(&[
-        ("tcp.maxConnections", tcp.is_some_and(|tcp| tcp.max_connections.is_some())),
-        ("http.http1MaxPendingRequests", http.is_some_and(|http| http.http1_max_pending_requests.is_some())),
-        ("http.http2MaxRequests", http.is_some_and(|http| http.http2_max_requests.is_some())),
-    ])
-}
-
-fn max_connection_duration(pool: &ConnectionPoolSettings) -> Option<&'static str> {
-    pool.tcp.as_ref()?.max_connection_duration.as_ref().map(|_| "tcp.maxConnectionDuration")
 }
 
 /// What the compiler reads of a DestinationRule only.

@@ -23,6 +23,8 @@ const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExcha
 const TCP: (&str, &str) = ("protocol", "tcp");
 /// Metadata of Leno: what stands for least request here is peak EWMA.
 const PEAK_EWMA: (&str, &str) = ("balance", "peak_ewma");
+/// Metadata of Leno: it is a service of the mesh, and clear text to it is worth a count.
+const MESH_INTERNAL: (&str, &str) = ("location", "mesh_internal");
 
 pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Cluster {
     let Cluster {
@@ -40,6 +42,7 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         health_check,
         tcp_keepalive,
         tls,
+        mesh_internal,
         panic_threshold,
         slow_start,
         locality_weighted,
@@ -75,9 +78,13 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         metadata: base::metadata([(
             base::NAMESPACE,
             base::texts(
-                [(*protocol == UpstreamProtocol::Tcp, TCP), (*balance == Balance::PeakEwma, PEAK_EWMA)]
-                    .into_iter()
-                    .filter_map(|(holds, field)| holds.then_some(field)),
+                [
+                    (*protocol == UpstreamProtocol::Tcp, TCP),
+                    (*balance == Balance::PeakEwma, PEAK_EWMA),
+                    (*mesh_internal, MESH_INTERNAL),
+                ]
+                .into_iter()
+                .filter_map(|(holds, field)| holds.then_some(field)),
             ),
         )]),
         ..Default::default()
@@ -215,7 +222,7 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
     let options = upstream_http::from_xds(typed_extension_protocol_options, older)?;
     let own = metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE));
     let says = |(key, value)| own.is_some_and(|fields| base::text_of(fields, key) == Some(value));
-    let is_tcp = says(TCP);
+    let (is_tcp, mesh_internal) = (says(TCP), says(MESH_INTERNAL));
     let chooses_by_load = matches!(choice.balance, Balance::LeastRequest { .. });
     let by_latency = says(PEAK_EWMA) && chooses_by_load && choice.slow_start.is_none();
     let endpoint = only_dns_name(&discovery);
@@ -239,6 +246,7 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         health_check: health_check::all_from_xds(health_checks)?,
         tcp_keepalive: upstream_connection_options.and_then(connection_from_xds),
         tls: tls::from_xds(sockets, &naming)?,
+        mesh_internal,
         panic_threshold,
         slow_start: choice.slow_start,
         locality_weighted: choice.locality_weighted.unwrap_or(locality_weighted),

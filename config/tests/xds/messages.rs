@@ -172,6 +172,7 @@ pub(crate) fn ir_listener() -> ir::Listener {
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
             jwt: Default::default(),
+            rate_limits: Vec::new(),
         }),
     }
 }
@@ -190,6 +191,7 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
             upgrades: Vec::new(),
             path: ir::PathNormalization { dots: true, merge_slashes: true },
             jwt: Default::default(),
+            rate_limits: Vec::new(),
         }),
     }
 }

@@ -330,19 +330,51 @@ fn tcp_route() -> impl Strategy<Value = TcpRoute> {
     )
 }
 
+/// As the rules write them: named apart, and a path that looks at no query.
+fn rate_limits() -> impl Strategy<Value = Vec<RateLimit>> {
+    let bucket = (1..=TokenBucket::MOST, 1..=TokenBucket::MOST, 50..86_400_000_u64)
+        .prop_map(|(most, tokens, per)| TokenBucket::new(most, tokens, Duration::from_millis(per)).unwrap());
+    let path = prop_oneof![
+        "/[a-z.()+]{0,8}".prop_map(StringMatch::exact),
+        "/[a-z]{0,8}".prop_map(StringMatch::prefix),
+        Just(StringMatch::Regex(Regex::new("/a|/b/.*").unwrap())),
+    ];
+    let header =
+        (prop::sample::select(vec![":method", "x-a"]), of("[a-z]{1,4}")).prop_map(|(key, value)| HeaderMatch {
+            key: HeaderKey::parse(key).unwrap(),
+            value: value.map(StringMatch::exact),
+            invert: false,
+            missing_is_empty: false,
+        });
+    let by = of(Just(http::HeaderName::from_static("x-api-key")));
+    vec((bucket, of(path), vec(header, 0..3), by), 0..3).prop_map(|limits| {
+        let named = limits.into_iter().enumerate();
+        named
+            .map(|(index, (bucket, path, headers, by))| RateLimit {
+                name: format!("shop/all/{index}"),
+                bucket,
+                path,
+                headers,
+                by,
+            })
+            .collect()
+    })
+}
+
 fn http_manager() -> impl Strategy<Value = HttpManager> {
     let routes = prop_oneof![
         name().prop_map(RouteSource::Named),
         route_config().prop_map(|table| RouteSource::Inline(Arc::new(table))),
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
-    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt()).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt)| HttpManager {
+    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), rate_limits()).prop_map(
+        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, rate_limits)| HttpManager {
             stat_prefix,
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
             path: PathNormalization { dots, merge_slashes },
             jwt,
+            rate_limits,
         },
     )
 }
@@ -570,7 +602,8 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let bounds = (of(1..1_000_u32), of(duration()), of(1..1_000_u32));
     let connections = (duration(), of(duration()), bounds, of(keepalive));
     let health = (limits(), of(outlier()), of(health_check()), fraction(), any::<bool>());
-    (cluster_name(), discovery(), balance(), protocol, connections, health, tls()).prop_map(
+    let tls = (tls(), any::<bool>());
+    (cluster_name(), discovery(), balance(), protocol, connections, health, tls).prop_map(
         |(
             name,
             discovery,
@@ -578,7 +611,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             protocol,
             (connect_timeout, idle_timeout, bounds, tcp_keepalive),
             (limits, outlier, health_check, panic_threshold, locality_weighted),
-            tls,
+            (tls, mesh_internal),
         )| {
             // A cluster that finds its endpoint itself has nothing to choose.
             let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
@@ -600,6 +633,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 outlier,
                 tcp_keepalive,
                 tls,
+                mesh_internal,
                 panic_threshold,
                 slow_start,
                 locality_weighted,

@@ -26,6 +26,9 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connections, Self::Pending, Self::Requests, Self::Retries];
+
     /// In the words of `/clusters` and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -36,7 +39,8 @@ impl Limit {
         }
     }
 
-    fn allowed(self, limits: &ir::Limits) -> Option<u32> {
+    /// What the rules allow; `None`: any number.
+    pub fn allowed(self, limits: &ir::Limits) -> Option<u32> {
         match self {
             Self::Connections => limits.connections,
             Self::Pending => limits.pending,

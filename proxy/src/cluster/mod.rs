@@ -7,12 +7,15 @@
 //! * [`membership`]: who belongs to it; [`balance`]: who of them gets the next request.
 //! * [`limits`]: how much may be in use at once.
 //! * [`outcome`]: what became of an attempt; [`outlier`]: what follows from many; [`standing`]: how an endpoint stands.
+//! * [`health`]: endpoints are asked whether they are well.
 //! * [`upkeep`]: what is done at intervals and when the configuration changes.
 
 pub mod balance;
 pub mod budget;
+pub mod health;
 pub mod limits;
 pub mod membership;
+pub mod metrics;
 pub mod outcome;
 pub mod outlier;
 pub mod retries;
@@ -44,6 +47,17 @@ pub struct Cluster {
     pub members: Members,
     /// What all workers count.
     pub stats: Arc<ClusterStats>,
+}
+
+impl Cluster {
+    /// The name of its first endpoint, for TLS without a request: bytes name no host.
+    pub fn dns_name(&self) -> Option<&str> {
+        let ir::Discovery::Dns(endpoints) = &self.config.discovery else { return None };
+        endpoints.iter().find_map(|endpoint| match &endpoint.address {
+            ir::Address::Name { host, .. } => Some(host.as_str()),
+            ir::Address::Socket(_) => None,
+        })
+    }
 }
 
 /// Whom a cluster calls.

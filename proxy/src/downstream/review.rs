@@ -118,6 +118,7 @@ mod tests {
             upgrades: Vec::new(),
             path: ir::PathNormalization::BASE,
             jwt: JwtAuthentication::default(),
+            rate_limits: Vec::new(),
         };
         let bytes = ir::ListenerProtocol::Http(manager.clone());
         let (address, direction) = ("127.0.0.1:15006".parse().unwrap(), ir::Direction::Inbound);

@@ -212,7 +212,7 @@ async fn open(connection: &Connection) -> Option<Upstream> {
 
 async fn reach(worker: &Worker, cluster: &WorkerCluster, endpoint: &EndpointState) -> Result<Reached, ConnectError> {
     let config = &cluster.shared.config;
-    let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.dns_name());
+    let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.shared.dns_name());
     let stream = connect(endpoint.address, config.connect_timeout, config.tcp_keepalive.as_ref()).await?;
     Ok(worker.tls.connect(stream, &encryption, Inside::Bytes).await?)
 }

@@ -1,7 +1,7 @@
 //! What the configuration asks for and this version of the proxy does not do.
 //!
 //! What would protect (encryption) is refused: serving without it would be worse than not serving. What would only
-//! improve (limits, …) is served without and listed as `not_enforced` in `/config_dump`, so that nobody has to
+//! improve is served without and listed as `not_enforced` in `/config_dump`, so that nobody has to
 //! guess. A row leaves this file when the feature arrives.
 
 use leno_config::ir;
@@ -18,26 +18,9 @@ pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
     }
 }
 
-/// What is served without, one line per resource and feature: `cluster NAME: outlier detection`.
+/// What is served without, one line per resource and feature: `cluster NAME: original destination`.
 pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
-    let mut lines = Vec::new();
-    for cluster in resources.clusters.values() {
-        lines.extend(of_cluster(cluster).into_iter().map(|feature| format!("cluster {}: {feature}", cluster.name)));
-    }
-    lines.sort();
-    lines.dedup();
-    lines
-}
-
-fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
-    let ir::Limits { connections, pending, requests: _, retries: _, retry_budget: _ } = &cluster.limits;
-    let limited = connections.is_some() || pending.is_some();
-    [
-        (cluster.outlier.is_some(), "outlier detection"),
-        (limited, "connection limits"),
-        (matches!(cluster.discovery, ir::Discovery::OriginalDestination), "original destination"),
-    ]
-    .into_iter()
-    .filter_map(|(asked, feature)| asked.then_some(feature))
-    .collect()
+    let captured = |cluster: &ir::Cluster| matches!(cluster.discovery, ir::Discovery::OriginalDestination);
+    let clusters = resources.clusters.values().filter(|cluster| captured(cluster));
+    clusters.map(|cluster| format!("cluster {}: original destination", cluster.name)).collect()
 }

@@ -76,6 +76,8 @@ pub struct WorkerStats {
     pub faults_delayed: AtomicU64,
     /// Requests that were failed on purpose.
     pub faults_aborted: AtomicU64,
+    /// Requests that a rate limit refused.
+    pub rate_limited: AtomicU64,
     /// Copies of requests that were answered.
     pub mirrors_answered: AtomicU64,
     /// Copies that were not answered or could not be sent.
@@ -267,6 +269,7 @@ impl Telemetry {
             mirrors,
             one_counter("leno_authorization_would_deny_total", "A dry run would have denied.", sum(|w| &w.would_deny)),
             one_counter("leno_authorization_audited_total", "An AUDIT policy asked to see.", sum(|w| &w.audited)),
+            one_counter("leno_rate_limited_total", "Requests that a rate limit refused.", sum(|w| &w.rate_limited)),
             one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
             one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
             one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
@@ -281,7 +284,8 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
+    "leno_rate_limited_total",
     "leno_mirrors_total",
     "leno_faults_total",
     "leno_authorization_denied_total",
@@ -343,7 +347,7 @@ pub fn build_info() -> Result<prometheus::IntGauge, prometheus::Error> {
     Ok(gauge)
 }
 
-fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
+pub(super) fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
     let mut family = proto::MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
@@ -363,7 +367,7 @@ fn labelled(labels: &[(&str, &str)]) -> proto::Metric {
     metric
 }
 
-fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
+pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
     let mut metric = labelled(labels);
     let mut counter = proto::Counter::default();
     counter.set_value(to_f64(value));
@@ -397,16 +401,20 @@ fn one_counter(name: &str, help: &str, value: u64) -> proto::MetricFamily {
 
 fn one_gauge(name: &str, help: &str, value: f64) -> proto::MetricFamily {
     let mut family = family(name, help, proto::MetricType::GAUGE);
-    let mut metric = proto::Metric::default();
+    family.mut_metric().push(gauge(&[], value));
+    family
+}
+
+pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> proto::Metric {
+    let mut metric = labelled(labels);
     let mut gauge = proto::Gauge::default();
     gauge.set_value(value);
     metric.set_gauge(gauge);
-    family.mut_metric().push(metric);
-    family
+    metric
 }
 
 /// Prometheus counts in floating point.
 #[allow(clippy::cast_precision_loss)]
-fn to_f64(value: u64) -> f64 {
+pub(super) fn to_f64(value: u64) -> f64 {
     value as f64
 }

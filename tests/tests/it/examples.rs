@@ -1,5 +1,6 @@
 //! Every example does what its README says, on ports of the test's own.
 
+mod balanced;
 mod resilience;
 mod secured;
 
@@ -130,7 +131,11 @@ fn every_example_is_valid_without_a_finding() {
         "mtls/rules",
         "authorization/rules",
         "jwt/rules",
+        "sticky-sessions/rules",
+        "locality/rules",
         "fault-injection/rules",
+        "mirroring/rules",
+        "rate-limit/rules",
     ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");

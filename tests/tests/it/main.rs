@@ -5,6 +5,7 @@
 
 mod amplification;
 mod authorization;
+mod breaking;
 mod changes;
 mod chaos;
 mod cli;
@@ -21,10 +22,12 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod mirrors;
 mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
 mod retries;
