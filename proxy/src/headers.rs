@@ -17,6 +17,8 @@ pub mod name {
     pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     /// The path before a rewrite (Envoy).
     pub const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+    /// The host before a rewrite (Envoy).
+    pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
     /// Milliseconds the endpoint took to answer (Envoy).
     pub const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
     /// `true`: refused because a limit is reached (Envoy); who tries again should wait.

@@ -155,16 +155,17 @@ impl World {
 }
 
 impl Plane {
-    /// Flags and how often they were counted for a service, where the plane only counts.
-    pub(super) async fn counts(&self, host: &str) -> BTreeMap<String, u64> {
+    /// How often which status and flags were counted for a service, where the plane only counts.
+    pub(super) async fn counts(&self, host: &str) -> BTreeMap<(u16, String), u64> {
         let Kind::Leno(proxy) = &self.kind else { return BTreeMap::new() };
         let mut counts = BTreeMap::new();
         for line in proxy.metrics().await.lines().filter(|line| line.starts_with("http_requests_total{")) {
             let is_ours = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').any(|word| word == host);
-            let flags = line.split("response_flags=\"").nth(1).and_then(|rest| rest.split('"').next());
+            let label = |name: &str| line.split(&format!("{name}=\"")).nth(1)?.split('"').next();
+            let status = label("response_code").and_then(|code| code.parse().ok());
             let count = line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
-            if let (true, Some(flags), Some(count)) = (is_ours, flags, count) {
-                *counts.entry(flags.to_owned()).or_default() += count;
+            if let (true, Some(status), Some(flags), Some(count)) = (is_ours, status, label("response_flags"), count) {
+                *counts.entry((status, flags.to_owned())).or_default() += count;
             }
         }
         counts

@@ -87,6 +87,7 @@ fn outliers() -> Vec<Case> {
             .ask(get("500"), "500 - v1")
             .ask(get("200"), "200 - v1"),
         case("outlier-other-endpoint")
+            .any_order()
             .endpoints(&[("v1", Manner::Refuses), ("v2", Manner::Obeys)])
             .policy(&detect("consecutive5xxErrors: 1"))
             .ask(get("200"), "200 - v2")
