@@ -21,6 +21,7 @@ mod matches;
 mod mirrors;
 mod mtls;
 mod outages;
+mod overload;
 mod protocols;
 mod pushes;
 mod rate_limits;
