@@ -85,7 +85,10 @@ async fn late(
     record: &mut RequestRecord,
 ) -> Result<Response<Body>, ProxyError> {
     record.delayed();
-    let waited = pin!(async { Ok(pause.over().await) });
+    let waited = pin!(async {
+        pause.over().await;
+        Ok(())
+    });
     while_granted(record.grant().map(|grant| &**grant), waited).await?;
     match planned? {
         Plan::Answer(response) => Ok(response),
