@@ -11,6 +11,7 @@ use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use leno_config::xds::{Encoded, Kind};
 use prost::Message as _;
+use prost::encoding::{message, string};
 use xxhash_rust::xxh3::Xxh3;
 
 /// What one proxy is to hold.
@@ -41,6 +42,9 @@ pub(crate) struct Resource {
     /// A `DeltaDiscoveryResponse` with this resource and nothing else. Messages of protobuf are joined by joining their
     /// bytes, so a response is its head and the bytes of its resources.
     pub(crate) bytes: Bytes,
+    /// The part of `bytes` that is a `DiscoveryResponse` with this resource and nothing else: in the one message
+    /// `resources` is field 2 and in the other `resource` is, both hold an `Any`, and so their bytes are the same.
+    pub(crate) state: Bytes,
 }
 
 impl Snapshot {
@@ -70,31 +74,41 @@ impl Snapshot {
 
 impl Set {
     fn new(kind: Kind, encoded: BTreeMap<String, Encoded>, shelf: &mut Shelf) -> Self {
+        let shelved = encoded.into_iter().map(|(name, encoded)| shelf.take(kind, &name, encoded));
+        let resources = shelved.map(|resource| (Arc::clone(&resource.name), resource)).collect::<BTreeMap<_, _>>();
+        Self { version: Self::version_of(resources.values()), resources }
+    }
+
+    /// The version of a set of these, which come in the order of their names.
+    pub(crate) fn version_of<'a>(resources: impl Iterator<Item = &'a Arc<Resource>>) -> Arc<str> {
         let mut hash = Xxh3::new();
-        let mut resources = BTreeMap::new();
-        for (name, encoded) in encoded {
+        for resource in resources {
             // Neither names nor versions hold a line feed, so the text that is hashed is unambiguous.
-            for part in [name.as_str(), "\n", encoded.version.as_str(), "\n"] {
+            for part in [&*resource.name, "\n", &*resource.version, "\n"] {
                 hash.update(part.as_bytes());
             }
-            let resource = shelf.take(kind, &name, encoded);
-            resources.insert(Arc::clone(&resource.name), resource);
         }
-        Self { version: format!("{:032x}", hash.digest128()).into(), resources }
+        format!("{:032x}", hash.digest128()).into()
     }
 }
 
 impl Resource {
     fn new(name: &str, encoded: Encoded) -> Self {
         let Encoded { version, any } = encoded;
+        // Fields are written in the order of their numbers: the version, the message, the name.
+        let before = string::encoded_len(1, &version);
+        let length = message::encoded_len(2, &any);
         let resource = discovery::Resource {
             name: name.to_owned(),
             version: version.clone(),
             resource: Some(any),
             ..discovery::Resource::default()
         };
+        let inner = resource.encoded_len();
         let response = discovery::DeltaDiscoveryResponse { resources: vec![resource], ..Default::default() };
-        Self { name: name.into(), version: version.into(), bytes: response.encode_to_vec().into() }
+        let bytes = Bytes::from(response.encode_to_vec());
+        let start = bytes.len() - inner + before;
+        Self { name: name.into(), version: version.into(), state: bytes.slice(start..start + length), bytes }
     }
 }
 
@@ -150,6 +164,21 @@ pub(crate) mod tests {
         let [decoded] = &response.resources[..] else { panic!("{response:?}") };
         assert_eq!((decoded.name.as_str(), decoded.version.as_str()), ("a", "1"));
         assert_eq!(decoded.resource.as_ref().unwrap().value, b"a 1");
+    }
+
+    #[test]
+    fn a_part_of_the_bytes_is_a_response_of_the_other_variant() {
+        // Lengths on both sides of where a length takes another byte.
+        for length in [0, 1, 60, 126, 127, 128, 200, 16_383, 16_384, 70_000] {
+            let name = "n".repeat(length + 1);
+            let snapshot = snapshot(&[(Kind::Cluster, &name, "1")]);
+            let resource = &snapshot.set(Kind::Cluster).resources[name.as_str()];
+            let response = discovery::DiscoveryResponse::decode(resource.state.clone()).unwrap();
+            let [any] = &response.resources[..] else { panic!("{} resources", response.resources.len()) };
+            assert_eq!(any.type_url, Kind::Cluster.url());
+            assert_eq!(any.value, format!("{name} 1").into_bytes());
+            assert_eq!(discovery::DiscoveryResponse { resources: Vec::new(), ..response }, Default::default());
+        }
     }
 
     #[test]

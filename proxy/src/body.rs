@@ -13,6 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use crate::attempt::replay::{Replay, ReplayError};
 use crate::cluster::InFlight;
 use crate::cluster::limits::Permit;
 use crate::error::Flag;
@@ -33,6 +34,9 @@ pub enum BodyError {
     /// The copy of a request lagged behind, or its request broke off.
     #[error("the copy of the request was given up")]
     CopyGivenUp,
+    /// The body of an attempt that another one has followed.
+    #[error("another attempt is being made")]
+    Overtaken,
     /// The policies have changed and no longer allow the request.
     #[error("the policies have changed and no longer allow this request")]
     Revoked,
@@ -52,19 +56,12 @@ pub enum RequestBody {
         /// When it is revoked, no further frame passes; whoever reads the answer is woken for it.
         grant: Option<Rc<Grant>>,
     },
-    /// From the caller, and taken back when the peer refused the stream before a byte of it had moved.
-    Reclaimable(Rc<Reclaimable>),
+    /// From the caller, and kept so that it can be sent again.
+    Replay(Replay<Box<Self>>),
     /// One that is copied as it passes.
     Teed(Box<Tee>),
     /// A copy.
     Copy(Box<Copy>),
-}
-
-/// A body that can be had back as long as nobody has polled it.
-#[derive(Debug)]
-pub struct Reclaimable {
-    body: RefCell<RequestBody>,
-    touched: Cell<bool>,
 }
 
 impl RequestBody {
@@ -77,18 +74,6 @@ impl RequestBody {
             return Self::Empty;
         }
         Self::Stream { incoming, end, grant: grant.cloned() }
-    }
-
-    /// Makes it possible to have it back.
-    pub fn reclaimable(self) -> Rc<Reclaimable> {
-        Rc::new(Reclaimable { body: RefCell::new(self), touched: Cell::new(false) })
-    }
-}
-
-impl Reclaimable {
-    /// The body, if not a byte of it has moved.
-    pub fn reclaim(&self) -> Option<RequestBody> {
-        (!self.touched.get()).then(|| self.body.replace(RequestBody::Empty))
     }
 }
 
@@ -108,13 +93,10 @@ impl HttpBody for RequestBody {
                 }
                 polled.map_err(BodyError::Peer)
             }
-            Self::Reclaimable(shared) => {
-                let polled = Pin::new(&mut *shared.body.borrow_mut()).poll_frame(context);
-                if polled.is_ready() {
-                    shared.touched.set(true);
-                }
-                polled
-            }
+            Self::Replay(replay) => Pin::new(replay).poll_frame(context).map_err(|error| match error {
+                ReplayError::Source(error) => error,
+                ReplayError::Overtaken => BodyError::Overtaken,
+            }),
             Self::Teed(tee) => tee.poll_frame(context),
             Self::Copy(copy) => copy.poll_frame(context),
         }
@@ -124,7 +106,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
-            Self::Reclaimable(shared) => shared.body.borrow().is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
             Self::Teed(tee) => tee.body().is_end_stream(),
             Self::Copy(copy) => copy.is_end_stream(),
         }
@@ -134,7 +116,7 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
-            Self::Reclaimable(shared) => shared.body.borrow().size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
             Self::Teed(tee) => tee.body().size_hint(),
             Self::Copy(copy) => copy.size_hint(),
         }
@@ -152,7 +134,8 @@ struct RequestEndState {
 }
 
 impl RequestEnd {
-    fn signal(&self) {
+    /// All of it is here.
+    pub(crate) fn signal(&self) {
         self.0.done.set(true);
         if let Some(waker) = self.0.waker.borrow_mut().take() {
             waker.wake();

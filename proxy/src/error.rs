@@ -16,9 +16,10 @@ use crate::policy::jwt::JwtError;
 use crate::policy::rate_limit::Quota;
 
 /// Envoy's response flags, as far as this proxy sets them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Flag {
     /// Nothing to say.
+    #[default]
     None,
     /// No route.
     NR,
@@ -94,6 +95,60 @@ impl Flag {
     }
 }
 
+/// All that is to be said of one request: notes on its way, and at most one reason for its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flags {
+    delayed: bool,
+    overflow: bool,
+    retries_used_up: bool,
+    reason: Flag,
+}
+
+impl Flags {
+    /// Adds a note ([`Flag::DI`], [`Flag::URX`], and [`Flag::UO`] for a retry that was not allowed), or the reason for the
+    /// end if there is none yet: the first word stays.
+    pub fn add(&mut self, flag: Flag) {
+        match flag {
+            Flag::DI => self.delayed = true,
+            Flag::URX => self.retries_used_up = true,
+            reason if self.reason == Flag::None => self.reason = reason,
+            _ => {}
+        }
+    }
+
+    /// A limit did not allow a retry; what the attempt before brought stays the reason.
+    pub fn add_retry_overflow(&mut self) {
+        self.overflow = true;
+    }
+
+    /// Adds the notes of another part of the way.
+    pub fn add_notes(&mut self, notes: Self) {
+        self.delayed |= notes.delayed;
+        self.overflow |= notes.overflow;
+        self.retries_used_up |= notes.retries_used_up;
+    }
+}
+
+impl From<Flag> for Flags {
+    fn from(flag: Flag) -> Self {
+        let mut flags = Self::default();
+        flags.add(flag);
+        flags
+    }
+}
+
+impl fmt::Display for Flags {
+    /// Envoy's letters in the order in which things happen, `-` for none: `URX,UT`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let notes = [(self.delayed, Flag::DI), (self.overflow, Flag::UO), (self.retries_used_up, Flag::URX)];
+        let notes = notes.into_iter().filter_map(|(said, flag)| said.then_some(flag));
+        let reason =
+            Some(self.reason).filter(|reason| *reason != Flag::None && !(*reason == Flag::UO && self.overflow));
+        let all: Vec<&str> = notes.chain(reason).map(Flag::as_str).collect();
+        f.write_str(if all.is_empty() { Flag::None.as_str().to_owned() } else { all.join(",") }.as_str())
+    }
+}
+
 /// A request that this proxy answers itself because something went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -166,6 +221,14 @@ pub enum ProxyError {
     /// The route's time limit.
     #[error("no answer within {0:?}, the route's timeout")]
     Timeout(std::time::Duration),
+    /// The time limit of an attempt, and there was no other attempt.
+    #[error("no answer within {limit:?}, the limit for one attempt; {attempts} made")]
+    TryTimeout {
+        /// For each attempt.
+        limit: std::time::Duration,
+        /// How many there were.
+        attempts: u32,
+    },
     /// A host outside the mesh that does not resolve.
     #[error("{host} is not a service of the mesh and does not resolve: {reason}")]
     Dns {
@@ -201,8 +264,6 @@ pub enum ProxyError {
     Fault {
         /// With what.
         with: AbortStatus,
-        /// After a delay on purpose.
-        delayed: bool,
     },
     /// A rate limit is reached.
     #[error("the rate limit {limit} of this workload is reached; there is room again in {} s", .quota.reset)]
@@ -260,14 +321,16 @@ impl ProxyError {
             Self::Closed { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UC, TERMINATION),
             Self::Reset { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UR, REMOTE_RESET),
             Self::UpstreamProtocol { .. } => (StatusCode::BAD_GATEWAY, Flag::UPE, PROTOCOL_ERROR),
-            Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout"),
+            Self::Timeout(_) | Self::TryTimeout { .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout")
+            }
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
             Self::Denied(_) | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
             Self::Token { reason, .. } => (reason.status(), Flag::UAEX, reason.as_str()),
-            Self::Fault { with: AbortStatus::Http(status), .. } => (*status, Flag::FI, FAULT),
+            Self::Fault { with: AbortStatus::Http(status) } => (*status, Flag::FI, FAULT),
             // Who does not speak gRPC gets a 200 (Envoy).
-            Self::Fault { with: AbortStatus::Grpc(_), .. } => (StatusCode::OK, Flag::FI, FAULT),
+            Self::Fault { with: AbortStatus::Grpc(_) } => (StatusCode::OK, Flag::FI, FAULT),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Flag::RL, "local_rate_limited"),
             Self::Overloaded(Shed::Concurrency) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "reached concurrency limit")
@@ -284,7 +347,7 @@ impl ProxyError {
     /// has none of its own.
     pub fn grpc_status(&self) -> u32 {
         match (self, self.reply().status.as_u16()) {
-            (Self::Fault { with: AbortStatus::Grpc(status), .. }, _) => *status,
+            (Self::Fault { with: AbortStatus::Grpc(status) }, _) => *status,
             // UNAVAILABLE, which 429 stands for, would ask for a retry.
             (Self::RateLimited { .. }, _) => 8,
             (_, 400) => 13,
@@ -310,5 +373,29 @@ fn denied(action: RbacAction) -> &'static str {
 impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_listed_notes_first_and_the_first_reason_stays() {
+        for (flags, expected) in [
+            (&[][..], "-"),
+            (&[Flag::UT], "UT"),
+            (&[Flag::UT, Flag::DC], "UT"),
+            (&[Flag::UT, Flag::URX], "URX,UT"),
+            (&[Flag::DI, Flag::FI], "DI,FI"),
+            (&[Flag::URX], "URX"),
+        ] {
+            let mut all = Flags::default();
+            flags.iter().for_each(|flag| all.add(*flag));
+            assert_eq!(all.to_string(), expected);
+        }
+        let mut refused = Flags::from(Flag::UF);
+        refused.add_retry_overflow();
+        assert_eq!(refused.to_string(), "UO,UF");
     }
 }

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
+use crate::cluster::{health, upkeep};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
@@ -32,7 +34,7 @@ use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
 use crate::worker::{Command, Figures, Reserved, Worker};
@@ -82,6 +84,8 @@ struct Proxy {
     names: Names,
     keys: RemoteKeys,
     snapshot: Arc<Snapshot>,
+    /// For whoever looks after its endpoints.
+    snapshots: watch::Sender<Arc<Snapshot>>,
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
@@ -117,6 +121,8 @@ impl Proxy {
             own: Workload::of(&bootstrap.node),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
+        let Common { telemetry, identity, own, .. } = common;
+        let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own));
         tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(plane) => {
@@ -127,6 +133,11 @@ impl Proxy {
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
+        let (snapshots, current) = watch::channel(Arc::default());
+        shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
+        tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
+        let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
+        tokio::task::spawn_local(health::keep_checking(current, sessions, random));
         let mut proxy = Self {
             has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
@@ -135,6 +146,7 @@ impl Proxy {
             names: Names::new(Arc::clone(&dns)),
             keys: RemoteKeys::new(Fetcher::from_system(dns), Arc::clone(&shared.telemetry), Random::from_entropy()),
             snapshot: Arc::default(),
+            snapshots,
             bound: HashMap::new(),
             drain,
             stop_source,
@@ -224,6 +236,8 @@ impl Proxy {
         }
         let (resolved, keys) = (self.names.resolved(), self.keys.fetched());
         let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved, &keys));
+        upkeep::take_over(&self.snapshot, &snapshot);
+        self.snapshots.send_replace(Arc::clone(&snapshot));
         self.snapshot = Arc::clone(&snapshot);
         self.shared.set_snapshot(Arc::clone(&snapshot));
         self.close_gone().await;
@@ -390,7 +404,7 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
             let figures = Figures { telemetry, stats, overload: Arc::clone(&limits) };
             let worker = Worker::new(figures, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
-                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker)), limits));
+                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits));
             }
             worker.run(inbox).await;
         })?);

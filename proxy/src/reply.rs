@@ -6,17 +6,16 @@ use http::{Response, StatusCode};
 use leno_config::ir::{DirectResponse, Redirect};
 
 use crate::body::Body;
-use crate::error::{ProxyError, Reply};
+use crate::error::{Flags, ProxyError, Reply};
 use crate::headers::name;
 use crate::policy::jwt::JwtError;
 
 /// The answer to a request that failed here: Envoy's status and body, and a sentence in `x-leno-error`. A gRPC caller
-/// gets a gRPC status, since it would not look at an HTTP one.
-pub fn error(error: &ProxyError, grpc: bool) -> Response<Body> {
-    let Reply { status, flag, body } = error.reply();
+/// gets a gRPC status, since it would not look at an HTTP one. `flags` is all that is said of the request.
+pub fn error(error: &ProxyError, flags: Flags, grpc: bool) -> Response<Body> {
+    let Reply { status, flag: _, body } = error.reply();
     let mut response = if grpc { grpc_status(error.grpc_status(), body) } else { text(status, body) };
-    let before = if let ProxyError::Fault { delayed: true, .. } = error { "DI," } else { "" };
-    let sentence = format!("{before}{flag}; {error}");
+    let sentence = format!("{flags}; {error}");
     // Whatever came from outside into the sentence is escaped.
     let visible: String = sentence.chars().map(|one| if (' '..='~').contains(&one) { one } else { '?' }).collect();
     if let Ok(value) = HeaderValue::from_str(&visible) {

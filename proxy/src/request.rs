@@ -18,11 +18,12 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use leno_config::ir::{self, Action, Forward, Route, WeightedCluster};
+use leno_config::ir::{self, Action, Direction, Forward, Route, WeightedCluster};
 use tokio::time::Instant;
 
-use crate::attempt::deadline::{self, Deadline};
-use crate::attempt::{Answer, Attempts, Protocol};
+use crate::attempt::deadline::{Deadline, TimeLimits};
+use crate::attempt::plan::RetryPlan;
+use crate::attempt::{Answer, Attempts, Protocol, asked};
 use crate::body::{Body, RequestBody, RequestEnd, UpstreamBody};
 use crate::cluster::Members;
 use crate::downstream::Connection;
@@ -34,6 +35,7 @@ use crate::policy::fault::{self, Pause};
 use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
 use crate::policy::rate_limit::Quota;
+use crate::policy::sticky::Sticky;
 use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
@@ -49,7 +51,7 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;
     let mut beside = Beside::default();
-    let planned = plan(connection, &view, request, &mut record, &mut outgoing, &mut beside);
+    let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut beside);
     let answered = match (planned, beside.pause.take()) {
         (Ok(Plan::Answer(response)), None) => Ok(response),
         (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
@@ -63,7 +65,7 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     }
     let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
-        reply::error(&error, grpc)
+        reply::error(&error, record.flags(), grpc)
     });
     if let Some(quota) = &beside.quota {
         quota.tell(response.headers_mut());
@@ -121,18 +123,23 @@ struct Way<'a> {
     share: &'a WeightedCluster,
     cluster: &'a Rc<WorkerCluster>,
     protocol: Protocol,
-    deadline: Option<Deadline>,
+    plan: RetryPlan<'a>,
+    /// Told when the request is complete, where that matters.
+    end: Option<RequestEnd>,
     upgrade: Option<Box<Upgrade>>,
     /// The `Origin` of a page, where the route has a cross-origin policy.
     origin: Option<HeaderValue>,
     /// The request's host, where the cluster goes by it.
     host: Option<String>,
+    /// With which endpoint the caller stays.
+    sticky: Sticky,
 }
 
 fn plan<'a>(
     connection: &Connection,
     view: &'a Rc<ListenerView>,
     request: Request<Incoming>,
+    grpc: bool,
     record: &mut RequestRecord,
     outgoing: &mut Option<Request<RequestBody>>,
     beside: &mut Beside,
@@ -171,19 +178,30 @@ fn plan<'a>(
         return Ok(Plan::Answer(answer));
     }
     let (share, cluster) = choose(connection, view, http, (host, at), forward).ok_or_else(|| no_route(&parts))??;
-    let timeout = deadline::timeout_of(forward, &parts.headers);
-    let end = timeout.map(|_| RequestEnd::default());
-    let way = Way {
+    let mut asked = match view.listener.config.direction {
+        Direction::Outbound => asked::take(&mut parts.headers),
+        Direction::Inbound => asked::strip(&mut parts.headers),
+    };
+    let limits = TimeLimits::of(forward, &asked, &parts.headers, grpc);
+    let mut way = Way {
         route,
         share,
         cluster,
         protocol: Protocol::of(cluster.shared.config.protocol, parts.version == Version::HTTP_2, upgrade.is_some()),
-        deadline: timeout.zip(end.clone()).map(|(limit, end)| Deadline::new(limit, end)),
+        plan: RetryPlan::default(),
+        end: limits.is_any().then(RequestEnd::default),
         origin: route.cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned()),
         upgrade: upgrade.map(Box::new),
         host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
+        sticky: if cluster.hashes() { Sticky::of(forward, &parts, connection.ends()) } else { Sticky::default() },
     };
-    prepare::request(&mut parts, route, forward, share, timeout, &connection.worker.random)?;
+    prepare::request(&mut parts, route, forward, share, limits.expected(), grpc, &connection.worker.random)?;
+    if !route.request_headers.is_empty() || !share.request_headers.is_empty() {
+        asked.add_retries(asked::take(&mut parts.headers));
+    }
+    let counted = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
+    way.plan = RetryPlan::new(forward.retry.as_ref(), asked, &look(&parts, None));
+    (way.plan.limits, way.plan.counted, way.plan.grpc) = (limits, counted, grpc);
     if let Some(upgrade) = &way.upgrade {
         upgrade.ask(&mut parts);
     }
@@ -191,7 +209,7 @@ fn plan<'a>(
         Protocol::Http1 => sanitize::to_http1(&mut parts)?,
         Protocol::Http2 => sanitize::to_http2(&mut parts)?,
     }
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end, record.grant())));
+    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end.clone(), record.grant())));
     Ok(Plan::Forward(way))
 }
 
@@ -259,24 +277,34 @@ impl Way<'_> {
             mirror::send_copies(connection, &view.view, self.route, outgoing);
         }
         let sent = Instant::now();
-        let Self { cluster, protocol, .. } = self;
-        let host = self.host.as_deref();
-        let attempts = Attempts { worker: &connection.worker, view: &view.view, cluster, protocol, host };
+        let mut deadline = self.plan.limits.request.zip(self.end.clone()).map(|(limit, end)| Deadline::new(limit, end));
+        let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
+        let to = (self.cluster, self.protocol, self.host.as_deref());
+        let attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
-        let answer = match &mut self.deadline {
-            None => sending.await?,
-            Some(deadline) => Box::pin(deadline.race(sending)).await?,
+        let answer = match &mut deadline {
+            None => sending.await,
+            Some(deadline) => Box::pin(deadline.race(sending)).await.inspect_err(|error| attempts.failed(error)),
         };
+        record.note(attempts.notes.get());
+        let answer = answer?;
         let took = u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let attempt = answer.attempt;
         let mut response = match self.upgrade.take() {
             Some(upgrade) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 upgrade::tunnel(connection, *upgrade, answer, record)
             }
-            Some(_) | None => receive(answer, self.deadline.take()),
+            Some(_) | None => receive(answer, deadline),
         };
         let fields = response.headers_mut();
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
+        if self.plan.counted.response {
+            fields.insert(name::ATTEMPT_COUNT, HeaderValue::from(attempt));
+        }
+        if let Some(cookie) = cookie {
+            fields.append(header::SET_COOKIE, *cookie);
+        }
         if let Some(cors) = &self.route.cors {
             cors::mark_response(cors, self.origin.as_ref(), fields);
         }
@@ -287,7 +315,7 @@ impl Way<'_> {
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
 fn receive(answer: Answer, deadline: Option<Deadline>) -> Response<Body> {
-    let Answer { response, lease, in_flight, permit } = answer;
+    let Answer { response, lease, in_flight, permit, attempt: _ } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
     let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));

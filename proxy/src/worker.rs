@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::cluster::balance::{Balancer, Cursor, PickContext};
+use crate::cluster::balance::{PickContext, Position};
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
@@ -103,7 +103,7 @@ pub struct View {
 pub struct WorkerCluster {
     /// What all workers see.
     pub shared: Arc<Cluster>,
-    cursor: Cursor,
+    position: Position,
     pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
     /// Where the server name of TLS follows the request's host.
     by_host: RefCell<HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>>,
@@ -167,29 +167,17 @@ impl ListenerView {
 }
 
 impl WorkerCluster {
-    /// An endpoint that was not tried yet.
+    /// An endpoint for a request: one that was not tried yet, if there is any.
     pub fn pick(&self, context: &PickContext<'_>) -> Option<Picked> {
         match &self.shared.members {
-            Members::Balanced(balancer) => {
-                if self.shared.stats.standing.load(Ordering::Acquire) > 0 {
-                    return self.pick_fit(balancer, context);
-                }
-                balancer.pick(&self.cursor, context).map(|endpoint| Picked::share(Arc::clone(endpoint)))
-            }
+            Members::Balanced(balancer) => self.position.pick(balancer, &self.shared.stats, context),
             Members::RequestHost | Members::OriginalDestination => None,
         }
     }
 
-    /// The probe of one that is half-open, else one that is available.
-    fn pick_fit(&self, balancer: &Balancer, context: &PickContext<'_>) -> Option<Picked> {
-        let untried = |state: &&Arc<EndpointState>| context.tried.iter().all(|tried| !Arc::ptr_eq(tried, state));
-        let states = || balancer.members().iter().map(|member| &member.state).filter(untried);
-        if let Some(probe) = states().find_map(|state| state.claim_probe(&self.shared.stats)) {
-            return Some(Picked::probing(probe));
-        }
-        let drawn = (0..balancer.members().len()).filter_map(|_| balancer.pick(&self.cursor, context));
-        let mut fit = drawn.chain(states()).filter(|state| state.standing().is_available());
-        fit.next().map(|state| Picked::share(Arc::clone(state)))
+    /// Whether requests are spread by a hash.
+    pub fn hashes(&self) -> bool {
+        matches!(&self.shared.members, Members::Balanced(balancer) if balancer.hashes())
     }
 
     /// The connections to an endpoint. `host` is the request's; it matters where TLS takes the server's name from it.
@@ -212,15 +200,6 @@ impl WorkerCluster {
     /// Whether the server name of TLS is the request's host.
     pub fn follows_host(&self) -> bool {
         matches!(&self.shared.config.tls, ir::UpstreamTls::External(tls) if tls.sni.is_none())
-    }
-
-    /// The name of its first endpoint, for TLS without a request: bytes name no host.
-    pub fn dns_name(&self) -> Option<&str> {
-        let ir::Discovery::Dns(endpoints) = &self.shared.config.discovery else { return None };
-        endpoints.iter().find_map(|endpoint| match &endpoint.address {
-            ir::Address::Name { host, .. } => Some(host.as_str()),
-            ir::Address::Socket(_) => None,
-        })
     }
 
     fn pool_by_host(&self, worker: &Worker, endpoint: &EndpointState, host: &str) -> Rc<Pool> {
@@ -253,7 +232,7 @@ impl WorkerCluster {
     fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
         let Some(before) = before else {
             let (pools, by_host) = (RefCell::default(), RefCell::default());
-            return Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host });
+            return Rc::new(Self { shared, position: Position::default(), pools, by_host });
         };
         if Arc::ptr_eq(&before.shared, &shared) {
             return Rc::clone(before);
@@ -279,7 +258,7 @@ impl WorkerCluster {
         pools.retain(|address, pool| stays(address, None, pool));
         by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
         let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
-        Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host })
+        Rc::new(Self { shared, position: Position::default(), pools, by_host })
     }
 }
 
@@ -302,6 +281,9 @@ fn settings(cluster: &ir::Cluster) -> PoolSettings {
         connect_timeout: cluster.connect_timeout,
         idle_timeout: cluster.idle_timeout,
         max_requests: cluster.max_requests_per_connection,
+        max_duration: cluster.max_connection_duration,
+        max_streams: cluster.max_concurrent_streams,
+        keepalive: cluster.tcp_keepalive.clone(),
     }
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::authority::Authority;
 use crate::mesh::{Proxy, write};
+use crate::pki::{Authority, Leaf};
 use crate::ports::free_port;
 
 /// What the app speaks.
@@ -101,7 +101,10 @@ impl<'a> SidecarBuilder<'a> {
             "drain": "1s",
         });
         if let Some((authority, id)) = self.identity {
-            bootstrap["identity"] = authority.files(directory.path(), id);
+            let (certificate, key) = authority.issue(&Leaf::of(id)).write(directory.path(), "svid");
+            write(directory.path(), "roots.pem", &authority.pem());
+            let roots = directory.path().join("roots.pem");
+            bootstrap["identity"] = json!({"certificate": certificate, "key": key, "roots": roots});
         }
         for (key, value) in self.keys {
             bootstrap[key] = value;

@@ -12,6 +12,7 @@
 mod authorization;
 mod cluster;
 mod endpoint;
+mod health;
 mod jwt;
 mod listener;
 mod matcher;
@@ -27,6 +28,7 @@ mod virtual_host;
 pub use authorization::*;
 pub use cluster::*;
 pub use endpoint::*;
+pub use health::*;
 pub use jwt::*;
 pub use listener::*;
 pub use matcher::*;

@@ -18,6 +18,7 @@ mod destination_rule;
 mod document;
 mod endpoint_slice;
 mod envelope;
+mod health_check;
 pub mod last_good;
 mod mesh_config;
 mod metadata;
@@ -42,6 +43,7 @@ pub use common::{
 pub use destination_rule::*;
 pub use document::{Document, ReadError, ResourceId, Rule, SourceText, read};
 pub use endpoint_slice::*;
+pub use health_check::*;
 pub use mesh_config::*;
 pub use metadata::*;
 pub use parse::{Parsed, parse};

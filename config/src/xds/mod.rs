@@ -24,6 +24,7 @@ mod claim;
 mod cluster;
 mod endpoint;
 mod filter;
+mod health_check;
 mod http_manager;
 mod http_options;
 mod jwt;
@@ -44,6 +45,7 @@ mod secret;
 mod tcp;
 mod tls;
 mod upstream_http;
+mod validation;
 
 use std::collections::BTreeMap;
 

@@ -5,10 +5,12 @@
 mod authentication;
 mod authorization;
 mod destination_rules;
+mod health_checks;
 mod hosts;
 mod http_rules;
 mod listeners;
 mod locality;
+mod profiles;
 mod properties;
 mod render;
 mod support;

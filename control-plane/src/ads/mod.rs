@@ -1,17 +1,18 @@
 //! The aggregated discovery service: what proxies are told, over one stream each.
 //!
 //! ```text
-//!   proxy ──▶ service ──▶ wire ──▶ session ──▶ wire ──▶ service ──▶ proxy
-//!             (HTTP/2)  (messages)    │ ▲     (bytes)
-//!                                 order push ◀── new snapshots
+//!   proxy ──▶ service ──▶ wire ──▶ (world) ──▶ session ──▶ (world) ──▶ wire ──▶ service ──▶ proxy
+//!             (HTTP/2)  (messages)                │ ▲               (bytes)
+//!                                             order push ◀── new snapshots
 //! ```
 //!
 //! * [`session`]: the state of one stream, without sockets or clock. It speaks of *changes*, which is what the delta
-//!   variant of the protocol carries; a front end for the state-of-the-world variant translates to the same words.
+//!   variant of the protocol carries.
+//! * [`world`]: the state-of-the-world variant, which translates to the same words; [`variant`]: either of them.
 //! * [`order`]: which part of a change goes first.
 //! * [`wire`]: Envoy's messages ⇄ the session's words.
 //! * [`push`]: who is connected, and how a new snapshot reaches them.
-//! * [`service`]: the gRPC method.
+//! * [`service`]: the gRPC methods.
 //! * [`credentials`]: who may open a stream, as what, and for how long.
 //! * [`status`]: what `leno status` says about it.
 
@@ -21,4 +22,6 @@ pub(crate) mod push;
 pub(crate) mod service;
 pub(crate) mod session;
 pub(crate) mod status;
+pub(crate) mod variant;
 pub(crate) mod wire;
+pub(crate) mod world;

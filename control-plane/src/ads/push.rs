@@ -13,6 +13,7 @@ use leno_config::node::Node;
 use tokio::sync::watch;
 
 use super::session::Session;
+use super::variant::Protocol;
 use crate::generation::Generation;
 use crate::metrics::Metrics;
 
@@ -35,6 +36,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) node: Node,
+    pub(crate) protocol: Protocol,
     pub(crate) connected: SystemTime,
     session: Mutex<Session>,
 }
@@ -88,9 +90,10 @@ impl Hub {
     }
 
     /// Enters a proxy into the list; it leaves it when the returned value is dropped.
-    pub(crate) fn connect(self: &Arc<Self>, node: Node, now: Instant) -> Result<Connection, Full> {
+    pub(crate) fn connect(self: &Arc<Self>, node: Node, protocol: Protocol, now: Instant) -> Result<Connection, Full> {
         let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        let stream = Arc::new(Stream { node, connected: SystemTime::now(), session: Mutex::new(Session::new(now)) });
+        let session = Mutex::new(protocol.session(now));
+        let stream = Arc::new(Stream { node, protocol, connected: SystemTime::now(), session });
         let mut streams = lock(&self.streams);
         if streams.len() >= MAX_STREAMS {
             return Err(Full);

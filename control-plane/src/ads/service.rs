@@ -1,4 +1,4 @@
-//! The gRPC method `DeltaAggregatedResources`.
+//! The gRPC methods `DeltaAggregatedResources` and `StreamAggregatedResources`.
 //!
 //! A stream is no task of its own: it is the body of its HTTP response. Polling the body drives the conversation, so
 //! that a stream lives exactly as long as its connection wants it, ends with it without a trace, and does nothing at
@@ -20,7 +20,6 @@ use std::task::{Context, Poll, ready as poll_ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::service::discovery::v3 as discovery;
 use http_body::Frame;
 use leno_config::xds::{self, Flavour, Kind};
 use tokio::sync::mpsc;
@@ -32,7 +31,9 @@ use tracing::{debug, error, info, warn};
 use super::credentials::{self, Access, Proof};
 use super::push::{Connection, Hub};
 use super::session::Received;
+use super::variant::{Delta, Sent, Variant};
 use super::wire::{self, MAX_MESSAGE, MessageDecoder};
+use super::world::World;
 use crate::ca::attest::Peer;
 use crate::generation::Generation;
 
@@ -76,23 +77,20 @@ impl Service<http::Request<tonic::body::Body>> for Discovery {
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         ready(Ok(match request.uri().path() {
-            DELTA => converse(Arc::clone(&self.hub), self.access.clone(), request),
-            STATE_OF_THE_WORLD => Status::unimplemented(
-                "this control plane speaks the delta variant of xDS only; set api_type: DELTA_GRPC",
-            )
-            .into_http(),
+            DELTA => converse::<Delta>(Arc::clone(&self.hub), self.access.clone(), request),
+            STATE_OF_THE_WORLD => converse::<World>(Arc::clone(&self.hub), self.access.clone(), request),
             other => Status::unimplemented(format!("there is no method {other}")).into_http(),
         }))
     }
 }
 
 /// Answers with a body that holds the conversation.
-fn converse(
+fn converse<V: Variant>(
     hub: Arc<Hub>,
     access: Access,
     request: http::Request<tonic::body::Body>,
 ) -> http::Response<tonic::body::Body> {
-    let decoder = MessageDecoder::<discovery::DeltaDiscoveryRequest>::default();
+    let decoder = MessageDecoder::<V::Message>::default();
     if request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity") {
         return Status::unimplemented("compressed requests are not understood; send them as they are").into_http();
     }
@@ -106,7 +104,7 @@ fn converse(
             Err(status) => return status,
         };
         drop(head);
-        match serve(hub, access, proof, requests, sender).await {
+        match serve::<V>(hub, access, proof, requests, sender).await {
             Ok(()) => Status::ok(""),
             Err(status) => status,
         }
@@ -118,14 +116,14 @@ fn converse(
 }
 
 /// One stream, from the first request to its end.
-async fn serve(
+async fn serve<V: Variant>(
     hub: Arc<Hub>,
     access: Access,
     proof: Proof,
-    mut requests: Streaming<discovery::DeltaDiscoveryRequest>,
+    mut requests: Streaming<V::Message>,
     pieces: mpsc::Sender<Bytes>,
 ) -> Result<(), Status> {
-    let Some(first) = introduction(&hub, &mut requests).await? else { return Ok(()) };
+    let Some(first) = introduction(&hub, &mut requests).await?.map(V::read) else { return Ok(()) };
     let sent = first
         .node
         .as_ref()
@@ -134,10 +132,12 @@ async fn serve(
     let flavour = xds::flavour_from_xds(sent).map_err(unclear)?;
     let node = xds::node_from_xds(sent).map_err(unclear)?;
     access.check(&proof, sent, &node)?;
-    let connection = hub.connect(node, Instant::now()).map_err(|full| Status::resource_exhausted(full.to_string()))?;
+    let connection = hub.connect(node, V::PROTOCOL, Instant::now());
+    let connection = connection.map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let id = connection.stream.node.id();
-    info!(node = %id, "proxy connected");
-    let serving = Serving { hub: &hub, connection: &connection, id: &id, flavour, proof: &proof, pieces };
+    info!(node = %id, variant = V::PROTOCOL.label(), "proxy connected");
+    let variant = V::default();
+    let serving = Serving { hub: &hub, connection: &connection, id: &id, flavour, proof: &proof, pieces, variant };
     let end = serving.run(first, requests).await;
     match &end {
         Ok(()) => info!(node = %id, "proxy left"),
@@ -146,20 +146,17 @@ async fn serve(
     end
 }
 
-async fn introduction(
-    hub: &Hub,
-    requests: &mut Streaming<discovery::DeltaDiscoveryRequest>,
-) -> Result<Option<wire::Received>, Status> {
+async fn introduction<T>(hub: &Hub, requests: &mut Streaming<T>) -> Result<Option<T>, Status> {
     tokio::select! {
         message = tokio::time::timeout(INTRODUCTION, requests.message()) => match message {
-            Ok(message) => Ok(message?.map(Into::into)),
+            Ok(message) => message,
             Err(_) => Err(Status::deadline_exceeded("the stream was opened and nothing was asked for")),
         },
         () = hub.stopped() => Err(stopping()),
     }
 }
 
-struct Serving<'a> {
+struct Serving<'a, V> {
     hub: &'a Arc<Hub>,
     connection: &'a Connection,
     id: &'a str,
@@ -167,13 +164,14 @@ struct Serving<'a> {
     /// The stream ends when it is not good any more.
     proof: &'a Proof,
     pieces: mpsc::Sender<Bytes>,
+    variant: V,
 }
 
-impl Serving<'_> {
+impl<V: Variant> Serving<'_, V> {
     async fn run(
-        &self,
-        first: wire::Received,
-        mut requests: Streaming<discovery::DeltaDiscoveryRequest>,
+        mut self,
+        first: wire::Received<V::Request>,
+        mut requests: Streaming<V::Message>,
     ) -> Result<(), Status> {
         let mut generations = self.hub.generations();
         generations.mark_changed();
@@ -183,7 +181,7 @@ impl Serving<'_> {
             let deadline = self.connection.stream.session().deadline(Instant::now());
             tokio::select! {
                 message = requests.message() => match message? {
-                    Some(message) => self.on_request(message.into())?,
+                    Some(message) => self.on_request(V::read(message))?,
                     None => return Ok(()),
                 },
                 changed = generations.changed() => {
@@ -200,13 +198,13 @@ impl Serving<'_> {
         }
     }
 
-    fn on_request(&self, received: wire::Received) -> Result<(), Status> {
+    fn on_request(&mut self, received: wire::Received<V::Request>) -> Result<(), Status> {
         let wire::Received { node: _, type_url, request } = received;
         let Some(kind) = Kind::from_url(&type_url) else {
             debug!(node = self.id, type_url, "ignored a subscription to a type that is not served");
             return Ok(());
         };
-        let outcome = self.connection.stream.session().on_request(kind, request);
+        let outcome = self.variant.on_request(&mut self.connection.stream.session(), kind, request);
         match outcome.map_err(|error| Status::resource_exhausted(error.to_string()))? {
             Received::Subscription | Received::Ack => {}
             Received::Nack(text) => {
@@ -230,13 +228,14 @@ impl Serving<'_> {
         }
     }
 
-    async fn send_what_is_due(&self) -> Result<(), Status> {
+    async fn send_what_is_due(&mut self) -> Result<(), Status> {
         loop {
-            let Some(response) = self.connection.stream.session().poll(Instant::now()) else { return Ok(()) };
-            self.hub.metrics().pushes.with_label_values(&[response.kind.label()]).inc();
-            let (changed, removed) = (response.resources.len(), response.removed.len());
-            debug!(node = self.id, kind = response.kind.label(), changed, removed, "sent");
-            for piece in wire::pieces(&response, concat!("leno ", env!("CARGO_PKG_VERSION"))) {
+            let polled = self.variant.poll(&mut self.connection.stream.session(), Instant::now());
+            let sent = polled.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+            let Some(Sent { kind, resources, removed, pieces }) = sent else { return Ok(()) };
+            self.hub.metrics().pushes.with_label_values(&[kind.label()]).inc();
+            debug!(node = self.id, kind = kind.label(), resources, removed, "sent");
+            for piece in pieces {
                 self.pieces.send(piece).await.map_err(|_| Status::cancelled("the stream was closed"))?;
             }
         }

@@ -17,8 +17,8 @@
 //! * Versions that a client brings along when it reconnects are what it holds: only the difference is sent.
 //! * Endpoints are sent again after their cluster: a proxy that replaces a cluster waits for them.
 //!
-//! Nothing here is about the *delta* variant in particular, except that it speaks of changes; [`super::wire`] knows the
-//! messages.
+//! Nothing here is about the *delta* variant in particular, except that it speaks of changes; [`super::world`] puts them
+//! into the words of the other one, and [`super::wire`] knows the messages of both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -38,10 +38,10 @@ pub(crate) const MAX_NAMES: usize = 200_000;
 const MAX_IN_FLIGHT: usize = 64;
 
 /// Most bytes of resources in one response. Peers accept 64 MiB; the rest goes into the next response.
-const MAX_RESPONSE: usize = 60 << 20;
+pub(super) const MAX_RESPONSE: usize = 60 << 20;
 
 /// Stands for all resources of a kind.
-const WILDCARD: &str = "*";
+pub(super) const WILDCARD: &str = "*";
 
 /// What a client says about one kind of resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,6 +104,7 @@ pub(crate) struct KindStatus {
 #[derive(Debug)]
 pub(crate) struct Session {
     opened: Instant,
+    portions: Portions,
     /// Newest; `None` until there is one, and until then nothing is answered.
     snapshot: Option<Arc<Snapshot>>,
     kinds: BTreeMap<Kind, KindState>,
@@ -113,6 +114,15 @@ pub(crate) struct Session {
     /// Clusters sent before the client asked for any endpoints: those are owed even where the client brings their
     /// newest version along.
     clusters_before_endpoints: BTreeSet<Arc<str>>,
+}
+
+/// Whether what is due of a kind may be sent in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Portions {
+    /// As much as one message takes.
+    Fitting,
+    /// Of the kinds that have a wildcard all at once: what is missing would be deleted.
+    Whole,
 }
 
 #[derive(Debug, Default)]
@@ -182,12 +192,19 @@ impl Session {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             opened: now,
+            portions: Portions::Fitting,
             snapshot: None,
             kinds: BTreeMap::new(),
             last_nonce: 0,
             waiting_since: None,
             clusters_before_endpoints: BTreeSet::new(),
         }
+    }
+
+    /// The same for a client to which absence means deletion: clusters and listeners are never sent in parts, however
+    /// large they are together.
+    pub(crate) fn undivided(now: Instant) -> Self {
+        Self { portions: Portions::Whole, ..Self::new(now) }
     }
 
     /// Takes what the client says about a kind. Call [`Session::poll`] afterwards.
@@ -255,7 +272,7 @@ impl Session {
         let set = snapshot.set(kind);
         self.last_nonce += 1;
         let nonce = self.last_nonce.to_string();
-        let response = self.kinds.entry(kind).or_default().respond(kind, step, set, nonce, now);
+        let response = self.kinds.entry(kind).or_default().respond(step, self.portions, set, nonce, now);
         if kind == Kind::Cluster {
             self.owe_endpoints(&response);
         }
@@ -375,13 +392,15 @@ impl KindState {
         }
     }
 
-    /// A refusal names the resources it is about; where it does not, it is about all of the response.
+    /// A refusal names the resources it is about; where it does not, it is about all of the response. One that names what
+    /// is refused already (it stood beside the changes, in a message with everything) is about nothing else.
     fn reject(&mut self, response: &InFlight, text: &str) {
         self.stir();
         let current = |(name, version): &&(Arc<str>, Arc<str>)| self.held.get(name) == Some(version);
         let resources = response.resources.iter().filter(current).map(|(name, _)| name);
         let named = resources.clone().filter(|name| text.contains(&***name)).cloned().collect::<Vec<_>>();
-        let rejected = if named.is_empty() { resources.cloned().collect() } else { named };
+        let is_known = named.is_empty() && self.rejected.iter().any(|name| text.contains(&**name));
+        let rejected = if named.is_empty() && !is_known { resources.cloned().collect() } else { named };
         self.rejected.extend(rejected);
     }
 
@@ -483,17 +502,15 @@ impl KindState {
     }
 
     /// Composes the response and notes what it makes the client hold.
-    fn respond(&mut self, kind: Kind, step: Step, set: &Set, nonce: String, now: Instant) -> Response {
+    fn respond(&mut self, step: Step, portions: Portions, set: &Set, nonce: String, now: Instant) -> Response {
+        let (Step::Send(kind) | Step::Remove(kind)) = step;
         let Due { mut resources, absent, removals, asked: _ } = self.due.take().unwrap_or_default();
+        if portions == Portions::Fitting || !has_wildcard(kind) {
+            fit(&mut resources);
+        }
         let (resources, removed) = match (step, kind) {
-            (Step::Send(_), Kind::Listener) => {
-                fit(&mut resources);
-                (resources, [absent, removals].concat())
-            }
-            (Step::Send(_), Kind::Cluster | Kind::Endpoints | Kind::Secret | Kind::Route) => {
-                fit(&mut resources);
-                (resources, absent)
-            }
+            (Step::Send(_), Kind::Listener) => (resources, [absent, removals].concat()),
+            (Step::Send(_), Kind::Cluster | Kind::Endpoints | Kind::Secret | Kind::Route) => (resources, absent),
             (Step::Remove(_), _) => (Vec::new(), removals),
         };
         for name in &removed {
@@ -525,8 +542,9 @@ fn held(resource: &Arc<Resource>) -> (Arc<str>, Arc<str>) {
     (Arc::clone(&resource.name), Arc::clone(&resource.version))
 }
 
-/// Whether a kind can be subscribed to as a whole.
-fn has_wildcard(kind: Kind) -> bool {
+/// Whether a kind can be subscribed to as a whole. It is these kinds of which the state-of-the-world variant deletes what
+/// a response does not hold.
+pub(super) fn has_wildcard(kind: Kind) -> bool {
     match kind {
         Kind::Cluster | Kind::Listener => true,
         Kind::Endpoints | Kind::Secret | Kind::Route => false,

@@ -25,6 +25,9 @@ pub(crate) struct ProxyStatus {
     pub(crate) node: String,
     /// RFC 3339, UTC.
     pub(crate) connected_since: String,
+    /// Which variant of xDS its stream speaks: `delta` or `sotw`.
+    #[serde(default)]
+    pub(crate) variant: String,
     /// `clusters`, `endpoints`, `secrets`, `listeners`, `routes`: those it asked for.
     pub(crate) types: BTreeMap<String, TypeStatus>,
     /// The newest certificate that its identity was issued; `null`: none since this control plane has been running.
@@ -119,6 +122,7 @@ fn proxy(stream: &Stream, detail: Detail, expires: Option<SystemTime>, now: Inst
     ProxyStatus {
         node: stream.node.id(),
         connected_since: rfc3339(stream.connected),
+        variant: stream.protocol.label().to_owned(),
         types: types
             .into_iter()
             .map(|(kind, status)| (kind.label().to_owned(), of_type(status, detail, now)))

@@ -1,4 +1,4 @@
-//! Envoy's messages of the delta variant ⇄ the words of a session.
+//! Envoy's messages of both variants ⇄ the words of a session and of its front end.
 //!
 //! A response is not built as one message: its head is encoded on its own, and the bytes of its resources, which the
 //! snapshot holds ready, follow. Large ones go out as they are, shared with every other stream that sends them.
@@ -8,11 +8,12 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use envoy_types::pb::google;
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 
-use super::session::{Request, Response};
+use super::{session, world};
 
 /// Largest message that is read. A request is large only when a proxy reconnects with the versions of all it holds.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;
@@ -29,14 +30,14 @@ const PREFIX: usize = 5;
 
 /// A request with what stands around the session's part.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct Received<T> {
     /// Set in the first request of a stream.
     pub(crate) node: Option<core::Node>,
     pub(crate) type_url: String,
-    pub(crate) request: Request,
+    pub(crate) request: T,
 }
 
-impl From<discovery::DeltaDiscoveryRequest> for Received {
+impl From<discovery::DeltaDiscoveryRequest> for Received<session::Request> {
     fn from(message: discovery::DeltaDiscoveryRequest) -> Self {
         let discovery::DeltaDiscoveryRequest {
             node,
@@ -50,19 +51,44 @@ impl From<discovery::DeltaDiscoveryRequest> for Received {
             resource_locators_subscribe: _,
             resource_locators_unsubscribe: _,
         } = message;
-        let nonce = Some(response_nonce).filter(|nonce| !nonce.is_empty());
-        let error = error_detail.map(|status| match status.message.is_empty() {
-            true => format!("refused with code {} and without a reason", status.code),
-            false => status.message,
-        });
+        let (nonce, error) = (not_empty(response_nonce), error_detail.map(reason));
         let initial_versions = initial_resource_versions.into_iter().collect();
-        Self { node, type_url, request: Request { subscribe, unsubscribe, initial_versions, nonce, error } }
+        Self { node, type_url, request: session::Request { subscribe, unsubscribe, initial_versions, nonce, error } }
+    }
+}
+
+impl From<discovery::DiscoveryRequest> for Received<world::Request> {
+    fn from(message: discovery::DiscoveryRequest) -> Self {
+        let discovery::DiscoveryRequest {
+            node,
+            type_url,
+            resource_names: names,
+            response_nonce,
+            error_detail,
+            // Of the last response that was accepted as a whole, which does not say what the client holds.
+            version_info: _,
+            // Names by locator need a client feature that we do not announce.
+            resource_locators: _,
+        } = message;
+        let (nonce, error) = (not_empty(response_nonce), error_detail.map(reason));
+        Self { node, type_url, request: world::Request { names, nonce, error } }
+    }
+}
+
+fn not_empty(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn reason(status: google::rpc::Status) -> String {
+    match status.message.is_empty() {
+        true => format!("refused with code {} and without a reason", status.code),
+        false => status.message,
     }
 }
 
 /// A response as the pieces of one gRPC message, prefix included.
-pub(crate) fn pieces(response: &Response, control_plane: &str) -> Vec<Bytes> {
-    let Response { kind, nonce, version, resources, removed } = response;
+pub(crate) fn pieces(response: &session::Response, control_plane: &str) -> Vec<Bytes> {
+    let session::Response { kind, nonce, version, resources, removed } = response;
     let head = discovery::DeltaDiscoveryResponse {
         system_version_info: version.to_string(),
         type_url: kind.url().to_owned(),
@@ -71,19 +97,36 @@ pub(crate) fn pieces(response: &Response, control_plane: &str) -> Vec<Bytes> {
         control_plane: Some(core::ControlPlane { identifier: control_plane.to_owned() }),
         ..discovery::DeltaDiscoveryResponse::default()
     };
-    let head = head.encode_to_vec();
-    let length = head.len() + resources.iter().map(|resource| resource.bytes.len()).sum::<usize>();
+    message(&head.encode_to_vec(), resources.iter().map(|resource| &resource.bytes))
+}
+
+/// The same of the state-of-the-world variant.
+pub(crate) fn world_pieces(response: &world::Response, control_plane: &str) -> Vec<Bytes> {
+    let world::Response { kind, nonce, version, resources } = response;
+    let head = discovery::DiscoveryResponse {
+        version_info: version.to_string(),
+        type_url: kind.url().to_owned(),
+        nonce: nonce.clone(),
+        control_plane: Some(core::ControlPlane { identifier: control_plane.to_owned() }),
+        ..discovery::DiscoveryResponse::default()
+    };
+    message(&head.encode_to_vec(), resources.iter().map(|resource| &resource.state))
+}
+
+/// One message of gRPC from its parts.
+fn message<'a>(head: &[u8], resources: impl Iterator<Item = &'a Bytes> + Clone) -> Vec<Bytes> {
+    let length = head.len() + resources.clone().map(Bytes::len).sum::<usize>();
     let mut pieces = Vec::new();
     let mut chunk = BytesMut::with_capacity((PREFIX + length).min(CHUNK + WORTH_SHARING));
     chunk.put_u8(0);
     chunk.put_u32(u32::try_from(length).expect("invariant: a session keeps its responses below 64 MiB"));
-    chunk.extend_from_slice(&head);
+    chunk.extend_from_slice(head);
     for resource in resources {
-        if resource.bytes.len() >= WORTH_SHARING {
+        if resource.len() >= WORTH_SHARING {
             pieces.push(chunk.split().freeze());
-            pieces.push(resource.bytes.clone());
+            pieces.push(resource.clone());
         } else {
-            chunk.extend_from_slice(&resource.bytes);
+            chunk.extend_from_slice(resource);
             if chunk.len() >= CHUNK {
                 pieces.push(chunk.split().freeze());
             }
@@ -121,8 +164,10 @@ impl<T: Message + Default> Decoder for MessageDecoder<T> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Buf as _;
     use leno_config::xds::Kind;
 
+    use super::session::Response;
     use super::*;
     use crate::snapshot::Resource;
     use crate::snapshot::tests::snapshot;
@@ -150,13 +195,27 @@ mod tests {
     }
 
     #[test]
+    fn the_pieces_of_a_response_with_everything_are_one_message() {
+        let snapshot = snapshot(&[(Kind::Route, "a", "1"), (Kind::Route, "b", "2")]);
+        let resources = snapshot.set(Kind::Route).resources.values().cloned().collect();
+        let response = world::Response { kind: Kind::Route, nonce: "7".into(), version: "v".into(), resources };
+        let mut bytes = Bytes::from(world_pieces(&response, "leno").concat());
+        bytes.advance(PREFIX);
+        let message = discovery::DiscoveryResponse::decode(bytes).unwrap();
+        assert_eq!((message.nonce.as_str(), message.version_info.as_str()), ("7", "v"));
+        assert_eq!(message.type_url, Kind::Route.url());
+        assert_eq!(message.resources.iter().map(|any| &*any.value).collect::<Vec<_>>(), [b"a 1", b"b 2"]);
+    }
+
+    #[test]
     fn large_resources_are_shared_and_small_ones_are_copied_together() {
         let resource = |size: usize| {
             let padding = discovery::DeltaDiscoveryResponse {
                 resources: vec![discovery::Resource { name: "x".repeat(size), ..Default::default() }],
                 ..Default::default()
             };
-            Arc::new(Resource { name: "x".into(), version: "1".into(), bytes: padding.encode_to_vec().into() })
+            let bytes = Bytes::from(padding.encode_to_vec());
+            Arc::new(Resource { name: "x".into(), version: "1".into(), state: bytes.clone(), bytes })
         };
         let (small, large) = (resource(100), resource(WORTH_SHARING));
         let mut resources = vec![Arc::clone(&small); 2000];
@@ -178,7 +237,7 @@ mod tests {
             response_nonce: "3".into(),
             ..Default::default()
         };
-        let received = Received::from(message);
+        let received = Received::<session::Request>::from(message);
         assert_eq!(received.request.nonce.as_deref(), Some("3"));
         assert_eq!(received.request.error.as_deref(), Some("refused with code 3 and without a reason"));
     }

@@ -1,4 +1,5 @@
-//! `leno status`: which proxy holds what, and what is wrong with the rules.
+//! `leno status`: which proxy holds what, and what is wrong with the rules; with `--proxy`, how one proxy's circuit
+//! breakers stand.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,8 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use leno_proxy::admin::clusters::ClusterStatus;
 
-use super::ask::{Question, ask};
+use super::ask::{Question, ask, ask_whom};
+use super::breakers;
 use super::failure::Failure;
 use crate::ads::status::{ClearText, ProxyStatus, RulesStatus, Status, TypeStatus};
 
@@ -21,6 +24,10 @@ pub(crate) struct Arguments {
     /// HTTP address of the control plane
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15014", env = "LENO_STATUS_ADDRESS")]
     address: String,
+    /// HTTP address of the admin interface of one proxy: shows its circuit breakers, health checks and limits in place of
+    /// what the control plane knows
+    #[arg(long, value_name = "URL", conflicts_with = "resources")]
+    proxy: Option<String>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -39,6 +46,9 @@ enum Output {
 
 /// Asks a running control plane and prints what it says.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let Some(proxy) = &arguments.proxy {
+        return of_proxy(proxy, arguments.output);
+    }
     let path = if arguments.resources { "/debug/status?resources" } else { "/debug/status" };
     let (code, answer) = ask(&arguments.address, &Question::get(path))?;
     if !code.is_success() {
@@ -56,10 +66,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Asks one proxy how its breakers stand.
+fn of_proxy(address: &str, output: Output) -> Result<ExitCode, Failure> {
+    let hint = "is it running? --proxy takes its `admin` address, which stands in ports.json of its state directory";
+    let (code, answer) = ask_whom("the proxy", hint, address, &Question::get(breakers::PATH))?;
+    if !code.is_success() {
+        return Err(Failure::unreachable(anyhow!("{address} answers {code}: {}", answer.trim())));
+    }
+    let mut stdout = anstream::stdout();
+    match output {
+        Output::Json => writeln!(stdout, "{answer}")?,
+        Output::Table => {
+            let clusters: Vec<ClusterStatus> =
+                serde_json::from_str(&answer).context("the answer is not that of a proxy of Leno")?;
+            write!(stdout, "{}", breakers::table(&clusters))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// One row per proxy and type, then what is wrong with the rules.
 fn table(status: &Status) -> String {
-    let mut rows =
-        vec![["PROXY", "TYPE", "STATE", "SENT", "ACKED", "AGE", "CERTIFICATE", "LAST NACK"].map(str::to_owned)];
+    let mut rows = vec![
+        ["PROXY", "VARIANT", "TYPE", "STATE", "SENT", "ACKED", "AGE", "CERTIFICATE", "LAST NACK"].map(str::to_owned),
+    ];
     for proxy in &status.proxies {
         rows.extend(proxy_rows(proxy));
     }
@@ -69,7 +99,7 @@ fn table(status: &Status) -> String {
     text
 }
 
-fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 8]> {
+fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 9]> {
     // As written by us: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
     let name = proxy.node.split('~').nth(2).unwrap_or(&proxy.node);
     // How long it is still good; the newest that its identity was issued.
@@ -85,6 +115,7 @@ fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 8]> {
         let nack = status.nack.as_deref().map_or_else(|| "-".to_owned(), |text| text.escape_debug().to_string());
         [
             name.to_owned(),
+            proxy.variant.clone(),
             label.to_owned(),
             state(status).to_owned(),
             version(&status.sent),
@@ -95,7 +126,7 @@ fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 8]> {
         ]
     };
     match proxy.types.is_empty() {
-        true => vec![[name, "-", "NOT ASKED", "-", "-", "-", &certificate, "-"].map(str::to_owned)],
+        true => vec![[name, &proxy.variant, "-", "NOT ASKED", "-", "-", "-", &certificate, "-"].map(str::to_owned)],
         false => proxy.types.iter().map(|(label, status)| row(label, status)).collect(),
     }
 }
@@ -110,7 +141,7 @@ fn state(status: &TypeStatus) -> &'static str {
     }
 }
 
-fn age(age: Duration) -> String {
+pub(super) fn age(age: Duration) -> String {
     match age.as_secs() {
         0 => format!("{}ms", age.as_millis()),
         seconds @ 1..60 => format!("{seconds}s"),
@@ -119,11 +150,11 @@ fn age(age: Duration) -> String {
     }
 }
 
-fn aligned(rows: &[[String; 8]]) -> String {
+pub(super) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths = [0, 1, 2, 3, 4, 5, 6, 7].map(width);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
@@ -223,6 +254,7 @@ mod tests {
         let proxy = ProxyStatus {
             node: "sidecar~127.0.0.1~shop.default~default.svc.cluster.local".to_owned(),
             connected_since: String::new(),
+            variant: "sotw".to_owned(),
             types: of_type,
             certificate: Some(CertificateStatus { expires: String::new(), left_s: 7_200 }),
         };
@@ -239,9 +271,9 @@ mod tests {
             clear_text: BTreeMap::from([("reviews".to_owned(), ClearText { endpoints: 1, of: 3 })]),
         };
         let expected = "\
-PROXY          TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
-shop.default   clusters   SYNCED    01234567   01234567   1m1s   2h0m          -
-shop.default   routes     REFUSED   22222222   -          1m1s   2h0m          9080: field: bad\\u{1b}
+PROXY          VARIANT   TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
+shop.default   sotw      clusters   SYNCED    01234567   01234567   1m1s   2h0m          -
+shop.default   sotw      routes     REFUSED   22222222   -          1m1s   2h0m          9080: field: bad\\u{1b}
 
 Rules: 4 documents in force (version abcdefgh), 1 rejected
   rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights add up to 0

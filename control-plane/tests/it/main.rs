@@ -5,6 +5,7 @@ mod agent;
 mod ca;
 mod client;
 mod envoy;
+mod envoy_balance;
 mod envoy_limits;
 mod envoy_mtls;
 mod errors;

@@ -5,10 +5,11 @@
 //! by no more than the workers that ask in the same instant, and never for long.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use leno_config::ir;
 
+use super::{ClusterStats, budget};
 use crate::worker::WorkerCluster;
 
 /// What is limited.
@@ -25,6 +26,9 @@ pub enum Limit {
 }
 
 impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Connections, Self::Pending, Self::Requests, Self::Retries];
+
     /// In the words of `/clusters` and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,7 +39,8 @@ impl Limit {
         }
     }
 
-    fn allowed(self, limits: &ir::Limits) -> Option<u32> {
+    /// What the rules allow; `None`: any number.
+    pub fn allowed(self, limits: &ir::Limits) -> Option<u32> {
         match self {
             Self::Connections => limits.connections,
             Self::Pending => limits.pending,
@@ -99,13 +104,40 @@ pub struct Permit {
 #[error("its limit of {} is reached", .0.as_str())]
 pub struct Overflow(pub Limit);
 
+impl ClusterStats {
+    /// Something was refused because so much of it was in use.
+    fn overflowed(&self, limit: Limit) {
+        self.overflows(limit).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that happened.
+    pub fn overflows(&self, limit: Limit) -> &AtomicU64 {
+        match limit {
+            Limit::Connections => &self.connection_overflows,
+            Limit::Pending => &self.pending_overflows,
+            Limit::Requests => &self.request_overflows,
+            Limit::Retries => &self.retry_overflows,
+        }
+    }
+}
+
 impl WorkerCluster {
     /// Takes one more of something limited.
     pub fn admit(self: &Rc<Self>, limit: Limit) -> Result<Permit, Overflow> {
-        let allowed = limit.allowed(&self.shared.config.limits);
-        match self.shared.stats.usage.take(limit, allowed) {
+        let (limits, usage) = (&self.shared.config.limits, &self.shared.stats.usage);
+        let allowed = match (&limits.retry_budget, limit) {
+            // It stands instead of the fixed number (Envoy).
+            (Some(budget), Limit::Retries) => {
+                Some(budget::allowed(budget, usage.get(Limit::Requests), usage.get(Limit::Pending)))
+            }
+            _ => limit.allowed(limits),
+        };
+        match usage.take(limit, allowed) {
             true => Ok(Permit { cluster: Rc::clone(self), limit }),
-            false => Err(Overflow(limit)),
+            false => {
+                self.shared.stats.overflowed(limit);
+                Err(Overflow(limit))
+            }
         }
     }
 }

@@ -51,6 +51,17 @@ impl Standing {
             Self::Ejected { .. } | Self::HalfOpen | Self::Probing | Self::Unhealthy => false,
         }
     }
+
+    /// In the words of circuit breakers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "closed",
+            Self::Ejected { .. } => "open",
+            Self::HalfOpen => "half-open",
+            Self::Probing => "probing",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// Why an endpoint was ejected.
@@ -119,6 +130,11 @@ impl Moment {
         Self::default() + START.elapsed()
     }
 
+    /// In milliseconds since the process began to look at the clock.
+    pub(super) fn millis(self) -> u64 {
+        self.0
+    }
+
     /// From here to `later`; zero when that is over.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))
@@ -165,9 +181,18 @@ fn breaker(word: u64) -> u64 {
 impl Fitness {
     /// How it stands.
     pub(super) fn standing(&self) -> Standing {
+        if self.is_unhealthy() { Standing::Unhealthy } else { self.breaker() }
+    }
+
+    /// Whether it fails its health checks.
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.0.load(Ordering::Acquire) & UNHEALTHY != 0
+    }
+
+    /// How it stands, whatever health checks say.
+    pub(super) fn breaker(&self) -> Standing {
         let word = self.0.load(Ordering::Acquire);
         match word & BREAKER {
-            _ if word & UNHEALTHY != 0 => Standing::Unhealthy,
             OPEN => Standing::Ejected { until: Moment(word >> UNTIL), reason: reason(word) },
             HALF_OPEN => Standing::HalfOpen,
             PROBING => Standing::Probing,
@@ -279,6 +304,16 @@ impl EndpointState {
     /// How it stands.
     pub fn standing(&self) -> Standing {
         self.fitness.standing()
+    }
+
+    /// How it would stand if nobody checked its health.
+    pub fn breaker(&self) -> Standing {
+        self.fitness.breaker()
+    }
+
+    /// Whether it fails its health checks, or has not passed its first one.
+    pub fn is_unhealthy(&self) -> bool {
+        self.fitness.is_unhealthy()
     }
 
     /// The right to probe a half-open endpoint: one caller in the process gets it.

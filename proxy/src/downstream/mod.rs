@@ -30,6 +30,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::policy::grant::Grants;
+use crate::policy::sticky::Ends;
 use crate::state::snapshot::Handler;
 use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
@@ -78,6 +79,13 @@ pub struct Connection {
     pub grants: Grants,
 }
 
+impl Connection {
+    /// Its two ends.
+    pub fn ends(&self) -> Ends {
+        Ends { caller: self.caller, local: self.local }
+    }
+}
+
 impl Arrival {
     /// As it would be without a certificate.
     fn in_clear_text(&self) -> Connection {
@@ -118,7 +126,7 @@ impl Arrival {
         });
         connection.worker.entered(&connection);
         // The handshake takes a while, and what it was judged by may be out of date: nobody would look again.
-        if connection.peer.as_ref().is_some_and(|peer| peer.generation != connection.worker.tls.generation()) {
+        if connection.peer.as_ref().is_some_and(|peer| peer.generation.get() != connection.worker.tls.generation()) {
             review::review(&connection);
         }
         connection

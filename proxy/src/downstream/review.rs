@@ -110,7 +110,8 @@ mod tests {
     /// A listener with one route, refined by `edit`.
     fn listener(route: Route, edit: impl FnOnce(&mut ir::Listener, &mut ir::HttpManager)) -> Arc<Listener> {
         let domains = vec![ir::Domain::parse("*").unwrap()];
-        let host = VirtualHost { name: "all".to_owned(), domains, routes: vec![route] };
+        let host =
+            VirtualHost { name: "all".to_owned(), domains, routes: vec![route], attempt_count: Default::default() };
         let mut manager = ir::HttpManager {
             stat_prefix: String::new(),
             routes: ir::RouteSource::Inline(Arc::new(RouteConfig::new("inline", vec![host]).unwrap())),

@@ -80,7 +80,7 @@ pub fn tunnel(
     answer: Answer,
     record: &mut RequestRecord,
 ) -> Response<Body> {
-    let Answer { mut response, lease, in_flight, permit } = answer;
+    let Answer { mut response, lease, in_flight, permit, attempt: _ } = answer;
     let upstream = hyper::upgrade::on(&mut response);
     let mut record = record.hand_over();
     let lease = Rc::new(lease);

@@ -23,7 +23,7 @@ use crate::worker::{ListenerView, Worker};
 use super::authorization::{Caller, Decision, Denial, Possible, Verdict, check, may_ever};
 use super::fault::Waiting;
 use super::grant::Grant;
-use super::jwt::{Refusal, TokenCache, Verified};
+use super::jwt::{Claims, Refusal, TokenCache, Verified};
 use super::mirror::Copies;
 
 /// Longest address in `www-authenticate` (Envoy).
@@ -212,6 +212,7 @@ fn report(connection: &Connection, about: &Report<'_>, decision: &Decision<'_>) 
         lines.spend(|| about.log(denial.policy, named(denial), "an authorization policy in dry run would deny it"));
     }
     if let Some(policy) = decision.audited {
+        add(&stats.audited, 1);
         lines.spend(|| about.log(Some(policy), "AUDIT", "audited by an authorization policy"));
     }
 }
@@ -240,8 +241,12 @@ impl Report<'_> {
         let identity = identity.map_or("unknown", |identity| identity.as_str());
         let (listener, peer) = (self.listener, direct);
         match self.request {
-            Some(RequestView { method, authority, path, .. }) => {
-                tracing::info!(policy, action, identity, %peer, %local, listener, %method, authority, path, "{what}");
+            Some(RequestView { method, authority, path, claims, .. }) => {
+                let principal = claims.and_then(Claims::principal);
+                let request_principal = principal.as_deref();
+                tracing::info!(
+                    policy, action, identity, request_principal, %peer, %local, listener, %method, authority, path, "{what}"
+                );
             }
             None => tracing::info!(policy, action, identity, %peer, %local, listener, "{what}"),
         }

@@ -44,7 +44,7 @@ pub fn inject(fault: &Fault, worker: &Worker, pause: &mut Option<Box<Pause>>) ->
     }
     let Some(with) = abort else { return Ok(()) };
     add(&stats.faults_aborted, 1);
-    Err(ProxyError::Fault { with: with.clone(), delayed: pause.is_some() })
+    Err(ProxyError::Fault { with: with.clone() })
 }
 
 impl Pause {

@@ -7,6 +7,7 @@
 //! * [`cors`]: pages of other origins.
 //! * [`fault`]: waits and failures on purpose.
 //! * [`mirror`]: copies of requests.
+//! * [`sticky`]: with which endpoint a caller stays.
 //! * [`rate_limit`]: how often one may ask.
 
 pub mod authorization;
@@ -17,3 +18,4 @@ pub mod grant;
 pub mod jwt;
 pub mod mirror;
 pub mod rate_limit;
+pub mod sticky;

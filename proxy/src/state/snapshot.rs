@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use leno_config::ir;
 
 use crate::cluster::balance::Balancer;
-use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Member, Members, members};
+use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Members, Membership};
 use crate::policy::jwt::{Authenticator, FetchedKeys};
 use crate::policy::rate_limit::{KnownLimits, Limiter};
 use crate::route::RouteTable;
@@ -166,8 +167,8 @@ impl Snapshot {
         let mut known = before.map(|before| before.members.known()).unwrap_or_default();
         let known = &mut known;
         let balanced = |endpoints: Option<&ir::Endpoints>, known: &mut KnownEndpoints| {
-            let members = endpoints.map_or_else(Vec::new, |some| members(some, config.locality_weighted, known));
-            Members::Balanced(Balancer::new(&config.balance, members))
+            let membership = endpoints.map_or_else(|| Membership::flat(Vec::new()), |some| Membership::of(some, known));
+            Members::Balanced(Arc::new(Balancer::new(config, membership, stats.standing.load(Ordering::Acquire))))
         };
         let members = match &config.discovery {
             ir::Discovery::Eds { service } => {
@@ -175,10 +176,7 @@ impl Snapshot {
                 balanced(resources.endpoints.get(name).map(Arc::as_ref), known)
             }
             ir::Discovery::Static(endpoints) => balanced(Some(endpoints), known),
-            ir::Discovery::Dns(endpoints) => {
-                let members = resolve(endpoints, resolved, known);
-                Members::Balanced(Balancer::new(&config.balance, members))
-            }
+            ir::Discovery::Dns(endpoints) => balanced(Some(&resolve(endpoints, resolved)), known),
             ir::Discovery::OriginalDestination => Members::OriginalDestination,
             ir::Discovery::RequestHost => Members::RequestHost,
         };
@@ -290,7 +288,7 @@ fn reaches(address: SocketAddr, bound: SocketAddr) -> bool {
 }
 
 /// Every address of every name is an endpoint (Envoy's STRICT_DNS); a name that is not resolved yet brings none.
-fn resolve(endpoints: &ir::Endpoints, resolved: &Resolved, known: &mut KnownEndpoints) -> Vec<Member> {
+fn resolve(endpoints: &ir::Endpoints, resolved: &Resolved) -> ir::Endpoints {
     let mut flat = endpoints.clone();
     for locality in &mut flat.localities {
         locality.endpoints = locality
@@ -310,7 +308,7 @@ fn resolve(endpoints: &ir::Endpoints, resolved: &Resolved, known: &mut KnownEndp
             })
             .collect();
     }
-    members(&flat, false, known)
+    flat
 }
 
 #[cfg(test)]

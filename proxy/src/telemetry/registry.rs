@@ -9,7 +9,7 @@ use leno_config::ir;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
-use crate::error::Flag;
+use crate::error::Flags;
 use crate::overload::Overload;
 use crate::tls::peer::Security;
 
@@ -69,6 +69,8 @@ pub struct WorkerStats {
     pub connections_denied: AtomicU64,
     /// Requests and connections that a policy in dry run would have denied.
     pub would_deny: AtomicU64,
+    /// Requests and connections that an AUDIT policy asked to see.
+    pub audited: AtomicU64,
     /// Requests whose token was refused.
     pub tokens_refused: AtomicU64,
     /// Requests that were delayed on purpose.
@@ -187,12 +189,12 @@ impl Telemetry {
             proto::MetricType::HISTOGRAM,
         );
         for (key, blocks) in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut answers: BTreeMap<(u16, Flag, bool), u64> = BTreeMap::new();
+            let mut answers: BTreeMap<(u16, Flags), u64> = BTreeMap::new();
             let mut buckets = [0_u64; BUCKETS.len() + 1];
             let mut sum_micros = 0_u64;
             for block in blocks {
                 for one in block.answers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    *answers.entry((one.code, one.flag, one.delayed)).or_default() += one.count.load(Ordering::Relaxed);
+                    *answers.entry((one.code, one.flags)).or_default() += one.count.load(Ordering::Relaxed);
                 }
                 for (sum, bucket) in buckets.iter_mut().zip(&block.buckets) {
                     *sum += bucket.load(Ordering::Relaxed);
@@ -204,8 +206,8 @@ impl Telemetry {
                 ("direction", key.direction),
                 ("route", key.route.as_str()),
             ];
-            for ((code, flag, delayed), count) in answers {
-                let (code, flags) = (code.to_string(), flags(flag, delayed));
+            for ((code, flags), count) in answers {
+                let (code, flags) = (code.to_string(), flags.to_string());
                 let answer = [("response_code", code.as_str()), ("response_flags", flags.as_str())];
                 requests.mut_metric().push(counter(&[labels.as_slice(), &answer].concat(), count));
             }
@@ -291,6 +293,7 @@ impl Telemetry {
             faults,
             mirrors,
             one_counter("leno_authorization_would_deny_total", "A dry run would have denied.", sum(|w| &w.would_deny)),
+            one_counter("leno_authorization_audited_total", "An AUDIT policy asked to see.", sum(|w| &w.audited)),
             one_counter("leno_rate_limited_total", "Requests that a rate limit refused.", sum(|w| &w.rate_limited)),
             one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
             one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
@@ -305,17 +308,8 @@ impl Telemetry {
     }
 }
 
-/// `DI` comes first: the delay was before everything else (Envoy lists flags in the order in which they were set).
-fn flags(flag: Flag, delayed: bool) -> String {
-    match (delayed, flag) {
-        (false, flag) => flag.to_string(),
-        (true, Flag::None) => Flag::DI.to_string(),
-        (true, flag) => format!("{},{flag}", Flag::DI),
-    }
-}
-
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "leno_shed_total",
     "leno_concurrency_limit",
     "leno_rate_limited_total",
@@ -323,6 +317,7 @@ const NAMES: [&str; 21] = [
     "leno_faults_total",
     "leno_authorization_denied_total",
     "leno_authorization_would_deny_total",
+    "leno_authorization_audited_total",
     "leno_jwt_refused_total",
     "leno_jwks_fetch_failures_total",
     "http_requests_total",
@@ -379,7 +374,7 @@ pub fn build_info() -> Result<prometheus::IntGauge, prometheus::Error> {
     Ok(gauge)
 }
 
-fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
+pub(super) fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
     let mut family = proto::MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
@@ -399,7 +394,7 @@ fn labelled(labels: &[(&str, &str)]) -> proto::Metric {
     metric
 }
 
-fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
+pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
     let mut metric = labelled(labels);
     let mut counter = proto::Counter::default();
     counter.set_value(to_f64(value));
@@ -433,16 +428,20 @@ fn one_counter(name: &str, help: &str, value: u64) -> proto::MetricFamily {
 
 fn one_gauge(name: &str, help: &str, value: f64) -> proto::MetricFamily {
     let mut family = family(name, help, proto::MetricType::GAUGE);
-    let mut metric = proto::Metric::default();
+    family.mut_metric().push(gauge(&[], value));
+    family
+}
+
+pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> proto::Metric {
+    let mut metric = labelled(labels);
     let mut gauge = proto::Gauge::default();
     gauge.set_value(value);
     metric.set_gauge(gauge);
-    family.mut_metric().push(metric);
-    family
+    metric
 }
 
 /// Prometheus counts in floating point.
 #[allow(clippy::cast_precision_loss)]
-fn to_f64(value: u64) -> f64 {
+pub(super) fn to_f64(value: u64) -> f64 {
     value as f64
 }

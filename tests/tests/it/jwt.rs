@@ -147,6 +147,9 @@ async fn policies_and_headers_go_by_what_a_verified_token_says() {
     for (path, token, status) in rows {
         assert_eq!(ask(&shop, path, token.map(String::as_str)).await.status, status, "{path} {token:?}");
     }
+    let (log, who) = (shop.log(), format!("{ISSUER}/bob"));
+    let denied = |line: &&str| line.contains("denied by an authorization policy") && line.contains(&who);
+    assert_eq!(log.lines().filter(denied).count(), 1, "the line says of whom the token speaks: {log}");
     let spoofed = format!(
         "GET /a HTTP/1.1\r\nhost: shop\r\nconnection: close\r\nauthorization: Bearer {eve}\r\nx-sub: root\r\nX-Sub: admin\r\nx-payload: e30\r\n\r\n"
     );

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod authorization;
+mod breaking;
 mod changes;
+mod chaos;
 mod cli;
 mod connections;
 mod demo;
@@ -14,6 +16,7 @@ mod explain;
 mod faults;
 mod grpc;
 mod identity;
+mod judge;
 mod jwt;
 mod load;
 mod local_replies;
@@ -25,9 +28,15 @@ mod overload;
 mod protocols;
 mod pushes;
 mod rate_limits;
+#[path = "../../../config/tests/real_envoy/mod.rs"]
+mod real_envoy;
+mod retries;
 mod revocation;
 mod rotation;
 mod routing;
+#[path = "../../../config/tests/skip/mod.rs"]
+mod skip;
 mod split;
 mod status;
 mod streaming;
+mod tools;

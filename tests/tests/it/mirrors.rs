@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::Method;
-use leno_tests::{Call, Mesh, Protocol, eventually, free_port, full, mesh, metric, origin, raw};
+use leno_tests::{Call, Mesh, Origin, Protocol, eventually, free_port, full, mesh, metric, origin, raw};
 use tokio::io::AsyncReadExt as _;
 
 /// All requests for `app` go there, with these mirrors, and their path changes on the way.
@@ -145,7 +145,8 @@ async fn a_mirror_that_hangs_or_is_down_or_stalls_or_closes_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copies_stay_within_the_limits_of_their_cluster() {
-    let (app, silent) = (origin("app").await, raw::Server::silent().await);
+    let app = origin("app").await;
+    let silent = Origin::scripted(|_| std::future::pending()).await;
     let limit = "
 ---
 apiVersion: networking.istio.io/v1
@@ -166,5 +167,5 @@ spec:
     }
     // Three hang; the others are refused at once.
     comes_to(&mesh, "failed", 17.0).await;
-    assert_eq!(silent.connections(), 3);
+    assert_eq!(silent.count(), 3);
 }

@@ -396,7 +396,7 @@ fn a_client_that_never_acknowledges_costs_a_bounded_amount() {
 fn what_does_not_fit_one_message_goes_into_the_next() {
     let resource = |size: usize| {
         let bytes = bytes::Bytes::from(vec![0; size]);
-        Arc::new(Resource { name: "a".into(), version: "1".into(), bytes })
+        Arc::new(Resource { name: "a".into(), version: "1".into(), state: bytes.clone(), bytes })
     };
     for (sizes, expected) in
         [(vec![10, 10], 2), (vec![MAX_RESPONSE, 1], 1), (vec![MAX_RESPONSE + 1, 1], 1), (vec![1, MAX_RESPONSE, 1], 1)]

@@ -52,8 +52,8 @@ pub(super) struct Access {
     pub(super) identity: Option<SpiffeId>,
     /// RequestAuthentications for the workload.
     pub(super) tokens: Vec<RulePlace>,
-    /// Whether a token was taken.
-    pub(super) token_verified: bool,
+    /// What becomes of the token.
+    pub(super) token: Token,
     pub(super) allowed: bool,
     /// Of the refusal, where there is an answer at all.
     pub(super) status: Option<u16>,
@@ -164,7 +164,7 @@ impl Question<'_> {
             mtls: mode,
             mtls_by: by.map(|id| self.place(&whole(id))),
             tokens: self.mesh.request_authentications(node).into_iter().map(|id| self.place(&whole(id))).collect(),
-            token_verified: false,
+            token: Token::Missing,
             allowed: true,
             status: None,
             reason: String::new(),
@@ -183,10 +183,11 @@ impl Question<'_> {
             Ok(claims) => claims,
             Err(reason) => {
                 (access.allowed, access.status, access.reason) = (false, Some(401), reason.to_owned());
+                access.token = self.credentials.claims.as_ref().map_or(Token::Missing, |_| Token::Refused);
                 return access;
             }
         };
-        access.token_verified = claims.is_some();
+        access.token = claims.map_or(Token::Missing, |_| Token::Taken);
         let server_name = match (&cluster.tls, &access.identity) {
             (UpstreamTls::Auto(tls) | UpstreamTls::Mesh(tls), Some(_)) => Some(tls.sni.as_str()),
             (UpstreamTls::Plain | UpstreamTls::External(_), _) | (_, None) => None,
@@ -264,6 +265,18 @@ fn limit_origin(limit: &str) -> Option<Origin> {
     Some(Origin { kind: "RateLimit".to_owned(), namespace, name, index: index.parse().ok()? })
 }
 
+/// What becomes of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Token {
+    /// There is none.
+    Missing,
+    /// It is believed.
+    Taken,
+    /// The request is refused for it.
+    Refused,
+}
+
 /// The claims, where the workload takes a token that says so: `Ok(None)` without a token, or where nobody looks at it.
 pub(super) fn verified<'c>(
     tokens: &JwtAuthentication,
@@ -276,7 +289,9 @@ pub(super) fn verified<'c>(
         Some(_) if name.is_none() => {
             Err("the token is refused: no RequestAuthentication names its issuer and audience")
         }
-        _ if !holds(&rule.requirement, name) => Err("there has to be a token, of another issuer"),
+        _ if !holds(&rule.requirement, name) => {
+            Err("the workload demands a token, and none of the issuer that it demands is shown")
+        }
         _ => Ok(claims),
     }
 }

@@ -20,6 +20,7 @@ use http::{Request, Version};
 use http_body_util::BodyExt as _;
 use leno_config::ir::{Action, Fraction, Mirror, Route};
 
+use crate::attempt::plan::RetryPlan;
 use crate::attempt::{Answer, Attempts, Protocol};
 use crate::body::{Body, RequestBody, UpstreamBody};
 use crate::cluster::Members;
@@ -162,8 +163,9 @@ impl Shadow {
         let mut outgoing = Some(Request::from_parts(head, body));
         let exchange = async {
             let host = host.as_deref();
-            let attempts = Attempts { worker: &worker, view: &view, cluster: &cluster, protocol, host };
-            let Answer { response, lease, in_flight, permit } = attempts.send(&mut outgoing).await.ok()?;
+            let plan = RetryPlan::default();
+            let attempts = Attempts::new((&worker, &view), (&cluster, protocol, host), None, (&plan, None));
+            let Answer { response, lease, in_flight, permit, attempt: _ } = attempts.send(&mut outgoing).await.ok()?;
             let mut body = Body::Upstream(UpstreamBody::new(response.into_body(), lease, (in_flight, permit), None));
             while let Some(frame) = body.frame().await {
                 frame.ok()?;
