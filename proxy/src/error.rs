@@ -229,7 +229,7 @@ pub enum ProxyError {
         attempts: u32,
     },
     /// A limit of the listener for one stream; `complete`: all of the request had come.
-    #[error("{}", overdue(*.overdue, *.complete))]
+    #[error("{}", over_in_words(*.overdue, *.complete))]
     Overdue {
         /// Which.
         overdue: Overdue,
@@ -355,7 +355,7 @@ impl ProxyError {
     }
 }
 
-fn overdue(overdue: Overdue, complete: bool) -> &'static str {
+fn over_in_words(overdue: Overdue, complete: bool) -> &'static str {
     match (overdue, complete) {
         (Overdue::Idle, true) => "no answer came, and nothing else moved, for as long as a stream may be idle",
         (Overdue::Idle, false) => "the rest of the request did not come for as long as a stream may be idle",
