@@ -22,6 +22,7 @@ use crate::policy::mirror::tee::{Copy, Tee};
 use crate::stream_limits::{Overdue, Watch};
 use crate::telemetry::RequestRecord;
 use crate::upstream::pool::Lease;
+use crate::upstream::send::broken_off;
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -326,7 +327,7 @@ impl HttpBody for Body {
                 match &polled {
                     Poll::Ready(None) => body.finish(),
                     Poll::Ready(Some(Ok(_))) if body.incoming.is_end_stream() => body.finish(),
-                    Poll::Ready(Some(Err(_))) => body.flag(Flag::UC),
+                    Poll::Ready(Some(Err(error))) => body.flag(broken_off(error)),
                     Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
                 }
                 polled.map_err(BodyError::Peer)

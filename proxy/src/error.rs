@@ -12,6 +12,7 @@ use leno_config::ir::{AbortStatus, RbacAction};
 
 use crate::cluster::limits::Overflow;
 use crate::policy::jwt::JwtError;
+use crate::policy::rate_limit::Quota;
 use crate::stream_limits::Overdue;
 
 /// Envoy's response flags, as far as this proxy sets them.
@@ -229,7 +230,7 @@ pub enum ProxyError {
         attempts: u32,
     },
     /// A limit of the listener for one stream; `complete`: all of the request had come.
-    #[error("{}", over_in_words(*.overdue, *.complete))]
+    #[error("{}", too_long(*.overdue, *.complete))]
     Overdue {
         /// Which.
         overdue: Overdue,
@@ -271,6 +272,14 @@ pub enum ProxyError {
     Fault {
         /// With what.
         with: AbortStatus,
+    },
+    /// A rate limit is reached.
+    #[error("the rate limit {limit} of this workload is reached; there is room again in {} s", .quota.reset)]
+    RateLimited {
+        /// Which: `NAMESPACE/NAME/INDEX` of its rule.
+        limit: String,
+        /// What the caller is told of it.
+        quota: Quota,
     },
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
@@ -335,6 +344,7 @@ impl ProxyError {
             Self::Fault { with: AbortStatus::Http(status) } => (*status, Flag::FI, FAULT),
             // Who does not speak gRPC gets a 200 (Envoy).
             Self::Fault { with: AbortStatus::Grpc(_) } => (StatusCode::OK, Flag::FI, FAULT),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Flag::RL, "local_rate_limited"),
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }
@@ -345,6 +355,8 @@ impl ProxyError {
     pub fn grpc_status(&self) -> u32 {
         match (self, self.reply().status.as_u16()) {
             (Self::Fault { with: AbortStatus::Grpc(status) }, _) => *status,
+            // UNAVAILABLE, which 429 stands for, would ask for a retry.
+            (Self::RateLimited { .. }, _) => 8,
             (_, 400) => 13,
             (_, 401) => 16,
             (_, 403) => 7,
@@ -355,7 +367,7 @@ impl ProxyError {
     }
 }
 
-fn over_in_words(overdue: Overdue, complete: bool) -> &'static str {
+fn too_long(overdue: Overdue, complete: bool) -> &'static str {
     match (overdue, complete) {
         (Overdue::Idle, true) => "no answer came, and nothing else moved, for as long as a stream may be idle",
         (Overdue::Idle, false) => "the rest of the request did not come for as long as a stream may be idle",

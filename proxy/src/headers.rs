@@ -17,10 +17,18 @@ pub mod name {
     pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     /// The path before a rewrite (Envoy).
     pub const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+    /// The host before a rewrite (Envoy).
+    pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
     /// Milliseconds the endpoint took to answer (Envoy).
     pub const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
     /// `true`: refused because a limit is reached (Envoy); who tries again should wait.
     pub const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+    /// What a full bucket of a rate limit holds (Envoy).
+    pub const RATE_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+    /// What is left of it.
+    pub const RATE_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+    /// Seconds until something is left of it.
+    pub const RATE_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
     /// Milliseconds the endpoint has, where there is a timeout (Envoy).
     pub const EXPECTED_TIME: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
     /// Why this proxy answered itself: `FLAG; sentence`.

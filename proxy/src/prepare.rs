@@ -55,7 +55,12 @@ pub fn request(
         sanitize::set_target(parts, target)?;
     }
     match forward.host_rewrite.as_deref().or(share.host_rewrite.as_deref()) {
-        Some(host) => sanitize::set_host(parts, host),
+        Some(host) => {
+            if let Ok(original) = HeaderValue::from_str(sanitize::authority(parts)) {
+                parts.headers.insert(name::ORIGINAL_HOST, original);
+            }
+            sanitize::set_host(parts, host)
+        }
         None => Ok(()),
     }
 }

@@ -24,6 +24,9 @@ pub fn error(error: &ProxyError, flags: Flags, grpc: bool) -> Response<Body> {
     if let ProxyError::Overflow { .. } = error {
         response.headers_mut().insert(name::OVERLOADED, HeaderValue::from_static("true"));
     }
+    if let ProxyError::RateLimited { quota, .. } = error {
+        quota.tell_refused(response.headers_mut());
+    }
     if let ProxyError::Token { reason, realm } = error
         && let Ok(challenge) = challenge(*reason, realm)
     {

@@ -1,14 +1,14 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → token → authorization → fault → redirect / direct response / CORS preflight
-//!                                          → header rules, rewrite → copies → attempts → header rules → body
+//! sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
+//!                                                       → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
 //! The snapshot is taken once, at the top, and nothing below looks at any other configuration. Everything up to the
-//! first byte toward an endpoint is plain synchronous code: only [`Attempts::send`] waits, so a request's future holds
-//! little more than the request.
+//! first byte toward an endpoint is plain synchronous code: only a delay on purpose and [`Attempts::send`] wait, so a
+//! request's future holds little more than the request.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -33,6 +33,7 @@ use crate::headers::{self, name};
 use crate::policy::fault::{self, Pause};
 use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
+use crate::policy::rate_limit::Quota;
 use crate::policy::sticky::Sticky;
 use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
@@ -48,9 +49,9 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let view = connection.listener.view();
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;
-    let mut pause = None;
-    let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut pause);
-    let answered = match (planned, pause) {
+    let mut beside = Beside::default();
+    let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut beside);
+    let answered = match (planned, beside.pause.take()) {
         (Ok(Plan::Answer(response)), None) => Ok(response),
         (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
         (Err(error), None) => Err(error),
@@ -60,6 +61,9 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
         record.flag(error.reply().flag);
         reply::error(&error, record.flags(), grpc)
     });
+    if let Some(quota) = &beside.quota {
+        quota.tell(response.headers_mut());
+    }
     if is_http1 && connection.life.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -83,6 +87,15 @@ async fn late(
         Plan::Answer(response) => Ok(response),
         Plan::Forward(way) => way.go(connection, view, outgoing, record).await,
     }
+}
+
+/// What few requests have beside their plan.
+#[derive(Default)]
+struct Beside {
+    /// A delay on purpose.
+    pause: Option<Box<Pause>>,
+    /// What is left of a rate limit.
+    quota: Option<Box<Quota>>,
 }
 
 /// What is to be done with a request.
@@ -120,7 +133,7 @@ fn plan<'a>(
     grpc: bool,
     record: &mut RequestRecord,
     outgoing: &mut Option<Request<RequestBody>>,
-    pause: &mut Option<Box<Pause>>,
+    beside: &mut Beside,
 ) -> Result<Plan<'a>, ProxyError> {
     let (http, manager) = http_of(view)?;
     let (mut parts, body) = request.into_parts();
@@ -135,9 +148,12 @@ fn plan<'a>(
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
+    if let Some(limiter) = &http.limiter {
+        beside.quota = limiter.admit(&look(&parts, claims), &connection.worker.stats)?;
+    }
     let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
     if let Some(fault) = &route.fault {
-        fault::inject(fault, &connection.worker, pause)?;
+        fault::inject(fault, &connection.worker, &mut beside.pause)?;
     }
     let forward = match &route.action {
         Action::Redirect(redirect) => {
@@ -172,6 +188,10 @@ fn plan<'a>(
     prepare::request(&mut parts, route, forward, share, limits.expected(), grpc, &connection.worker.random)?;
     if !route.request_headers.is_empty() || !share.request_headers.is_empty() {
         asked.add_retries(asked::take(&mut parts.headers));
+        // Which also took what the endpoint is told.
+        if let Some(limit) = limits.expected() {
+            headers::set_expected_time(&mut parts.headers, limit, grpc);
+        }
     }
     let counted = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
     way.plan = RetryPlan::new(forward.retry.as_ref(), asked, &look(&parts, None));

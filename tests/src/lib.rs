@@ -17,6 +17,7 @@
 //!   restarts them.
 //! * [`sidecar()`] starts a sidecar alone in front of an app, and [`pki::Authority`] gives it and its callers certificates.
 //! * [`origin()`] is the app behind a service; [`raw`] is one that speaks bytes.
+//! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
 //!
@@ -34,6 +35,8 @@ mod program;
 mod python;
 mod random;
 pub mod raw;
+pub mod relay;
+pub mod scripted;
 mod sidecar;
 pub mod tls;
 mod wait;

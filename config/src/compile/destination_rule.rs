@@ -37,7 +37,7 @@ impl<'a> Policy<'a> {
             policy.connection_pool = policy.connection_pool.or(default.connection_pool.as_ref());
             policy.outlier_detection = policy.outlier_detection.or(default.outlier_detection.as_ref());
         }
-        policy.mesh_locality = mesh.settings().locality_lb_setting.as_ref();
+        policy.mesh_locality = mesh.settings().locality_lb_setting.as_deref();
         policy.by_latency = rule.is_some_and(|rule| rule.by_latency);
         policy
     }

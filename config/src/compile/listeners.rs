@@ -51,11 +51,11 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
         let origin = origin(sidecar, index);
         let name = format!("inbound_{}_{port}", address.ip());
         let traffic = if protocol.is_http() { Traffic::Http } else { Traffic::Tcp };
-        let Protection { peer, tokens, authorization } = protection(view.mesh, view.node, port, traffic);
+        let Protection { peer, tokens, authorization, rate_limits } = protection(view.mesh, view.node, port, traffic);
         tokens::clusters(view, &tokens, output);
         let protocol = if protocol.is_http() {
             let routes = inbound_routes(&cluster.name, port, protocol, origin);
-            ListenerProtocol::Http(http_manager(&name, routes, tokens))
+            ListenerProtocol::Http(HttpManager { rate_limits, ..http_manager(&name, routes, tokens) })
         } else {
             ListenerProtocol::Tcp(TcpRoute {
                 stat_prefix: name.clone(),
@@ -240,6 +240,7 @@ fn http_manager(stat_prefix: &str, routes: RouteSource, jwt: JwtAuthentication) 
         upgrades: defaults::UPGRADES.iter().map(|&token| token.to_owned()).collect(),
         path: PathNormalization::BASE,
         jwt,
+        rate_limits: Vec::new(),
         streams: StreamLimits::default(),
     }
 }

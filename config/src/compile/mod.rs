@@ -28,6 +28,7 @@ mod listeners;
 mod locality;
 mod profile;
 mod protection;
+mod rate_limit;
 mod routes;
 mod scope;
 mod tcp_route;

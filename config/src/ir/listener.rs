@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Authorization, JwtAuthentication, RouteConfig, TcpRoute};
+use super::{Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute};
 
 /// One listening socket.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -80,6 +80,8 @@ pub struct HttpManager {
     pub path: PathNormalization,
     /// Which tokens are verified.
     pub jwt: JwtAuthentication,
+    /// How often it may be asked, after authorization.
+    pub rate_limits: Vec<RateLimit>,
     /// How long a request and its answer may last.
     pub streams: StreamLimits,
 }

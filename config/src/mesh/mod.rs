@@ -92,6 +92,7 @@ impl Mesh {
             &sorted.peer_authentications,
             &sorted.authorization_policies,
             &sorted.request_authentications,
+            &sorted.rate_limits,
         );
         let mut client_labels = sorted.client_labels();
         client_labels.extend(protections.labels().cloned());
@@ -124,6 +125,7 @@ impl Mesh {
             Rule::Sidecar(_) => "ingress",
             Rule::AuthorizationPolicy(_) => "rules",
             Rule::RequestAuthentication(_) => "jwtRules",
+            Rule::RateLimit(_) => "limits",
             Rule::DestinationRule(_)
             | Rule::ServiceEntry(_)
             | Rule::WorkloadEntry(_)
@@ -243,6 +245,7 @@ struct Sorted<'a> {
     peer_authentications: Vec<(&'a ResourceId, &'a Resource<rules::PeerAuthentication>)>,
     authorization_policies: Vec<(&'a ResourceId, &'a Resource<rules::AuthorizationPolicy>)>,
     request_authentications: Vec<(&'a ResourceId, &'a Resource<rules::RequestAuthentication>)>,
+    rate_limits: Vec<(&'a ResourceId, &'a Resource<rules::RateLimit>)>,
 }
 
 impl<'a> Sorted<'a> {
@@ -264,6 +267,7 @@ impl<'a> Sorted<'a> {
             peer_authentications: Vec::new(),
             authorization_policies: Vec::new(),
             request_authentications: Vec::new(),
+            rate_limits: Vec::new(),
         };
         for document in &ordered {
             match &document.rule {
@@ -275,6 +279,7 @@ impl<'a> Sorted<'a> {
                 Rule::PeerAuthentication(rule) => sorted.peer_authentications.push((&document.id, rule)),
                 Rule::AuthorizationPolicy(rule) => sorted.authorization_policies.push((&document.id, rule)),
                 Rule::RequestAuthentication(rule) => sorted.request_authentications.push((&document.id, rule)),
+                Rule::RateLimit(rule) => sorted.rate_limits.push((&document.id, rule)),
                 Rule::MeshConfig(rule) => sorted.mesh_configs.push((&document.id, rule)),
                 Rule::HealthCheck(rule) => sorted.health_checks.push((&document.id, rule)),
                 Rule::Service(rule) => sorted.kubernetes_services.push((&document.id, rule)),
@@ -363,7 +368,7 @@ impl<'a> Sorted<'a> {
                 keys.extend(labels.map(|label| label_key(label)));
             }
         }
-        let mesh = self.mesh_configs.iter().filter_map(|(_, rule)| rule.spec.locality_lb_setting.as_ref());
+        let mesh = self.mesh_configs.iter().filter_map(|(_, rule)| rule.spec.locality_lb_setting.as_deref());
         keys.extend(mesh.flat_map(|setting| &setting.failover_priority).map(|label| label_key(label)));
         for (_, rule) in &self.sidecars {
             keys.extend(rule.spec.workload_selector.iter().flat_map(|clients| clients.labels.keys()).cloned());

@@ -12,7 +12,7 @@ use super::path::Path;
 use super::yaml::{self, Aim, Node, Span};
 use super::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, HealthCheck, MeshConfig, Metadata, PeerAuthentication,
-    RequestAuthentication, Resource, Service, ServiceEntry, Sidecar, Status, VirtualService, WorkloadEntry,
+    RateLimit, RequestAuthentication, Resource, Service, ServiceEntry, Sidecar, Status, VirtualService, WorkloadEntry,
 };
 use crate::diagnostic::{Diagnostic, Place, Snippet};
 
@@ -251,6 +251,7 @@ pub enum Rule {
     RequestAuthentication(Resource<RequestAuthentication>),
     MeshConfig(Resource<MeshConfig>),
     HealthCheck(Resource<HealthCheck>),
+    RateLimit(Resource<RateLimit>),
     Service(Resource<Service>),
     EndpointSlice(Resource<EndpointSlice>),
 }
@@ -269,6 +270,7 @@ impl Rule {
             Self::RequestAuthentication(rule) => &rule.metadata,
             Self::MeshConfig(rule) => &rule.metadata,
             Self::HealthCheck(rule) => &rule.metadata,
+            Self::RateLimit(rule) => &rule.metadata,
             Self::Service(rule) => &rule.metadata,
             Self::EndpointSlice(rule) => &rule.metadata,
         }
@@ -293,6 +295,7 @@ impl Serialize for Rule {
             Self::RequestAuthentication(rule) => rule.serialize(serializer),
             Self::MeshConfig(rule) => rule.serialize(serializer),
             Self::HealthCheck(rule) => rule.serialize(serializer),
+            Self::RateLimit(rule) => rule.serialize(serializer),
             Self::Service(rule) => rule.serialize(serializer),
             Self::EndpointSlice(rule) => WithoutSpec::new(rule).serialize(serializer),
         }

@@ -1,4 +1,4 @@
-//! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh. The only kind here that is Leno's own.
+//! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh.
 
 use super::common::{message, words};
 use super::{DurationText, LocalityLoadBalancerSetting, OutboundTrafficPolicy, TrafficPolicy};
@@ -19,7 +19,7 @@ message! {
         /// Fills the blocks that a DestinationRule leaves out.
         pub default_traffic_policy: Option<TrafficPolicy>,
         /// Near before far, where neither a DestinationRule nor the service says anything.
-        pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
+        pub locality_lb_setting: Option<Box<LocalityLoadBalancerSetting>>,
         /// What is logged of each request.
         #[serde(rename = "access_log")]
         pub access_log: Option<AccessLog>,

@@ -21,6 +21,7 @@ pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings
         Rule::PeerAuthentication(rule) => check_peers(document, &rule.spec, index, found),
         Rule::AuthorizationPolicy(rule) => http_on_tcp::check(document, &rule.spec, index, found),
         Rule::HealthCheck(_)
+        | Rule::RateLimit(_)
         | Rule::RequestAuthentication(_)
         | Rule::ServiceEntry(_)
         | Rule::WorkloadEntry(_)

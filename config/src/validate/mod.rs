@@ -26,6 +26,7 @@ mod mesh_config;
 mod not_enforced;
 mod order;
 mod peer_authentication;
+mod rate_limit;
 mod references;
 mod request_authentication;
 mod security;
@@ -104,6 +105,7 @@ fn values_of(document: &Document, found: &mut Findings) {
         Rule::RequestAuthentication(rule) => request_authentication::check(&rule.spec, found),
         Rule::MeshConfig(rule) => mesh_config::check(&rule.spec, found),
         Rule::HealthCheck(rule) => health_check::check(&rule.spec, found),
+        Rule::RateLimit(rule) => rate_limit::check(&rule.spec, found),
         Rule::Service(rule) => kubernetes::check_service(&rule.spec, found),
         Rule::EndpointSlice(rule) => kubernetes::check_slice(rule, found),
     }

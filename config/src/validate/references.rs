@@ -27,6 +27,7 @@ pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings
         | Rule::ServiceEntry(_)
         | Rule::WorkloadEntry(_)
         | Rule::MeshConfig(_)
+        | Rule::RateLimit(_)
         | Rule::Service(_)
         | Rule::EndpointSlice(_) => {}
     }

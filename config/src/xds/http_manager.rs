@@ -24,7 +24,7 @@ pub(super) fn to_xds(
     direction: Direction,
     authorization: &Authorization,
 ) -> HttpConnectionManager {
-    let HttpManager { stat_prefix, routes, upgrades, path, jwt, streams } = manager;
+    let HttpManager { stat_prefix, routes, upgrades, path, jwt, rate_limits, streams } = manager;
     let PathNormalization { dots, merge_slashes } = path;
     let StreamLimits { idle, longest } = *streams;
     HttpConnectionManager {
@@ -35,7 +35,7 @@ pub(super) fn to_xds(
             }
             RouteSource::Inline(table) => RouteSpecifier::RouteConfig(route::to_xds(table)),
         }),
-        http_filters: filter::to_xds(direction, jwt, authorization),
+        http_filters: filter::to_xds(direction, jwt, authorization, rate_limits),
         upgrade_configs: upgrades
             .iter()
             .map(|upgrade| UpgradeConfig { upgrade_type: upgrade.clone(), ..Default::default() })
@@ -158,13 +158,14 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
     let idle = limit_from_xds("stream_idle_timeout", stream_idle_timeout, ENVOY_STREAM_IDLE)?;
     http_protocol_options.map_or(Ok(()), http_options::http1).within("http_protocol_options")?;
     http2_protocol_options.map_or(Ok(()), http_options::http2).within("http2_protocol_options")?;
-    let Listed { jwt, authorization } = filter::from_xds(http_filters)?;
+    let Listed { jwt, authorization, rate_limits } = filter::from_xds(http_filters)?;
     let manager = HttpManager {
         stat_prefix,
         routes: routes_from_xds(route_specifier)?,
         upgrades: each("upgrade_configs", upgrade_configs, upgrade_from_xds)?.into_iter().flatten().collect(),
         path: path_from_xds(&normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
         jwt,
+        rate_limits,
         streams: StreamLimits { idle, longest },
     };
     Ok((manager, authorization))

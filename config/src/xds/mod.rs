@@ -34,6 +34,7 @@ mod matcher;
 mod node;
 mod pb;
 mod policy;
+mod rate_limit;
 mod rbac;
 mod refusal;
 mod retry;

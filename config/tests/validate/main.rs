@@ -15,7 +15,7 @@ fn findings(text: &str) -> Vec<Diagnostic> {
 fn document(kind: &str, name: &str, spec: &str) -> String {
     let spec: String = spec.trim().lines().map(|line| format!("  {line}\n")).collect();
     let version = match kind {
-        "MeshConfig" | "HealthCheck" => "leno.mesh/v1alpha1",
+        "MeshConfig" | "HealthCheck" | "RateLimit" => "leno.mesh/v1alpha1",
         "Service" => "v1",
         "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
         _ => "networking.istio.io/v1",
@@ -303,6 +303,38 @@ fn sidecars_are_checked() {
 
 #[test]
 fn the_mesh_and_kubernetes_kinds_are_checked() {
+    run(
+        "RateLimit",
+        &[
+            ("limits: [{requests: 10, per: 1h, burst: 5, match: {path: {prefix: /a}}, by: {header: x-k}}]", &[]),
+            ("limits: []", &[("L0101", "spec", "spec")]),
+            ("limits: [{per: 1s}]", &[("L0101", "spec.limits[0]", "{")]),
+            ("limits: [{requests: 0, per: 1s}]", &[("L0116", "spec.limits[0].requests", "0")]),
+            ("limits: [{requests: 1, per: 1s, burst: 1000000}]", &[("L0116", "spec.limits[0].burst", "1000000")]),
+            ("limits: [{requests: 1}]", &[("L0101", "spec.limits[0]", "{")]),
+            ("limits: [{requests: 1, per: 10ms}]", &[("L0105", "spec.limits[0].per", "10ms")]),
+            ("limits: [{requests: 1, per: 25h}]", &[("L0105", "spec.limits[0].per", "25h")]),
+            ("limits: [{requests: 1, per: fast}]", &[("L0105", "spec.limits[0].per", "fast")]),
+            (
+                "limits: [{requests: 1, per: 1s, by: {header: 'x y'}}]",
+                &[("L0109", "spec.limits[0].by.header", "'x y'")],
+            ),
+            ("limits: [{requests: 1, per: 1s, by: {}}]", &[("L0101", "spec.limits[0].by", "by")]),
+            (
+                "limits: [{requests: 1, per: 1s, match: {path: {regex: '('}}}]",
+                &[("L0108", "spec.limits[0].match.path.regex", "'('")],
+            ),
+            (
+                "limits: [{requests: 1, per: 1s, match: {headers: {':path': {}}}}]",
+                &[("L0109", "spec.limits[0].match.headers[\":path\"]", "':path'")],
+            ),
+            (
+                "selector: {matchLabels: {}}\nlimits: [{requests: 1, per: 1s}]",
+                &[("L0122", "spec.selector", "selector")],
+            ),
+            ("limits: [{requests: 1, per: 1s, bye: {header: a}}]", &[("L0005", "spec.limits[0].bye", "bye")]),
+        ],
+    );
     run(
         "MeshConfig",
         &[

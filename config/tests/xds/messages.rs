@@ -172,6 +172,7 @@ pub(crate) fn ir_listener() -> ir::Listener {
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
             jwt: Default::default(),
+            rate_limits: Vec::new(),
             streams: ir::StreamLimits { idle: Some(Duration::from_secs(300)), longest: None },
         }),
     }
@@ -191,6 +192,7 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
             upgrades: Vec::new(),
             path: ir::PathNormalization { dots: true, merge_slashes: true },
             jwt: Default::default(),
+            rate_limits: Vec::new(),
             streams: Default::default(),
         }),
     }

@@ -330,6 +330,37 @@ fn tcp_route() -> impl Strategy<Value = TcpRoute> {
     )
 }
 
+/// As the rules write them: named apart, and a path that looks at no query.
+fn rate_limits() -> impl Strategy<Value = Vec<RateLimit>> {
+    let bucket = (1..=TokenBucket::MOST, 1..=TokenBucket::MOST, 50..86_400_000_u64)
+        .prop_map(|(most, tokens, per)| TokenBucket::new(most, tokens, Duration::from_millis(per)).unwrap());
+    let path = prop_oneof![
+        "/[a-z.()+]{0,8}".prop_map(StringMatch::exact),
+        "/[a-z]{0,8}".prop_map(StringMatch::prefix),
+        Just(StringMatch::Regex(Regex::new("/a|/b/.*").unwrap())),
+    ];
+    let header =
+        (prop::sample::select(vec![":method", "x-a"]), of("[a-z]{1,4}")).prop_map(|(key, value)| HeaderMatch {
+            key: HeaderKey::parse(key).unwrap(),
+            value: value.map(StringMatch::exact),
+            invert: false,
+            missing_is_empty: false,
+        });
+    let by = of(Just(http::HeaderName::from_static("x-api-key")));
+    vec((bucket, of(path), vec(header, 0..3), by), 0..3).prop_map(|limits| {
+        let named = limits.into_iter().enumerate();
+        named
+            .map(|(index, (bucket, path, headers, by))| RateLimit {
+                name: format!("shop/all/{index}"),
+                bucket,
+                path,
+                headers,
+                by,
+            })
+            .collect()
+    })
+}
+
 fn http_manager() -> impl Strategy<Value = HttpManager> {
     let routes = prop_oneof![
         name().prop_map(RouteSource::Named),
@@ -337,13 +368,15 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
     let streams = (of(duration()), of(duration())).prop_map(|(idle, longest)| StreamLimits { idle, longest });
-    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), streams).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, streams)| HttpManager {
+    let limits = (rate_limits(), streams);
+    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), limits).prop_map(
+        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, (rate_limits, streams))| HttpManager {
             stat_prefix,
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
             path: PathNormalization { dots, merge_slashes },
             jwt,
+            rate_limits,
             streams,
         },
     )

@@ -6,6 +6,7 @@ mod ca;
 mod client;
 mod envoy;
 mod envoy_balance;
+mod envoy_limits;
 mod envoy_mtls;
 mod errors;
 mod memory;

@@ -96,10 +96,9 @@ impl ClusterStatus {
         ];
         let counts = counts.map(|(name, count)| (name, count.load(Ordering::Relaxed))).into_iter();
         let clear_text = config.mesh_internal.then(|| ("cx_clear_text", stats.in_clear_text()));
+        let by_reason = stats.retries.reasons().map(|(reason, count)| (format!("rq_retry::{reason}"), count));
         let counts = counts.chain(clear_text).chain(stats.retries.facts());
-        let counts = counts.map(|(name, count)| (name.to_owned(), count));
-        let reasons = stats.retries.reasons().map(|(reason, count)| (format!("rq_retry::{reason}"), count));
-        let counts = counts.chain(reasons).collect();
+        let counts = counts.map(|(name, count)| (name.to_owned(), count)).chain(by_reason).collect();
         let limits = Limit::ALL.map(|limit| {
             let overflows = stats.overflows(limit).load(Ordering::Relaxed);
             let status = LimitStatus {

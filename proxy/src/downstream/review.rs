@@ -118,6 +118,7 @@ mod tests {
             upgrades: Vec::new(),
             path: ir::PathNormalization::BASE,
             jwt: JwtAuthentication::default(),
+            rate_limits: Vec::new(),
             streams: Default::default(),
         };
         let bytes = ir::ListenerProtocol::Http(manager.clone());

@@ -8,6 +8,7 @@
 //! * [`fault`]: waits and failures on purpose.
 //! * [`mirror`]: copies of requests.
 //! * [`sticky`]: with which endpoint a caller stays.
+//! * [`rate_limit`]: how often one may ask.
 
 pub mod authorization;
 pub mod cors;
@@ -16,4 +17,5 @@ pub mod fault;
 pub mod grant;
 pub mod jwt;
 pub mod mirror;
+pub mod rate_limit;
 pub mod sticky;

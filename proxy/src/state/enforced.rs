@@ -20,18 +20,7 @@ pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
 
 /// What is served without, one line per resource and feature: `cluster NAME: original destination`.
 pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
-    let mut lines = Vec::new();
-    for cluster in resources.clusters.values() {
-        lines.extend(of_cluster(cluster).into_iter().map(|feature| format!("cluster {}: {feature}", cluster.name)));
-    }
-    lines.sort();
-    lines.dedup();
-    lines
-}
-
-fn of_cluster(cluster: &ir::Cluster) -> Vec<&'static str> {
-    [(matches!(cluster.discovery, ir::Discovery::OriginalDestination), "original destination")]
-        .into_iter()
-        .filter_map(|(asked, feature)| asked.then_some(feature))
-        .collect()
+    let captured = |cluster: &ir::Cluster| matches!(cluster.discovery, ir::Discovery::OriginalDestination);
+    let clusters = resources.clusters.values().filter(|cluster| captured(cluster));
+    clusters.map(|cluster| format!("cluster {}: original destination", cluster.name)).collect()
 }

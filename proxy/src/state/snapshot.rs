@@ -14,6 +14,7 @@ use leno_config::ir;
 use crate::cluster::balance::Balancer;
 use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Members, Membership};
 use crate::policy::jwt::{Authenticator, FetchedKeys};
+use crate::policy::rate_limit::{KnownLimits, Limiter};
 use crate::route::RouteTable;
 
 /// What names resolve to, for clusters of [`ir::Discovery::Dns`].
@@ -60,6 +61,8 @@ pub struct HttpHandler {
     pub targets: Vec<Targets>,
     /// What is asked of tokens; `None`: nothing.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// How often one may ask; `None`: without limit.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 /// Weighted clusters, resolved.
@@ -106,10 +109,15 @@ impl Snapshot {
             resources.clusters.values().map(|config| old.cluster(config, &resources, resolved)).collect();
         let by_name: HashMap<_, _> =
             resources.clusters.keys().enumerate().map(|(index, name)| (name.clone(), index)).collect();
+        let (limits, mut known_limits) = (old.limits(), KnownLimits::new());
+        let mut limiter =
+            |listener: &str, limits_of: &[ir::RateLimit]| Limiter::new(listener, limits_of, &limits, &mut known_limits);
         let listeners = resources
             .listeners
             .iter()
-            .map(|(name, config)| (name.clone(), Arc::new(old.listener(config, &resources, &by_name, keys))))
+            .map(|(name, config)| {
+                (name.clone(), Arc::new(old.listener(config, &resources, &by_name, keys, &mut limiter)))
+            })
             .collect();
         let own_ports = resources.listeners.values().map(|listener| listener.address.port()).collect();
         Self { resources, listeners, clusters, by_name, own_ports }
@@ -137,6 +145,15 @@ impl Snapshot {
     pub fn is_own(&self, address: SocketAddr) -> bool {
         self.own_ports.contains(&address.port())
             && self.listeners.values().any(|listener| reaches(address, listener.config.address))
+    }
+
+    /// The rate limits in force, with what is left of them.
+    fn limits(&self) -> KnownLimits {
+        let limiters = self.listeners.iter().filter_map(|(name, listener)| match &listener.handler {
+            Handler::Http(http) => Some((name, http.limiter.as_ref()?)),
+            Handler::Tcp(_) => None,
+        });
+        limiters.flat_map(|(name, limiter)| limiter.known(name)).collect()
     }
 
     fn cluster(&self, config: &Arc<ir::Cluster>, resources: &ir::Resources, resolved: &Resolved) -> Arc<Cluster> {
@@ -189,6 +206,7 @@ impl Snapshot {
         resources: &ir::Resources,
         by_name: &HashMap<ir::ClusterName, usize>,
         keys: &FetchedKeys,
+        limiter: &mut impl FnMut(&str, &[ir::RateLimit]) -> Option<Arc<Limiter>>,
     ) -> Listener {
         let handler = match &config.protocol {
             ir::ListenerProtocol::Tcp(tcp) => Handler::Tcp(Targets::new(&tcp.clusters, by_name)),
@@ -217,7 +235,8 @@ impl Snapshot {
                     })
                     .collect();
                 let authenticator = self.authenticator(&config.name, &http.jwt, keys);
-                Handler::Http(HttpHandler { table, targets, authenticator })
+                let limiter = limiter(&config.name, &http.rate_limits);
+                Handler::Http(HttpHandler { table, targets, authenticator, limiter })
             }
         };
         Listener { config: Arc::clone(config), handler }

@@ -76,6 +76,8 @@ pub struct WorkerStats {
     pub faults_delayed: AtomicU64,
     /// Requests that were failed on purpose.
     pub faults_aborted: AtomicU64,
+    /// Requests that a rate limit refused.
+    pub rate_limited: AtomicU64,
     /// Copies of requests that were answered.
     pub mirrors_answered: AtomicU64,
     /// Copies that were not answered or could not be sent.
@@ -267,6 +269,7 @@ impl Telemetry {
             mirrors,
             one_counter("leno_authorization_would_deny_total", "A dry run would have denied.", sum(|w| &w.would_deny)),
             one_counter("leno_authorization_audited_total", "An AUDIT policy asked to see.", sum(|w| &w.audited)),
+            one_counter("leno_rate_limited_total", "Requests that a rate limit refused.", sum(|w| &w.rate_limited)),
             one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
             one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
             one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
@@ -281,7 +284,8 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
+    "leno_rate_limited_total",
     "leno_mirrors_total",
     "leno_faults_total",
     "leno_authorization_denied_total",

@@ -145,6 +145,7 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
             jwt: Default::default(),
+            rate_limits: Vec::new(),
             streams: Default::default(),
         }),
     }

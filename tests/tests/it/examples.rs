@@ -1,6 +1,7 @@
 //! Every example does what its README says, on ports of the test's own.
 
 mod balanced;
+mod broken;
 mod resilience;
 mod secured;
 
@@ -132,8 +133,11 @@ fn every_example_is_valid_without_a_finding() {
         "authorization/rules",
         "jwt/rules",
         "sticky-sessions/rules",
+        "circuit-breaking/rules",
         "locality/rules",
         "fault-injection/rules",
+        "mirroring/rules",
+        "rate-limit/rules",
     ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");

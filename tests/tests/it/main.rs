@@ -3,9 +3,11 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod amplification;
 mod authorization;
 mod breaking;
 mod changes;
+mod chaos;
 mod cli;
 mod connections;
 mod demo;
@@ -15,18 +17,26 @@ mod explain;
 mod faults;
 mod grpc;
 mod identity;
+mod judge;
 mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod mirrors;
 mod mtls;
 mod outages;
 mod protocols;
 mod pushes;
+mod rate_limits;
+#[path = "../../../config/tests/real_envoy/mod.rs"]
+mod real_envoy;
 mod retries;
 mod revocation;
 mod rotation;
 mod routing;
+#[path = "../../../config/tests/skip/mod.rs"]
+mod skip;
 mod split;
 mod status;
 mod streaming;
+mod tools;

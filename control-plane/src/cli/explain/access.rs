@@ -65,6 +65,8 @@ pub(super) struct Access {
     pub(super) would_deny: Option<Tried>,
     /// The AUDIT policy that logs it.
     pub(super) audited_by: Option<RulePlace>,
+    /// RateLimits for the workload, each limit by itself.
+    pub(super) rate_limits: Vec<RulePlace>,
 }
 
 /// The refusal of a dry run.
@@ -82,9 +84,10 @@ impl Access {
 
     /// Whether some rule is about it.
     pub(super) fn is_ruled(&self) -> bool {
-        let Self { mtls_by, tokens, by, would_deny, audited_by, allowed, .. } = self;
+        let Self { mtls_by, tokens, by, would_deny, audited_by, allowed, rate_limits, .. } = self;
         mtls_by.is_some()
             || !tokens.is_empty()
+            || !rate_limits.is_empty()
             || by.is_some()
             || would_deny.is_some()
             || audited_by.is_some()
@@ -151,7 +154,7 @@ impl Question<'_> {
     }
 
     fn access(&self, node: &Node, port: Port, is_mesh: bool, cluster: &Cluster) -> Access {
-        let Protection { peer: PeerMode { mode, by }, tokens, authorization } =
+        let Protection { peer: PeerMode { mode, by }, tokens, authorization, rate_limits } =
             protection(self.mesh, node, port, Traffic::Http);
         let shown = self.credentials.identity.clone().filter(|_| is_mesh);
         let identity = shown.filter(|_| mode != MtlsMode::Disable);
@@ -168,6 +171,7 @@ impl Question<'_> {
             by: None,
             would_deny: None,
             audited_by: None,
+            rate_limits: rate_limits.iter().filter_map(|it| limit_origin(&it.name)).map(|it| self.place(&it)).collect(),
             identity,
         };
         if mode == MtlsMode::Strict && access.identity.is_none() {
@@ -251,6 +255,14 @@ fn origin(policy: &str) -> Option<Origin> {
         name: name.to_owned(),
         index: index.parse().ok()?,
     })
+}
+
+/// The rule behind `NAMESPACE/NAME/INDEX`.
+fn limit_origin(limit: &str) -> Option<Origin> {
+    let mut parts = limit.splitn(3, '/');
+    let (namespace, name, index) = (parts.next()?, parts.next()?, parts.next()?);
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    Some(Origin { kind: "RateLimit".to_owned(), namespace, name, index: index.parse().ok()? })
 }
 
 /// What becomes of a token.

@@ -234,6 +234,8 @@ fn access_of(answer: &Access, alone: bool) -> Vec<(&'static str, String)> {
     let verdict = format!("{status}{}", answer.reason);
     let verdict = if answer.allowed { verdict } else { styled(BAD, &verdict) };
     lines.push(("access", format!("{at}{verdict}{by}")));
+    let limits = answer.rate_limits.iter().filter(|_| answer.allowed);
+    lines.extend(limits.map(|rule| ("limit", format!("{at}counted by {}", named(rule)))));
     if let Some(tried) = &answer.would_deny {
         let why = tried
             .by
@@ -248,7 +250,11 @@ fn access_of(answer: &Access, alone: bool) -> Vec<(&'static str, String)> {
 /// `AuthorizationPolicy default/reviews rules[0], rules.yaml:12`
 fn named(rule: &RulePlace) -> String {
     let Origin { kind, namespace, name, index } = &rule.origin;
-    let which = if kind == "AuthorizationPolicy" { format!(" rules[{index}]") } else { String::new() };
+    let which = match kind.as_str() {
+        "AuthorizationPolicy" => format!(" rules[{index}]"),
+        "RateLimit" => format!(" limits[{index}]"),
+        _ => String::new(),
+    };
     format!("{kind} {namespace}/{name}{which}, {}", place(rule))
 }
 

@@ -1,28 +1,53 @@
 //! The examples about who gets a request.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use leno_tests::{Call, Origin, Proxy, eventually, origin};
+use http::Response;
+use leno_tests::{Call, Origin, Proxy, eventually, full};
 
 use super::{Copy, moved, port};
 
 const URL: &str = "http://shop.example.com/";
 
+/// An endpoint that answers with its name until it fails.
+struct Endpoint {
+    origin: Origin,
+    fails: Arc<AtomicBool>,
+}
+
+impl Endpoint {
+    async fn new(name: &'static str) -> Self {
+        let fails = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&fails);
+        let origin = Origin::answering(move |_| {
+            let status = if flag.load(Ordering::Relaxed) { 503 } else { 200 };
+            Response::builder().status(status).body(full(name)).unwrap()
+        });
+        Self { origin: origin.await, fails }
+    }
+
+    fn fail(&self) {
+        self.fails.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A copy of an example with three endpoints, which answer with their names.
-async fn three(example: &str, names: [&'static str; 3]) -> (Copy, [Origin; 3], Proxy) {
-    let origins = [origin(names[0]).await, origin(names[1]).await, origin(names[2]).await];
+async fn three(example: &str, [one, two, three]: [&'static str; 3]) -> (Copy, [Endpoint; 3], Proxy) {
+    let endpoints = [Endpoint::new(one).await, Endpoint::new(two).await, Endpoint::new(three).await];
     let mut replacements = moved(example, &format!("/tmp/{example}"));
-    for (origin, old) in origins.iter().zip(["http: 8081}", "http: 8082}", "http: 8083}"]) {
-        replacements.push((old, format!("http: {}}}", port(origin))));
+    for (endpoint, old) in endpoints.iter().zip(["http: 8081}", "http: 8082}", "http: 8083}"]) {
+        replacements.push((old, format!("http: {}}}", port(&endpoint.origin))));
     }
     let copy = Copy::of(example, &replacements);
     let proxy = copy.proxy(copy.outbound.port()).await;
-    (copy, origins, proxy)
+    (copy, endpoints, proxy)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sticky_sessions_keep_a_caller_at_its_endpoint() {
-    let (copy, _origins, _proxy) = three("sticky-sessions", ["a", "b", "c"]).await;
+    let (copy, _endpoints, _proxy) = three("sticky-sessions", ["a", "b", "c"]).await;
     let mut reached = BTreeMap::new();
     for _ in 0..20 {
         let first = copy.curl("http://cart.example.com/", &[]).await;
@@ -50,7 +75,7 @@ async fn sticky_sessions_keep_a_caller_at_its_endpoint() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn locality_calls_the_nearest_that_is_well_and_shares_as_written() {
-    let (copy, origins, _proxy) = three("locality", ["east-1", "east-2", "west-1"]).await;
+    let (copy, endpoints, _proxy) = three("locality", ["east-1", "east-2", "west-1"]).await;
     for _ in 0..20 {
         assert_eq!(copy.curl(URL, &[]).await.text(), "east-1");
     }
@@ -62,8 +87,8 @@ async fn locality_calls_the_nearest_that_is_well_and_shares_as_written() {
     let of = |name: &str| counts.get(name).copied().unwrap_or_default();
     assert!((77..=163).contains(&of("east-1")) && (77..=163).contains(&of("east-2")), "{counts:?}");
     assert!((25..=95).contains(&of("west-1")), "{counts:?}");
-    for (gone, next) in origins.into_iter().zip(["east-2", "west-1"]) {
-        drop(gone);
+    for (failing, next) in endpoints.iter().zip(["east-2", "west-1"]) {
+        failing.fail();
         eventually("the next nearest answers", async || {
             let reply = Call::get(URL).try_send(copy.outbound).await?;
             if reply.text() == next { Ok(()) } else { Err(format!("{} {}", reply.status, reply.text())) }
