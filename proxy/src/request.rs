@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use leno_config::ir::{self, Action, Direction, Forward, Route, StreamLimits, WeightedCluster};
 use tokio::time::Instant;
 
-use crate::attempt::deadline::{Deadline, TimeLimits};
+use crate::attempt::deadline::{Clocks, Deadline, TimeLimits};
 use crate::attempt::plan::RetryPlan;
 use crate::attempt::{Answer, Attempts, Protocol, asked};
 use crate::body::{Body, RequestBody, RequestEnd, UpstreamBody};
@@ -39,7 +39,6 @@ use crate::policy::sticky::Sticky;
 use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
-use crate::stream_limits::Watch;
 use crate::telemetry::RequestRecord;
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
@@ -285,23 +284,16 @@ impl Way<'_> {
             mirror::send_copies(connection, &view.view, self.route, outgoing);
         }
         let sent = Instant::now();
-        let mut deadline = self.plan.limits.request.zip(self.end.clone()).map(|(limit, end)| Deadline::new(limit, end));
-        let mut watch = self.end.clone().and_then(|end| Watch::new(self.streams, end));
+        let mut clocks = Clocks::new(self.plan.limits.request, self.streams, self.end.as_ref());
         let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
         let to = (self.cluster, self.protocol, self.host.as_deref());
         let attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
-        let answer = match (&mut deadline, &mut watch) {
-            (None, None) => sending.await,
-            (Some(deadline), None) => Box::pin(deadline.race(sending)).await,
-            (None, Some(watch)) => Box::pin(watch.race(sending)).await,
-            (Some(deadline), Some(watch)) => {
-                let watched = pin!(watch.race(sending));
-                Box::pin(deadline.race(watched)).await
-            }
-        }
-        .inspect_err(|error| attempts.failed(error));
+        let answer = match clocks.any() {
+            None => sending.await,
+            Some(clocks) => Box::pin(clocks.race(sending)).await.inspect_err(|error| attempts.failed(error)),
+        };
         record.note(attempts.notes.get());
         let answer = answer?;
         let took = u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -310,7 +302,7 @@ impl Way<'_> {
             Some(upgrade) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 upgrade::tunnel(connection, *upgrade, answer, record)
             }
-            Some(_) | None => receive(answer, deadline, watch),
+            Some(_) | None => receive(answer, clocks),
         };
         let fields = response.headers_mut();
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
@@ -329,10 +321,11 @@ impl Way<'_> {
 
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
-fn receive(answer: Answer, deadline: Option<Deadline>, watch: Option<Box<Watch>>) -> Response<Body> {
+fn receive(answer: Answer, clocks: Clocks) -> Response<Body> {
     let Answer { response, lease, in_flight, permit, attempt: _ } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
+    let Clocks { deadline, watch } = clocks;
     let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
     let mut passed = Response::new(Body::Upstream(body.watched(watch)));
     *passed.status_mut() = head.status;
