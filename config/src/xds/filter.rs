@@ -14,8 +14,9 @@ use pb::hcm::{HttpFilter, http_filter::ConfigType};
 use pb::protobuf::Any;
 
 const CORS: &str = "envoy.filters.http.cors";
-const FAULT: &str = "envoy.filters.http.fault";
+pub(super) const FAULT: &str = "envoy.filters.http.fault";
 const JWT: &str = "envoy.filters.http.jwt_authn";
+pub(super) const ROUTER: &str = "envoy.filters.http.router";
 
 /// Istio's filters that only measure, and the one that chooses the ALPN between sidecars, which Leno does by itself; by
 /// their types.
@@ -47,7 +48,7 @@ pub(super) fn to_xds(direction: Direction, jwt: &JwtAuthentication, authorizatio
             }),
         ));
     }
-    filters.push(filter("envoy.filters.http.router", any::pack(&pb::router::Router::default())));
+    filters.push(filter(ROUTER, any::pack(&pb::router::Router::default())));
     filters
 }
 
@@ -56,7 +57,7 @@ pub(super) fn dns_cache() -> pb::dns_cache::DnsCacheConfig {
     pb::dns_cache::DnsCacheConfig { name: "leno".to_owned(), ..Default::default() }
 }
 
-fn filter(name: &str, config: Any) -> HttpFilter {
+pub(super) fn filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(ConfigType::TypedConfig(config)),
