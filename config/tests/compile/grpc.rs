@@ -87,8 +87,13 @@ fn what_grpc_would_skip_or_forget_is_refused_with_the_rule_that_says_it() {
             "match.headers[a-bin]: gRPC never matches binary",
         ),
         (
-            format!("match: [{{withoutHeaders: {{a: {{regex: \"b*\"}}}}}}], {to}"),
-            "match.headers[a]: an empty text matches",
+            format!("match: [{{withoutHeaders: {{a: {{exact: b}}}}}}], {to}"),
+            "match.headers[a]: gRPC has no condition that a missing header",
+        ),
+        (format!("match: [{{uri: {{regex: \"(?x)/a\"}}}}], {to}"), "match.uri: the expressions of gRPC (RE2)"),
+        (
+            format!("match: [{{headers: {{a: {{regex: \"[a-z&&b]\"}}}}}}], {to}"),
+            "match.headers[a]: the expressions of gRPC (RE2)",
         ),
         ("redirect: {uri: /other}".to_owned(), "redirect: gRPC does not follow"),
         ("directResponse: {status: 503}".to_owned(), "directResponse: gRPC has no answers"),
@@ -129,8 +134,8 @@ fn conditions_that_say_the_same_in_other_words_are_said_so() {
         let table = table(&reviews(&format!("[{{{rule}, {to}}}]")));
         table.virtual_hosts[0].routes[0].r#match.clone().unwrap()
     };
-    let header = route("match: [{withoutHeaders: {a: {exact: b}}}]");
-    assert!(header.headers[0].invert_match && !header.headers[0].treat_missing_header_as_empty);
+    let header = route("match: [{withoutHeaders: {a: {}}}]");
+    assert!(header.headers[0].invert_match, "that it is not there");
     let exact = route("match: [{uri: {exact: /leno.Greeter/Unary}, ignoreUriCase: true}]");
     assert_eq!(exact.path_specifier, Some(PathSpecifier::Path("/leno.Greeter/Unary".to_owned())));
     assert!(!exact.case_sensitive.unwrap().value);

@@ -20,6 +20,7 @@ mod matches;
 mod mtls;
 mod outages;
 mod protocols;
+mod proxyless;
 mod pushes;
 mod rotation;
 mod routing;

@@ -26,6 +26,7 @@
 
 mod cluster;
 mod endpoint;
+mod expression;
 mod listener;
 mod route;
 mod verdict;

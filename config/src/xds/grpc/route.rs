@@ -1,9 +1,10 @@
 //! Route tables: one for each host, since a client comes here by the host's name already.
 
+use super::expression::unknown_to_re2;
 use super::verdict::Verdict;
 use crate::ir::{
     Action, Forward, HashPolicy, HeaderKey, HeaderMatch, HeaderOps, PathMatch, Regex, RetryOn, RetryPolicy, Route,
-    RouteMatch, VirtualHost, WeightedCluster, WeightedClusters,
+    RouteMatch, StringMatch, VirtualHost, WeightedCluster, WeightedClusters,
 };
 use crate::xds::scalar::duration_to_xds;
 use crate::xds::{pb, route};
@@ -95,7 +96,14 @@ fn matcher_known(matcher: &RouteMatch, verdict: &mut Verdict) -> RouteMatch {
 
 /// Prefixes by segment are unknown to gRPC, and an expression says the same.
 fn path_known(path: &PathMatch, verdict: &mut Verdict) -> PathMatch {
-    let PathMatch::SegmentPrefix { value, ignore_case } = path else { return path.clone() };
+    let (value, ignore_case) = match path {
+        PathMatch::SegmentPrefix { value, ignore_case } => (value, ignore_case),
+        PathMatch::Regex(regex) => {
+            expression_verdict("match.uri", regex, verdict);
+            return path.clone();
+        }
+        PathMatch::Exact { .. } | PathMatch::Prefix { .. } => return path.clone(),
+    };
     let case = if *ignore_case { "(?i)" } else { "" };
     match Regex::new(&format!("{case}{}(/.*)?", regex::escape(value))) {
         Ok(regex) => PathMatch::Regex(regex),
@@ -103,6 +111,12 @@ fn path_known(path: &PathMatch, verdict: &mut Verdict) -> PathMatch {
             verdict.refuse("match.uri", &error.to_string());
             path.clone()
         }
+    }
+}
+
+fn expression_verdict(field: &str, regex: &Regex, verdict: &mut Verdict) {
+    if let Some(part) = unknown_to_re2(regex.pattern()) {
+        verdict.refuse(field, &format!("the expressions of gRPC (RE2) may not have {part}"));
     }
 }
 
@@ -118,13 +132,15 @@ fn header_known(condition: &HeaderMatch, verdict: &mut Verdict) -> HeaderMatch {
         }
         HeaderKey::Name(_) => {}
     }
-    // To gRPC a missing header does not match, and the inverse of that does.
-    let takes_empty = value.as_ref().is_some_and(|value| value.is_match(""));
-    if *missing_is_empty && takes_empty {
-        verdict.refuse(&field, "an empty text matches, and gRPC does not take a missing header for one");
+    if let Some(StringMatch::Regex(regex)) = value {
+        expression_verdict(&field, regex, verdict);
     }
-    if *invert && value.is_some() && !missing_is_empty {
-        verdict.refuse(&field, "gRPC lets the inverse of a condition hold where the header is missing");
+    // To gRPC a missing header never matches a value, also where the condition is inverted: Istio's rule, by which it
+    // does, cannot be said (measured with C-core).
+    if *invert && value.is_some() {
+        verdict.refuse(&field, "gRPC has no condition that a missing header, or any value but one, fulfils");
+    } else if *missing_is_empty && value.as_ref().is_some_and(|value| value.is_match("")) {
+        verdict.refuse(&field, "an empty text matches, and gRPC does not take a missing header for one");
     }
     HeaderMatch { missing_is_empty: false, ..condition.clone() }
 }
