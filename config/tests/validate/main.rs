@@ -389,12 +389,7 @@ fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
         .filter(|finding| finding.code == "L0301")
         .map(|finding| finding.path)
         .collect();
-    assert_eq!(
-        found,
-        [
-            "spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"
-        ]
-    );
+    assert_eq!(found, ["spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"]);
 }
 
 #[test]
