@@ -11,6 +11,7 @@ use http::StatusCode;
 use leno_config::ir::{AbortStatus, RbacAction};
 
 use crate::cluster::limits::Overflow;
+use crate::overload::Shed;
 use crate::policy::jwt::JwtError;
 use crate::policy::rate_limit::Quota;
 use crate::stream_limits::Overdue;
@@ -294,6 +295,9 @@ pub enum ProxyError {
         /// What the caller is told of it.
         quota: Quota,
     },
+    /// This process has more to do than it can.
+    #[error("{0}; try again a moment later")]
+    Overloaded(Shed),
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
     BadRequest {
@@ -402,6 +406,12 @@ impl ProxyError {
             // Who does not speak gRPC gets a 200 (Envoy).
             Self::Fault { with: AbortStatus::Grpc(_) } => (StatusCode::OK, Flag::FI, FAULT),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Flag::RL, "local_rate_limited"),
+            Self::Overloaded(Shed::Concurrency) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "reached concurrency limit")
+            }
+            Self::Overloaded(Shed::Connections | Shed::Requests) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "envoy overloaded")
+            }
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }

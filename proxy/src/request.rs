@@ -1,8 +1,8 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
-//!                                                       → header rules, rewrite → copies → attempts → header rules → body
+//! overload → sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
+//!                                                                  → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
@@ -30,6 +30,7 @@ use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::overload::Place;
 use crate::policy::fault::{self, Pause};
 use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
@@ -57,6 +58,11 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
         (Err(error), None) => Err(error),
         (planned, Some(pause)) => Box::pin(late(*pause, planned, connection, &view, &mut outgoing, &mut record)).await,
     };
+    if let (Some(place), Ok(response)) = (&beside.place, &answered)
+        && matches!(response.body(), Body::Upstream(_))
+    {
+        place.answered(&connection.worker.random);
+    }
     let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
         reply::error(&error, record.flags(), grpc)
@@ -81,7 +87,10 @@ async fn late(
     record: &mut RequestRecord,
 ) -> Result<Response<Body>, ProxyError> {
     record.delayed();
-    let waited = pin!(async { Ok(pause.over().await) });
+    let waited = pin!(async {
+        pause.over().await;
+        Ok(())
+    });
     while_granted(record.grant().map(|grant| &**grant), waited).await?;
     match planned? {
         Plan::Answer(response) => Ok(response),
@@ -96,6 +105,8 @@ struct Beside {
     pause: Option<Box<Pause>>,
     /// What is left of a rate limit.
     quota: Option<Box<Quota>>,
+    /// Its place at the own app, where these are counted.
+    place: Option<Place>,
 }
 
 /// What is to be done with a request.
@@ -136,6 +147,8 @@ fn plan<'a>(
     beside: &mut Beside,
 ) -> Result<Plan<'a>, ProxyError> {
     let (http, manager) = http_of(view)?;
+    let (direction, is_surplus) = (view.listener.config.direction, connection.life.is_surplus());
+    beside.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
     sanitize::request(&mut parts, manager.path)?;

@@ -60,11 +60,6 @@ const POLICIES: &[Feature] = &[
         first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
     },
     Feature {
-        name: "`maxRetries`",
-        instead: GOES_ON,
-        first: |rule| inside(pools(rule), |it| it.http.as_ref()?.max_retries.map(|_| "http.maxRetries")),
-    },
-    Feature {
         name: "`simple: PASSTHROUGH`",
         instead: "it needs captured connections",
         first: |rule| inside(balancers(rule), |it| (it.simple? == SimpleLb::Passthrough).then_some("simple")),

@@ -392,8 +392,6 @@ fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
     assert_eq!(
         found,
         [
-            "spec.http[0].retries",
-            "spec.trafficPolicy.connectionPool.http.maxRetries",
             "spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"
         ]
     );

@@ -25,6 +25,7 @@ mod matches;
 mod mirrors;
 mod mtls;
 mod outages;
+mod overload;
 mod protocols;
 mod pushes;
 mod rate_limits;
