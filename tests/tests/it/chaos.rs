@@ -236,7 +236,10 @@ fn account(fleet: &Fleet, made: &[Made], breaks: &Breaks) {
     let mut wrong = Vec::new();
     for made in made {
         let seen = attempts.get(&made.run).map(Vec::as_slice).unwrap_or_default();
-        let what = outcome(&made.heard);
+        let mut what = outcome(&made.heard);
+        if what.starts_with("no answer") && !seen.is_empty() {
+            "broken off as it began".clone_into(&mut what);
+        }
         if let Some(why) = complaint(made, &what, seen) {
             wrong.push(format!("request {} (`{}`): {what}: {why}", made.run, made.script));
         }
@@ -275,6 +278,7 @@ fn explanation(what: &str) -> Option<&'static str> {
         "503 UH" => "all endpoints of the subset were left out",
         "503 URX" | "503 UO" => "tried as often as allowed",
         "504 UT" => "the route's two seconds were over",
+        "broken off as it began" => "the same, before the answer's head had left the sidecar",
         "broken off" => "the line was cut, or the server died, in the middle of the answer",
         _ => return None,
     })

@@ -169,14 +169,17 @@ fn operations(random: &mut Random) -> Value {
 fn request(random: &mut Random, may_be_grpc: bool) -> Ask {
     let script = *random.pick(&SCRIPTS);
     if random.below(8) == 0 && may_be_grpc {
-        return grpc(*random.pick(&["grpc=0", "grpc=14; grpc=0", "grpc-late=14", "grpc=13"]));
+        let script = *random.pick(&["grpc=0", "grpc=14; grpc=0", "grpc-late=14", "grpc=13"]);
+        return grpc(script);
     }
     let method = Method::from_bytes(random.pick(&METHODS).as_bytes()).expect("it is a method");
     let ask = if method == Method::POST { post(script, random.below(3000)) } else { get(script).method(method) };
-    let mut ask = ask.path(*random.pick(&PATHS));
+    let path = *random.pick(&PATHS);
+    let mut ask = ask.path(path);
     for name in NAMES {
         if random.below(3) == 0 {
-            ask = ask.header(name, *random.pick(&VALUES));
+            let value = *random.pick(&VALUES);
+            ask = ask.header(name, value);
         }
     }
     if random.below(2) == 0 { ask.over_http2() } else { ask }
