@@ -389,12 +389,7 @@ fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
         .filter(|finding| finding.code == "L0301")
         .map(|finding| finding.path)
         .collect();
-    assert_eq!(
-        found,
-        [
-            "spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"
-        ]
-    );
+    assert_eq!(found, ["spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"]);
 }
 
 #[test]
@@ -440,7 +435,7 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
         ),
         (
             ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, maxRetries: 1}}".to_owned()),
-            &["spec.inboundConnectionPool.http.maxRetries: as if it were not there"],
+            nothing,
         ),
         (
             ("WorkloadEntry", "address: 10.0.0.1\nlabels: {security.istio.io/tlsMode: istio}".to_owned()),
