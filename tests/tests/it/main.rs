@@ -27,6 +27,7 @@ mod mtls;
 mod outages;
 mod overload;
 mod protocols;
+mod proxyless;
 mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
