@@ -192,7 +192,9 @@ impl<'a> Attempts<'a> {
         outgoing: &mut Option<Request<RequestBody>>,
     ) -> Result<Arrived, Failed> {
         let Some(picked) = self.choose(&run.tried).await.map_err(Failed::here)? else {
-            return Err(Failed::here(run.error.take().unwrap_or_else(|| ProxyError::NoEndpoint(self.name()))));
+            return Err(Failed::here(
+                run.error.take().map_or_else(|| ProxyError::NoEndpoint(self.name()), |error| *error),
+            ));
         };
         let address = picked.endpoint.address;
         let in_flight = picked.begin();
@@ -288,7 +290,7 @@ impl<'a> Attempts<'a> {
         let request = outgoing.take().or_else(|| run.kept.take().and_then(Kept::again));
         if self.is_free(run, failure) && request.is_some() {
             *outgoing = request;
-            run.error = Some(error);
+            run.error = Some(Box::new(error));
             return Next::AtOnce;
         }
         match self.plan.on_failure(failure) {

@@ -54,7 +54,7 @@ pub(super) struct Run<'r, 'a> {
     /// Counts the retry under way.
     pub(super) permit: Option<Permit>,
     /// What the one before ended with.
-    pub(super) error: Option<ProxyError>,
+    pub(super) error: Option<Box<ProxyError>>,
 }
 
 impl<'r, 'a> Run<'r, 'a> {
