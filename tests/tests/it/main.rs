@@ -11,6 +11,7 @@ mod demo;
 mod drain;
 mod examples;
 mod explain;
+mod foreign;
 mod grpc;
 mod identity;
 mod jwt;
