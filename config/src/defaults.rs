@@ -16,6 +16,8 @@ pub const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,cancelled
 pub const RETRY_BACKOFF_BASE: Duration = Duration::from_millis(25);
 /// Envoy: the largest back-off interval is ten times the first.
 pub const RETRY_BACKOFF_FACTOR: u32 = 10;
+/// Envoy: an answer that asks for a longer wait is not waited for.
+pub const RETRY_RATE_LIMITED_MAX: Duration = Duration::from_secs(300);
 /// Istio: how often another endpoint than those already tried is looked for.
 pub const HOST_SELECTION_ATTEMPTS: u32 = 5;
 /// Istio: `outlierDetection.consecutive5xxErrors`.
@@ -34,6 +36,12 @@ pub const RING_MIN: u64 = 1024;
 pub const RING_MAX: u64 = 8 * 1024 * 1024;
 /// Envoy: Maglev's table, a prime.
 pub const MAGLEV_TABLE: u64 = 65_537;
+/// Profile `safe`: `connectTimeout` (`safety.md`).
+pub const SAFE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Profile `safe`: a stream may be quiet for so long (`safety.md`; Envoy's own default).
+pub const SAFE_STREAM_IDLE: Duration = Duration::from_secs(300);
+/// Profile `safe`: connections, requests that wait and requests of a cluster (Envoy's own default).
+pub const SAFE_LIMIT: u32 = 1024;
 /// Istio: share and floor of `retryBudget`.
 pub const RETRY_BUDGET_PERCENT: f64 = 20.0;
 /// Istio: share and floor of `retryBudget`.
@@ -60,3 +68,15 @@ pub const NAMESPACE: &str = "default";
 pub const OUTBOUND_PORT: u16 = 15001;
 /// Istio: `Upgrade` tokens that pass.
 pub const UPGRADES: &[&str] = &["websocket"];
+/// Envoy: `no_traffic_interval` of a health check, while its cluster has never been called.
+pub const HEALTH_IDLE_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two health checks of an endpoint.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+/// For one health check.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Failed health checks in a row that make an endpoint unhealthy.
+pub const HEALTH_UNHEALTHY_THRESHOLD: u32 = 2;
+/// Passed health checks in a row that make it healthy again.
+pub const HEALTH_HEALTHY_THRESHOLD: u32 = 1;
+/// Percent by which an interval may be longer, so that many proxies do not check at the same time.
+pub const HEALTH_JITTER_PERCENT: u32 = 10;

@@ -140,7 +140,7 @@ fn the_rules_that_are_changed_are_whole_to_begin_with() {
     let errors: Vec<String> =
         check(&parsed).iter().filter(|finding| finding.is_error()).map(ToString::to_string).collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    assert_eq!(parsed.documents.len(), 12);
+    assert_eq!(parsed.documents.len(), 13);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, Method, StatusCode};
 use leno_config::ir::*;
-use leno_proxy::cluster::balance::{Balancer, Cursor};
-use leno_proxy::cluster::{EndpointState, Member};
+use leno_proxy::cluster::balance::{Balancer, PickContext, Position};
+use leno_proxy::cluster::{EndpointState, Member, Membership};
 use leno_proxy::random::Random;
 use leno_proxy::route::{RequestView, RouteTable};
 
@@ -34,7 +34,7 @@ fn route(path: PathMatch) -> Route {
 }
 
 fn host(name: String, routes: Vec<Route>) -> VirtualHost {
-    VirtualHost { domains: vec![Domain::parse(&name).unwrap()], name, routes }
+    VirtualHost { domains: vec![Domain::parse(&name).unwrap()], name, routes, attempt_count: Default::default() }
 }
 
 fn request<'a>(authority: &'a str, path: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
@@ -83,20 +83,29 @@ fn picks(criterion: &mut Criterion) {
         ("least request", Balance::LeastRequest { choices: 2 }),
         ("round robin", Balance::RoundRobin),
         ("random", Balance::Random),
+        ("peak EWMA", Balance::PeakEwma),
+        ("ring hash", Balance::RingHash { min: 1024, max: 8 << 20 }),
+        ("Maglev", Balance::Maglev { table: 65_537 }),
     ];
     for (name, policy) in &policies {
         for (size, weighted) in [(10, false), (10_000, false), (10, true), (10_000, true)] {
             let members: Vec<Member> = (0..size)
-                .map(|at: u16| Member {
-                    state: Arc::new(EndpointState::new(SocketAddr::from((Ipv4Addr::LOCALHOST, at + 1)))),
-                    weight: if weighted { u32::from(at % 7) + 1 } else { 1 },
+                .map(|at: u16| {
+                    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, at + 1));
+                    let weight = if weighted { u32::from(at % 7) + 1 } else { 1 };
+                    Member::new(Arc::new(EndpointState::new(address)), weight)
                 })
                 .collect();
-            let balancer = Balancer::new(policy, members);
-            let (cursor, random) = (Cursor::default(), Random::seeded(1));
+            let discovery = Discovery::Eds { service: None };
+            let cluster = Cluster { balance: policy.clone(), ..Cluster::new(ClusterName::new("c"), discovery) };
+            let balancer = Arc::new(Balancer::new(&cluster, Membership::flat(members), 0));
+            let (position, random, stats) = (Position::default(), Random::seeded(1), Arc::default());
             let name = if weighted { format!("{name}, weighted") } else { (*name).to_owned() };
             group.bench_function(BenchmarkId::new(name, size), |bencher| {
-                bencher.iter(|| balancer.pick(&cursor, &random, &[]));
+                bencher.iter(|| {
+                    let context = PickContext::first(&random, Some(random.next()));
+                    position.pick(&balancer, &stats, &context)
+                });
             });
         }
     }

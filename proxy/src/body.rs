@@ -11,12 +11,18 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
+use crate::attempt::replay::{Replay, ReplayError};
 use crate::cluster::InFlight;
+use crate::cluster::limits::Permit;
 use crate::error::Flag;
+use crate::policy::grant::Grant;
+use crate::policy::mirror::tee::{Copy, Tee};
+use crate::stream_limits::{Overdue, Watch};
 use crate::telemetry::RequestRecord;
 use crate::upstream::pool::Lease;
+use crate::upstream::send::broken_off;
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +33,18 @@ pub enum BodyError {
     /// The route's timeout, after the head of the answer had been passed on.
     #[error("the route's timeout ended the response")]
     TimedOut,
+    /// A limit of the listener for one stream.
+    #[error("the stream was idle for too long, or has lasted too long")]
+    Overdue(Overdue),
+    /// The copy of a request lagged behind, or its request broke off.
+    #[error("the copy of the request was given up")]
+    CopyGivenUp,
+    /// The body of an attempt that another one has followed.
+    #[error("another attempt is being made")]
+    Overtaken,
+    /// The policies have changed and no longer allow the request.
+    #[error("the policies have changed and no longer allow this request")]
+    Revoked,
 }
 
 /// A request body on its way to an endpoint.
@@ -40,65 +58,55 @@ pub enum RequestBody {
         incoming: Incoming,
         /// Told when the last frame has passed, where somebody waits for it.
         end: Option<RequestEnd>,
+        /// When it is revoked, no further frame passes; whoever reads the answer is woken for it.
+        grant: Option<Rc<Grant>>,
     },
-    /// From the caller, and taken back when the peer refused the stream before a byte of it had moved.
-    Reclaimable(Rc<Reclaimable>),
-}
-
-/// A body that can be had back as long as nobody has polled it.
-#[derive(Debug)]
-pub struct Reclaimable {
-    body: RefCell<RequestBody>,
-    touched: Cell<bool>,
+    /// From the caller, and kept so that it can be sent again.
+    Replay(Replay<Box<Self>>),
+    /// One that is copied as it passes.
+    Teed(Box<Tee>),
+    /// A copy.
+    Copy(Box<Copy>),
 }
 
 impl RequestBody {
     /// The body of a caller's request; `end` is told when it is complete.
-    pub fn new(incoming: Incoming, end: Option<RequestEnd>) -> Self {
+    pub fn new(incoming: Incoming, end: Option<RequestEnd>, grant: Option<&Rc<Grant>>) -> Self {
         if incoming.is_end_stream() {
             if let Some(end) = end {
                 end.signal();
             }
             return Self::Empty;
         }
-        Self::Stream { incoming, end }
-    }
-
-    /// Makes it possible to have it back.
-    pub fn reclaimable(self) -> Rc<Reclaimable> {
-        Rc::new(Reclaimable { body: RefCell::new(self), touched: Cell::new(false) })
-    }
-}
-
-impl Reclaimable {
-    /// The body, if not a byte of it has moved.
-    pub fn reclaim(&self) -> Option<RequestBody> {
-        (!self.touched.get()).then(|| self.body.replace(RequestBody::Empty))
+        Self::Stream { incoming, end, grant: grant.cloned() }
     }
 }
 
 impl HttpBody for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream { incoming, end } => {
+            Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
+            Self::Stream { incoming, end, .. } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
+                if let (Some(end), Poll::Ready(Some(Ok(_)))) = (&end, &polled) {
+                    end.touch();
+                }
                 let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
                 if ended && let Some(end) = end.take() {
                     end.signal();
                 }
-                polled
+                polled.map_err(BodyError::Peer)
             }
-            Self::Reclaimable(shared) => {
-                let polled = Pin::new(&mut *shared.body.borrow_mut()).poll_frame(context);
-                if polled.is_ready() {
-                    shared.touched.set(true);
-                }
-                polled
-            }
+            Self::Replay(replay) => Pin::new(replay).poll_frame(context).map_err(|error| match error {
+                ReplayError::Source(error) => error,
+                ReplayError::Overtaken => BodyError::Overtaken,
+            }),
+            Self::Teed(tee) => tee.poll_frame(context),
+            Self::Copy(copy) => copy.poll_frame(context),
         }
     }
 
@@ -106,7 +114,9 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => true,
             Self::Stream { incoming, .. } => incoming.is_end_stream(),
-            Self::Reclaimable(shared) => shared.body.borrow().is_end_stream(),
+            Self::Replay(replay) => replay.is_end_stream(),
+            Self::Teed(tee) => tee.body().is_end_stream(),
+            Self::Copy(copy) => copy.is_end_stream(),
         }
     }
 
@@ -114,7 +124,9 @@ impl HttpBody for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Stream { incoming, .. } => incoming.size_hint(),
-            Self::Reclaimable(shared) => shared.body.borrow().size_hint(),
+            Self::Replay(replay) => replay.size_hint(),
+            Self::Teed(tee) => tee.body().size_hint(),
+            Self::Copy(copy) => copy.size_hint(),
         }
     }
 }
@@ -126,15 +138,33 @@ pub struct RequestEnd(Rc<RequestEndState>);
 #[derive(Debug, Default)]
 struct RequestEndState {
     done: Cell<bool>,
+    /// When the last frame came.
+    moved: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl RequestEnd {
-    fn signal(&self) {
+    /// All of it is here.
+    pub(crate) fn signal(&self) {
         self.0.done.set(true);
         if let Some(waker) = self.0.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// A part of it is here.
+    pub(crate) fn touch(&self) {
+        self.0.moved.set(Some(Instant::now()));
+    }
+
+    /// When a part of it came last; `None`: only its head.
+    pub fn moved(&self) -> Option<Instant> {
+        self.0.moved.get()
+    }
+
+    /// Whether all of it is here.
+    pub fn is_complete(&self) -> bool {
+        self.0.done.get()
     }
 
     /// Ready when the request is complete.
@@ -173,21 +203,34 @@ pub enum Body {
 pub struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
-    in_flight: Option<InFlight>,
+    /// It counts at its endpoint and in its cluster.
+    in_use: Option<(InFlight, Permit)>,
     record: Option<RequestRecord>,
     complete: bool,
     deadline: Option<Pin<Box<Sleep>>>,
+    watch: Option<Box<Watch>>,
 }
 
 impl UpstreamBody {
-    /// `lease` goes back to its pool and `in_flight` ends when the last frame has passed.
-    pub fn new(incoming: Incoming, lease: Lease, in_flight: InFlight, deadline: Option<Pin<Box<Sleep>>>) -> Self {
-        let (lease, in_flight) = (Some(lease), Some(in_flight));
-        let mut body = Self { incoming, lease, in_flight, record: None, complete: false, deadline };
+    /// `lease` goes back to its pool and what is `in_use` is given back when the last frame has passed.
+    pub fn new(
+        incoming: Incoming,
+        lease: Lease,
+        in_use: (InFlight, Permit),
+        deadline: Option<Pin<Box<Sleep>>>,
+    ) -> Self {
+        let (lease, in_use) = (Some(lease), Some(in_use));
+        let mut body = Self { incoming, lease, in_use, record: None, complete: false, deadline, watch: None };
         if body.incoming.is_end_stream() {
             body.finish();
         }
         body
+    }
+
+    /// Within the listener's limits for one stream.
+    pub fn watched(mut self, watch: Option<Box<Watch>>) -> Self {
+        self.watch = watch.filter(|_| !self.complete);
+        self
     }
 
     fn with_record(mut self, record: RequestRecord) -> Self {
@@ -198,8 +241,9 @@ impl UpstreamBody {
     /// The response was read to its end: its connection can carry another.
     fn finish(&mut self) {
         self.complete = true;
-        self.in_flight = None;
+        self.in_use = None;
         self.deadline = None;
+        self.watch = None;
         match self.lease.take() {
             Some(Lease::Http1(lease)) => lease.release(),
             Some(Lease::Http2(_)) | None => {}
@@ -207,6 +251,22 @@ impl UpstreamBody {
         if let Some(record) = self.record.take() {
             record.complete();
         }
+    }
+
+    /// Whether the stream is over, after something has `moved` or not.
+    fn overdue(&mut self, moved: bool, context: &mut Context<'_>) -> Option<Overdue> {
+        let watch = self.watch.as_mut()?;
+        if moved {
+            watch.touch();
+        }
+        match watch.poll(context) {
+            Poll::Ready(overdue) => Some(overdue),
+            Poll::Pending => None,
+        }
+    }
+
+    fn grant(&self) -> Option<&Rc<Grant>> {
+        self.record.as_ref().and_then(RequestRecord::grant)
     }
 
     fn flag(&mut self, flag: Flag) {
@@ -255,11 +315,19 @@ impl HttpBody for Body {
                     body.flag(Flag::UT);
                     return Poll::Ready(Some(Err(BodyError::TimedOut)));
                 }
+                if body.grant().is_some_and(|grant| grant.poll_revoked(context).is_ready()) {
+                    body.flag(Flag::UAEX);
+                    return Poll::Ready(Some(Err(BodyError::Revoked)));
+                }
                 let polled = Pin::new(&mut body.incoming).poll_frame(context);
+                if let Some(overdue) = body.overdue(polled.is_ready(), context) {
+                    body.flag(overdue.flag());
+                    return Poll::Ready(Some(Err(BodyError::Overdue(overdue))));
+                }
                 match &polled {
                     Poll::Ready(None) => body.finish(),
                     Poll::Ready(Some(Ok(_))) if body.incoming.is_end_stream() => body.finish(),
-                    Poll::Ready(Some(Err(_))) => body.flag(Flag::UC),
+                    Poll::Ready(Some(Err(error))) => body.flag(broken_off(error)),
                     Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
                 }
                 polled.map_err(BodyError::Peer)

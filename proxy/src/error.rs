@@ -8,14 +8,19 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use leno_config::ir::RbacAction;
+use leno_config::ir::{AbortStatus, RbacAction};
 
+use crate::cluster::limits::Overflow;
+use crate::overload::Shed;
 use crate::policy::jwt::JwtError;
+use crate::policy::rate_limit::Quota;
+use crate::stream_limits::Overdue;
 
 /// Envoy's response flags, as far as this proxy sets them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Flag {
     /// Nothing to say.
+    #[default]
     None,
     /// No route.
     NR,
@@ -43,6 +48,22 @@ pub enum Flag {
     LR,
     /// An authorization policy or a token says no.
     UAEX,
+    /// A limit of the cluster is reached.
+    UO,
+    /// All retries are used up, or the time for them.
+    URX,
+    /// A delay on purpose.
+    DI,
+    /// A failure on purpose.
+    FI,
+    /// A rate limit is reached.
+    RL,
+    /// The connection or stream was idle for too long.
+    SI,
+    /// The stream lasted longer than it may.
+    DT,
+    /// This proxy has more to do than it can.
+    OM,
 }
 
 impl Flag {
@@ -63,7 +84,69 @@ impl Flag {
             Self::DF => "DF",
             Self::LR => "LR",
             Self::UAEX => "UAEX",
+            Self::UO => "UO",
+            Self::URX => "URX",
+            Self::DI => "DI",
+            Self::FI => "FI",
+            Self::RL => "RL",
+            Self::SI => "SI",
+            Self::DT => "DT",
+            Self::OM => "OM",
         }
+    }
+}
+
+/// All that is to be said of one request: notes on its way, and at most one reason for its end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flags {
+    delayed: bool,
+    overflow: bool,
+    retries_used_up: bool,
+    reason: Flag,
+}
+
+impl Flags {
+    /// Adds a note ([`Flag::DI`], [`Flag::URX`], and [`Flag::UO`] for a retry that was not allowed), or the reason for the
+    /// end if there is none yet: the first word stays.
+    pub fn add(&mut self, flag: Flag) {
+        match flag {
+            Flag::DI => self.delayed = true,
+            Flag::URX => self.retries_used_up = true,
+            reason if self.reason == Flag::None => self.reason = reason,
+            _ => {}
+        }
+    }
+
+    /// A limit did not allow a retry; what the attempt before brought stays the reason.
+    pub fn add_retry_overflow(&mut self) {
+        self.overflow = true;
+    }
+
+    /// Adds the notes of another part of the way.
+    pub fn add_notes(&mut self, notes: Self) {
+        self.delayed |= notes.delayed;
+        self.overflow |= notes.overflow;
+        self.retries_used_up |= notes.retries_used_up;
+    }
+}
+
+impl From<Flag> for Flags {
+    fn from(flag: Flag) -> Self {
+        let mut flags = Self::default();
+        flags.add(flag);
+        flags
+    }
+}
+
+impl fmt::Display for Flags {
+    /// Envoy's letters in the order in which things happen, `-` for none: `URX,UT`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let notes = [(self.delayed, Flag::DI), (self.overflow, Flag::UO), (self.retries_used_up, Flag::URX)];
+        let notes = notes.into_iter().filter_map(|(said, flag)| said.then_some(flag));
+        let reason =
+            Some(self.reason).filter(|reason| *reason != Flag::None && !(*reason == Flag::UO && self.overflow));
+        let all: Vec<&str> = notes.chain(reason).map(Flag::as_str).collect();
+        f.write_str(if all.is_empty() { Flag::None.as_str().to_owned() } else { all.join(",") }.as_str())
     }
 }
 
@@ -86,6 +169,14 @@ pub enum ProxyError {
     /// The cluster has no usable endpoint.
     #[error("cluster {0} has no healthy endpoint")]
     NoEndpoint(String),
+    /// A limit of the cluster is reached (circuit breaking).
+    #[error("cluster {cluster} takes no more: {overflow} (connectionPool of its DestinationRule)")]
+    Overflow {
+        /// Which cluster.
+        cluster: String,
+        /// Which limit.
+        overflow: Overflow,
+    },
     /// No connection to the endpoint.
     #[error("cannot connect to {address} of cluster {cluster}: {reason}")]
     Connect {
@@ -131,6 +222,22 @@ pub enum ProxyError {
     /// The route's time limit.
     #[error("no answer within {0:?}, the route's timeout")]
     Timeout(std::time::Duration),
+    /// The time limit of an attempt, and there was no other attempt.
+    #[error("no answer within {limit:?}, the limit for one attempt; {attempts} made")]
+    TryTimeout {
+        /// For each attempt.
+        limit: std::time::Duration,
+        /// How many there were.
+        attempts: u32,
+    },
+    /// A limit of the listener for one stream; `complete`: all of the request had come.
+    #[error("{}", too_long(*.overdue, *.complete))]
+    Overdue {
+        /// Which.
+        overdue: Overdue,
+        /// It was the answer that did not come.
+        complete: bool,
+    },
     /// A host outside the mesh that does not resolve.
     #[error("{host} is not a service of the mesh and does not resolve: {reason}")]
     Dns {
@@ -150,6 +257,9 @@ pub enum ProxyError {
     /// An authorization policy says no. Which one is for the log: a caller that may not come in learns nothing of the rules.
     #[error("{}", denied(*.0))]
     Denied(RbacAction),
+    /// The policies changed while the answer was awaited, and would not let the request in any more.
+    #[error("the policies have changed and no longer allow this; the proxy's log says which")]
+    Revoked,
     /// The token of the end user is not good, or there is none.
     #[error("{reason}")]
     Token {
@@ -158,6 +268,23 @@ pub enum ProxyError {
         /// For what the token would have been, `http://HOST/PATH`.
         realm: String,
     },
+    /// A fault on purpose.
+    #[error("a `fault` of the route's rule aborts this request on purpose")]
+    Fault {
+        /// With what.
+        with: AbortStatus,
+    },
+    /// A rate limit is reached.
+    #[error("the rate limit {limit} of this workload is reached; there is room again in {} s", .quota.reset)]
+    RateLimited {
+        /// Which: `NAMESPACE/NAME/INDEX` of its rule.
+        limit: String,
+        /// What the caller is told of it.
+        quota: Quota,
+    },
+    /// This process has more to do than it can.
+    #[error("{0}; try again a moment later")]
+    Overloaded(Shed),
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
     BadRequest {
@@ -185,8 +312,10 @@ const CONNECTION_TIMEOUT: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection timeout";
 const TERMINATION: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
+const OVERFLOW: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
 const REMOTE_RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
 const PROTOCOL_ERROR: &str = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+const FAULT: &str = "fault filter abort";
 
 impl ProxyError {
     /// Status, flag and body (measured on Envoy 1.40).
@@ -195,19 +324,64 @@ impl ProxyError {
             Self::NoRoute { .. } => (StatusCode::NOT_FOUND, Flag::NR, ""),
             Self::NoCluster(_) => (StatusCode::SERVICE_UNAVAILABLE, Flag::NC, ""),
             Self::NoEndpoint(_) => (StatusCode::SERVICE_UNAVAILABLE, Flag::UH, "no healthy upstream"),
+            Self::Overflow { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UO, OVERFLOW),
             Self::Connect { timed_out: false, .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UF, CONNECTION_FAILURE),
             Self::Connect { timed_out: true, .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UF, CONNECTION_TIMEOUT),
             Self::Closed { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UC, TERMINATION),
             Self::Reset { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UR, REMOTE_RESET),
             Self::UpstreamProtocol { .. } => (StatusCode::BAD_GATEWAY, Flag::UPE, PROTOCOL_ERROR),
-            Self::Timeout(_) => (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout"),
+            Self::Timeout(_) | Self::TryTimeout { .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout")
+            }
+            Self::Overdue { overdue, complete } => {
+                let status = if *complete { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
+                let body = match overdue {
+                    Overdue::Idle => "stream timeout",
+                    Overdue::TooLong => "downstream duration timeout",
+                };
+                (status, overdue.flag(), body)
+            }
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
-            Self::Denied(_) => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
+            Self::Denied(_) | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
             Self::Token { reason, .. } => (reason.status(), Flag::UAEX, reason.as_str()),
+            Self::Fault { with: AbortStatus::Http(status) } => (*status, Flag::FI, FAULT),
+            // Who does not speak gRPC gets a 200 (Envoy).
+            Self::Fault { with: AbortStatus::Grpc(_) } => (StatusCode::OK, Flag::FI, FAULT),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Flag::RL, "local_rate_limited"),
+            Self::Overloaded(Shed::Concurrency) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "reached concurrency limit")
+            }
+            Self::Overloaded(Shed::Connections | Shed::Requests) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "envoy overloaded")
+            }
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }
+    }
+
+    /// The status that a gRPC caller gets: gRPC's "HTTP to gRPC status code mapping", as Envoy has it, where the error
+    /// has none of its own.
+    pub fn grpc_status(&self) -> u32 {
+        match (self, self.reply().status.as_u16()) {
+            (Self::Fault { with: AbortStatus::Grpc(status) }, _) => *status,
+            // UNAVAILABLE, which 429 stands for, would ask for a retry.
+            (Self::RateLimited { .. }, _) => 8,
+            (_, 400) => 13,
+            (_, 401) => 16,
+            (_, 403) => 7,
+            (_, 404) => 12,
+            (_, 429 | 502 | 503 | 504) => 14,
+            _ => 2,
+        }
+    }
+}
+
+fn too_long(overdue: Overdue, complete: bool) -> &'static str {
+    match (overdue, complete) {
+        (Overdue::Idle, true) => "no answer came, and nothing else moved, for as long as a stream may be idle",
+        (Overdue::Idle, false) => "the rest of the request did not come for as long as a stream may be idle",
+        (Overdue::TooLong, _) => "the request lasted as long as a stream may",
     }
 }
 
@@ -224,5 +398,29 @@ fn denied(action: RbacAction) -> &'static str {
 impl fmt::Display for Flag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_listed_notes_first_and_the_first_reason_stays() {
+        for (flags, expected) in [
+            (&[][..], "-"),
+            (&[Flag::UT], "UT"),
+            (&[Flag::UT, Flag::DC], "UT"),
+            (&[Flag::UT, Flag::URX], "URX,UT"),
+            (&[Flag::DI, Flag::FI], "DI,FI"),
+            (&[Flag::URX], "URX"),
+        ] {
+            let mut all = Flags::default();
+            flags.iter().for_each(|flag| all.add(*flag));
+            assert_eq!(all.to_string(), expected);
+        }
+        let mut refused = Flags::from(Flag::UF);
+        refused.add_retry_overflow();
+        assert_eq!(refused.to_string(), "UO,UF");
     }
 }

@@ -1,5 +1,7 @@
 //! Headers that belong to one connection, and headers that this proxy adds.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use leno_config::ir::HeaderOps;
 
@@ -15,8 +17,18 @@ pub mod name {
     pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
     /// The path before a rewrite (Envoy).
     pub const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+    /// The host before a rewrite (Envoy).
+    pub const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
     /// Milliseconds the endpoint took to answer (Envoy).
     pub const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+    /// `true`: refused because a limit is reached (Envoy); who tries again should wait.
+    pub const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+    /// What a full bucket of a rate limit holds (Envoy).
+    pub const RATE_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+    /// What is left of it.
+    pub const RATE_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+    /// Seconds until something is left of it.
+    pub const RATE_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
     /// Milliseconds the endpoint has, where there is a timeout (Envoy).
     pub const EXPECTED_TIME: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
     /// Why this proxy answered itself: `FLAG; sentence`.
@@ -29,6 +41,10 @@ pub mod name {
     pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
     /// Through whom a request came, the nearest last.
     pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+    /// Which attempt it is, from 1 (Envoy).
+    pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+    /// What became of a gRPC call, among the headers where there was no message.
+    pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
     /// How long a gRPC caller waits.
     pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 }
@@ -119,8 +135,23 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Says how long the endpoint has: in Envoy's words, and in gRPC's to an endpoint that speaks it. Never 0, which would
+/// mean any time.
+pub fn set_expected_time(headers: &mut HeaderMap, left: Duration, grpc: bool) {
+    let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+    headers.insert(name::EXPECTED_TIME, HeaderValue::from(millis));
+    if grpc {
+        // At most eight digits, which in milliseconds are a day.
+        let text =
+            if millis < 100_000_000 { format!("{millis}m") } else { format!("{}S", left.as_secs().min(99_999_999)) };
+        if let Ok(text) = HeaderValue::from_str(&text) {
+            headers.insert(name::GRPC_TIMEOUT, text);
+        }
+    }
+}
+
 /// What a gRPC caller says it waits, at most eight digits and a unit (gRPC over HTTP/2).
-pub fn grpc_timeout(headers: &HeaderMap) -> Option<std::time::Duration> {
+pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(name::GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 {
@@ -136,7 +167,7 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Option<std::time::Duration> {
         "n" => amount,
         _ => return None,
     };
-    Some(std::time::Duration::from_nanos(nanos))
+    Some(Duration::from_nanos(nanos))
 }
 
 #[cfg(test)]

@@ -24,13 +24,14 @@ pub fn arrival(headers: &mut HeaderMap, caller: Option<&HeaderValue>) {
 }
 
 /// Edits a request for its way: Envoy's headers come, then what the rules say, the destination's before the route's
-/// (Envoy's order, so that the route has the last word).
+/// (Envoy's order, so that the route has the last word). `expected` is the time that the endpoint has.
 pub fn request(
     parts: &mut Parts,
     route: &Route,
     forward: &Forward,
     share: &WeightedCluster,
-    timeout: Option<Duration>,
+    expected: Option<Duration>,
+    grpc: bool,
     random: &Random,
 ) -> Result<(), ProxyError> {
     let fields = &mut parts.headers;
@@ -40,9 +41,8 @@ pub fn request(
     if !fields.contains_key(name::FORWARDED_PROTO) {
         fields.insert(name::FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if let Some(limit) = timeout {
-        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        fields.insert(name::EXPECTED_TIME, HeaderValue::from(millis));
+    if let Some(limit) = expected {
+        headers::set_expected_time(fields, limit, grpc);
     }
     headers::apply(&share.request_headers, fields);
     headers::apply(&route.request_headers, fields);
@@ -55,7 +55,12 @@ pub fn request(
         sanitize::set_target(parts, target)?;
     }
     match forward.host_rewrite.as_deref().or(share.host_rewrite.as_deref()) {
-        Some(host) => sanitize::set_host(parts, host),
+        Some(host) => {
+            if let Ok(original) = HeaderValue::from_str(sanitize::authority(parts)) {
+                parts.headers.insert(name::ORIGINAL_HOST, original);
+            }
+            sanitize::set_host(parts, host)
+        }
         None => Ok(()),
     }
 }
@@ -95,7 +100,7 @@ mod tests {
         let mut parts = sent.body(()).expect("a request").into_parts().0;
         let share = forward.clusters.as_slice().first().expect("one share");
         arrival(&mut parts.headers, None);
-        request(&mut parts, &route, &forward, share, None, &Random::seeded(1)).expect("valid");
+        request(&mut parts, &route, &forward, share, None, false, &Random::seeded(1)).expect("valid");
         let named = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
         assert_eq!(named("x-forwarded-client-cert"), None);
         assert_eq!((named("x-request-id"), named("x-own")), (Some("mine"), Some("kept")));

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,19 +23,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Shared};
 use crate::bootstrap::{Bootstrap, Source};
+use crate::cluster::{health, upkeep};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
 use crate::memory;
+use crate::overload::Overload;
 use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
-use crate::worker::{Command, Reserved, Worker};
+use crate::worker::{Command, Figures, Reserved, Worker};
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
@@ -81,6 +84,8 @@ struct Proxy {
     names: Names,
     keys: RemoteKeys,
     snapshot: Arc<Snapshot>,
+    /// For whoever looks after its endpoints.
+    snapshots: watch::Sender<Arc<Snapshot>>,
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
@@ -116,6 +121,8 @@ impl Proxy {
             own: Workload::of(&bootstrap.node),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
+        let Common { telemetry, identity, own, .. } = common;
+        let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own));
         tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(plane) => {
@@ -126,6 +133,11 @@ impl Proxy {
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
+        let (snapshots, current) = watch::channel(Arc::default());
+        shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
+        tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
+        let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
+        tokio::task::spawn_local(health::keep_checking(current, sessions, random));
         let mut proxy = Self {
             has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
@@ -134,6 +146,7 @@ impl Proxy {
             names: Names::new(Arc::clone(&dns)),
             keys: RemoteKeys::new(Fetcher::from_system(dns), Arc::clone(&shared.telemetry), Random::from_entropy()),
             snapshot: Arc::default(),
+            snapshots,
             bound: HashMap::new(),
             drain,
             stop_source,
@@ -223,6 +236,8 @@ impl Proxy {
         }
         let (resolved, keys) = (self.names.resolved(), self.keys.fetched());
         let snapshot = Arc::new(Snapshot::build(&self.snapshot, resources, &resolved, &keys));
+        upkeep::take_over(&self.snapshot, &snapshot);
+        self.snapshots.send_replace(Arc::clone(&snapshot));
         self.snapshot = Arc::clone(&snapshot);
         self.shared.set_snapshot(Arc::clone(&snapshot));
         self.close_gone().await;
@@ -373,26 +388,30 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
     let mut acceptor_commands = Some(acceptor_commands);
     let mut threads = Vec::new();
     let mut workers = Vec::new();
-    for index in 0..count {
+    let stats: Vec<_> = (0..count).map(|_| common.telemetry.worker()).collect();
+    let overload = Overload::new(bootstrap.limits, stats.clone());
+    common.telemetry.watch(&overload);
+    for (index, stats) in stats.into_iter().enumerate() {
         let (commands, inbox) = mpsc::channel(QUEUE);
-        let stats = common.telemetry.worker();
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
         let Common { telemetry, dns, draining, reserved, identity, own } = common.clone();
+        let limits = Arc::clone(&overload);
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
             let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
-            let worker = Worker::new(telemetry, stats, dns, draining, reserved, tls, random);
+            let figures = Figures { telemetry, stats, overload: Arc::clone(&limits) };
+            let worker = Worker::new(figures, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
-                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(std::rc::Rc::clone(&worker))));
+                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits));
             }
             worker.run(inbox).await;
         })?);
     }
     if let Some(commands) = acceptor_commands {
         let hand = workers.clone();
-        threads.push(thread("leno-acceptor", move || accept::run(commands, Hand::Over(hand)))?);
+        threads.push(thread("leno-acceptor", move || accept::run(commands, Hand::Over(hand), overload))?);
     }
     Ok((workers, acceptor, threads))
 }

@@ -6,20 +6,29 @@ use http::{Response, StatusCode};
 use leno_config::ir::{DirectResponse, Redirect};
 
 use crate::body::Body;
-use crate::error::{ProxyError, Reply};
+use crate::error::{Flags, ProxyError, Reply};
 use crate::headers::name;
 use crate::policy::jwt::JwtError;
 
 /// The answer to a request that failed here: Envoy's status and body, and a sentence in `x-leno-error`. A gRPC caller
-/// gets a gRPC status, since it would not look at an HTTP one.
-pub fn error(error: &ProxyError, grpc: bool) -> Response<Body> {
-    let Reply { status, flag, body } = error.reply();
-    let mut response = if grpc { grpc_status(status, body) } else { text(status, body) };
-    let sentence = format!("{flag}; {error}");
+/// gets a gRPC status, since it would not look at an HTTP one. `flags` is all that is said of the request.
+pub fn error(error: &ProxyError, flags: Flags, grpc: bool) -> Response<Body> {
+    let Reply { status, flag: _, body } = error.reply();
+    let mut response = if grpc { grpc_status(error.grpc_status(), body) } else { text(status, body) };
+    let sentence = format!("{flags}; {error}");
     // Whatever came from outside into the sentence is escaped.
     let visible: String = sentence.chars().map(|one| if (' '..='~').contains(&one) { one } else { '?' }).collect();
     if let Ok(value) = HeaderValue::from_str(&visible) {
         response.headers_mut().insert(name::ERROR, value);
+    }
+    if let ProxyError::Overloaded(_) = error {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if let ProxyError::Overflow { .. } | ProxyError::Overloaded(_) = error {
+        response.headers_mut().insert(name::OVERLOADED, HeaderValue::from_static("true"));
+    }
+    if let ProxyError::RateLimited { quota, .. } = error {
+        quota.tell_refused(response.headers_mut());
     }
     if let ProxyError::Token { reason, realm } = error
         && let Ok(challenge) = challenge(*reason, realm)
@@ -45,27 +54,15 @@ fn text(status: StatusCode, body: &'static str) -> Response<Body> {
 }
 
 /// Only headers, as gRPC's "trailers-only" has it.
-fn grpc_status(status: StatusCode, message: &'static str) -> Response<Body> {
+fn grpc_status(status: u32, message: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(grpc_code(status)));
+    headers.insert("grpc-status", HeaderValue::from(status));
     if !message.is_empty() {
         headers.insert("grpc-message", HeaderValue::from_static(message));
     }
     response
-}
-
-/// gRPC's "HTTP to gRPC status code mapping", as Envoy has it.
-fn grpc_code(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
 }
 
 /// The answer that a rule wrote.

@@ -1,14 +1,14 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → token → authorization → redirect / direct response / CORS preflight
-//!                                  → header rules, rewrite → attempts → header rules → body
+//! overload → sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
+//!                                                                  → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
 //! The snapshot is taken once, at the top, and nothing below looks at any other configuration. Everything up to the
-//! first byte toward an endpoint is plain synchronous code: only [`Attempts::send`] waits, so a request's future holds
-//! little more than the request.
+//! first byte toward an endpoint is plain synchronous code: only a delay on purpose and [`Attempts::send`] wait, so a
+//! request's future holds little more than the request.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -18,19 +18,25 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use leno_config::ir::{self, Action, Forward, Route, WeightedCluster};
+use leno_config::ir::{self, Action, Direction, Forward, Route, StreamLimits, WeightedCluster};
 use tokio::time::Instant;
 
-use crate::attempt::deadline::{self, Deadline};
-use crate::attempt::{Answer, Attempts, Protocol};
+use crate::attempt::deadline::{Clocks, Deadline, TimeLimits};
+use crate::attempt::plan::RetryPlan;
+use crate::attempt::{Answer, Attempts, Protocol, asked};
 use crate::body::{Body, RequestBody, RequestEnd, UpstreamBody};
 use crate::cluster::Members;
 use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::overload::Place;
+use crate::policy::fault::{self, Pause};
+use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
-use crate::policy::{cors, enforce};
+use crate::policy::rate_limit::Quota;
+use crate::policy::sticky::Sticky;
+use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::RequestRecord;
@@ -44,20 +50,63 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let view = connection.listener.view();
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;
-    let answered = match plan(connection, &view, request, &mut record, &mut outgoing) {
-        Ok(Plan::Answer(response)) => Ok(response),
-        Ok(Plan::Forward(way)) => way.go(connection, &view, &mut outgoing, &mut record).await,
-        Err(error) => Err(error),
+    let mut beside = Beside::default();
+    let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut beside);
+    let answered = match (planned, beside.pause.take()) {
+        (Ok(Plan::Answer(response)), None) => Ok(response),
+        (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
+        (Err(error), None) => Err(error),
+        (planned, Some(pause)) => Box::pin(late(*pause, planned, connection, &view, &mut outgoing, &mut record)).await,
     };
+    if let (Some(place), Ok(response)) = (&beside.place, &answered)
+        && matches!(response.body(), Body::Upstream(_))
+    {
+        place.answered(&connection.worker.random);
+    }
     let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
-        reply::error(&error, grpc)
+        reply::error(&error, record.flags(), grpc)
     });
+    if let Some(quota) = &beside.quota {
+        quota.tell(response.headers_mut());
+    }
     if is_http1 && connection.life.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
+}
+
+/// The same after a delay on purpose. On the heap, so that the future of every other request is no larger for it.
+async fn late(
+    pause: Pause,
+    planned: Result<Plan<'_>, ProxyError>,
+    connection: &Rc<Connection>,
+    view: &ListenerView,
+    outgoing: &mut Option<Request<RequestBody>>,
+    record: &mut RequestRecord,
+) -> Result<Response<Body>, ProxyError> {
+    record.delayed();
+    let waited = pin!(async {
+        pause.over().await;
+        Ok(())
+    });
+    while_granted(record.grant().map(|grant| &**grant), waited).await?;
+    match planned? {
+        Plan::Answer(response) => Ok(response),
+        Plan::Forward(way) => way.go(connection, view, outgoing, record).await,
+    }
+}
+
+/// What few requests have beside their plan.
+#[derive(Default)]
+struct Beside {
+    /// A delay on purpose.
+    pause: Option<Box<Pause>>,
+    /// What is left of a rate limit.
+    quota: Option<Box<Quota>>,
+    /// Its place at the own app, where these are counted.
+    place: Option<Place>,
 }
 
 /// What is to be done with a request.
@@ -74,22 +123,32 @@ struct Way<'a> {
     share: &'a WeightedCluster,
     cluster: &'a Rc<WorkerCluster>,
     protocol: Protocol,
-    deadline: Option<Deadline>,
+    plan: RetryPlan<'a>,
+    /// Told when the request is complete, where that matters.
+    end: Option<RequestEnd>,
+    /// How long it may last.
+    streams: StreamLimits,
     upgrade: Option<Box<Upgrade>>,
     /// The `Origin` of a page, where the route has a cross-origin policy.
     origin: Option<HeaderValue>,
     /// The request's host, where the cluster goes by it.
     host: Option<String>,
+    /// With which endpoint the caller stays.
+    sticky: Sticky,
 }
 
 fn plan<'a>(
     connection: &Connection,
     view: &'a Rc<ListenerView>,
     request: Request<Incoming>,
+    grpc: bool,
     record: &mut RequestRecord,
     outgoing: &mut Option<Request<RequestBody>>,
+    beside: &mut Beside,
 ) -> Result<Plan<'a>, ProxyError> {
     let (http, manager) = http_of(view)?;
+    let (direction, is_surplus) = (view.listener.config.direction, connection.life.is_surplus());
+    beside.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
     sanitize::request(&mut parts, manager.path)?;
@@ -101,8 +160,14 @@ fn plan<'a>(
         record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
-    enforce::authorize(connection, view, route, &look(&parts, claims))?;
+    record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
+    if let Some(limiter) = &http.limiter {
+        beside.quota = limiter.admit(&look(&parts, claims), &connection.worker.stats)?;
+    }
     let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
+    if let Some(fault) = &route.fault {
+        fault::inject(fault, &connection.worker, &mut beside.pause)?;
+    }
     let forward = match &route.action {
         Action::Redirect(redirect) => {
             let to = location(redirect, &route.matcher.path, &look(&parts, claims));
@@ -115,19 +180,35 @@ fn plan<'a>(
         return Ok(Plan::Answer(answer));
     }
     let (share, cluster) = choose(connection, view, http, (host, at), forward).ok_or_else(|| no_route(&parts))??;
-    let timeout = deadline::timeout_of(forward, &parts.headers);
-    let end = timeout.map(|_| RequestEnd::default());
-    let way = Way {
+    let mut asked = match view.listener.config.direction {
+        Direction::Outbound => asked::take(&mut parts.headers),
+        Direction::Inbound => asked::strip(&mut parts.headers),
+    };
+    let limits = TimeLimits::of(forward, &asked, &parts.headers, grpc);
+    let mut way = Way {
         route,
         share,
         cluster,
         protocol: Protocol::of(cluster.shared.config.protocol, parts.version == Version::HTTP_2, upgrade.is_some()),
-        deadline: timeout.zip(end.clone()).map(|(limit, end)| Deadline::new(limit, end)),
+        plan: RetryPlan::default(),
+        end: (limits.is_any() || manager.streams != StreamLimits::default()).then(RequestEnd::default),
+        streams: manager.streams,
         origin: route.cors.as_ref().and_then(|_| parts.headers.get(header::ORIGIN).cloned()),
         upgrade: upgrade.map(Box::new),
         host: needs_host(cluster).then(|| sanitize::authority(&parts).to_owned()),
+        sticky: if cluster.hashes() { Sticky::of(forward, &parts, connection.ends()) } else { Sticky::default() },
     };
-    prepare::request(&mut parts, route, forward, share, timeout, &connection.worker.random)?;
+    prepare::request(&mut parts, route, forward, share, limits.expected(), grpc, &connection.worker.random)?;
+    if !route.request_headers.is_empty() || !share.request_headers.is_empty() {
+        asked.add_retries(asked::take(&mut parts.headers));
+        // Which also took what the endpoint is told.
+        if let Some(limit) = limits.expected() {
+            headers::set_expected_time(&mut parts.headers, limit, grpc);
+        }
+    }
+    let counted = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
+    way.plan = RetryPlan::new(forward.retry.as_ref(), asked, &look(&parts, None));
+    (way.plan.limits, way.plan.counted, way.plan.grpc) = (limits, counted, grpc);
     if let Some(upgrade) = &way.upgrade {
         upgrade.ask(&mut parts);
     }
@@ -135,7 +216,7 @@ fn plan<'a>(
         Protocol::Http1 => sanitize::to_http1(&mut parts)?,
         Protocol::Http2 => sanitize::to_http2(&mut parts)?,
     }
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, end)));
+    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end.clone(), record.grant())));
     Ok(Plan::Forward(way))
 }
 
@@ -147,7 +228,8 @@ fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), Prox
     }
 }
 
-fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
+/// The virtual host and route that take a request.
+pub(crate) fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usize, usize)> {
     let host = http.table.host(request.authority)?;
     http.table.find(host, request).map(|route| (host, route))
 }
@@ -166,7 +248,8 @@ fn choose<'a>(
     Some(cluster.map(|cluster| (share, cluster)).ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string())))
 }
 
-fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
+/// What routes and policies see of a request.
+pub(crate) fn look<'a>(parts: &'a Parts, claims: Option<&'a Claims>) -> RequestView<'a> {
     RequestView {
         method: &parts.method,
         scheme: "http",
@@ -197,24 +280,38 @@ impl Way<'_> {
         outgoing: &mut Option<Request<RequestBody>>,
         record: &mut RequestRecord,
     ) -> Result<Response<Body>, ProxyError> {
+        if self.upgrade.is_none() {
+            mirror::send_copies(connection, &view.view, self.route, outgoing);
+        }
         let sent = Instant::now();
-        let Self { cluster, protocol, .. } = self;
-        let host = self.host.as_deref();
-        let attempts = Attempts { worker: &connection.worker, view: &view.view, cluster, protocol, host };
+        let mut clocks = Clocks::new(self.plan.limits.request, self.streams, self.end.as_ref());
+        let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
+        let to = (self.cluster, self.protocol, self.host.as_deref());
+        let attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         let sending = pin!(attempts.send(outgoing));
-        let answer = match &mut self.deadline {
-            None => sending.await?,
-            Some(deadline) => Box::pin(deadline.race(sending)).await?,
+        let sending = while_granted(record.grant().map(|grant| &**grant), sending);
+        let answer = match clocks.any() {
+            None => sending.await,
+            Some(clocks) => Box::pin(clocks.race(sending)).await.inspect_err(|error| attempts.failed(error)),
         };
+        record.note(attempts.notes.get());
+        let answer = answer?;
         let took = u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let attempt = answer.attempt;
         let mut response = match self.upgrade.take() {
             Some(upgrade) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 upgrade::tunnel(connection, *upgrade, answer, record)
             }
-            Some(_) | None => receive(answer, self.deadline.take()),
+            Some(_) | None => receive(answer, clocks),
         };
         let fields = response.headers_mut();
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
+        if self.plan.counted.response {
+            fields.insert(name::ATTEMPT_COUNT, HeaderValue::from(attempt));
+        }
+        if let Some(cookie) = cookie {
+            fields.append(header::SET_COOKIE, *cookie);
+        }
         if let Some(cors) = &self.route.cors {
             cors::mark_response(cors, self.origin.as_ref(), fields);
         }
@@ -224,12 +321,13 @@ impl Way<'_> {
 
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
-fn receive(answer: Answer, deadline: Option<Deadline>) -> Response<Body> {
-    let Answer { response, lease, in_flight } = answer;
+fn receive(answer: Answer, clocks: Clocks) -> Response<Body> {
+    let Answer { response, lease, in_flight, permit, attempt: _ } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
-    let body = UpstreamBody::new(incoming, lease, in_flight, deadline.and_then(Deadline::into_sleep));
-    let mut passed = Response::new(Body::Upstream(body));
+    let Clocks { deadline, watch } = clocks;
+    let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
+    let mut passed = Response::new(Body::Upstream(body.watched(watch)));
     *passed.status_mut() = head.status;
     *passed.headers_mut() = head.headers;
     passed

@@ -17,10 +17,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::cluster::balance::Cursor;
-use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members};
+use crate::cluster::balance::{PickContext, Position};
+use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
+use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
@@ -46,6 +47,17 @@ const MAX_FOREIGN_POOLS: usize = 1024;
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// What a worker counts with.
+#[derive(Debug)]
+pub struct Figures {
+    /// Counts what is rare.
+    pub telemetry: Arc<Telemetry>,
+    /// Its own.
+    pub stats: Arc<WorkerStats>,
+    /// What the process takes on at once.
+    pub overload: Arc<Overload>,
+}
+
 /// What all tasks of a worker share.
 #[derive(Debug)]
 pub struct Worker {
@@ -59,6 +71,8 @@ pub struct Worker {
     pub drain: watch::Receiver<bool>,
     /// Where no request may be sent.
     pub reserved: Reserved,
+    /// What the process takes on at once.
+    pub overload: Arc<Overload>,
     /// For handshakes with callers and endpoints.
     pub tls: Rc<Sessions>,
     /// What policies remember.
@@ -89,7 +103,7 @@ pub struct View {
 pub struct WorkerCluster {
     /// What all workers see.
     pub shared: Arc<Cluster>,
-    cursor: Cursor,
+    position: Position,
     pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
     /// Where the server name of TLS follows the request's host.
     by_host: RefCell<HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>>,
@@ -153,12 +167,17 @@ impl ListenerView {
 }
 
 impl WorkerCluster {
-    /// An endpoint that was not tried yet.
-    pub fn pick(&self, random: &Random, tried: &[Arc<EndpointState>]) -> Option<Arc<EndpointState>> {
+    /// An endpoint for a request: one that was not tried yet, if there is any.
+    pub fn pick(&self, context: &PickContext<'_>) -> Option<Picked> {
         match &self.shared.members {
-            Members::Balanced(balancer) => balancer.pick(&self.cursor, random, tried).cloned(),
+            Members::Balanced(balancer) => self.position.pick(balancer, &self.shared.stats, context),
             Members::RequestHost | Members::OriginalDestination => None,
         }
+    }
+
+    /// Whether requests are spread by a hash.
+    pub fn hashes(&self) -> bool {
+        matches!(&self.shared.members, Members::Balanced(balancer) if balancer.hashes())
     }
 
     /// The connections to an endpoint. `host` is the request's; it matters where TLS takes the server's name from it.
@@ -181,15 +200,6 @@ impl WorkerCluster {
     /// Whether the server name of TLS is the request's host.
     pub fn follows_host(&self) -> bool {
         matches!(&self.shared.config.tls, ir::UpstreamTls::External(tls) if tls.sni.is_none())
-    }
-
-    /// The name of its first endpoint, for TLS without a request: bytes name no host.
-    pub fn dns_name(&self) -> Option<&str> {
-        let ir::Discovery::Dns(endpoints) = &self.shared.config.discovery else { return None };
-        endpoints.iter().find_map(|endpoint| match &endpoint.address {
-            ir::Address::Name { host, .. } => Some(host.as_str()),
-            ir::Address::Socket(_) => None,
-        })
     }
 
     fn pool_by_host(&self, worker: &Worker, endpoint: &EndpointState, host: &str) -> Rc<Pool> {
@@ -222,7 +232,7 @@ impl WorkerCluster {
     fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
         let Some(before) = before else {
             let (pools, by_host) = (RefCell::default(), RefCell::default());
-            return Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host });
+            return Rc::new(Self { shared, position: Position::default(), pools, by_host });
         };
         if Arc::ptr_eq(&before.shared, &shared) {
             return Rc::clone(before);
@@ -248,7 +258,7 @@ impl WorkerCluster {
         pools.retain(|address, pool| stays(address, None, pool));
         by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
         let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
-        Rc::new(Self { shared, cursor: Cursor::default(), pools, by_host })
+        Rc::new(Self { shared, position: Position::default(), pools, by_host })
     }
 }
 
@@ -271,14 +281,16 @@ fn settings(cluster: &ir::Cluster) -> PoolSettings {
         connect_timeout: cluster.connect_timeout,
         idle_timeout: cluster.idle_timeout,
         max_requests: cluster.max_requests_per_connection,
+        max_duration: cluster.max_connection_duration,
+        max_streams: cluster.max_concurrent_streams,
+        keepalive: cluster.tcp_keepalive.clone(),
     }
 }
 
 impl Worker {
     /// A worker with nothing to do yet.
     pub fn new(
-        telemetry: Arc<Telemetry>,
-        stats: Arc<WorkerStats>,
+        Figures { telemetry, stats, overload }: Figures,
         dns: Arc<Dns>,
         drain: watch::Receiver<bool>,
         reserved: Reserved,
@@ -291,6 +303,7 @@ impl Worker {
             dns,
             drain,
             reserved,
+            overload,
             tls: Rc::new(tls),
             policy: Memory::default(),
             telemetry,
@@ -449,22 +462,32 @@ impl ListenerView {
 
 /// One connection from a caller; ends with the guard.
 #[derive(Debug)]
-pub struct ConnectionCount(Arc<WorkerStats>);
+pub struct ConnectionCount {
+    stats: Arc<WorkerStats>,
+    surplus: bool,
+}
 
 impl ConnectionCount {
     /// One more.
-    pub fn new(stats: Arc<WorkerStats>) -> Self {
+    pub fn new(stats: Arc<WorkerStats>, entry: Entry) -> Self {
         stats.connections_active.fetch_add(1, Ordering::Relaxed);
         stats.connections_total.fetch_add(1, Ordering::Relaxed);
-        Self(stats)
+        Self { stats, surplus: entry != Entry::Free }
+    }
+}
+
+impl ConnectionCount {
+    /// Whether it was let in only to be told that there are too many.
+    pub fn is_surplus(&self) -> bool {
+        self.surplus
     }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.connections_active.fetch_sub(1, Ordering::Relaxed);
+        self.stats.connections_active.fetch_sub(1, Ordering::Relaxed);
         if std::thread::panicking() {
-            self.0.panics.fetch_add(1, Ordering::Relaxed);
+            self.stats.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

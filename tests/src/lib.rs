@@ -15,8 +15,9 @@
 //!
 //! * [`mesh()`] starts a control plane and sidecars, as processes, on ports of their own; [`Mesh`] edits rules, kills and
 //!   restarts them.
-//! * [`sidecar()`] starts a sidecar alone in front of an app, and [`Authority`] gives it and its callers certificates.
+//! * [`sidecar()`] starts a sidecar alone in front of an app, and [`pki::Authority`] gives it and its callers certificates.
 //! * [`origin()`] is the app behind a service; [`raw`] is one that speaks bytes.
+//! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
 //!
@@ -24,7 +25,6 @@
 //! the test fails. What a test needs beyond Rust is set up below `target/`; where that is impossible, [`skip`] says so.
 
 mod admin;
-mod authority;
 mod client;
 mod mesh;
 mod node;
@@ -36,11 +36,13 @@ mod program;
 mod python;
 mod random;
 pub mod raw;
+pub mod relay;
+pub mod scripted;
 mod sidecar;
+pub mod tls;
 mod wait;
 
 pub use admin::{ConfigDump, metric};
-pub use authority::Authority;
 pub use client::{Body, Call, Connection, Protocol, Reply, empty, full, get, stream};
 pub use mesh::{ControlPlane, Mesh, MeshBuilder, Proxy, mesh};
 pub use node::{Node, node};

@@ -146,6 +146,7 @@ pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
 /// Sends `words` and reads as many bytes back.
 pub async fn round_trip(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), words: &[u8]) -> Vec<u8> {
     stream.write_all(words).await.expect("cannot send");
+    stream.flush().await.expect("cannot send");
     let mut back = vec![0; words.len()];
     let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut back)).await;
     read.expect("no echo").expect("the echo broke off");

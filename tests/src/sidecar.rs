@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::authority::Authority;
 use crate::mesh::{Proxy, write};
+use crate::pki::{Authority, Leaf};
 use crate::ports::free_port;
 
 /// What the app speaks.
@@ -36,12 +36,21 @@ pub struct SidecarBuilder<'a> {
     workers: usize,
     identity: Option<(&'a Authority, &'a str)>,
     environment: Vec<(&'a str, PathBuf)>,
+    keys: Vec<(&'a str, Value)>,
 }
 
 /// A sidecar in front of an HTTP app, with one worker thread, no identity and these rules (YAML).
 pub fn sidecar<'a>(app: SocketAddr, rules: &str) -> SidecarBuilder<'a> {
     let rules = rules.to_owned();
-    SidecarBuilder { app, speaks: Speaks::Http, rules, workers: 1, identity: None, environment: Vec::new() }
+    SidecarBuilder {
+        app,
+        speaks: Speaks::Http,
+        rules,
+        workers: 1,
+        identity: None,
+        environment: Vec::new(),
+        keys: Vec::new(),
+    }
 }
 
 impl<'a> SidecarBuilder<'a> {
@@ -66,6 +75,12 @@ impl<'a> SidecarBuilder<'a> {
         self
     }
 
+    /// With another key in its bootstrap.
+    pub fn bootstrap(mut self, key: &'a str, value: Value) -> Self {
+        self.keys.push((key, value));
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Sidecar {
         let directory = TempDir::with_prefix("leno-test-").expect("cannot create a directory");
@@ -86,7 +101,13 @@ impl<'a> SidecarBuilder<'a> {
             "drain": "1s",
         });
         if let Some((authority, id)) = self.identity {
-            bootstrap["identity"] = authority.files(directory.path(), id);
+            let (certificate, key) = authority.issue(&Leaf::of(id)).write(directory.path(), "svid");
+            write(directory.path(), "roots.pem", &authority.pem());
+            let roots = directory.path().join("roots.pem");
+            bootstrap["identity"] = json!({"certificate": certificate, "key": key, "roots": roots});
+        }
+        for (key, value) in self.keys {
+            bootstrap[key] = value;
         }
         let file = directory.path().join("bootstrap.yaml");
         std::fs::write(&file, format!("{bootstrap:#}\n")).expect("cannot write a file");

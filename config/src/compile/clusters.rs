@@ -15,8 +15,8 @@ use crate::rules::{
 };
 
 use super::destination_rule::Policy;
-use super::endpoints;
 use super::scope::View;
+use super::{endpoints, health_check, locality, profile};
 
 /// Adds the clusters of one port of a service, and their endpoints.
 pub(super) fn outbound(view: &View<'_>, service: &Service, port: Port, resources: &mut Resources) {
@@ -29,7 +29,11 @@ pub(super) fn outbound(view: &View<'_>, service: &Service, port: Port, resources
         let labels = rule.and_then(|rule| rule.subset(subset)).map(|subset| &subset.labels);
         let name = ClusterName::outbound(port.number.get(), subset, &service.host);
         let members = endpoints::members(view, service, port, labels, name, &policy);
-        let (cluster, endpoints) = cluster(service, port, subset, members, &policy);
+        let (mut cluster, endpoints) = cluster(view, service, port, subset, members, &policy);
+        if has_endpoints(&cluster) {
+            let rule = view.health_check(service, subset, port.number.get());
+            cluster.health_check = rule.map(|rule| health_check::compile(rule, service, cluster.protocol));
+        }
         if let Some(endpoints) = endpoints {
             resources.endpoints.insert(endpoints.cluster.clone(), endpoints.into());
         }
@@ -37,8 +41,17 @@ pub(super) fn outbound(view: &View<'_>, service: &Service, port: Port, resources
     }
 }
 
+/// Whether there is anybody to ask: endpoints that are known before a request comes.
+fn has_endpoints(cluster: &Cluster) -> bool {
+    match cluster.discovery {
+        Discovery::Eds { .. } | Discovery::Static(_) | Discovery::Dns(_) => true,
+        Discovery::OriginalDestination | Discovery::RequestHost => false,
+    }
+}
+
 /// The cluster, and its endpoints where they are a resource of their own.
 fn cluster(
+    view: &View<'_>,
     service: &Service,
     port: &ServicePort,
     subset: &str,
@@ -60,8 +73,11 @@ fn cluster(
         Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
         Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
-    let mut cluster = Cluster { protocol, tls, ..Cluster::new(name, discovery) };
-    apply_balance(&mut cluster, policy.load_balancer);
+    let mesh_internal = !service.external;
+    let mut cluster = Cluster { protocol, tls, mesh_internal, ..Cluster::new(name, discovery) };
+    profile::begin(view.mesh, &mut cluster);
+    apply_balance(&mut cluster, policy);
+    cluster.locality_weighted = locality::is_distributed(service, policy);
     if let Some(pool) = policy.connection_pool {
         apply_connection_pool(&mut cluster, pool);
     }
@@ -84,14 +100,16 @@ pub(super) fn apply_connection_pool(cluster: &mut Cluster, pool: &ConnectionPool
     let is_tcp = cluster.protocol == UpstreamProtocol::Tcp;
     if let Some(tcp) = &pool.tcp {
         cluster.limits.connections = limit(tcp.max_connections);
-        cluster.connect_timeout = duration(tcp.connect_timeout.as_ref())
-            .filter(|timeout| !timeout.is_zero())
-            .unwrap_or(defaults::CONNECT_TIMEOUT);
+        if let Some(timeout) = duration(tcp.connect_timeout.as_ref()).filter(|timeout| !timeout.is_zero()) {
+            cluster.connect_timeout = timeout;
+        }
         cluster.tcp_keepalive = tcp.tcp_keepalive.as_ref().map(|keepalive| TcpKeepalive {
             probes: keepalive.probes.filter(|&probes| probes > 0),
             time: duration(keepalive.time.as_ref()),
             interval: duration(keepalive.interval.as_ref()),
         });
+        cluster.max_connection_duration =
+            duration(tcp.max_connection_duration.as_ref()).filter(|longest| !longest.is_zero());
     }
     let Some(http) = &pool.http else { return };
     cluster.limits = Limits {
@@ -110,6 +128,9 @@ pub(super) fn apply_connection_pool(cluster: &mut Cluster, pool: &ConnectionPool
     if !is_tcp && http.use_client_protocol.unwrap_or(false) {
         cluster.protocol = UpstreamProtocol::AsDownstream;
     }
+    if matches!(cluster.protocol, UpstreamProtocol::Http2 | UpstreamProtocol::AsDownstream) {
+        cluster.max_concurrent_streams = limit(http.max_concurrent_streams);
+    }
 }
 
 fn is_passthrough(balancer: Option<&LoadBalancerSettings>) -> bool {
@@ -117,20 +138,20 @@ fn is_passthrough(balancer: Option<&LoadBalancerSettings>) -> bool {
         .is_some_and(|balancer| balancer.simple == Some(SimpleLb::Passthrough) && balancer.consistent_hash.is_none())
 }
 
-fn apply_balance(cluster: &mut Cluster, written: Option<&LoadBalancerSettings>) {
-    let Some(written) = written else { return };
+/// What chooses by latency replaces the simple policies; who hashes wants to stay with an endpoint, however slow it is.
+fn apply_balance(cluster: &mut Cluster, policy: &Policy<'_>) {
+    let none = LoadBalancerSettings::default();
+    let written = policy.load_balancer.unwrap_or(&none);
     cluster.balance = match (&written.consistent_hash, written.simple.unwrap_or_default()) {
         (Some(hash), _) => hashed(hash),
+        (None, SimpleLb::Passthrough) => Balance::LeastRequest { choices: 2 },
+        (None, _) if policy.by_latency => Balance::PeakEwma,
         (None, SimpleLb::Random) => Balance::Random,
         (None, SimpleLb::RoundRobin) => Balance::RoundRobin,
-        (None, SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest | SimpleLb::Passthrough) => {
+        (None, SimpleLb::Unspecified | SimpleLb::LeastConn | SimpleLb::LeastRequest) => {
             Balance::LeastRequest { choices: 2 }
         }
     };
-    let distributes = |setting: &rules::LocalityLoadBalancerSetting| {
-        setting.enabled.unwrap_or(true) && !setting.distribute.is_empty()
-    };
-    cluster.locality_weighted = written.locality_lb_setting.as_ref().is_some_and(distributes);
     if matches!(cluster.balance, Balance::LeastRequest { .. } | Balance::RoundRobin) {
         cluster.slow_start = slow_start(written);
     }
@@ -187,6 +208,10 @@ fn outlier(written: &rules::OutlierDetection) -> OutlierDetection {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect(),
+        success_rate: None,
+        failure_percentage: None,
+        always_eject_one: false,
+        check_readmits: true,
     }
 }
 
@@ -221,7 +246,7 @@ fn tls(
 }
 
 fn identities(service: &Service, members: &Endpoints) -> Vec<String> {
-    let known = members.iter().filter_map(|endpoint| endpoint.identity.clone());
+    let known = members.iter().filter_map(|endpoint| endpoint.identity.as_ref().map(ToString::to_string));
     known.chain(service.subject_alt_names.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

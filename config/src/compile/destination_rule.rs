@@ -1,10 +1,10 @@
 //! Which settings a cluster is called with: DestinationRule, its subset, its port, and the mesh's default.
 
-use crate::ir::{HashPolicy, Port};
+use crate::ir::{CookieAttribute, HashPolicy, Port};
 use crate::mesh::{DestinationRule, Mesh, port_number};
 use crate::rules::{
-    ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, LoadBalancerSettings, OutlierDetection, PortSelector,
-    PortTrafficPolicy, RetryBudget, TrafficPolicy,
+    ClientTlsSettings, ConnectionPoolSettings, ConsistentHashLb, HttpCookieAttribute, LoadBalancerSettings,
+    LocalityLoadBalancerSetting, OutlierDetection, PortSelector, PortTrafficPolicy, RetryBudget, TrafficPolicy,
 };
 
 /// The settings of one cluster, block by block.
@@ -15,6 +15,10 @@ pub(super) struct Policy<'a> {
     pub(super) outlier_detection: Option<&'a OutlierDetection>,
     pub(super) tls: Option<&'a ClientTlsSettings>,
     pub(super) retry_budget: Option<&'a RetryBudget>,
+    /// What the mesh says of near and far.
+    pub(super) mesh_locality: Option<&'a LocalityLoadBalancerSetting>,
+    /// Endpoints are chosen by latency, where nothing says how.
+    pub(super) by_latency: bool,
 }
 
 impl<'a> Policy<'a> {
@@ -33,6 +37,8 @@ impl<'a> Policy<'a> {
             policy.connection_pool = policy.connection_pool.or(default.connection_pool.as_ref());
             policy.outlier_detection = policy.outlier_detection.or(default.outlier_detection.as_ref());
         }
+        policy.mesh_locality = mesh.settings().locality_lb_setting.as_deref();
+        policy.by_latency = rule.is_some_and(|rule| rule.by_latency);
         policy
     }
 
@@ -43,6 +49,7 @@ impl<'a> Policy<'a> {
             outlier_detection: written.outlier_detection.as_ref().or(self.outlier_detection),
             tls: written.tls.as_ref().or(self.tls),
             retry_budget: written.retry_budget.as_ref().or(self.retry_budget),
+            ..self
         };
         let selected = |settings: &&PortTrafficPolicy| port_of(settings.port.as_ref()) == Some(port);
         match written.port_level_settings.iter().find(selected) {
@@ -52,7 +59,7 @@ impl<'a> Policy<'a> {
                 connection_pool: settings.connection_pool.as_ref(),
                 outlier_detection: settings.outlier_detection.as_ref(),
                 tls: settings.tls.as_ref(),
-                retry_budget: blocks.retry_budget,
+                ..blocks
             },
         }
     }
@@ -73,6 +80,7 @@ impl<'a> Policy<'a> {
                 name: cookie.name.clone(),
                 path: cookie.path.clone().unwrap_or_default(),
                 ttl: cookie.ttl.as_ref().and_then(|ttl| ttl.parse().ok()),
+                attributes: cookie.attributes.iter().map(attribute).collect(),
             });
         }
         if let Some(name) = &hash.http_query_parameter_name {
@@ -80,6 +88,10 @@ impl<'a> Policy<'a> {
         }
         hash.use_source_ip.unwrap_or(false).then_some(HashPolicy::SourceIp)
     }
+}
+
+fn attribute(written: &HttpCookieAttribute) -> CookieAttribute {
+    CookieAttribute { name: written.name.clone(), value: written.value.clone().unwrap_or_default() }
 }
 
 fn port_of(port: Option<&PortSelector>) -> Option<Port> {

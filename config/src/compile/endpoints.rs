@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::identity::SpiffeId;
 use crate::ir::{Address, ClusterName, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
 use crate::mesh::{Instance, Resolution, Service, ServicePort, TargetPort, selects};
 
@@ -37,7 +38,7 @@ pub(super) fn members(
         .into_iter()
         .map(|(locality, endpoints)| LocalityEndpoints { locality, priority: 0, weight: None, endpoints })
         .collect();
-    let mut localities = locality::prioritise(view.node, policy, groups);
+    let mut localities = locality::prioritise(view.node, service, policy, groups);
     bound_weights(&mut localities);
     Endpoints { cluster, localities, overprovisioning: Endpoints::OVERPROVISIONING }
 }
@@ -65,11 +66,11 @@ fn endpoint(service: &Service, port: &ServicePort, instance: &Instance, policy: 
 
 /// Who the peer has to be. Identities that a DestinationRule names replace it, and those that a service names replace
 /// the service account that nobody wrote: then the cluster's list decides.
-fn identity(service: &Service, instance: &Instance, policy: &Policy<'_>) -> Option<String> {
+fn identity(service: &Service, instance: &Instance, policy: &Policy<'_>) -> Option<SpiffeId> {
     let named_by_rule = policy.tls.is_some_and(|tls| !tls.subject_alt_names.is_empty());
     let named_by_service = instance.account.is_none() && !service.subject_alt_names.is_empty();
     let own = instance.identity.as_ref().filter(|_| !named_by_rule && !named_by_service);
-    own.map(ToString::to_string)
+    own.cloned()
 }
 
 /// A service found by name, of which no instance is written down, is found by its own name.

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use crate::defaults;
 use crate::ir::{
-    Address, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health, HttpManager,
-    JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization, Port,
-    RetryOn, RetryPolicy, RouteConfig, RouteSource, TcpRoute, UpstreamProtocol, VirtualHost, WeightedClusters,
+    Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health,
+    HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization,
+    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, StreamLimits, TcpRoute, UpstreamProtocol, VirtualHost,
+    WeightedClusters,
 };
 use crate::mesh::{Protocol, Resolution, Service, Sidecar, port_number};
 use crate::rules::{EgressListener, IngressListener, SidecarPort};
@@ -25,10 +26,10 @@ use super::authorization::Traffic;
 use super::clusters::apply_connection_pool;
 use super::http_action::default_retry;
 use super::protection::{Protection, protection};
-use super::routes;
 use super::scope::{Egress, View};
 use super::tcp_route;
 use super::tokens;
+use super::{profile, routes};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -50,17 +51,18 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
         let origin = origin(sidecar, index);
         let name = format!("inbound_{}_{port}", address.ip());
         let traffic = if protocol.is_http() { Traffic::Http } else { Traffic::Tcp };
-        let Protection { peer, tokens, authorization } = protection(view.mesh, view.node, port, traffic);
+        let Protection { peer, tokens, authorization, rate_limits } = protection(view.mesh, view.node, port, traffic);
         tokens::clusters(view, &tokens, output);
         let protocol = if protocol.is_http() {
             let routes = inbound_routes(&cluster.name, port, protocol, origin);
-            ListenerProtocol::Http(http_manager(&name, routes, tokens))
+            ListenerProtocol::Http(HttpManager { rate_limits, ..http_manager(&name, routes, tokens) })
         } else {
             ListenerProtocol::Tcp(TcpRoute {
                 stat_prefix: name.clone(),
                 origin: Some(origin),
                 clusters: WeightedClusters::single(cluster.name.clone()),
                 idle_timeout: Some(defaults::TCP_IDLE_TIMEOUT),
+                hashes_source: false,
             })
         };
         output.cluster(cluster);
@@ -120,6 +122,7 @@ fn app(
         Protocol::Tls | Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
     let mut cluster = Cluster { protocol, ..Cluster::new(name, Discovery::Static(endpoints)) };
+    profile::begin(view.mesh, &mut cluster);
     if let Some(pool) = written.connection_pool.as_ref().or(sidecar.spec.inbound_connection_pool.as_ref()) {
         apply_connection_pool(&mut cluster, pool);
     }
@@ -134,7 +137,8 @@ fn inbound_routes(cluster: &ClusterName, port: Port, protocol: Protocol, origin:
         forward.retry = Some(retry).filter(|_| protocol != Protocol::Grpc);
     });
     let name = format!("inbound|http|{port}");
-    let host = VirtualHost { name: name.clone(), domains: vec![Domain::Any], routes: vec![route] };
+    let (domains, routes) = (vec![Domain::Any], vec![route]);
+    let host = VirtualHost { name: name.clone(), domains, routes, attempt_count: AttemptCount::default() };
     RouteSource::Inline(Arc::new(RouteConfig { name, virtual_hosts: vec![host], ignore_port: false }))
 }
 
@@ -236,6 +240,8 @@ fn http_manager(stat_prefix: &str, routes: RouteSource, jwt: JwtAuthentication) 
         upgrades: defaults::UPGRADES.iter().map(|&token| token.to_owned()).collect(),
         path: PathNormalization::BASE,
         jwt,
+        rate_limits: Vec::new(),
+        streams: StreamLimits::default(),
     }
 }
 

@@ -1,43 +1,80 @@
 //! Near before far: priorities and shares of localities, as one proxy sees them.
 //!
 //! Failover needs outlier detection: without it nobody would notice that the near ones fail, so all localities stay at
-//! priority 0 (Istio). `distribute` needs nothing.
+//! priority 0 (Istio). `distribute` needs nothing, nor does a service that prefers what is close. What a DestinationRule
+//! says goes before what the service says, and that before the mesh's setting; none is merged with another.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::ir::{Endpoint, Locality, LocalityEndpoints};
+use crate::mesh::{CLOSE, Service};
 use crate::node::Node;
-use crate::rules::{LocalityDistribute, LocalityFailover};
+use crate::rules::{LocalityDistribute, LocalityFailover, LocalityLoadBalancerSetting};
 
 use super::destination_rule::Policy;
 
+/// What is said of near and far.
+struct Setting<'a> {
+    written: Cow<'a, LocalityLoadBalancerSetting>,
+    /// Also without outlier detection.
+    is_forced: bool,
+}
+
 /// Gives `groups`, one per locality, their priorities or weights.
-pub(super) fn prioritise(node: &Node, policy: &Policy<'_>, groups: Vec<LocalityEndpoints>) -> Vec<LocalityEndpoints> {
-    let setting = policy.load_balancer.and_then(|balancer| balancer.locality_lb_setting.as_ref());
-    if setting.is_some_and(|setting| setting.enabled == Some(false)) {
+pub(super) fn prioritise(
+    node: &Node,
+    service: &Service,
+    policy: &Policy<'_>,
+    groups: Vec<LocalityEndpoints>,
+) -> Vec<LocalityEndpoints> {
+    let Some(Setting { written, is_forced }) = setting(service, policy) else { return groups };
+    if !written.distribute.is_empty() {
+        return distributed(&node.locality, &written.distribute, groups);
+    }
+    if policy.outlier_detection.is_none() && !is_forced {
         return groups;
     }
-    let distribute = setting.map(|setting| setting.distribute.as_slice()).unwrap_or_default();
-    if !distribute.is_empty() {
-        return distributed(&node.locality, distribute, groups);
-    }
-    if policy.outlier_detection.is_none() {
-        return groups;
-    }
-    let labels = setting.map(|setting| setting.failover_priority.as_slice()).unwrap_or_default();
-    let regions = setting.map(|setting| setting.failover.as_slice()).unwrap_or_default();
-    if !labels.is_empty() {
-        return without_gaps(by_labels(node, labels, groups));
-    }
-    if node.locality == Locality::default() {
-        return groups;
-    }
-    let mut groups = groups;
-    for group in &mut groups {
-        group.priority = distance(&node.locality, &group.locality, regions);
+    let labels = &written.failover_priority;
+    let (mut groups, by_labels) = match labels.is_empty() {
+        true => (groups, false),
+        false => (without_gaps(by_labels(node, labels, groups)), true),
+    };
+    // Labels alone decide, unless the rule names regions as well: then these decide among equals.
+    if node.locality != Locality::default() && !(by_labels && written.failover.is_empty()) {
+        for group in &mut groups {
+            group.priority =
+                group.priority * (FARTHEST + 1) + distance(&node.locality, &group.locality, &written.failover);
+        }
     }
     without_gaps(groups)
 }
+
+/// Whether localities get shares, so that endpoints are chosen by their locality's weight.
+pub(super) fn is_distributed(service: &Service, policy: &Policy<'_>) -> bool {
+    setting(service, policy).is_some_and(|setting| !setting.written.distribute.is_empty())
+}
+
+/// `None`: places do not matter.
+fn setting<'a>(service: &Service, policy: &Policy<'a>) -> Option<Setting<'a>> {
+    let enabled = |written: &&LocalityLoadBalancerSetting| written.enabled != Some(false);
+    let as_written = |written| Setting { written: Cow::Borrowed(written), is_forced: false };
+    if let Some(written) = policy.load_balancer.and_then(|balancer| balancer.locality_lb_setting.as_ref()) {
+        return Some(written).filter(enabled).map(as_written);
+    }
+    if service.prefers_close {
+        let failover_priority = CLOSE.map(str::to_owned).to_vec();
+        let written = Cow::Owned(LocalityLoadBalancerSetting { failover_priority, ..Default::default() });
+        return Some(Setting { written, is_forced: true });
+    }
+    match policy.mesh_locality {
+        Some(written) => Some(written).filter(enabled).map(as_written),
+        None => Some(Setting { written: Cow::Owned(LocalityLoadBalancerSetting::default()), is_forced: false }),
+    }
+}
+
+/// The largest [`distance`].
+const FARTHEST: u32 = 4;
 
 /// 0: the same subzone, 1: zone, 2: region, 3: elsewhere, 4: elsewhere and not where the region fails over to.
 fn distance(own: &Locality, other: &Locality, failover: &[LocalityFailover]) -> u32 {

@@ -3,6 +3,7 @@
 //! * [`mod@scope`]: what the proxy sees; [`listeners`]: its sockets; [`routes`]: hosts and their route tables, whose rows
 //!   [`http_route`] makes of VirtualServices; [`tcp_route`]: where bytes go; [`clusters`]: how services are called, by the
 //!   rules that [`destination_rule`] finds; [`endpoints`]: who they are, in the order of [`locality`].
+//!   [`mod@health_check`]: how endpoints are asked whether they are well.
 //! * [`mod@protection`]: what stands before the own app: [`mod@authorization`] and [`tokens`].
 //!
 //! The work goes from the sockets inward, and only what a route can reach is compiled further: a cluster exists
@@ -18,13 +19,16 @@ mod authorization_values;
 mod clusters;
 mod destination_rule;
 mod endpoints;
+mod health_check;
 mod http_action;
 mod http_filters;
 mod http_match;
 mod http_route;
 mod listeners;
 mod locality;
+mod profile;
 mod protection;
+mod rate_limit;
 mod routes;
 mod scope;
 mod tcp_route;
@@ -44,6 +48,7 @@ pub use protection::{Protection, protection};
 pub use scope::{Scope, scope};
 
 pub(crate) use authorization_values::is_template;
+pub(crate) use health_check::status_range;
 
 use scope::{Egress, View};
 
@@ -57,6 +62,7 @@ pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
     for ((_, port), service) in reached {
         clusters::outbound(&view, service, port, &mut output.resources);
     }
+    profile::finish(mesh, &mut output);
     output.resources
 }
 

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use http::StatusCode;
 
 use crate::ir::{
-    Action, DirectResponse, Domain, Forward, HeaderOps, Origin, Port, Route, RouteConfig, RouteMatch, VirtualHost,
-    WeightedClusters,
+    Action, AttemptCount, DirectResponse, Domain, Forward, HeaderOps, Origin, Port, Route, RouteConfig, RouteMatch,
+    VirtualHost, WeightedClusters,
 };
 use crate::mesh::{Service, VirtualService, in_cluster};
 use crate::rules::{OutboundTrafficMode, OutboundTrafficPolicy, ResourceId};
@@ -25,6 +25,9 @@ use super::scope::{Egress, View};
 
 /// The port that a host without a service is called on.
 const PLAIN_PORT: Port = Port::new(80).expect("invariant: 80 is not 0");
+
+/// Istio: endpoints are told which attempt they see.
+const COUNTED: AttemptCount = AttemptCount { request: true, response: false };
 
 /// Builds the table `name` of a socket. `own_port` is the socket's, where a rule chose it: a host without a port then
 /// means that one, where the service has it.
@@ -162,7 +165,8 @@ impl<'a> Table<'_, 'a> {
         } else {
             ("allow_any", Action::Forward(Forward::plain(WeightedClusters::single(self.output.passthrough()))))
         };
-        VirtualHost { name: name.to_owned(), domains: vec![Domain::Any], routes: vec![row(name, None, action)] }
+        let routes = vec![row(name, None, action)];
+        VirtualHost { name: name.to_owned(), domains: vec![Domain::Any], routes, attempt_count: COUNTED }
     }
 }
 
@@ -234,5 +238,7 @@ fn with_domains(hosts: Vec<Host>) -> Vec<VirtualHost> {
     let mut named = HashSet::new();
     let settled =
         hosts.into_iter().zip(domains).filter(|(host, domains)| !domains.is_empty() && named.insert(host.name.clone()));
-    settled.map(|(host, domains)| VirtualHost { name: host.name, domains, routes: host.routes }).collect()
+    settled
+        .map(|(Host { name, routes, .. }, domains)| VirtualHost { name, domains, routes, attempt_count: COUNTED })
+        .collect()
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::ir::Locality;
 use crate::mesh::{Client, DestinationRule, HostSet, Mesh, Service, Sidecar, VirtualService, full_name};
 use crate::node::Node;
-use crate::rules::{EgressListener, ResourceId};
+use crate::rules::{EgressListener, HealthCheck, ResourceId};
 
 /// The distinct input that a snapshot is compiled for: two proxies of one scope get equal resources, so a thousand
 /// replicas of a workload are compiled once.
@@ -67,6 +67,11 @@ impl<'a> View<'a> {
     /// The DestinationRule that this proxy calls `service` by.
     pub(super) fn destination_rule(&self, service: &Service) -> Option<&'a DestinationRule> {
         self.mesh.destination_rule(service, self.client())
+    }
+
+    /// How this proxy asks the endpoints of a service whether they are well.
+    pub(super) fn health_check(&self, service: &Service, subset: &str, port: u16) -> Option<&'a HealthCheck> {
+        self.mesh.health_check(service, subset, port, &self.node.namespace)
     }
 
     /// The sockets toward other services, in the order written. Those without a port of their own are one.

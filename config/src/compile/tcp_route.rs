@@ -36,6 +36,7 @@ pub(super) fn route<'a>(
         origin: Some(origin),
         clusters,
         idle_timeout: Some(duration(written).unwrap_or(defaults::TCP_IDLE_TIMEOUT)).filter(|idle| !idle.is_zero()),
+        hashes_source: policy.consistent_hash().is_some_and(|hash| hash.use_source_ip.unwrap_or(false)),
     }
 }
 

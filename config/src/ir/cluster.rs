@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ClusterName, Endpoints, Fraction};
+use super::{ClusterName, Endpoints, Fraction, HealthCheck};
 
 /// A group of endpoints that are called the same way.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,14 +23,22 @@ pub struct Cluster {
     pub idle_timeout: Option<Duration>,
     /// A connection is closed after so many requests; `None`: no limit.
     pub max_requests_per_connection: Option<u32>,
+    /// A connection takes no new requests after it; `None`: no limit. Bytes end with it.
+    pub max_connection_duration: Option<Duration>,
+    /// Requests at a time on one HTTP/2 connection; `None`: as many as the endpoint allows.
+    pub max_concurrent_streams: Option<u32>,
     /// Limits, over which requests are refused (circuit breaking, first meaning).
     pub limits: Limits,
     /// Ejection of bad endpoints (circuit breaking, second meaning).
     pub outlier: Option<OutlierDetection>,
+    /// Endpoints are asked whether they are well; `None`: nobody asks.
+    pub health_check: Option<HealthCheck>,
     /// TCP keep-alive probes.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Encryption.
     pub tls: UpstreamTls,
+    /// It is a service of the mesh (MESH_INTERNAL): connections in clear text are worth counting.
+    pub mesh_internal: bool,
     /// Below this share of healthy endpoints, all are used; 0: never.
     pub panic_threshold: Fraction,
     /// Traffic ramps up to a new endpoint.
@@ -50,10 +58,14 @@ impl Cluster {
             connect_timeout: crate::defaults::CONNECT_TIMEOUT,
             idle_timeout: Some(crate::defaults::POOL_IDLE_TIMEOUT),
             max_requests_per_connection: None,
+            max_connection_duration: None,
+            max_concurrent_streams: None,
             limits: Limits::default(),
             outlier: None,
+            health_check: None,
             tcp_keepalive: None,
             tls: UpstreamTls::Plain,
+            mesh_internal: false,
             panic_threshold: Fraction::NONE,
             slow_start: None,
             locality_weighted: false,
@@ -93,6 +105,9 @@ pub enum Balance {
     RoundRobin,
     /// At random.
     Random,
+    /// The one that is likely to answer soonest, by its latency of late and its requests in flight. Leno's own: Envoy
+    /// takes LEAST_REQUEST.
+    PeakEwma,
     /// Consistent hashing on a ring.
     RingHash {
         /// Smallest ring.
@@ -166,6 +181,74 @@ pub struct OutlierDetection {
     pub max_ejection_share: Fraction,
     /// Statuses that count instead of 5xx; empty: 5xx.
     pub status_codes: Vec<u16>,
+    /// Who succeeds less often than the others is ejected; `None`: nobody is, as Istio has it.
+    pub success_rate: Option<SuccessRate>,
+    /// Who fails too often is ejected; `None`: nobody is.
+    pub failure_percentage: Option<FailurePercentage>,
+    /// One may be out, whatever the share is.
+    pub always_eject_one: bool,
+    /// A passed health check ends an ejection (Envoy).
+    pub check_readmits: bool,
+}
+
+/// Ejection of endpoints whose success rate is far below that of the others: below mean − factor × standard deviation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SuccessRate {
+    /// Of which errors.
+    pub origins: Origins,
+    /// With fewer endpoints that had enough requests, nobody is compared.
+    pub min_hosts: u32,
+    /// So many requests of an interval are enough.
+    pub min_requests: u32,
+    /// In thousandths; Envoy: 1900.
+    pub factor: u32,
+}
+
+/// Ejection of endpoints that fail at least so many percent of their requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailurePercentage {
+    /// Of which errors.
+    pub origins: Origins,
+    /// Percent, 0 to 100.
+    pub threshold: u32,
+    /// With fewer endpoints that had enough requests, nobody is ejected.
+    pub min_hosts: u32,
+    /// So many requests of an interval are enough.
+    pub min_requests: u32,
+}
+
+/// Which errors a rate is made of. Local ones are told apart only with [`OutlierDetection::split_local`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origins {
+    /// What endpoints answer (and, not split, all errors).
+    External,
+    /// What happens to connections.
+    Local,
+    /// Each apart.
+    Both,
+}
+
+impl Origins {
+    /// What endpoints answer is among them.
+    pub fn external(self) -> bool {
+        matches!(self, Self::External | Self::Both)
+    }
+
+    /// What happens to connections is among them.
+    pub fn local(self) -> bool {
+        matches!(self, Self::Local | Self::Both)
+    }
+
+    /// From the two answers; `None`: neither.
+    pub fn new(external: bool, local: bool) -> Option<Self> {
+        match (external, local) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::External),
+            (false, true) => Some(Self::Local),
+            (false, false) => None,
+        }
+    }
 }
 
 /// TCP keep-alive probes; `None`: the system's.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use serde::{Serialize, Serializer};
 
 use super::{ClusterName, Invalid, Port};
+use crate::identity::SpiffeId;
 
 /// The members of one cluster, by locality.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,7 +37,7 @@ pub struct LocalityEndpoints {
     pub locality: Locality,
     /// 0 is used first.
     pub priority: u32,
-    /// Share among localities of a priority; `None`: the sum of its endpoints' weights decides.
+    /// Share among localities of a priority, where the cluster asks for it; `None`: nothing beside localities that have one.
     pub weight: Option<u32>,
     /// The members.
     pub endpoints: Vec<Endpoint>,
@@ -72,7 +73,7 @@ pub struct Endpoint {
     /// It speaks mesh mTLS (label `security.istio.io/tlsMode: istio`).
     pub mesh_tls: bool,
     /// Its expected SPIFFE ID, where known.
-    pub identity: Option<String>,
+    pub identity: Option<SpiffeId>,
     /// Labels, for subsets and telemetry.
     pub labels: BTreeMap<String, String>,
 }

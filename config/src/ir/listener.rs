@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Authorization, JwtAuthentication, RouteConfig, TcpRoute};
+use super::{Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute};
 
 /// One listening socket.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -79,6 +80,19 @@ pub struct HttpManager {
     pub path: PathNormalization,
     /// Which tokens are verified.
     pub jwt: JwtAuthentication,
+    /// How often it may be asked, after authorization.
+    pub rate_limits: Vec<RateLimit>,
+    /// How long a request and its answer may last.
+    pub streams: StreamLimits,
+}
+
+/// How long one request and its answer may last. `None`: as long as they like (Istio).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct StreamLimits {
+    /// Without a byte of a body in either direction (Envoy's `stream_idle_timeout`).
+    pub idle: Option<Duration>,
+    /// All of it (`max_stream_duration`).
+    pub longest: Option<Duration>,
 }
 
 /// Where a listener finds its routes.

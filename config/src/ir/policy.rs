@@ -179,9 +179,20 @@ pub enum HashPolicy {
         path: String,
         /// Its life; `None`: never made by us.
         ttl: Option<Duration>,
+        /// Further attributes of one that is made, in this order.
+        attributes: Vec<CookieAttribute>,
     },
     /// The address of the caller.
     SourceIp,
     /// A query parameter.
     QueryParameter(String),
+}
+
+/// An attribute of a cookie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CookieAttribute {
+    /// Its name.
+    pub name: String,
+    /// May be empty: then the name stands alone.
+    pub value: String,
 }

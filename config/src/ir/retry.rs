@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Serialize;
+use http::HeaderName;
+use serde::{Serialize, Serializer};
 
-use super::Invalid;
+use super::{HeaderMatch, Invalid};
 
 /// Envoy's retry policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,16 +19,55 @@ pub struct RetryPolicy {
     pub per_try_timeout: Option<Duration>,
     /// Statuses for [`RetryOn::RetriableStatusCodes`].
     pub status_codes: BTreeSet<u16>,
+    /// For [`RetryOn::RetriableHeaders`]: an answer that fulfils one of these.
+    pub answer_headers: Vec<HeaderMatch>,
+    /// Only requests that fulfil one of these, where there are any. What was provably not sent is sent again in any case.
+    pub request_headers: Vec<HeaderMatch>,
     /// First back-off interval; full jitter.
     pub backoff_base: Duration,
     /// Largest back-off interval.
     pub backoff_max: Duration,
+    /// Where an answer itself says when to come back.
+    pub rate_limited: Option<RateLimitedBackoff>,
     /// Never at an endpoint that was tried already (`previous_hosts`).
     pub avoid_previous_hosts: bool,
     /// How often another endpoint is looked for.
     pub host_selection_attempts: u32,
     /// Also in other localities (`previous_priorities`).
     pub other_localities: bool,
+}
+
+/// Back-off as the answer asks for it (Envoy's `rate_limited_retry_back_off`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RateLimitedBackoff {
+    /// Headers that say it; the first that is there and can be read counts. Not empty.
+    pub headers: Vec<ResetHeader>,
+    /// An answer that asks for more is not waited for: the usual back-off holds.
+    pub max: Duration,
+}
+
+/// A header that says when to come back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResetHeader {
+    /// Such as `retry-after`.
+    #[serde(serialize_with = "name_as_text")]
+    pub name: HeaderName,
+    /// What its number means.
+    pub format: ResetFormat,
+}
+
+/// What the number in a [`ResetHeader`] means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetFormat {
+    /// Seconds from now.
+    Seconds,
+    /// Seconds since 1970.
+    UnixTimestamp,
+}
+
+fn name_as_text<S: Serializer>(name: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name.as_str())
 }
 
 /// A reason to try again; Envoy's words.

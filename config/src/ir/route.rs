@@ -305,4 +305,6 @@ pub struct TcpRoute {
     pub clusters: WeightedClusters,
     /// A connection without a byte in either direction ends after it; `None`: never. Envoy's default is 1 h.
     pub idle_timeout: Option<Duration>,
+    /// Consistent hashing goes by the caller's address.
+    pub hashes_source: bool,
 }

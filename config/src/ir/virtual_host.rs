@@ -27,6 +27,17 @@ pub struct VirtualHost {
     pub domains: Vec<Domain>,
     /// First match wins.
     pub routes: Vec<Route>,
+    /// Who is told which attempt it is.
+    pub attempt_count: AttemptCount,
+}
+
+/// Who is told the number of the attempt, from 1, in `x-envoy-attempt-count`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct AttemptCount {
+    /// The endpoint (Istio's sidecars: toward others, yes; toward the own app, no).
+    pub request: bool,
+    /// The caller.
+    pub response: bool,
 }
 
 impl RouteConfig {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::rules::{self, Resource, ResourceId, Subset, TrafficPolicy};
+use crate::rules::{self, LOAD_BALANCER_ANNOTATION, PEAK_EWMA, Resource, ResourceId, Subset, TrafficPolicy};
 
 use super::host::{HostMap, full_name};
 use super::visibility::{Age, Visibility, selects};
@@ -15,6 +15,8 @@ pub(crate) struct DestinationRule {
     clients: Option<BTreeMap<String, String>>,
     /// Of the oldest that has one.
     pub(crate) policy: Option<TrafficPolicy>,
+    /// One of them asks for endpoints to be chosen by latency.
+    pub(crate) by_latency: bool,
     /// Of all of them; of two with one name, that of the oldest rule.
     pub(crate) subsets: Vec<Subset>,
 }
@@ -41,7 +43,7 @@ impl DestinationRules {
             let host = full_name(&rule.spec.host, &id.namespace);
             if !host.is_empty() {
                 let same_host = all.by_namespace.entry(id.namespace.clone()).or_default().entry(&host);
-                insert(same_host, DestinationRule::new(id, &rule.spec));
+                insert(same_host, DestinationRule::new(id, rule));
             }
         }
         all
@@ -90,11 +92,14 @@ fn choose<'a>(
 }
 
 impl DestinationRule {
-    fn new(id: &ResourceId, spec: &rules::DestinationRule) -> Self {
+    fn new(id: &ResourceId, written: &Resource<rules::DestinationRule>) -> Self {
+        let spec = &written.spec;
+        let balancer = written.metadata.annotations.get(LOAD_BALANCER_ANNOTATION);
         let mut rule = Self {
             visibility: Visibility::new(&spec.export_to, &id.namespace),
             clients: spec.workload_selector.as_ref().map(|selector| selector.match_labels.clone()),
             policy: spec.traffic_policy.clone(),
+            by_latency: balancer.is_some_and(|balancer| balancer == PEAK_EWMA),
             subsets: Vec::new(),
         };
         rule.add_subsets(&spec.subsets);
@@ -124,6 +129,7 @@ fn insert(rules: &mut Vec<DestinationRule>, younger: DestinationRule) {
             if older.policy.is_none() {
                 older.policy = younger.policy;
             }
+            older.by_latency |= younger.by_latency;
             older.add_subsets(&younger.subsets);
         }
         None => rules.push(younger),

@@ -10,6 +10,7 @@
 
 mod delegate;
 mod destination_rule;
+mod health_check;
 mod host;
 mod proxy;
 mod security;
@@ -31,12 +32,13 @@ pub use host::full_name;
 pub(crate) use host::{HostMap, HostSet, in_cluster};
 pub use security::PeerMode;
 pub(crate) use security::{Scoped, parse_dry_run};
-pub(crate) use service::{Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
+pub(crate) use service::{CLOSE, Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
 pub(crate) use virtual_service::{HttpRule, MESH_GATEWAY, TcpRule, VirtualService};
 pub(crate) use visibility::{Age, Visibility, selects};
 pub(crate) use workload::{Instance, TLS_MODE_LABEL, speaks_mesh_tls};
 
 use destination_rule::DestinationRules;
+use health_check::HealthChecks;
 use security::Protections;
 use virtual_service::VirtualServices;
 use workload::Workloads;
@@ -51,6 +53,7 @@ pub struct Mesh {
     workloads: Workloads,
     virtual_services: VirtualServices,
     destination_rules: DestinationRules,
+    health_checks: HealthChecks,
     protections: Protections,
     /// The oldest first.
     sidecars: Vec<Sidecar>,
@@ -89,15 +92,20 @@ impl Mesh {
             &sorted.peer_authentications,
             &sorted.authorization_policies,
             &sorted.request_authentications,
+            &sorted.rate_limits,
         );
         let mut client_labels = sorted.client_labels();
         client_labels.extend(protections.labels().cloned());
+        if services.iter().any(|service| service.prefers_close) {
+            client_labels.extend(CLOSE.map(str::to_owned));
+        }
         Self {
             client_labels,
             protections,
             sidecars: sorted.sidecars(),
             virtual_services: VirtualServices::new(&sorted.virtual_services),
             destination_rules: DestinationRules::new(&sorted.destination_rules),
+            health_checks: HealthChecks::new(&sorted.health_checks),
             documents: sorted.documents.into_iter().map(|document| (document.id.clone(), document.clone())).collect(),
             workloads,
             settings,
@@ -117,11 +125,13 @@ impl Mesh {
             Rule::Sidecar(_) => "ingress",
             Rule::AuthorizationPolicy(_) => "rules",
             Rule::RequestAuthentication(_) => "jwtRules",
+            Rule::RateLimit(_) => "limits",
             Rule::DestinationRule(_)
             | Rule::ServiceEntry(_)
             | Rule::WorkloadEntry(_)
             | Rule::PeerAuthentication(_)
             | Rule::MeshConfig(_)
+            | Rule::HealthCheck(_)
             | Rule::Service(_)
             | Rule::EndpointSlice(_) => return Some(document.place.clone()),
         };
@@ -191,6 +201,18 @@ impl Mesh {
         self.destination_rules.find(&service.host, &service.id.namespace, self.root_namespace(), client)
     }
 
+    /// The HealthCheck for a subset of a service (empty: the whole) at a port, as a client sees it.
+    pub(crate) fn health_check(
+        &self,
+        service: &Service,
+        subset: &str,
+        port: u16,
+        client: &str,
+    ) -> Option<&rules::HealthCheck> {
+        let namespaces = [client, service.id.namespace.as_str(), self.root_namespace()];
+        self.health_checks.find(&service.host, subset, port, namespaces)
+    }
+
     /// The Sidecar rule for a proxy: one that selects it, else the one for its whole namespace, else the one for the
     /// whole mesh; of several, the oldest.
     pub(crate) fn sidecar(&self, node: &Node) -> Option<&Sidecar> {
@@ -214,6 +236,7 @@ struct Sorted<'a> {
     mesh_configs: Vec<(&'a ResourceId, &'a Resource<rules::MeshConfig>)>,
     virtual_services: Vec<(&'a ResourceId, &'a Resource<rules::VirtualService>)>,
     destination_rules: Vec<(&'a ResourceId, &'a Resource<rules::DestinationRule>)>,
+    health_checks: Vec<(&'a ResourceId, &'a Resource<rules::HealthCheck>)>,
     service_entries: Vec<(&'a ResourceId, &'a Resource<rules::ServiceEntry>)>,
     kubernetes_services: Vec<(&'a ResourceId, &'a Resource<rules::Service>)>,
     workload_entries: Vec<(&'a ResourceId, &'a Resource<WorkloadEntry>)>,
@@ -222,6 +245,7 @@ struct Sorted<'a> {
     peer_authentications: Vec<(&'a ResourceId, &'a Resource<rules::PeerAuthentication>)>,
     authorization_policies: Vec<(&'a ResourceId, &'a Resource<rules::AuthorizationPolicy>)>,
     request_authentications: Vec<(&'a ResourceId, &'a Resource<rules::RequestAuthentication>)>,
+    rate_limits: Vec<(&'a ResourceId, &'a Resource<rules::RateLimit>)>,
 }
 
 impl<'a> Sorted<'a> {
@@ -234,6 +258,7 @@ impl<'a> Sorted<'a> {
             mesh_configs: Vec::new(),
             virtual_services: Vec::new(),
             destination_rules: Vec::new(),
+            health_checks: Vec::new(),
             service_entries: Vec::new(),
             kubernetes_services: Vec::new(),
             workload_entries: Vec::new(),
@@ -242,6 +267,7 @@ impl<'a> Sorted<'a> {
             peer_authentications: Vec::new(),
             authorization_policies: Vec::new(),
             request_authentications: Vec::new(),
+            rate_limits: Vec::new(),
         };
         for document in &ordered {
             match &document.rule {
@@ -253,7 +279,9 @@ impl<'a> Sorted<'a> {
                 Rule::PeerAuthentication(rule) => sorted.peer_authentications.push((&document.id, rule)),
                 Rule::AuthorizationPolicy(rule) => sorted.authorization_policies.push((&document.id, rule)),
                 Rule::RequestAuthentication(rule) => sorted.request_authentications.push((&document.id, rule)),
+                Rule::RateLimit(rule) => sorted.rate_limits.push((&document.id, rule)),
                 Rule::MeshConfig(rule) => sorted.mesh_configs.push((&document.id, rule)),
+                Rule::HealthCheck(rule) => sorted.health_checks.push((&document.id, rule)),
                 Rule::Service(rule) => sorted.kubernetes_services.push((&document.id, rule)),
                 Rule::EndpointSlice(rule) => sorted.slices.push((&document.id, rule)),
             }
@@ -337,14 +365,21 @@ impl<'a> Sorted<'a> {
                 let balancers = policy.load_balancer.iter().chain(ports);
                 let localities = balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref());
                 let labels = localities.flat_map(|locality| &locality.failover_priority);
-                keys.extend(labels.map(|label| label.split('=').next().unwrap_or(label).to_owned()));
+                keys.extend(labels.map(|label| label_key(label)));
             }
         }
+        let mesh = self.mesh_configs.iter().filter_map(|(_, rule)| rule.spec.locality_lb_setting.as_deref());
+        keys.extend(mesh.flat_map(|setting| &setting.failover_priority).map(|label| label_key(label)));
         for (_, rule) in &self.sidecars {
             keys.extend(rule.spec.workload_selector.iter().flat_map(|clients| clients.labels.keys()).cloned());
         }
         keys
     }
+}
+
+/// `KEY` or `KEY=VALUE`.
+fn label_key(label: &str) -> String {
+    label.split('=').next().unwrap_or(label).to_owned()
 }
 
 /// Entries of one host and namespace are one service (Istio); `services` are sorted by host and preference.

@@ -6,14 +6,14 @@
 //!
 //! * **PeerAuthentication**: the narrowest that says something, of workload, namespace and mesh; of two as narrow, the
 //!   oldest. One with a selector in the root namespace is for nobody.
-//! * **AuthorizationPolicy** and **RequestAuthentication**: all of them together.
+//! * **AuthorizationPolicy**, **RequestAuthentication** and **RateLimit**: all of them together.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::ir::{MtlsMode, Port};
 use crate::node::Node;
 use crate::rules::{
-    AuthorizationPolicy, DRY_RUN_ANNOTATION, LabelSelector, MutualTls, MutualTlsMode, PeerAuthentication,
+    AuthorizationPolicy, DRY_RUN_ANNOTATION, LabelSelector, MutualTls, MutualTlsMode, PeerAuthentication, RateLimit,
     RequestAuthentication, Resource, ResourceId,
 };
 
@@ -35,12 +35,13 @@ pub(crate) struct Scoped<T> {
 #[derive(Debug)]
 struct ByNamespace<T>(HashMap<String, Vec<Scoped<T>>>);
 
-/// The three kinds.
+/// The four kinds.
 #[derive(Debug)]
 pub(super) struct Protections {
     peers: ByNamespace<PeerAuthentication>,
     policies: ByNamespace<AuthorizationPolicy>,
     tokens: ByNamespace<RequestAuthentication>,
+    limits: ByNamespace<RateLimit>,
 }
 
 /// Documents of one kind, as they are handed in.
@@ -60,17 +61,20 @@ impl Protections {
         peers: &Written<'_, PeerAuthentication>,
         policies: &Written<'_, AuthorizationPolicy>,
         tokens: &Written<'_, RequestAuthentication>,
+        limits: &Written<'_, RateLimit>,
     ) -> Self {
         Self {
             peers: ByNamespace::new(peers, |spec| Some(spec.selector.as_ref())),
             policies: ByNamespace::new(policies, |spec| (!spec.has_targets()).then_some(spec.selector.as_ref())),
             tokens: ByNamespace::new(tokens, |spec| (!spec.has_targets()).then_some(spec.selector.as_ref())),
+            limits: ByNamespace::new(limits, |spec| Some(spec.selector.as_ref())),
         }
     }
 
     /// Keys of the labels that some rule asks a workload for.
     pub(super) fn labels(&self) -> impl Iterator<Item = &String> {
-        self.peers.labels().chain(self.policies.labels()).chain(self.tokens.labels())
+        let tokens = self.tokens.labels().chain(self.limits.labels());
+        self.peers.labels().chain(self.policies.labels()).chain(tokens)
     }
 }
 
@@ -167,6 +171,11 @@ impl Mesh {
 
     pub(crate) fn policies<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = &'a Scoped<AuthorizationPolicy>> {
         self.protections.policies.for_workload(self.root_namespace(), node)
+    }
+
+    /// The RateLimits for a workload, which hold together: those of the root namespace first, the oldest first.
+    pub(crate) fn rate_limits<'a>(&'a self, node: &'a Node) -> impl Iterator<Item = &'a Scoped<RateLimit>> {
+        self.protections.limits.for_workload(self.root_namespace(), node)
     }
 
     /// The mesh's trust domain and its other names.

@@ -31,9 +31,19 @@ pub(crate) struct Service {
     pub(crate) subject_alt_names: Vec<String>,
     /// Whether it is outside of the mesh, where nobody speaks its TLS.
     pub(crate) external: bool,
+    /// Its clients are to prefer what is close to them.
+    pub(crate) prefers_close: bool,
     /// Where it runs.
     pub(crate) instances: Vec<Instance>,
 }
+
+/// What an endpoint shares with a client that is close to it, most important first (Istio).
+pub(crate) const CLOSE: [&str; 4] = [
+    "topology.istio.io/network",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+];
 
 /// Where a service's addresses come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +155,7 @@ impl Service {
             selector: spec.workload_selector.as_ref().map(|selector| selector.labels.clone()),
             subject_alt_names: spec.subject_alt_names.clone(),
             external: spec.location.unwrap_or_default() == Location::MeshExternal,
+            prefers_close: prefers_close(None, &entry.metadata),
             instances: Vec::new(),
         };
         spec.hosts.iter().filter(|host| !host.is_empty()).map(service).collect()
@@ -179,6 +190,7 @@ impl Service {
             selector: (!spec.selector.is_empty() && external.is_none()).then(|| spec.selector.clone()),
             subject_alt_names: Vec::new(),
             external: external.is_some(),
+            prefers_close: prefers_close(spec.traffic_distribution.as_deref(), &service.metadata),
             instances: Vec::new(),
         }
     }
@@ -209,6 +221,14 @@ fn annotated_visibility(metadata: &Metadata, own: &str) -> Visibility {
     let written = metadata.annotations.get("networking.istio.io/exportTo").map_or("", String::as_str);
     let namespaces: Vec<_> = written.split(',').map(str::trim).filter(|text| !text.is_empty()).collect();
     Visibility::new(&namespaces.iter().map(|&text| text.to_owned()).collect::<Vec<_>>(), own)
+}
+
+/// Istio's annotation goes before Kubernetes' field. `PreferSameZone` is Kubernetes' newer word for `PreferClose`.
+fn prefers_close(field: Option<&str>, metadata: &Metadata) -> bool {
+    let annotated = metadata.annotations.get("networking.istio.io/traffic-distribution").map(String::as_str);
+    annotated
+        .or(field)
+        .is_some_and(|word| ["PreferClose", "PreferSameZone"].iter().any(|it| word.eq_ignore_ascii_case(it)))
 }
 
 fn entry_port(port: &rules::ServicePort) -> Option<ServicePort> {

@@ -41,12 +41,16 @@ enum Ports {
 
 impl Instance {
     /// From a WorkloadEntry or an endpoint of a ServiceEntry in `namespace`. `None`: it has no address, or a Unix
-    /// socket, which the proxy does not call.
+    /// socket, which the proxy does not call, or a service account that nobody can have: then nobody may answer for it.
     pub(super) fn from_entry(entry: &rules::WorkloadEntry, namespace: &str, trust_domain: &str) -> Option<Self> {
         let address = entry.address.clone().filter(|text| !text.is_empty() && !text.starts_with("unix:"))?;
         let ports = entry.ports.iter().filter_map(|(name, &port)| Some((name.clone(), port_number(Some(port))?)));
         let account = entry.service_account.as_deref().filter(|account| !account.is_empty());
-        let identity = account.or_else(|| speaks_mesh_tls(&entry.labels).then_some(defaults::SERVICE_ACCOUNT));
+        let assumed = account.or_else(|| speaks_mesh_tls(&entry.labels).then_some(defaults::SERVICE_ACCOUNT));
+        let identity = match assumed {
+            Some(account) => Some(SpiffeId::workload(trust_domain, namespace, account).ok()?),
+            None => None,
+        };
         Some(Self {
             address,
             ports: Ports::AndOthers(ports.collect()),
@@ -54,7 +58,7 @@ impl Instance {
             locality: entry.locality.as_deref().map(Locality::parse).unwrap_or_default(),
             weight: entry.weight.unwrap_or(1).max(1),
             account: account.map(str::to_owned),
-            identity: identity.and_then(|account| SpiffeId::workload(trust_domain, namespace, account).ok()),
+            identity,
             health: Health::Unknown,
         })
     }

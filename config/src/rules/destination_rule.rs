@@ -7,6 +7,11 @@ use std::collections::BTreeMap;
 use super::common::{message, words};
 use super::{DurationText, LabelSelector, PortSelector};
 
+/// An annotation of a DestinationRule that chooses what Istio's schema has no word for; Istio ignores it.
+pub const LOAD_BALANCER_ANNOTATION: &str = "leno.mesh/load-balancer";
+/// Its one value: by latency of late and requests in flight, in place of a `simple` policy.
+pub const PEAK_EWMA: &str = "PEAK_EWMA";
+
 message! {
     /// How a service is called.
     pub struct DestinationRule {

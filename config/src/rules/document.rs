@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::path::Path;
 use super::yaml::{self, Aim, Node, Span};
 use super::{
-    AuthorizationPolicy, DestinationRule, EndpointSlice, MeshConfig, Metadata, PeerAuthentication,
-    RequestAuthentication, Resource, Service, ServiceEntry, Sidecar, Status, VirtualService, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, HealthCheck, MeshConfig, Metadata, PeerAuthentication,
+    RateLimit, RequestAuthentication, Resource, Service, ServiceEntry, Sidecar, Status, VirtualService, WorkloadEntry,
 };
 use crate::diagnostic::{Diagnostic, Place, Snippet};
 
@@ -250,6 +250,8 @@ pub enum Rule {
     AuthorizationPolicy(Resource<AuthorizationPolicy>),
     RequestAuthentication(Resource<RequestAuthentication>),
     MeshConfig(Resource<MeshConfig>),
+    HealthCheck(Resource<HealthCheck>),
+    RateLimit(Resource<RateLimit>),
     Service(Resource<Service>),
     EndpointSlice(Resource<EndpointSlice>),
 }
@@ -267,6 +269,8 @@ impl Rule {
             Self::AuthorizationPolicy(rule) => &rule.metadata,
             Self::RequestAuthentication(rule) => &rule.metadata,
             Self::MeshConfig(rule) => &rule.metadata,
+            Self::HealthCheck(rule) => &rule.metadata,
+            Self::RateLimit(rule) => &rule.metadata,
             Self::Service(rule) => &rule.metadata,
             Self::EndpointSlice(rule) => &rule.metadata,
         }
@@ -290,6 +294,8 @@ impl Serialize for Rule {
             Self::AuthorizationPolicy(rule) => rule.serialize(serializer),
             Self::RequestAuthentication(rule) => rule.serialize(serializer),
             Self::MeshConfig(rule) => rule.serialize(serializer),
+            Self::HealthCheck(rule) => rule.serialize(serializer),
+            Self::RateLimit(rule) => rule.serialize(serializer),
             Self::Service(rule) => rule.serialize(serializer),
             Self::EndpointSlice(rule) => WithoutSpec::new(rule).serialize(serializer),
         }

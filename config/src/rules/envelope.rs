@@ -49,6 +49,8 @@ const KINDS: &[(&str, &str, &[&str], ReadKind)] = &[
         resource(node, faults).map(Rule::RequestAuthentication)
     }),
     ("MeshConfig", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::MeshConfig)),
+    ("HealthCheck", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::HealthCheck)),
+    ("RateLimit", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::RateLimit)),
     ("Service", "", &["v1"], |node, faults| resource(node, faults).map(Rule::Service)),
     ("EndpointSlice", "discovery.k8s.io", &["v1"], |node, faults| without_spec(node, faults).map(Rule::EndpointSlice)),
 ];

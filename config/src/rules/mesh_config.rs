@@ -1,7 +1,7 @@
-//! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh. The only kind here that is Leno's own.
+//! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh.
 
 use super::common::{message, words};
-use super::{DurationText, OutboundTrafficPolicy, TrafficPolicy};
+use super::{DurationText, LocalityLoadBalancerSetting, OutboundTrafficPolicy, TrafficPolicy};
 
 message! {
     /// What holds for the whole mesh.
@@ -18,6 +18,8 @@ message! {
         pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
         /// Fills the blocks that a DestinationRule leaves out.
         pub default_traffic_policy: Option<TrafficPolicy>,
+        /// Near before far, where neither a DestinationRule nor the service says anything.
+        pub locality_lb_setting: Option<Box<LocalityLoadBalancerSetting>>,
         /// What is logged of each request.
         #[serde(rename = "access_log")]
         pub access_log: Option<AccessLog>,

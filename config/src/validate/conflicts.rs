@@ -20,7 +20,9 @@ pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings
         Rule::MeshConfig(_) => check_only(document, &index.mesh_configs(), "MeshConfig", found),
         Rule::PeerAuthentication(rule) => check_peers(document, &rule.spec, index, found),
         Rule::AuthorizationPolicy(rule) => http_on_tcp::check(document, &rule.spec, index, found),
-        Rule::RequestAuthentication(_)
+        Rule::HealthCheck(_)
+        | Rule::RateLimit(_)
+        | Rule::RequestAuthentication(_)
         | Rule::ServiceEntry(_)
         | Rule::WorkloadEntry(_)
         | Rule::Service(_)

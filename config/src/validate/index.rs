@@ -104,7 +104,11 @@ impl<'a> Index<'a> {
             Rule::RequestAuthentication(Resource { spec, .. }) => {
                 self.request_authentications.push(Claim { document, spec });
             }
-            Rule::AuthorizationPolicy(_) | Rule::WorkloadEntry(_) | Rule::EndpointSlice(_) => {}
+            Rule::AuthorizationPolicy(_)
+            | Rule::HealthCheck(_)
+            | Rule::RateLimit(_)
+            | Rule::WorkloadEntry(_)
+            | Rule::EndpointSlice(_) => {}
         }
     }
 

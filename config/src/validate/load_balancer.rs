@@ -125,7 +125,7 @@ fn check_warmup(warmup: &WarmupConfiguration, path: &Path, found: &mut Findings)
     }
 }
 
-fn check_locality(setting: &LocalityLoadBalancerSetting, path: &Path, found: &mut Findings) {
+pub(super) fn check_locality(setting: &LocalityLoadBalancerSetting, path: &Path, found: &mut Findings) {
     if !setting.distribute.is_empty() {
         for (field, is_set) in
             [("failover", !setting.failover.is_empty()), ("failoverPriority", !setting.failover_priority.is_empty())]

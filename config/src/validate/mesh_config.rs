@@ -2,7 +2,7 @@
 
 use super::findings::{Findings, spec};
 use super::values::{Zero, is_host};
-use super::{sidecar, traffic_policy};
+use super::{load_balancer, sidecar, traffic_policy};
 use crate::diagnostic::codes;
 use crate::identity::check_trust_domain;
 use crate::rules::{MeshConfig, is_dns_label};
@@ -26,6 +26,9 @@ pub(super) fn check(config: &MeshConfig, found: &mut Findings) {
     }
     if let Some(policy) = config.default_traffic_policy.as_ref().filter(|policy| **policy != Default::default()) {
         traffic_policy::check(policy, &spec.key("defaultTrafficPolicy"), found);
+    }
+    if let Some(setting) = &config.locality_lb_setting {
+        load_balancer::check_locality(setting, &spec.key("localityLbSetting"), found);
     }
     if let Some(filter) = config.access_log.as_ref().and_then(|log| log.filter.as_ref()) {
         let path = spec.key("access_log").key("filter");

@@ -14,6 +14,7 @@ mod conflicts;
 mod destination_rule;
 mod fault_injection;
 mod findings;
+mod health_check;
 mod http_match;
 mod http_on_tcp;
 mod http_route;
@@ -25,6 +26,7 @@ mod mesh_config;
 mod not_enforced;
 mod order;
 mod peer_authentication;
+mod rate_limit;
 mod references;
 mod request_authentication;
 mod security;
@@ -94,7 +96,7 @@ fn errors_beside(document: &Document, faults: &[Diagnostic]) -> Vec<Diagnostic> 
 fn values_of(document: &Document, found: &mut Findings) {
     match &document.rule {
         Rule::VirtualService(rule) => virtual_service::check(&rule.spec, found),
-        Rule::DestinationRule(rule) => destination_rule::check(&rule.spec, found),
+        Rule::DestinationRule(rule) => destination_rule::check(rule, found),
         Rule::ServiceEntry(rule) => service_entry::check(&rule.spec, found),
         Rule::WorkloadEntry(rule) => workload_entry::check(&rule.spec, &findings::spec(), found),
         Rule::Sidecar(rule) => sidecar::check(&rule.spec, found),
@@ -102,6 +104,8 @@ fn values_of(document: &Document, found: &mut Findings) {
         Rule::AuthorizationPolicy(rule) => authorization_policy::check(rule, found),
         Rule::RequestAuthentication(rule) => request_authentication::check(&rule.spec, found),
         Rule::MeshConfig(rule) => mesh_config::check(&rule.spec, found),
+        Rule::HealthCheck(rule) => health_check::check(&rule.spec, found),
+        Rule::RateLimit(rule) => rate_limit::check(&rule.spec, found),
         Rule::Service(rule) => kubernetes::check_service(&rule.spec, found),
         Rule::EndpointSlice(rule) => kubernetes::check_slice(rule, found),
     }

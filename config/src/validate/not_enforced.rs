@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ConnectionPoolSettings, ConsistentHashLb, Document, Headers, HttpRoute, LoadBalancerSettings, MeshConfig,
-    OutlierDetection, Path, PortTrafficPolicy, Profile, Rule, SimpleLb, TrafficPolicy, VirtualService,
+    ConnectionPoolSettings, Document, Headers, LoadBalancerSettings, MeshConfig, OutlierDetection, Path,
+    PortTrafficPolicy, Rule, SimpleLb, TrafficPolicy, VirtualService,
 };
 
 /// One feature.
@@ -24,9 +24,6 @@ const GOES_ON: &str = "requests go on as if it were not there";
 
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
-    Feature { name: "`retries`", instead: "only requests that were not sent are tried again", first: retries },
-    Feature { name: "`fault`", instead: GOES_ON, first: |rule| http(rule, "fault", |route| route.fault.is_some()) },
-    Feature { name: "`mirror`", instead: GOES_ON, first: mirror },
     Feature {
         name: "format commands in header values, as in `%REQ(x)%`,",
         instead: "the value is sent as it is written",
@@ -53,53 +50,14 @@ const FEATURES: &[Feature] = &[
         instead: "requests are not traced",
         first: |rule| mesh(rule, "tracing", |mesh| mesh.tracing.is_some()),
     },
-    Feature {
-        name: "`profile`",
-        instead: "the limits of `istio` hold",
-        first: |rule| mesh(rule, "profile", |mesh| mesh.profile == Some(Profile::Safe)),
-    },
 ];
 
 /// What is about how endpoints are called.
 const POLICIES: &[Feature] = &[
-    Feature { name: "`outlierDetection`", instead: GOES_ON, first: |rule| inside(outliers(rule), |_| Some("")) },
     Feature {
         name: "`consecutiveErrors`",
         instead: "it is not read: write `consecutiveGatewayErrors` or `consecutive5xxErrors`",
         first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
-    },
-    Feature { name: "`connectionPool` limits", instead: GOES_ON, first: |rule| inside(pools(rule), limits) },
-    Feature {
-        name: "`tcpKeepalive`",
-        instead: "idle connections are not probed",
-        first: |rule| inside(pools(rule), |it| it.tcp.as_ref()?.tcp_keepalive.as_ref().map(|_| "tcp.tcpKeepalive")),
-    },
-    Feature {
-        name: "`maxConnectionDuration`",
-        instead: "a connection lasts as long as it is busy",
-        first: |rule| inside(pools(rule), max_connection_duration),
-    },
-    Feature {
-        name: "`maxConcurrentStreams`",
-        instead: "the endpoint's own limit holds",
-        first: |rule| {
-            inside(pools(rule), |it| it.http.as_ref()?.max_concurrent_streams.map(|_| "http.maxConcurrentStreams"))
-        },
-    },
-    Feature {
-        name: "`consistentHash`",
-        instead: "endpoints are chosen by load",
-        first: |rule| inside(hashes(rule), |_| Some("")),
-    },
-    Feature {
-        name: "`attributes` of a cookie",
-        instead: "a cookie that is made has none of them",
-        first: |rule| inside(hashes(rule), cookie_attributes),
-    },
-    Feature {
-        name: "`warmup`",
-        instead: "new endpoints get their full share",
-        first: |rule| inside(balancers(rule), warmup),
     },
     Feature {
         name: "`simple: PASSTHROUGH`",
@@ -115,11 +73,6 @@ const POLICIES: &[Feature] = &[
         name: "`proxyProtocol`",
         instead: "connections begin without it",
         first: |rule| policy(rule, "proxyProtocol", |policy| policy.proxy_protocol.is_some()),
-    },
-    Feature {
-        name: "`retryBudget`",
-        instead: GOES_ON,
-        first: |rule| policy(rule, "retryBudget", |policy| policy.retry_budget.is_some()),
     },
     Feature {
         name: "other blocks of `defaultTrafficPolicy` than `connectionPool` and `outlierDetection`",
@@ -140,22 +93,6 @@ pub(super) fn check(document: &Document, found: &mut Findings) {
 fn virtual_service(rule: &Rule) -> Option<&VirtualService> {
     let Rule::VirtualService(rule) = rule else { return None };
     Some(&rule.spec)
-}
-
-/// The first HTTP rule that asks for something, at `field`.
-fn http(rule: &Rule, field: &str, asks: fn(&HttpRoute) -> bool) -> Option<Path> {
-    let at = virtual_service(rule)?.http.iter().position(asks)?;
-    Some(spec().key("http").index(at).key(field))
-}
-
-fn retries(rule: &Rule) -> Option<Path> {
-    // `attempts: 0` is what the proxy does anyway.
-    http(rule, "retries", |route| route.retries.as_ref().is_some_and(|retries| retries.attempts != Some(0)))
-}
-
-fn mirror(rule: &Rule) -> Option<Path> {
-    http(rule, "mirror", |route| route.mirror.is_some())
-        .or_else(|| http(rule, "mirrors", |route| !route.mirrors.is_empty()))
 }
 
 fn tls_routes(rule: &Rule) -> Option<Path> {
@@ -248,11 +185,6 @@ fn balancers(rule: &Rule) -> Vec<(Path, &LoadBalancerSettings)> {
     blocks(rule, "loadBalancer", |policy| policy.load_balancer.as_ref(), |port| port.load_balancer.as_ref())
 }
 
-fn hashes(rule: &Rule) -> Vec<(Path, &ConsistentHashLb)> {
-    let balancers = balancers(rule).into_iter();
-    balancers.filter_map(|(path, it)| Some((path.key("consistentHash"), it.consistent_hash.as_ref()?))).collect()
-}
-
 fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {
     let field = "outlierDetection";
     let written =
@@ -294,29 +226,6 @@ fn inside<T>(blocks: Vec<(Path, &T)>, asks: fn(&T) -> Option<&'static str>) -> O
 /// The first field that is set.
 fn first_set(fields: &[(&'static str, bool)]) -> Option<&'static str> {
     fields.iter().find(|(_, is_set)| *is_set).map(|(field, _)| *field)
-}
-
-fn limits(pool: &ConnectionPoolSettings) -> Option<&'static str> {
-    let (tcp, http) = (pool.tcp.as_ref(), pool.http.as_ref());
-    first_set(&[
-        ("tcp.maxConnections", tcp.is_some_and(|tcp| tcp.max_connections.is_some())),
-        ("http.http1MaxPendingRequests", http.is_some_and(|http| http.http1_max_pending_requests.is_some())),
-        ("http.http2MaxRequests", http.is_some_and(|http| http.http2_max_requests.is_some())),
-        ("http.maxRetries", http.is_some_and(|http| http.max_retries.is_some())),
-    ])
-}
-
-fn max_connection_duration(pool: &ConnectionPoolSettings) -> Option<&'static str> {
-    pool.tcp.as_ref()?.max_connection_duration.as_ref().map(|_| "tcp.maxConnectionDuration")
-}
-
-fn cookie_attributes(hash: &ConsistentHashLb) -> Option<&'static str> {
-    let cookie = hash.http_cookie.as_ref()?;
-    (!cookie.attributes.is_empty()).then_some("httpCookie.attributes")
-}
-
-fn warmup(balance: &LoadBalancerSettings) -> Option<&'static str> {
-    first_set(&[("warmup", balance.warmup.is_some()), ("warmupDurationSecs", balance.warmup_duration_secs.is_some())])
 }
 
 /// What the compiler reads of a DestinationRule only.

@@ -10,8 +10,8 @@ use super::index::Index;
 use crate::diagnostic::codes;
 use crate::mesh::{full_name, selects};
 use crate::rules::{
-    Attribute, AuthorizationPolicy, AuthorizationRule, Delegate, Destination, DestinationRule, Document, Path, Rule,
-    Sidecar, VirtualService, closest, listed, routed_claim,
+    Attribute, AuthorizationPolicy, AuthorizationRule, Delegate, Destination, DestinationRule, Document, HealthCheck,
+    Path, Rule, Sidecar, VirtualService, closest, listed, routed_claim,
 };
 
 pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings) {
@@ -21,11 +21,13 @@ pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings
         Rule::DestinationRule(rule) => names.destination_rule(&rule.spec),
         Rule::Sidecar(rule) => names.sidecar(&rule.spec),
         Rule::AuthorizationPolicy(rule) => names.authorization_policy(&rule.spec),
+        Rule::HealthCheck(rule) => names.health_check(&rule.spec),
         Rule::PeerAuthentication(_)
         | Rule::RequestAuthentication(_)
         | Rule::ServiceEntry(_)
         | Rule::WorkloadEntry(_)
         | Rule::MeshConfig(_)
+        | Rule::RateLimit(_)
         | Rule::Service(_)
         | Rule::EndpointSlice(_) => {}
     }
@@ -148,6 +150,22 @@ impl Names<'_> {
                 self.found.add(codes::DELEGATE, &path.key("name"), message).help("remove its `hosts`");
             }
             Some(_) => {}
+        }
+    }
+
+    fn health_check(&mut self, rule: &HealthCheck) {
+        if rule.host.is_empty() || rule.host.contains('*') {
+            return;
+        }
+        let host = full_name(&rule.host, self.namespace);
+        let Some(service) = self.index.service(&host) else {
+            return self.unknown_host(&spec().key("host"), &rule.host, &host);
+        };
+        if let Some(port) = rule.port.filter(|port| *port != 0 && !service.ports.contains(port)) {
+            self.found.add(codes::UNKNOWN_PORT, &spec().key("port"), format!("`{host}` has no port {port}"));
+        }
+        if let Some(subset) = rule.subset.as_deref().filter(|subset| !subset.is_empty()) {
+            self.subset(&spec().key("subset"), &host, subset);
         }
     }
 

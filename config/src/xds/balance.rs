@@ -56,6 +56,8 @@ pub(super) fn to_xds(balance: &Balance, slow_start: Option<&SlowStart>) -> (LbPo
             }),
         ),
         Balance::Random => (LbPolicy::Random, None),
+        // The cluster's metadata has the rest: to Envoy, this is the nearest.
+        Balance::PeakEwma => to_xds(&Balance::LeastRequest { choices: ENVOY_CHOICES }, None),
         Balance::RingHash { min, max } => (
             LbPolicy::RingHash,
             Some(LbConfig::RingHashLbConfig(RingHashLbConfig {

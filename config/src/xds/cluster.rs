@@ -6,8 +6,10 @@ use super::node::Flavour;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{duration_from_xds, duration_to_xds, percent_from_xds, percent_to_xds};
-use super::{any, balance, base, endpoint, filter, limits, tls, upstream_http};
-use crate::ir::{Address, Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol};
+use super::{any, balance, base, endpoint, filter, health_check, limits, tls, upstream_http};
+use crate::ir::{
+    Address, Balance, Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol,
+};
 use pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use pb::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
@@ -16,6 +18,13 @@ use pb::forward_proxy_cluster::{ClusterConfig, cluster_config::ClusterImplementa
 
 /// Istio's network filter that only measures.
 const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
+
+/// Metadata of Leno: bytes are spoken.
+const TCP: (&str, &str) = ("protocol", "tcp");
+/// Metadata of Leno: what stands for least request here is peak EWMA.
+const PEAK_EWMA: (&str, &str) = ("balance", "peak_ewma");
+/// Metadata of Leno: it is a service of the mesh, and clear text to it is worth a count.
+const MESH_INTERNAL: (&str, &str) = ("location", "mesh_internal");
 
 pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Cluster {
     let Cluster {
@@ -26,10 +35,14 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         connect_timeout,
         idle_timeout: _,                // In the HTTP options.
         max_requests_per_connection: _, // In the HTTP options.
+        max_connection_duration: _,     // In the HTTP options.
+        max_concurrent_streams: _,      // In the HTTP options.
         limits,
         outlier,
+        health_check,
         tcp_keepalive,
         tls,
+        mesh_internal,
         panic_threshold,
         slow_start,
         locality_weighted,
@@ -54,6 +67,7 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         }),
         circuit_breakers: Some(limits::breakers_to_xds(limits)),
         outlier_detection: outlier.as_ref().map(limits::outlier_to_xds),
+        health_checks: health_check.iter().map(health_check::to_xds).collect(),
         upstream_connection_options: tcp_keepalive.as_ref().map(|keepalive| pb::cluster::UpstreamConnectionOptions {
             tcp_keepalive: Some(limits::keepalive_to_xds(keepalive)),
             ..Default::default()
@@ -63,7 +77,15 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         typed_extension_protocol_options: upstream_http::to_xds(cluster),
         metadata: base::metadata([(
             base::NAMESPACE,
-            base::texts((*protocol == UpstreamProtocol::Tcp).then_some(("protocol", "tcp"))),
+            base::texts(
+                [
+                    (*protocol == UpstreamProtocol::Tcp, TCP),
+                    (*balance == Balance::PeakEwma, PEAK_EWMA),
+                    (*mesh_internal, MESH_INTERNAL),
+                ]
+                .into_iter()
+                .filter_map(|(holds, field)| holds.then_some(field)),
+            ),
         )]),
         ..Default::default()
     };
@@ -162,12 +184,11 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         dns_failure_refresh_rate: _,
         respect_dns_ttl: _,
         dns_lookup_family: _,
-        // Of active health checks, which are refused.
+        // An endpoint that is gone from discovery gets nothing new, whatever a health check would say.
         ignore_health_on_host_removal: _,
     } = cluster;
     unsupported(&[
         ("transport_socket_matcher", &transport_socket_matcher),
-        ("health_checks", &health_checks),
         ("dns_resolvers", &dns_resolvers),
         ("use_tcp_for_dns_lookups", &use_tcp_for_dns_lookups),
         ("dns_resolution_config", &dns_resolution_config),
@@ -199,28 +220,33 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         )
     };
     let options = upstream_http::from_xds(typed_extension_protocol_options, older)?;
-    let is_tcp = metadata
-        .as_ref()
-        .and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE))
-        .is_some_and(|fields| base::text_of(fields, "protocol") == Some("tcp"));
+    let own = metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE));
+    let says = |(key, value)| own.is_some_and(|fields| base::text_of(fields, key) == Some(value));
+    let (is_tcp, mesh_internal) = (says(TCP), says(MESH_INTERNAL));
+    let chooses_by_load = matches!(choice.balance, Balance::LeastRequest { .. });
+    let by_latency = says(PEAK_EWMA) && chooses_by_load && choice.slow_start.is_none();
     let endpoint = only_dns_name(&discovery);
     let naming = tls::Naming { by_request: options.auto_sni, endpoint: endpoint.as_deref() };
     let sockets = tls::Sockets { matches: transport_socket_matches, socket: transport_socket };
     Ok(Cluster {
         name: ClusterName::new(nonempty("name", name)?),
         discovery,
-        balance: choice.balance,
+        balance: if by_latency { Balance::PeakEwma } else { choice.balance },
         protocol: if is_tcp { UpstreamProtocol::Tcp } else { options.protocol },
         connect_timeout: connect_timeout_from_xds(connect_timeout)?,
         idle_timeout: options.idle_timeout,
         max_requests_per_connection: options.max_requests_per_connection,
+        max_connection_duration: options.max_connection_duration,
+        max_concurrent_streams: options.max_concurrent_streams,
         limits: limits::breakers_from_xds(circuit_breakers).within("circuit_breakers")?,
         outlier: outlier_detection
             .map(|outlier| limits::outlier_from_xds(outlier, options.status_codes))
             .transpose()
             .within("outlier_detection")?,
+        health_check: health_check::all_from_xds(health_checks)?,
         tcp_keepalive: upstream_connection_options.and_then(connection_from_xds),
         tls: tls::from_xds(sockets, &naming)?,
+        mesh_internal,
         panic_threshold,
         slow_start: choice.slow_start,
         locality_weighted: choice.locality_weighted.unwrap_or(locality_weighted),
@@ -333,7 +359,7 @@ fn common_from_xds(common: CommonLbConfig) -> Result<(Fraction, bool)> {
         // When changes are taken over, and which endpoints a session may stay with: nothing for Leno.
         update_merge_window: _,
         override_host_status: _,
-        // Of active health checks, which are refused.
+        // Of percentages while endpoints wait for their first check.
         ignore_new_hosts_until_first_hc: _,
     } = common;
     unsupported(&[

@@ -6,10 +6,13 @@ use super::base;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::wrap_u32;
+use crate::identity::SpiffeId;
 use crate::ir::{Address, ClusterName, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
 use pb::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment, lb_endpoint};
 use pb::protobuf::{Struct, value::Kind as ValueKind};
 
+/// Leno's metadata: who an endpoint has to be.
+const IDENTITY: &str = "identity";
 /// Envoy's metadata by which a transport socket is chosen.
 const TRANSPORT: &str = "envoy.transport_socket_match";
 /// Envoy's metadata by which subsets are chosen; the labels stand there.
@@ -133,7 +136,7 @@ fn endpoint_to_xds(endpoint: &Endpoint) -> LbEndpoint {
     LbEndpoint {
         health_status: health_to_xds(*health).into(),
         metadata: base::metadata([
-            (base::NAMESPACE, base::texts(identity.iter().map(|identity| ("identity", identity)))),
+            (base::NAMESPACE, base::texts(identity.iter().map(|identity| (IDENTITY, identity.as_str())))),
             (TRANSPORT, base::texts(mesh_tls.then_some(("tlsMode", "istio")))),
             (LABELS, base::texts(labels)),
         ]),
@@ -153,14 +156,27 @@ fn endpoint_from_xds(endpoint: LbEndpoint) -> Result<Endpoint> {
     };
     let part = |namespace| metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(namespace));
     let text = |namespace, key| part(namespace).and_then(|fields: &Struct| base::text_of(fields, key));
+    let identity = part(base::NAMESPACE).map(identity_from_xds).transpose().within("metadata");
     Ok(Endpoint {
         address,
         weight: load_balancing_weight.map_or(Ok(1), weight_from_xds)?,
         health: health_from_xds(health_status)?,
         mesh_tls: text(TRANSPORT, "tlsMode") == Some("istio"),
-        identity: text(base::NAMESPACE, "identity").map(str::to_owned),
+        identity: identity?.flatten(),
         labels: part(LABELS).map(labels_from_xds).unwrap_or_default(),
     })
+}
+
+/// Who the endpoint has to be. What cannot be read must not be taken for "nobody said": anybody on the cluster's list
+/// would do then.
+fn identity_from_xds(fields: &Struct) -> Result<Option<SpiffeId>> {
+    let path = || format!("filter_metadata[{}].{IDENTITY}", base::NAMESPACE);
+    let Some(value) = fields.fields.get(IDENTITY) else { return Ok(None) };
+    let Some(ValueKind::StringValue(text)) = &value.kind else {
+        return Err(Problem::new(&path(), "is a text, the SPIFFE ID that the endpoint has to show"));
+    };
+    let refusal = |reason| Problem::new(&path(), format!("`{}` is not a SPIFFE ID: {reason}", text.escape_default()));
+    SpiffeId::parse(text).map(Some).map_err(refusal)
 }
 
 fn address_from_xds(endpoint: pb::endpoint::Endpoint) -> Result<Address> {

@@ -1,6 +1,6 @@
 //! HTTP filters: which stand in a listener, and what a route says to them.
 //!
-//! The order of Leno's stages is fixed: tokens, authorization, faults, CORS. A list in another order is taken where that
+//! The order of Leno's stages is fixed: tokens, authorization, rate limits, faults, CORS. A list in another order is taken where that
 //! is no weaker. What Leno has no stage for is refused, unless its author says that it may be missing (`is_optional`) or
 //! it only measures.
 
@@ -8,13 +8,14 @@ use std::collections::HashMap;
 
 use super::pb;
 use super::refusal::{Problem, Result, Within, unsupported};
-use super::{any, jwt, policy, rbac};
-use crate::ir::{Authorization, Cors, Direction, Fault, JwtAuthentication};
+use super::{any, jwt, policy, rate_limit, rbac};
+use crate::ir::{Authorization, Cors, Direction, Fault, JwtAuthentication, RateLimit};
 use pb::hcm::{HttpFilter, http_filter::ConfigType};
 use pb::protobuf::Any;
 
 const CORS: &str = "envoy.filters.http.cors";
 pub(super) const FAULT: &str = "envoy.filters.http.fault";
+const RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
 const JWT: &str = "envoy.filters.http.jwt_authn";
 pub(super) const ROUTER: &str = "envoy.filters.http.router";
 
@@ -29,12 +30,20 @@ const ISTIO: [&str; 3] = [
 const UPSTREAM_CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
 
 /// In Istio's order: who calls comes first and the router last.
-pub(super) fn to_xds(direction: Direction, jwt: &JwtAuthentication, authorization: &Authorization) -> Vec<HttpFilter> {
+pub(super) fn to_xds(
+    direction: Direction,
+    jwt: &JwtAuthentication,
+    authorization: &Authorization,
+    rate_limits: &[RateLimit],
+) -> Vec<HttpFilter> {
     let mut filters = Vec::new();
     if *jwt != JwtAuthentication::default() {
         filters.push(filter(JWT, any::pack(&jwt::to_xds(jwt))));
     }
     filters.extend(rbac::to_http(authorization).into_iter().map(|(name, config)| filter(&name, config)));
+    if !rate_limits.is_empty() {
+        filters.push(filter(RATE_LIMIT, any::pack(&rate_limit::to_xds(rate_limits))));
+    }
     filters.push(filter(FAULT, any::pack(&pb::fault::HttpFault::default())));
     filters.push(filter(CORS, any::pack(&pb::cors::Cors::default())));
     if direction == Direction::Outbound {
@@ -71,6 +80,7 @@ pub(super) fn filter(name: &str, config: Any) -> HttpFilter {
 pub(super) struct Listed {
     pub(super) jwt: JwtAuthentication,
     pub(super) authorization: Authorization,
+    pub(super) rate_limits: Vec<RateLimit>,
 }
 
 /// Reads filters that Leno knows, then the router.
@@ -114,6 +124,10 @@ fn listed_from_xds(filter: HttpFilter, listed: &mut Listed) -> Result<bool> {
     } else if let Some(filter) = any::unpack_if::<pb::jwt_authn::JwtAuthentication>(&config).within("typed_config")? {
         check_place_of_jwt(listed)?;
         listed.jwt = jwt::from_xds(filter).within("typed_config")?;
+    } else if let Some(filter) =
+        any::unpack_if::<pb::local_rate_limit::LocalRateLimit>(&config).within("typed_config")?
+    {
+        listed.rate_limits.extend(rate_limit::from_xds(filter).within("typed_config")?);
     } else if !is_known(&config) && !is_harmless(&config) && !is_optional && !disabled {
         return Err(Problem::new(
             "",
@@ -141,6 +155,7 @@ fn is_known(config: &Any) -> bool {
         || any::is::<pb::fault::HttpFault>(config)
         || any::is::<pb::http_rbac::Rbac>(config)
         || any::is::<pb::jwt_authn::JwtAuthentication>(config)
+        || any::is::<pb::local_rate_limit::LocalRateLimit>(config)
 }
 
 /// A filter that changes nothing for Leno: it measures, or does what Leno does anyway.
@@ -259,8 +274,8 @@ fn one_from_xds(settings: &mut PerFilter, name: &str, config: Any) -> Result<()>
             CORS => settings.cors = Setting::Off,
             FAULT => settings.fault = Setting::Off,
             rbac::HTTP => settings.authorization = Setting::On(Authorization::default()),
-            // That of the listener would be verified all the same.
-            JWT => return Err(Problem::unsupported("disabled")),
+            // That of the listener would be verified or counted all the same.
+            JWT | RATE_LIMIT => return Err(Problem::unsupported("disabled")),
             // Switching off what Leno does not have is done.
             _ => {}
         }
@@ -268,7 +283,7 @@ fn one_from_xds(settings: &mut PerFilter, name: &str, config: Any) -> Result<()>
     }
     let Some(config) = config else {
         // Switches a filter on that the listener has switched off.
-        return if is_optional || [CORS, FAULT, rbac::HTTP, JWT].contains(&name) {
+        return if is_optional || [CORS, FAULT, RATE_LIMIT, rbac::HTTP, JWT].contains(&name) {
             Ok(())
         } else {
             Err(Problem::unsupported(""))
@@ -286,6 +301,8 @@ fn one_from_xds(settings: &mut PerFilter, name: &str, config: Any) -> Result<()>
         settings.authorization = Setting::On(rbac::from_route(any::unpack(&config)?)?);
     } else if any::is::<pb::jwt_authn::PerRouteConfig>(&config) {
         return Err(Problem::new("", "Leno verifies tokens by the listener's rules; write the route's as one of them"));
+    } else if any::is::<pb::local_rate_limit::LocalRateLimit>(&config) {
+        return Err(Problem::new("", "Leno limits whole listeners; write the route's limit as a descriptor there"));
     } else if !is_optional && !is_harmless(&config) {
         let reason = format!(
             "Leno has no filter of type `{}`; leave it out or wrap it in an optional \

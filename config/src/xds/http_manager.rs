@@ -1,18 +1,22 @@
 //! HTTP on a listener: Envoy's HttpConnectionManager.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::filter::{self, Listed};
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, is_false, is_true, nonempty, required, unsupported};
-use super::scalar::wrap_bool;
+use super::scalar::{duration_to_xds, limit_from_xds, limit_to_xds, wrap_bool};
 use super::{base, http_options, route};
-use crate::ir::{Authorization, Direction, HttpManager, PathNormalization, RouteSource};
+use crate::ir::{Authorization, Direction, HttpManager, PathNormalization, RouteSource, StreamLimits};
 use pb::hcm::HttpConnectionManager;
 use pb::hcm::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails,
     StripPortMode, UpgradeConfig,
 };
+
+/// Envoy: a stream may be quiet for so long where nobody says anything.
+const ENVOY_STREAM_IDLE: Duration = Duration::from_secs(300);
 
 /// `authorization`: of the listener; it stands among the filters.
 pub(super) fn to_xds(
@@ -20,8 +24,9 @@ pub(super) fn to_xds(
     direction: Direction,
     authorization: &Authorization,
 ) -> HttpConnectionManager {
-    let HttpManager { stat_prefix, routes, upgrades, path, jwt } = manager;
+    let HttpManager { stat_prefix, routes, upgrades, path, jwt, rate_limits, streams } = manager;
     let PathNormalization { dots, merge_slashes } = path;
+    let StreamLimits { idle, longest } = *streams;
     HttpConnectionManager {
         stat_prefix: stat_prefix.clone(),
         route_specifier: Some(match routes {
@@ -30,17 +35,21 @@ pub(super) fn to_xds(
             }
             RouteSource::Inline(table) => RouteSpecifier::RouteConfig(route::to_xds(table)),
         }),
-        http_filters: filter::to_xds(direction, jwt, authorization),
+        http_filters: filter::to_xds(direction, jwt, authorization, rate_limits),
         upgrade_configs: upgrades
             .iter()
             .map(|upgrade| UpgradeConfig { upgrade_type: upgrade.clone(), ..Default::default() })
             .collect(),
         normalize_path: wrap_bool(*dots),
         merge_slashes: *merge_slashes,
-        // Istio's sidecars: x-forwarded-for passes untouched, a quiet stream lives on, and the certificate of the caller
-        // is told to the own app only.
+        stream_idle_timeout: limit_to_xds(idle),
+        common_http_protocol_options: longest.map(|longest| pb::core::HttpProtocolOptions {
+            max_stream_duration: Some(duration_to_xds(longest)),
+            ..Default::default()
+        }),
+        // Istio's sidecars: x-forwarded-for passes untouched, and the certificate of the caller is told to the own app
+        // only.
         use_remote_address: wrap_bool(false),
-        stream_idle_timeout: Some(pb::protobuf::Duration::default()),
         forward_client_cert_details: match direction {
             Direction::Inbound => ForwardClientCertDetails::SanitizeSet.into(),
             Direction::Outbound => ForwardClientCertDetails::Sanitize.into(),
@@ -83,6 +92,7 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         forward_proto_config,
         route_specifier,
         strip_port_mode,
+        stream_idle_timeout,
         // Logs, traces and request ids.
         tracing: _,
         access_log: _,
@@ -107,7 +117,6 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         add_proxy_protocol_connection_state: _,
         // Limits and timeouts; Leno has its own.
         max_request_headers_kb: _,
-        stream_idle_timeout: _,
         stream_flush_timeout: _,
         request_timeout: _,
         request_headers_timeout: _,
@@ -143,18 +152,21 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         ("strip_any_host_port", &matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)))),
     ])?;
     check_codec(codec_type)?;
-    common_http_protocol_options
-        .map_or(Ok(()), http_options::downstream_common)
+    let longest = common_http_protocol_options
+        .map_or(Ok(None), http_options::downstream_common)
         .within("common_http_protocol_options")?;
+    let idle = limit_from_xds("stream_idle_timeout", stream_idle_timeout, ENVOY_STREAM_IDLE)?;
     http_protocol_options.map_or(Ok(()), http_options::http1).within("http_protocol_options")?;
     http2_protocol_options.map_or(Ok(()), http_options::http2).within("http2_protocol_options")?;
-    let Listed { jwt, authorization } = filter::from_xds(http_filters)?;
+    let Listed { jwt, authorization, rate_limits } = filter::from_xds(http_filters)?;
     let manager = HttpManager {
         stat_prefix,
         routes: routes_from_xds(route_specifier)?,
         upgrades: each("upgrade_configs", upgrade_configs, upgrade_from_xds)?.into_iter().flatten().collect(),
         path: path_from_xds(&normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
         jwt,
+        rate_limits,
+        streams: StreamLimits { idle, longest },
     };
     Ok((manager, authorization))
 }

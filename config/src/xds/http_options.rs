@@ -1,22 +1,25 @@
 //! Protocol options that listeners and clusters share. Leno sizes its windows and limits itself; what is left are the
 //! options that change what passes.
 
+use std::time::Duration;
+
 use super::pb;
 use super::refusal::{Problem, Result, unsupported};
+use super::scalar::positive_duration;
 use pb::core::http_protocol_options::HeadersWithUnderscoresAction;
 use pb::core::{Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions};
 
-/// Options of a listener for every HTTP version.
-pub(super) fn downstream_common(options: HttpProtocolOptions) -> Result<()> {
+/// Options of a listener for every HTTP version: how long a stream may last.
+pub(super) fn downstream_common(options: HttpProtocolOptions) -> Result<Option<Duration>> {
     let HttpProtocolOptions {
         headers_with_underscores_action,
+        max_stream_duration,
         // Limits; Leno has its own.
         idle_timeout: _,
         max_connection_duration: _,
         max_connection_duration_jitter: _,
         max_headers_count: _,
         max_response_headers_kb: _,
-        max_stream_duration: _,
         max_requests_per_connection: _,
     } = options;
     if HeadersWithUnderscoresAction::try_from(headers_with_underscores_action)
@@ -24,7 +27,7 @@ pub(super) fn downstream_common(options: HttpProtocolOptions) -> Result<()> {
     {
         return Err(Problem::unsupported("headers_with_underscores_action"));
     }
-    Ok(())
+    positive_duration("max_stream_duration", max_stream_duration)
 }
 
 /// Options of HTTP/1.1, on either side.

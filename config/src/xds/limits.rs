@@ -9,7 +9,9 @@ use super::scalar::{
     whole_percent_from_xds, whole_percent_to_xds, wrap_u32,
 };
 use crate::defaults;
-use crate::ir::{Fraction, Limits, OutlierDetection, RetryBudget, StringMatch, TcpKeepalive};
+use crate::ir::{
+    FailurePercentage, Fraction, Limits, Origins, OutlierDetection, RetryBudget, StringMatch, SuccessRate, TcpKeepalive,
+};
 use pb::cluster::CircuitBreakers;
 use pb::cluster::circuit_breakers::{Thresholds, thresholds};
 use pb::core::RoutingPriority;
@@ -110,8 +112,14 @@ pub(super) fn outlier_to_xds(outlier: &OutlierDetection) -> pb::cluster::Outlier
         max_ejection,
         max_ejection_share,
         status_codes: _, // Travel as a matcher in the HTTP options.
+        success_rate,
+        failure_percentage,
+        always_eject_one,
+        check_readmits,
     } = outlier;
-    let enforcing = |count: &Option<u32>| wrap_u32(if count.is_some() { 100 } else { 0 });
+    let enforced = |is_on: bool| wrap_u32(if is_on { 100 } else { 0 });
+    let enforcing = |count: &Option<u32>| enforced(count.is_some());
+    let (rate, percentage) = (success_rate.as_ref(), failure_percentage.as_ref());
     pb::cluster::OutlierDetection {
         consecutive_5xx: consecutive_5xx.and_then(wrap_u32),
         enforcing_consecutive_5xx: enforcing(consecutive_5xx),
@@ -124,8 +132,20 @@ pub(super) fn outlier_to_xds(outlier: &OutlierDetection) -> pb::cluster::Outlier
         base_ejection_time: Some(duration_to_xds(*base_ejection)),
         max_ejection_time: Some(duration_to_xds(*max_ejection)),
         max_ejection_percent: wrap_u32(whole_percent_to_xds(*max_ejection_share)),
-        enforcing_success_rate: wrap_u32(0),
-        enforcing_local_origin_success_rate: wrap_u32(0),
+        enforcing_success_rate: enforced(rate.is_some_and(|rate| rate.origins.external())),
+        enforcing_local_origin_success_rate: enforced(rate.is_some_and(|rate| rate.origins.local())),
+        success_rate_minimum_hosts: rate.and_then(|rate| wrap_u32(rate.min_hosts)),
+        success_rate_request_volume: rate.and_then(|rate| wrap_u32(rate.min_requests)),
+        success_rate_stdev_factor: rate.and_then(|rate| wrap_u32(rate.factor)),
+        enforcing_failure_percentage: percentage.and_then(|it| enforced(it.origins.external())),
+        enforcing_failure_percentage_local_origin: percentage.and_then(|it| enforced(it.origins.local())),
+        failure_percentage_threshold: percentage.and_then(|it| wrap_u32(it.threshold)),
+        failure_percentage_minimum_hosts: percentage.and_then(|it| wrap_u32(it.min_hosts)),
+        failure_percentage_request_volume: percentage.and_then(|it| wrap_u32(it.min_requests)),
+        always_eject_one_host: always_eject_one.then_some(pb::protobuf::BoolValue { value: true }),
+        // Envoy: on where nobody says anything.
+        successful_active_health_check_uneject_host: (!check_readmits)
+            .then_some(pb::protobuf::BoolValue { value: false }),
         ..Default::default()
     }
 }
@@ -153,28 +173,42 @@ pub(super) fn outlier_from_xds(
         monitors,
         always_eject_one_host,
         detect_degraded_hosts,
-        // How success rate and failure percentage are measured. They are refused where they are asked for in words;
-        // Envoy's default, which turns the success rate on, is not: it only ejects more.
-        success_rate_minimum_hosts: _,
-        success_rate_request_volume: _,
-        success_rate_stdev_factor: _,
-        failure_percentage_threshold: _,
-        failure_percentage_minimum_hosts: _,
-        failure_percentage_request_volume: _,
-        // Spreads readmissions over time.
+        success_rate_minimum_hosts,
+        success_rate_request_volume,
+        success_rate_stdev_factor,
+        failure_percentage_threshold,
+        failure_percentage_minimum_hosts,
+        failure_percentage_request_volume,
+        // Spreads readmissions over time; a half-open endpoint gets one request at first anyway.
         max_ejection_time_jitter: _,
-        // Of active health checks.
-        successful_active_health_check_uneject_host: _,
+        successful_active_health_check_uneject_host,
     } = outlier;
-    unsupported(&[
-        ("enforcing_success_rate", &u32_or(enforcing_success_rate, 0)),
-        ("enforcing_local_origin_success_rate", &u32_or(enforcing_local_origin_success_rate, 0)),
-        ("enforcing_failure_percentage", &u32_or(enforcing_failure_percentage, 0)),
-        ("enforcing_failure_percentage_local_origin", &u32_or(enforcing_failure_percentage_local_origin, 0)),
-        ("monitors", &monitors),
-        ("always_eject_one_host", &is_true(&always_eject_one_host)),
-        ("detect_degraded_hosts", &is_true(&detect_degraded_hosts)),
-    ])?;
+    unsupported(&[("monitors", &monitors), ("detect_degraded_hosts", &is_true(&detect_degraded_hosts))])?;
+    let split = split_external_local_origin_errors;
+    let rates = |name: &str, external, local, default_share| {
+        let external = is_enforced(&format!("enforcing_{name}"), u32_or(external, default_share))?;
+        let field = match name {
+            "success_rate" => "enforcing_local_origin_success_rate",
+            _ => "enforcing_failure_percentage_local_origin",
+        };
+        let local = is_enforced(field, u32_or(local, default_share))?;
+        Ok::<_, Problem>(Origins::new(external, local && split))
+    };
+    let of_success = rates("success_rate", enforcing_success_rate, enforcing_local_origin_success_rate, 100)?;
+    let of_failure =
+        rates("failure_percentage", enforcing_failure_percentage, enforcing_failure_percentage_local_origin, 0)?;
+    let success_rate = of_success.map(|origins| SuccessRate {
+        origins,
+        min_hosts: u32_or(success_rate_minimum_hosts, 5),
+        min_requests: u32_or(success_rate_request_volume, 100),
+        factor: u32_or(success_rate_stdev_factor, 1900),
+    });
+    let failure_percentage = of_failure.map(|origins| FailurePercentage {
+        origins,
+        threshold: u32_or(failure_percentage_threshold, 85).min(100),
+        min_hosts: u32_or(failure_percentage_minimum_hosts, 5),
+        min_requests: u32_or(failure_percentage_request_volume, 50),
+    });
     let default = defaults::OUTLIER_CONSECUTIVE_5XX;
     let base_ejection = duration_or("base_ejection_time", base_ejection_time, defaults::OUTLIER_BASE_EJECTION)?;
     let enforced = |field, enforcing, default_share, count| consecutive(field, u32_or(enforcing, default_share), count);
@@ -205,14 +239,22 @@ pub(super) fn outlier_from_xds(
             .unwrap_or_else(|| defaults::OUTLIER_MAX_EJECTION.max(base_ejection)),
         max_ejection_share: whole_percent_from_xds(u32_or(max_ejection_percent, 10)).within("max_ejection_percent")?,
         status_codes,
+        success_rate,
+        failure_percentage,
+        always_eject_one: is_true(&always_eject_one_host),
+        check_readmits: successful_active_health_check_uneject_host.is_none_or(|value| value.value),
     })
 }
 
-/// Envoy draws lots whether to eject; Leno ejects or does not.
 fn consecutive(field: &str, enforcing: u32, count: u32) -> Result<Option<u32>> {
+    Ok(is_enforced(field, enforcing)?.then_some(count).filter(|count| *count > 0))
+}
+
+/// Envoy draws lots whether to eject; Leno ejects or does not.
+fn is_enforced(field: &str, enforcing: u32) -> Result<bool> {
     match enforcing {
-        0 => Ok(None),
-        100 => Ok(Some(count).filter(|count| *count > 0)),
+        0 => Ok(false),
+        100 => Ok(true),
         share => Err(Problem::new(field, format!("is 0 or 100, this is {share}"))),
     }
 }

@@ -26,6 +26,7 @@ mod cluster;
 mod endpoint;
 mod filter;
 pub mod grpc;
+mod health_check;
 mod http_manager;
 mod http_options;
 mod jwt;
@@ -35,6 +36,7 @@ mod matcher;
 mod node;
 mod pb;
 mod policy;
+mod rate_limit;
 mod rbac;
 mod refusal;
 mod retry;
@@ -45,6 +47,7 @@ mod secret;
 mod tcp;
 mod tls;
 mod upstream_http;
+mod validation;
 
 use std::collections::BTreeMap;
 

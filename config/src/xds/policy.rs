@@ -12,7 +12,8 @@ use super::scalar::{
     runtime_fraction_from_xds, runtime_fraction_to_xds, wrap_bool,
 };
 use crate::ir::{
-    AbortStatus, ClusterName, Cors, Fault, FaultAbort, FaultDelay, Fraction, HashPolicy, HeaderField, HeaderOps, Mirror,
+    AbortStatus, ClusterName, CookieAttribute, Cors, Fault, FaultAbort, FaultDelay, Fraction, HashPolicy, HeaderField,
+    HeaderOps, Mirror,
 };
 use pb::core::header_value_option::HeaderAppendAction;
 use pb::route::route_action::hash_policy::{self, PolicySpecifier};
@@ -307,11 +308,17 @@ pub(super) fn hash_to_xds(policy: &HashPolicy) -> pb::route::route_action::HashP
         HashPolicy::Header(name) => {
             PolicySpecifier::Header(hash_policy::Header { header_name: name.as_str().to_owned(), regex_rewrite: None })
         }
-        HashPolicy::Cookie { name, path, ttl } => PolicySpecifier::Cookie(hash_policy::Cookie {
+        HashPolicy::Cookie { name, path, ttl, attributes } => PolicySpecifier::Cookie(hash_policy::Cookie {
             name: name.clone(),
             path: path.clone(),
             ttl: ttl.map(duration_to_xds),
-            attributes: Vec::new(),
+            attributes: attributes
+                .iter()
+                .map(|CookieAttribute { name, value }| hash_policy::CookieAttribute {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
         }),
         HashPolicy::SourceIp => {
             PolicySpecifier::ConnectionProperties(hash_policy::ConnectionProperties { source_ip: true })
@@ -346,11 +353,15 @@ fn hash_from_xds(specifier: Option<PolicySpecifier>) -> Result<HashPolicy> {
             HashPolicy::Header(header_name.parse().map_err(bad)?)
         }
         PolicySpecifier::Cookie(hash_policy::Cookie { name, ttl, path, attributes }) => {
-            unsupported(&[("cookie.attributes", &attributes)])?;
+            let attributes = each("cookie.attributes", attributes, |attribute| {
+                let hash_policy::CookieAttribute { name, value } = attribute;
+                Ok(CookieAttribute { name: nonempty("name", name)?, value })
+            })?;
             HashPolicy::Cookie {
                 name: nonempty("cookie.name", name)?,
                 path,
                 ttl: optional_duration("cookie.ttl", ttl)?,
+                attributes,
             }
         }
         PolicySpecifier::ConnectionProperties(hash_policy::ConnectionProperties { source_ip: true }) => {

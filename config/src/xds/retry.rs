@@ -2,15 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::any;
 use super::pb;
-use super::refusal::{Problem, Result, Within, each, required, unsupported};
+use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{duration_from_xds, duration_to_xds, optional_duration, positive_duration, u32_or, wrap_u32};
+use super::{any, matcher};
 use crate::defaults;
-use crate::ir::{RetryOn, RetryPolicy};
+use crate::ir::{RateLimitedBackoff, ResetFormat, ResetHeader, RetryOn, RetryPolicy};
 use pb::previous_hosts::PreviousHostsPredicate;
 use pb::previous_priorities::PreviousPrioritiesConfig;
-use pb::route::retry_policy::{self, RetryBackOff, RetryHostPredicate, RetryPriority};
+use pb::route::retry_policy::{
+    self, RateLimitedRetryBackOff, ResetHeaderFormat, RetryBackOff, RetryHostPredicate, RetryPriority,
+};
 
 /// Istio: `retryRemoteLocalities` looks further at every second attempt.
 const PRIORITY_UPDATE_FREQUENCY: i32 = 2;
@@ -21,8 +23,11 @@ pub(super) fn to_xds(policy: &RetryPolicy) -> pb::route::RetryPolicy {
         attempts,
         per_try_timeout,
         status_codes,
+        answer_headers,
+        request_headers,
         backoff_base,
         backoff_max,
+        rate_limited,
         avoid_previous_hosts,
         host_selection_attempts,
         other_localities,
@@ -36,6 +41,9 @@ pub(super) fn to_xds(policy: &RetryPolicy) -> pb::route::RetryPolicy {
             base_interval: Some(duration_to_xds(*backoff_base)),
             max_interval: Some(duration_to_xds(*backoff_max)),
         }),
+        rate_limited_retry_back_off: rate_limited.as_ref().map(rate_limited_to_xds),
+        retriable_headers: answer_headers.iter().map(matcher::header_to_xds).collect(),
+        retriable_request_headers: request_headers.iter().map(matcher::header_to_xds).collect(),
         retry_host_predicate: avoid_previous_hosts.then(previous_hosts).into_iter().collect(),
         host_selection_retry_max_attempts: (*host_selection_attempts).into(),
         retry_priority: other_localities.then(previous_priorities),
@@ -64,9 +72,6 @@ pub(super) fn from_xds(policy: pb::route::RetryPolicy) -> Result<Option<RetryPol
     unsupported(&[
         ("per_try_idle_timeout", &positive_duration("per_try_idle_timeout", per_try_idle_timeout)?),
         ("retry_options_predicates", &retry_options_predicates),
-        ("rate_limited_retry_back_off", &rate_limited_retry_back_off),
-        ("retriable_headers", &retriable_headers),
-        ("retriable_request_headers", &retriable_request_headers),
         ("refresh_cluster_on_retry", &refresh_cluster_on_retry),
     ])?;
     let (backoff_base, backoff_max) = backoff_from_xds(retry_back_off).within("retry_back_off")?;
@@ -75,8 +80,14 @@ pub(super) fn from_xds(policy: pb::route::RetryPolicy) -> Result<Option<RetryPol
         attempts: u32_or(num_retries, 1),
         per_try_timeout: positive_duration("per_try_timeout", per_try_timeout)?,
         status_codes: each("retriable_status_codes", retriable_status_codes, status_from_xds)?.into_iter().collect(),
+        answer_headers: each("retriable_headers", retriable_headers, matcher::header_from_xds)?,
+        request_headers: each("retriable_request_headers", retriable_request_headers, matcher::header_from_xds)?,
         backoff_base,
         backoff_max,
+        rate_limited: rate_limited_retry_back_off
+            .map(rate_limited_from_xds)
+            .transpose()
+            .within("rate_limited_retry_back_off")?,
         avoid_previous_hosts: !each("retry_host_predicate", retry_host_predicate, host_predicate_from_xds)?.is_empty(),
         host_selection_attempts: host_attempts_from_xds(host_selection_retry_max_attempts)?,
         other_localities: retry_priority.map(priority_from_xds).transpose().within("retry_priority")?.is_some(),
@@ -111,6 +122,44 @@ fn backoff_from_xds(backoff: Option<RetryBackOff>) -> Result<(std::time::Duratio
         return Err(Problem::new("max_interval", "is at least base_interval"));
     }
     Ok((base, max))
+}
+
+fn rate_limited_to_xds(backoff: &RateLimitedBackoff) -> RateLimitedRetryBackOff {
+    let RateLimitedBackoff { headers, max } = backoff;
+    let header = |ResetHeader { name, format }: &ResetHeader| retry_policy::ResetHeader {
+        name: name.to_string(),
+        format: match format {
+            ResetFormat::Seconds => ResetHeaderFormat::Seconds.into(),
+            ResetFormat::UnixTimestamp => ResetHeaderFormat::UnixTimestamp.into(),
+        },
+    };
+    RateLimitedRetryBackOff {
+        reset_headers: headers.iter().map(header).collect(),
+        max_interval: Some(duration_to_xds(*max)),
+    }
+}
+
+fn rate_limited_from_xds(backoff: RateLimitedRetryBackOff) -> Result<RateLimitedBackoff> {
+    let RateLimitedRetryBackOff { reset_headers, max_interval } = backoff;
+    let headers = each("reset_headers", reset_headers, reset_header_from_xds)?;
+    if headers.is_empty() {
+        return Err(Problem::new("reset_headers", "names at least one header"));
+    }
+    let max = positive_duration("max_interval", max_interval)?.unwrap_or(defaults::RETRY_RATE_LIMITED_MAX);
+    Ok(RateLimitedBackoff { headers, max })
+}
+
+fn reset_header_from_xds(header: retry_policy::ResetHeader) -> Result<ResetHeader> {
+    let retry_policy::ResetHeader { name, format } = header;
+    let bad = |_| Problem::new("name", "is not a header name (RFC 9110 §5.1)");
+    Ok(ResetHeader {
+        name: nonempty("name", name)?.parse().map_err(bad)?,
+        format: match ResetHeaderFormat::try_from(format) {
+            Ok(ResetHeaderFormat::Seconds) => ResetFormat::Seconds,
+            Ok(ResetHeaderFormat::UnixTimestamp) => ResetFormat::UnixTimestamp,
+            Err(_) => return Err(Problem::new("format", format!("Leno does not know format {format}"))),
+        },
+    })
 }
 
 /// Envoy: 0 is the default, which is 1.

@@ -9,7 +9,7 @@ use super::policy;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{wrap_bool, wrap_u32};
 use super::{base, matcher, retry, route_action};
-use crate::ir::{Action, Domain, HeaderOps, Mirror, RetryPolicy, Route, RouteConfig, VirtualHost};
+use crate::ir::{Action, AttemptCount, Domain, HeaderOps, Mirror, RetryPolicy, Route, RouteConfig, VirtualHost};
 use pb::route::route_action::RequestMirrorPolicy;
 
 /// Istio: the largest body of a direct response, instead of Envoy's 4 KiB.
@@ -75,11 +75,13 @@ pub(super) fn from_xds(table: pb::route::RouteConfiguration) -> Result<RouteConf
 }
 
 fn host_to_xds(host: &VirtualHost) -> pb::route::VirtualHost {
-    let VirtualHost { name, domains, routes } = host;
+    let VirtualHost { name, domains, routes, attempt_count } = host;
     pb::route::VirtualHost {
         name: name.clone(),
         domains: domains.iter().map(Domain::to_string).collect(),
         routes: routes.iter().map(route_to_xds).collect(),
+        include_request_attempt_count: attempt_count.request,
+        include_attempt_count_in_response: attempt_count.response,
         ..Default::default()
     }
 }
@@ -104,11 +106,11 @@ fn host_from_xds(host: pb::route::VirtualHost, table: &Inherited) -> Result<Virt
         hedge_policy,
         request_mirror_policies,
         route_specifiers,
+        include_request_attempt_count,
+        include_attempt_count_in_response,
         // Statistics.
         virtual_clusters: _,
-        // Headers that tell how often Envoy tried; they inform and decide nothing.
-        include_request_attempt_count: _,
-        include_attempt_count_in_response: _,
+        // A header that tells why Envoy tried again; it informs and decides nothing.
         include_is_timeout_retry_header: _,
         // How much of a body is kept for retries; Leno's own limit holds.
         per_request_buffer_limit_bytes: _,
@@ -139,6 +141,10 @@ fn host_from_xds(host: pb::route::VirtualHost, table: &Inherited) -> Result<Virt
         name: nonempty("name", name)?,
         domains: each("domains", domains, |domain| Ok(Domain::parse(&domain)?))?,
         routes: each("routes", routes, |route| route_from_xds(route, &level))?,
+        attempt_count: AttemptCount {
+            request: include_request_attempt_count,
+            response: include_attempt_count_in_response,
+        },
     })
 }
 

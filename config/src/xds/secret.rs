@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use super::any;
 use super::pb;
 use super::refusal::{Problem, Result, Within, nonempty, required, unsupported};
+use super::validation::{self, Validation};
 use crate::identity::check_trust_domain;
 use crate::ir::{Secret, TrustBundle, TrustDomain};
 use pb::core::data_source::Specifier;
@@ -65,41 +66,24 @@ pub(super) fn from_xds(secret: pb::tls::Secret) -> Result<Secret> {
 }
 
 fn context_from_xds(name: String, context: CertificateValidationContext) -> Result<Secret> {
-    #[allow(deprecated)]
-    let CertificateValidationContext {
+    let Validation {
         trusted_ca,
-        ca_certificate_provider_instance,
         system_root_certs,
-        verify_certificate_spki,
-        verify_certificate_hash,
         match_typed_subject_alt_names,
         match_subject_alt_names,
-        require_signed_certificate_timestamp,
         crl,
-        allow_expired_certificate,
         trust_chain_verification,
         custom_validator_config,
         only_verify_leaf_cert_crl,
-        max_verify_depth,
-        // Of files.
-        watched_directory: _,
-        // What a server tells its callers.
-        suppress_client_ca_list: _,
-    } = context;
+    } = validation::from_xds(context)?;
     let untrusted =
         TrustChainVerification::try_from(trust_chain_verification) != Ok(TrustChainVerification::VerifyTrustChain);
     unsupported(&[
-        ("ca_certificate_provider_instance", &ca_certificate_provider_instance),
         ("system_root_certs", &system_root_certs),
-        ("verify_certificate_spki", &verify_certificate_spki),
-        ("verify_certificate_hash", &verify_certificate_hash),
         ("match_typed_subject_alt_names", &match_typed_subject_alt_names),
         ("match_subject_alt_names", &match_subject_alt_names),
-        ("require_signed_certificate_timestamp", &require_signed_certificate_timestamp),
-        ("allow_expired_certificate", &allow_expired_certificate),
         ("trust_chain_verification", &untrusted),
         ("only_verify_leaf_cert_crl", &only_verify_leaf_cert_crl),
-        ("max_verify_depth", &max_verify_depth),
     ])?;
     let mut bundles = match custom_validator_config {
         Some(config) => validator_from_xds(config).within("custom_validator_config")?,

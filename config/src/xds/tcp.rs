@@ -5,12 +5,14 @@ use super::refusal::{Problem, Result, Within, each, nonempty, required, unsuppor
 use super::scalar::{limit_from_xds, limit_to_xds, positive_duration, u32_or};
 use crate::defaults::TCP_IDLE_TIMEOUT;
 use crate::ir::{ClusterName, Origin, TcpRoute, WeightedCluster, WeightedClusters};
+use pb::kinds::HashPolicy;
+use pb::kinds::hash_policy::{self, PolicySpecifier};
 use pb::tcp_proxy::TcpProxy;
 use pb::tcp_proxy::tcp_proxy::{self, ClusterSpecifier, weighted_cluster::ClusterWeight};
 
 /// Where the route comes from does not travel here but as metadata of the filter chain.
 pub(super) fn to_xds(route: &TcpRoute) -> TcpProxy {
-    let TcpRoute { stat_prefix, origin: _, clusters, idle_timeout } = route;
+    let TcpRoute { stat_prefix, origin: _, clusters, idle_timeout, hashes_source } = route;
     let specifier = match clusters.as_slice() {
         [only] => ClusterSpecifier::Cluster(only.cluster.to_string()),
         several => ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster {
@@ -28,6 +30,7 @@ pub(super) fn to_xds(route: &TcpRoute) -> TcpProxy {
         stat_prefix: stat_prefix.clone(),
         cluster_specifier: Some(specifier),
         idle_timeout: limit_to_xds(*idle_timeout),
+        hash_policy: hashes_source.then(source_hash).into_iter().collect(),
         ..Default::default()
     }
 }
@@ -67,7 +70,6 @@ pub(super) fn from_xds(proxy: TcpProxy, origin: Option<Origin>) -> Result<TcpRou
         ("downstream_idle_timeout", &downstream_idle_timeout),
         ("upstream_idle_timeout", &upstream_idle_timeout),
         ("max_connect_attempts", &(u32_or(max_connect_attempts, 1) > 1)),
-        ("hash_policy", &hash_policy),
         ("tunneling_config", &tunneling_config),
         (
             "max_downstream_connection_duration",
@@ -85,7 +87,21 @@ pub(super) fn from_xds(proxy: TcpProxy, origin: Option<Origin>) -> Result<TcpRou
         }
     };
     let idle_timeout = limit_from_xds("idle_timeout", idle_timeout, TCP_IDLE_TIMEOUT)?;
-    Ok(TcpRoute { stat_prefix, origin, clusters, idle_timeout })
+    let hashes = each("hash_policy", hash_policy, hash_from_xds)?;
+    Ok(TcpRoute { stat_prefix, origin, clusters, idle_timeout, hashes_source: !hashes.is_empty() })
+}
+
+/// The caller's address: all that bytes can be hashed by.
+fn source_hash() -> HashPolicy {
+    HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(hash_policy::SourceIp {})) }
+}
+
+fn hash_from_xds(policy: HashPolicy) -> Result<()> {
+    let HashPolicy { policy_specifier } = policy;
+    match required("policy_specifier", policy_specifier)? {
+        PolicySpecifier::SourceIp(hash_policy::SourceIp {}) => Ok(()),
+        PolicySpecifier::FilterState(_) => Err(Problem::unsupported("filter_state")),
+    }
 }
 
 fn share_from_xds(share: ClusterWeight) -> Result<WeightedCluster> {

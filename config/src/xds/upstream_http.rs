@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::pb;
 use super::refusal::{Problem, Result, Within, required, unsupported};
-use super::scalar::{limit_from_xds, limit_to_xds, positive_duration, u32_or, wrap_u32};
+use super::scalar::{duration_to_xds, limit_from_xds, limit_to_xds, positive_duration, u32_or, wrap_u32};
 use super::{any, filter, http_options, limits};
 use crate::defaults;
 use crate::ir::{Cluster, UpstreamProtocol, UpstreamTls};
@@ -25,6 +25,9 @@ pub(super) struct Options {
     pub(super) protocol: UpstreamProtocol,
     pub(super) idle_timeout: Option<Duration>,
     pub(super) max_requests_per_connection: Option<u32>,
+    pub(super) max_connection_duration: Option<Duration>,
+    /// Of HTTP/2.
+    pub(super) max_concurrent_streams: Option<u32>,
     /// The server name of TLS is the request's host.
     pub(super) auto_sni: bool,
     /// Of outlier detection: the statuses that count as errors.
@@ -46,6 +49,10 @@ pub(super) fn from_xds(options: HashMap<String, Any>, older: impl FnOnce() -> Ht
 
 fn options_to_xds(cluster: &Cluster) -> HttpProtocolOptions {
     let Cluster { protocol, idle_timeout, max_requests_per_connection, outlier, tls, .. } = cluster;
+    let http2 = pb::core::Http2ProtocolOptions {
+        max_concurrent_streams: cluster.max_concurrent_streams.and_then(wrap_u32),
+        ..Default::default()
+    };
     let by_host = matches!(tls, UpstreamTls::External(external) if external.sni.is_none());
     let statuses = outlier.as_ref().and_then(|outlier| limits::statuses_to_xds(&outlier.status_codes));
     let explicit =
@@ -54,6 +61,7 @@ fn options_to_xds(cluster: &Cluster) -> HttpProtocolOptions {
         common_http_protocol_options: Some(pb::core::HttpProtocolOptions {
             idle_timeout: limit_to_xds(*idle_timeout),
             max_requests_per_connection: max_requests_per_connection.and_then(wrap_u32),
+            max_connection_duration: cluster.max_connection_duration.map(duration_to_xds),
             ..Default::default()
         }),
         upstream_http_protocol_options: by_host
@@ -63,11 +71,11 @@ fn options_to_xds(cluster: &Cluster) -> HttpProtocolOptions {
             UpstreamProtocol::Http1 | UpstreamProtocol::Tcp => {
                 explicit(ProtocolConfig::HttpProtocolOptions(Default::default()))
             }
-            UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(Default::default())),
+            UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2)),
             UpstreamProtocol::AsDownstream => {
                 UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                     http_protocol_options: Some(Default::default()),
-                    http2_protocol_options: Some(Default::default()),
+                    http2_protocol_options: Some(http2),
                     http3_protocol_options: None,
                 })
             }
@@ -145,16 +153,20 @@ fn options_from_xds(options: HttpProtocolOptions) -> Result<Options> {
     ])?;
     filter::upstream_from_xds("http_filters", http_filters)?;
     let common = common_http_protocol_options.unwrap_or_default();
-    let (idle_timeout, max_requests_per_connection) =
+    let Common { idle_timeout, max_requests_per_connection, max_connection_duration } =
         common_http_from_xds(common).within("common_http_protocol_options")?;
+    let (protocol, max_concurrent_streams) =
+        protocol_from_xds(required("upstream_protocol_options", upstream_protocol_options)?)?;
     let pb::core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation: _, override_auto_sni_header } =
         upstream_http_protocol_options.unwrap_or_default();
     unsupported(&[("upstream_http_protocol_options.override_auto_sni_header", &override_auto_sni_header)])?;
     let statuses = outlier_detection.and_then(|OutlierDetection { error_matcher }| error_matcher);
     Ok(Options {
-        protocol: protocol_from_xds(required("upstream_protocol_options", upstream_protocol_options)?)?,
+        protocol,
         idle_timeout,
         max_requests_per_connection,
+        max_connection_duration,
+        max_concurrent_streams,
         auto_sni,
         status_codes: statuses
             .map_or(Ok(Vec::new()), limits::statuses_from_xds)
@@ -162,13 +174,20 @@ fn options_from_xds(options: HttpProtocolOptions) -> Result<Options> {
     })
 }
 
-fn common_http_from_xds(common: pb::core::HttpProtocolOptions) -> Result<(Option<Duration>, Option<u32>)> {
+/// What holds for every HTTP version.
+struct Common {
+    idle_timeout: Option<Duration>,
+    max_requests_per_connection: Option<u32>,
+    max_connection_duration: Option<Duration>,
+}
+
+fn common_http_from_xds(common: pb::core::HttpProtocolOptions) -> Result<Common> {
     let pb::core::HttpProtocolOptions {
         idle_timeout,
         max_connection_duration,
         max_stream_duration,
         max_requests_per_connection,
-        // Refines max_connection_duration, which is refused.
+        // Spreads the ends of connections over time.
         max_connection_duration_jitter: _,
         // Limits; Leno has its own.
         max_headers_count: _,
@@ -176,25 +195,30 @@ fn common_http_from_xds(common: pb::core::HttpProtocolOptions) -> Result<(Option
         // Of listeners.
         headers_with_underscores_action: _,
     } = common;
-    unsupported(&[
-        ("max_connection_duration", &positive_duration("max_connection_duration", max_connection_duration)?),
-        ("max_stream_duration", &positive_duration("max_stream_duration", max_stream_duration)?),
-    ])?;
-    let idle_timeout = limit_from_xds("idle_timeout", idle_timeout, defaults::POOL_IDLE_TIMEOUT)?;
-    Ok((idle_timeout, Some(u32_or(max_requests_per_connection, 0)).filter(|limit| *limit > 0)))
+    unsupported(&[("max_stream_duration", &positive_duration("max_stream_duration", max_stream_duration)?)])?;
+    Ok(Common {
+        idle_timeout: limit_from_xds("idle_timeout", idle_timeout, defaults::POOL_IDLE_TIMEOUT)?,
+        max_requests_per_connection: Some(u32_or(max_requests_per_connection, 0)).filter(|limit| *limit > 0),
+        max_connection_duration: positive_duration("max_connection_duration", max_connection_duration)?,
+    })
 }
 
-fn protocol_from_xds(options: UpstreamProtocolOptions) -> Result<UpstreamProtocol> {
+/// What is spoken, and how many requests an HTTP/2 connection carries at a time.
+fn protocol_from_xds(options: UpstreamProtocolOptions) -> Result<(UpstreamProtocol, Option<u32>)> {
+    let streams = |options: &pb::core::Http2ProtocolOptions| {
+        options.max_concurrent_streams.map(|value| value.value).filter(|limit| *limit > 0)
+    };
     match options {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config }) => {
             match required("explicit_http_config.protocol_config", protocol_config)? {
                 ProtocolConfig::HttpProtocolOptions(options) => {
                     http_options::http1(options).within("explicit_http_config.http_protocol_options")?;
-                    Ok(UpstreamProtocol::Http1)
+                    Ok((UpstreamProtocol::Http1, None))
                 }
                 ProtocolConfig::Http2ProtocolOptions(options) => {
+                    let streams = streams(&options);
                     http_options::http2(options).within("explicit_http_config.http2_protocol_options")?;
-                    Ok(UpstreamProtocol::Http2)
+                    Ok((UpstreamProtocol::Http2, streams))
                 }
                 ProtocolConfig::Http3ProtocolOptions(_) => {
                     Err(Problem::unsupported("explicit_http_config.http3_protocol_options"))
@@ -205,12 +229,13 @@ fn protocol_from_xds(options: UpstreamProtocolOptions) -> Result<UpstreamProtoco
             let UseDownstreamHttpConfig { http_protocol_options, http2_protocol_options, http3_protocol_options: _ } =
                 config;
             let field = "use_downstream_protocol_config";
+            let streams = http2_protocol_options.as_ref().and_then(streams);
             http_protocol_options.map_or(Ok(()), http_options::http1).within("http_protocol_options").within(field)?;
             http2_protocol_options
                 .map_or(Ok(()), http_options::http2)
                 .within("http2_protocol_options")
                 .within(field)?;
-            Ok(UpstreamProtocol::AsDownstream)
+            Ok((UpstreamProtocol::AsDownstream, streams))
         }
         UpstreamProtocolOptions::AutoConfig(_) => Err(Problem::unsupported("auto_config")),
     }

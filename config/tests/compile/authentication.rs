@@ -340,6 +340,27 @@ fn whoever_speaks_the_meshs_tls_has_an_expected_identity() {
 }
 
 #[test]
+fn an_endpoint_that_nobody_can_be_is_left_out() {
+    let endpoints = format!(
+        "{{address: 10.0.0.1, labels: {{{SPEAKS}}}, serviceAccount: a/b}}, {{address: 10.0.0.2, labels: {{{SPEAKS}}}, serviceAccount: b}}"
+    );
+    let service = document(
+        "ServiceEntry",
+        "a",
+        &format!(
+            "{{hosts: [a.example], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, location: MESH_INTERNAL, subjectAltNames: ['spiffe://cluster.local/ns/x/sa/y'], endpoints: [{endpoints}]}}"
+        ),
+    );
+    let resources = compile(&service, &client());
+    let only = "10.0.0.2:80 mTLS as spiffe://cluster.local/ns/default/sa/b";
+    assert_eq!(
+        endpoints_of(&resources, "outbound|80||a.example"),
+        [only],
+        "the service's names do not stand in for it"
+    );
+}
+
+#[test]
 fn tls_of_a_rule_is_that_of_its_port_then_of_its_subset_and_also_for_names() {
     let rule = "{host: a.example,
         trafficPolicy: {tls: {mode: ISTIO_MUTUAL}, portLevelSettings: [{port: {number: 81}, tls: {mode: SIMPLE, credentialName: c, insecureSkipVerify: true}}, {port: {number: 82}}]},

@@ -226,6 +226,17 @@ fn load_balancers_and_their_settings() {
     ] {
         assert_eq!(balanced(settings).balance, balance, "{settings}");
     }
+    let annotated = |word: &str, settings: &str| {
+        let meta = format!("{{name: r, namespace: default, annotations: {{leno.mesh/load-balancer: {word}}}}}");
+        let text = format!(
+            "\n---\nkind: DestinationRule\nmetadata: {meta}\nspec: {{host: reviews, trafficPolicy: {{{settings}}}}}\n"
+        );
+        cluster(&text, REVIEWS).balance
+    };
+    assert_eq!(annotated("PEAK_EWMA", ""), Balance::PeakEwma);
+    assert_eq!(annotated("PEAK_EWMA", "loadBalancer: {simple: RANDOM}"), Balance::PeakEwma);
+    assert_eq!(annotated("PEAK_EWMA", "loadBalancer: {consistentHash: {useSourceIp: true}}"), ring(1024));
+    assert_eq!(annotated("FASTEST", "loadBalancer: {simple: RANDOM}"), Balance::Random);
     assert_eq!(balanced("{simple: PASSTHROUGH}").discovery, Discovery::OriginalDestination);
     assert_eq!(balanced("{simple: RANDOM, warmup: {duration: 10s}}").slow_start, None);
     let slow = balanced("{simple: ROUND_ROBIN, warmup: {duration: 10s}}").slow_start.unwrap();
@@ -253,8 +264,11 @@ fn a_consistent_hash_becomes_a_policy_of_the_routes() {
         ("{httpHeaderName: x-user}", "Header(\"x-user\")"),
         ("{useSourceIp: true}", "SourceIp"),
         ("{httpQueryParameterName: user}", "QueryParameter(\"user\")"),
-        ("{httpCookie: {name: user, ttl: 0s}}", "Cookie { name: \"user\", path: \"\", ttl: Some(0ns) }"),
-        ("{httpCookie: {name: user, path: /a}}", "Cookie { name: \"user\", path: \"/a\", ttl: None }"),
+        (
+            "{httpCookie: {name: user, ttl: 0s}}",
+            "Cookie { name: \"user\", path: \"\", ttl: Some(0ns), attributes: [] }",
+        ),
+        ("{httpCookie: {name: user, path: /a}}", "Cookie { name: \"user\", path: \"/a\", ttl: None, attributes: [] }"),
     ] {
         let expected = format!("default: /* => reviews.default:9080; retries at the same endpoint; hash {policy}");
         assert_eq!(rows(hash(settings)), expected, "also without a VirtualService");

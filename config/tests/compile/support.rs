@@ -94,7 +94,7 @@ pub fn documents(text: &str) -> Vec<Document> {
 fn version(document: &str) -> &'static str {
     let kind = document.lines().find_map(|line| line.strip_prefix("kind: ")).unwrap_or_else(|| panic!("{document}"));
     match kind {
-        "MeshConfig" => "apiVersion: leno.mesh/v1alpha1",
+        "MeshConfig" | "HealthCheck" | "RateLimit" => "apiVersion: leno.mesh/v1alpha1",
         "Service" => "apiVersion: v1",
         "EndpointSlice" => "apiVersion: discovery.k8s.io/v1",
         "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "apiVersion: security.istio.io/v1",

@@ -1,5 +1,6 @@
 //! What validation says about rules: the code, the path, and the very text it points at.
 
+mod health_check;
 mod security;
 mod virtual_service;
 
@@ -14,7 +15,7 @@ fn findings(text: &str) -> Vec<Diagnostic> {
 fn document(kind: &str, name: &str, spec: &str) -> String {
     let spec: String = spec.trim().lines().map(|line| format!("  {line}\n")).collect();
     let version = match kind {
-        "MeshConfig" => "leno.mesh/v1alpha1",
+        "MeshConfig" | "HealthCheck" | "RateLimit" => "leno.mesh/v1alpha1",
         "Service" => "v1",
         "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication" => "security.istio.io/v1",
         _ => "networking.istio.io/v1",
@@ -303,6 +304,38 @@ fn sidecars_are_checked() {
 #[test]
 fn the_mesh_and_kubernetes_kinds_are_checked() {
     run(
+        "RateLimit",
+        &[
+            ("limits: [{requests: 10, per: 1h, burst: 5, match: {path: {prefix: /a}}, by: {header: x-k}}]", &[]),
+            ("limits: []", &[("L0101", "spec", "spec")]),
+            ("limits: [{per: 1s}]", &[("L0101", "spec.limits[0]", "{")]),
+            ("limits: [{requests: 0, per: 1s}]", &[("L0116", "spec.limits[0].requests", "0")]),
+            ("limits: [{requests: 1, per: 1s, burst: 1000000}]", &[("L0116", "spec.limits[0].burst", "1000000")]),
+            ("limits: [{requests: 1}]", &[("L0101", "spec.limits[0]", "{")]),
+            ("limits: [{requests: 1, per: 10ms}]", &[("L0105", "spec.limits[0].per", "10ms")]),
+            ("limits: [{requests: 1, per: 25h}]", &[("L0105", "spec.limits[0].per", "25h")]),
+            ("limits: [{requests: 1, per: fast}]", &[("L0105", "spec.limits[0].per", "fast")]),
+            (
+                "limits: [{requests: 1, per: 1s, by: {header: 'x y'}}]",
+                &[("L0109", "spec.limits[0].by.header", "'x y'")],
+            ),
+            ("limits: [{requests: 1, per: 1s, by: {}}]", &[("L0101", "spec.limits[0].by", "by")]),
+            (
+                "limits: [{requests: 1, per: 1s, match: {path: {regex: '('}}}]",
+                &[("L0108", "spec.limits[0].match.path.regex", "'('")],
+            ),
+            (
+                "limits: [{requests: 1, per: 1s, match: {headers: {':path': {}}}}]",
+                &[("L0109", "spec.limits[0].match.headers[\":path\"]", "':path'")],
+            ),
+            (
+                "selector: {matchLabels: {}}\nlimits: [{requests: 1, per: 1s}]",
+                &[("L0122", "spec.selector", "selector")],
+            ),
+            ("limits: [{requests: 1, per: 1s, bye: {header: a}}]", &[("L0005", "spec.limits[0].bye", "bye")]),
+        ],
+    );
+    run(
         "MeshConfig",
         &[
             ("trustDomain: cluster.local\nprofile: istio", &[]),
@@ -349,21 +382,14 @@ fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
     let policy = document(
         "DestinationRule",
         "rule",
-        "host: b\ntrafficPolicy:\n  connectionPool: {http: {http2MaxRequests: 5, maxRetries: 1}}\n  tls: {mode: ISTIO_MUTUAL}\nsubsets:\n- name: v1\n  trafficPolicy: {outlierDetection: {}}\n- name: v2\n  trafficPolicy: {outlierDetection: {}}",
+        "host: b\ntrafficPolicy:\n  connectionPool: {http: {http2MaxRequests: 5, maxRetries: 1}}\n  tls: {mode: ISTIO_MUTUAL}\nsubsets:\n- name: v1\n  trafficPolicy: {outlierDetection: {consecutiveErrors: 1}}\n- name: v2\n  trafficPolicy: {outlierDetection: {consecutiveErrors: 1}}",
     );
     let found: Vec<String> = findings(&(surroundings() + &service + &policy))
         .into_iter()
         .filter(|finding| finding.code == "L0301")
         .map(|finding| finding.path)
         .collect();
-    assert_eq!(
-        found,
-        [
-            "spec.http[0].retries",
-            "spec.trafficPolicy.connectionPool.http.http2MaxRequests",
-            "spec.subsets[0].trafficPolicy.outlierDetection"
-        ]
-    );
+    assert_eq!(found, ["spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"]);
 }
 
 #[test]
@@ -384,27 +410,15 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
         (policy("proxyProtocol: {version: V2}"), &["spec.trafficPolicy.proxyProtocol: without it"]),
         (
             pool("tcp: {maxConnectionDuration: 1h, tcpKeepalive: {}, maxConnections: 1}, http: {maxConcurrentStreams: 5}"),
-            &[
-                "spec.trafficPolicy.connectionPool.http.maxConcurrentStreams: the endpoint's own limit",
-                "spec.trafficPolicy.connectionPool.tcp.maxConnectionDuration: as long as it is busy",
-                "spec.trafficPolicy.connectionPool.tcp.maxConnections: as if it were not there",
-                "spec.trafficPolicy.connectionPool.tcp.tcpKeepalive: not probed",
-            ],
+            nothing,
         ),
         (
             policy("outlierDetection: {consecutiveErrors: 3}"),
-            &[
-                "spec.trafficPolicy.outlierDetection.consecutiveErrors: consecutive5xxErrors",
-                "spec.trafficPolicy.outlierDetection: as if it were not there",
-            ],
+            &["spec.trafficPolicy.outlierDetection.consecutiveErrors: consecutive5xxErrors"],
         ),
-        (
-            policy("loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s, attributes: [{name: b}]}}}"),
-            &[
-                "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.attributes: none of them",
-                "spec.trafficPolicy.loadBalancer.consistentHash: by load",
-            ],
-        ),
+        (policy("loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s, attributes: [{name: b}]}}}"), nothing),
+        (policy("loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s}}"), nothing),
+        (policy("loadBalancer: {simple: PASSTHROUGH}"), &["spec.trafficPolicy.loadBalancer.simple: captured connections"]),
         (
             ("VirtualService", "hosts: [b]\ntls:\n- match: [{sniHosts: [b], port: 443}]\n  route: [{destination: {host: b}}]".to_owned()),
             &["spec.tls: not routed by server name"],
@@ -420,8 +434,8 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
             &["spec.ingress[0].tls: the socket is not opened"],
         ),
         (
-            ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, http2MaxRequests: 1}}".to_owned()),
-            &["spec.inboundConnectionPool.http.http2MaxRequests: as if it were not there"],
+            ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, maxRetries: 1}}".to_owned()),
+            &["spec.inboundConnectionPool.http.maxRetries: as if it were not there"],
         ),
         (
             ("WorkloadEntry", "address: 10.0.0.1\nlabels: {security.istio.io/tlsMode: istio}".to_owned()),
@@ -485,4 +499,35 @@ fn a_document_that_was_read_in_part_is_checked_as_far_as_it_was() {
         ("L0107", "spec.http[2].route[0].weight"),
     ];
     assert_eq!(found, expected.map(|(code, path)| (code.to_owned(), path.to_owned())));
+}
+
+#[test]
+fn the_annotation_for_what_istio_has_no_word_for() {
+    let annotated = |word: &str, spec: &str| {
+        let rule = document("DestinationRule", "rule", spec);
+        let text = rule.replace(
+            "namespace: shop}",
+            &format!("namespace: shop, annotations: {{leno.mesh/load-balancer: {word}}}}}"),
+        );
+        let found = findings(&(surroundings() + &text)).into_iter();
+        found
+            .filter(|finding| finding.code != "L0301")
+            .map(|finding| (finding.code.to_owned(), finding.message))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(annotated("PEAK_EWMA", "host: b"), []);
+    for (word, spec, words) in [
+        ("EWMA", "host: b", "`EWMA` is not a policy"),
+        (
+            "PEAK_EWMA",
+            "host: b\ntrafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}}",
+            "`consistentHash` stands",
+        ),
+    ] {
+        let found = annotated(word, spec);
+        assert!(
+            matches!(found.as_slice(), [(code, message)] if code == "L0122" && message.contains(words)),
+            "{found:?}"
+        );
+    }
 }

@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::listener::v3::{Listener, filter};
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::google::protobuf::Any;
+use leno_config::identity::SpiffeId;
 use leno_config::ir;
 use leno_config::xds::{Flavour, encode_cluster, encode_endpoints, encode_listener, encode_route, encode_secret};
 use prost::{Message, Name};
@@ -101,6 +102,7 @@ pub(crate) fn ir_route_table() -> ir::RouteConfig {
                         name: "session".to_owned(),
                         path: "/".to_owned(),
                         ttl: Some(Duration::ZERO),
+                        attributes: vec![ir::CookieAttribute { name: "SameSite".to_owned(), value: "Lax".to_owned() }],
                     },
                     ir::HashPolicy::SourceIp,
                 ],
@@ -126,6 +128,7 @@ pub(crate) fn ir_route_table() -> ir::RouteConfig {
         name: name.to_owned(),
         domains: domains.iter().map(|domain| ir::Domain::parse(domain).unwrap()).collect(),
         routes,
+        attempt_count: ir::AttemptCount { request: true, response: false },
     };
     let hosts = vec![
         host(
@@ -145,6 +148,9 @@ fn retry() -> ir::RetryPolicy {
         attempts: 2,
         per_try_timeout: Some(Duration::from_secs(1)),
         status_codes: [503, 504].into(),
+        answer_headers: Vec::new(),
+        request_headers: Vec::new(),
+        rate_limited: None,
         backoff_base: Duration::from_millis(25),
         backoff_max: Duration::from_millis(250),
         avoid_previous_hosts: true,
@@ -166,6 +172,8 @@ pub(crate) fn ir_listener() -> ir::Listener {
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
             jwt: Default::default(),
+            rate_limits: Vec::new(),
+            streams: ir::StreamLimits { idle: Some(Duration::from_secs(300)), longest: None },
         }),
     }
 }
@@ -184,6 +192,8 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
             upgrades: Vec::new(),
             path: ir::PathNormalization { dots: true, merge_slashes: true },
             jwt: Default::default(),
+            rate_limits: Vec::new(),
+            streams: Default::default(),
         }),
     }
 }
@@ -203,6 +213,7 @@ pub(crate) fn ir_tcp_listener() -> ir::Listener {
             origin: None,
             clusters: ir::WeightedClusters::new(vec![share("v1", 9), share("v2", 1)]).unwrap(),
             idle_timeout: None,
+            hashes_source: true,
         }),
     }
 }
@@ -386,6 +397,10 @@ pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
             balance: ir::Balance::Random,
             ..ir::Cluster::new(ir::ClusterName::inbound(9080), ir::Discovery::Static(app))
         },
+        ir::Cluster {
+            balance: ir::Balance::PeakEwma,
+            ..ir::Cluster::new(name("by-latency"), ir::Discovery::Eds { service: None })
+        },
         ir::Cluster::new(ir::ClusterName::new("PassthroughCluster"), ir::Discovery::RequestHost),
         ir::Cluster::new(ir::ClusterName::new("original"), ir::Discovery::OriginalDestination),
     ]
@@ -402,6 +417,10 @@ fn outlier() -> ir::OutlierDetection {
         max_ejection: Duration::from_secs(300),
         max_ejection_share: ir::Fraction::from_percent(10.0).unwrap(),
         status_codes: vec![500, 503],
+        success_rate: None,
+        failure_percentage: None,
+        always_eject_one: false,
+        check_readmits: true,
     }
 }
 
@@ -411,7 +430,7 @@ fn endpoint(host: &str) -> ir::Endpoint {
         weight: 1,
         health: ir::Health::Healthy,
         mesh_tls: true,
-        identity: Some("spiffe://cluster.local/ns/default/sa/reviews".to_owned()),
+        identity: SpiffeId::parse("spiffe://cluster.local/ns/default/sa/reviews").ok(),
         labels: [("version".to_owned(), "v1".to_owned())].into(),
     }
 }

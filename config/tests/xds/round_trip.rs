@@ -156,6 +156,7 @@ fn a_table_of_ten_thousand_hosts_fits_into_a_message_and_comes_back() {
             .map(|port| ir::Domain::parse(&format!("service-{number}.default.svc.cluster.local{port}")).unwrap())
             .collect(),
         routes: one.virtual_hosts[0].routes.clone(),
+        attempt_count: ir::AttemptCount::default(),
     });
     let table = ir::RouteConfig::new("80", hosts.collect()).unwrap();
     let encoded = encode_route(&table);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use leno_config::identity::SpiffeId;
 use leno_config::ir::*;
 use leno_config::node::{Interception, Node};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -148,11 +149,13 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
     let on = btree_set(prop::sample::select(RetryOn::words().collect::<Vec<_>>()), 1..4);
     let numbers = (0..10_u32, 1..10_u32, btree_set(100..=599_u16, 0..4));
     let times = (of(duration()), duration(), duration());
-    (on, numbers, times, any::<bool>(), any::<bool>()).prop_map(
+    let headers = (vec(header_match(), 0..2), vec(header_match(), 0..2), of(rate_limited()));
+    (on, numbers, times, headers, any::<bool>(), any::<bool>()).prop_map(
         |(
             on,
             (attempts, host_selection_attempts, status_codes),
             (per_try_timeout, base, more),
+            (answer_headers, request_headers, rate_limited),
             avoid_previous_hosts,
             other_localities,
         )| RetryPolicy {
@@ -160,6 +163,9 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
             attempts,
             per_try_timeout,
             status_codes,
+            answer_headers,
+            request_headers,
+            rate_limited,
             backoff_base: base,
             backoff_max: base + more,
             avoid_previous_hosts,
@@ -169,10 +175,19 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
     )
 }
 
+fn rate_limited() -> impl Strategy<Value = RateLimitedBackoff> {
+    let format = prop_oneof![Just(ResetFormat::Seconds), Just(ResetFormat::UnixTimestamp)];
+    let header = (header_name(), format).prop_map(|(name, format)| ResetHeader { name: name.parse().unwrap(), format });
+    (vec(header, 1..3), duration()).prop_map(|(headers, max)| RateLimitedBackoff { headers, max })
+}
+
 fn hash() -> impl Strategy<Value = HashPolicy> {
     prop_oneof![
         header_name().prop_map(|name| HashPolicy::Header(name.parse().unwrap())),
-        (name(), text(), of(seconds())).prop_map(|(name, path, ttl)| HashPolicy::Cookie { name, path, ttl }),
+        (name(), text(), of(seconds()), vec((name(), text()), 0..3)).prop_map(|(name, path, ttl, attributes)| {
+            let attributes = attributes.into_iter().map(|(name, value)| CookieAttribute { name, value }).collect();
+            HashPolicy::Cookie { name, path, ttl, attributes }
+        }),
         Just(HashPolicy::SourceIp),
         name().prop_map(HashPolicy::QueryParameter),
     ]
@@ -276,14 +291,24 @@ fn domains(number: usize) -> impl Strategy<Value = Vec<Domain>> {
 pub(crate) fn route_config() -> impl Strategy<Value = RouteConfig> {
     let hosts: Vec<_> = (0..3_usize)
         .map(|number| {
-            (name(), domains(number), vec(route(), 0..3)).prop_map(move |(name, domains, routes)| VirtualHost {
-                name: format!("{name}{number}"),
-                domains,
-                routes,
-            })
+            let counted = (any::<bool>(), any::<bool>());
+            let counted = counted.prop_map(|(request, response)| AttemptCount { request, response });
+            (name(), domains(number), vec(route(), 0..3), counted).prop_map(
+                move |(name, domains, routes, attempt_count)| VirtualHost {
+                    name: format!("{name}{number}"),
+                    domains,
+                    routes,
+                    attempt_count,
+                },
+            )
         })
         .collect();
-    let everything = |name: String| VirtualHost { name, domains: vec![Domain::Any], routes: Vec::new() };
+    let everything = |name: String| VirtualHost {
+        name,
+        domains: vec![Domain::Any],
+        routes: Vec::new(),
+        attempt_count: AttemptCount::default(),
+    };
     (name(), hosts, 0..=3_usize, any::<bool>(), any::<bool>()).prop_map(move |(name, mut hosts, count, any, port)| {
         hosts.truncate(count);
         hosts.extend(any.then(|| everything("allow_any".to_owned())));
@@ -294,8 +319,45 @@ pub(crate) fn route_config() -> impl Strategy<Value = RouteConfig> {
 fn tcp_route() -> impl Strategy<Value = TcpRoute> {
     let share = (cluster_name(), 1..1_000_u32).prop_map(|(cluster, weight)| WeightedCluster::plain(cluster, weight));
     let clusters = vec(share, 1..4).prop_map(|shares| WeightedClusters::new(shares).unwrap());
-    (text(), of(origin()), clusters, of(duration())).prop_map(|(stat_prefix, origin, clusters, idle_timeout)| {
-        TcpRoute { stat_prefix, origin, clusters, idle_timeout }
+    (text(), of(origin()), clusters, of(duration()), any::<bool>()).prop_map(
+        |(stat_prefix, origin, clusters, idle_timeout, hashes_source)| TcpRoute {
+            stat_prefix,
+            origin,
+            clusters,
+            idle_timeout,
+            hashes_source,
+        },
+    )
+}
+
+/// As the rules write them: named apart, and a path that looks at no query.
+fn rate_limits() -> impl Strategy<Value = Vec<RateLimit>> {
+    let bucket = (1..=TokenBucket::MOST, 1..=TokenBucket::MOST, 50..86_400_000_u64)
+        .prop_map(|(most, tokens, per)| TokenBucket::new(most, tokens, Duration::from_millis(per)).unwrap());
+    let path = prop_oneof![
+        "/[a-z.()+]{0,8}".prop_map(StringMatch::exact),
+        "/[a-z]{0,8}".prop_map(StringMatch::prefix),
+        Just(StringMatch::Regex(Regex::new("/a|/b/.*").unwrap())),
+    ];
+    let header =
+        (prop::sample::select(vec![":method", "x-a"]), of("[a-z]{1,4}")).prop_map(|(key, value)| HeaderMatch {
+            key: HeaderKey::parse(key).unwrap(),
+            value: value.map(StringMatch::exact),
+            invert: false,
+            missing_is_empty: false,
+        });
+    let by = of(Just(http::HeaderName::from_static("x-api-key")));
+    vec((bucket, of(path), vec(header, 0..3), by), 0..3).prop_map(|limits| {
+        let named = limits.into_iter().enumerate();
+        named
+            .map(|(index, (bucket, path, headers, by))| RateLimit {
+                name: format!("shop/all/{index}"),
+                bucket,
+                path,
+                headers,
+                by,
+            })
+            .collect()
     })
 }
 
@@ -305,13 +367,17 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
         route_config().prop_map(|table| RouteSource::Inline(Arc::new(table))),
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
-    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt()).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt)| HttpManager {
+    let streams = (of(duration()), of(duration())).prop_map(|(idle, longest)| StreamLimits { idle, longest });
+    let limits = (rate_limits(), streams);
+    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), limits).prop_map(
+        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, (rate_limits, streams))| HttpManager {
             stat_prefix,
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
             path: PathNormalization { dots, merge_slashes },
             jwt,
+            rate_limits,
+            streams,
         },
     )
 }
@@ -349,7 +415,10 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         Health::Degraded,
     ]);
     let labels = btree_map(name(), text(), 0..4);
-    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(text()), labels).prop_map(
+    let identity = (name(), name()).prop_map(|(namespace, account)| {
+        SpiffeId::parse(&format!("spiffe://cluster.local/ns/{namespace}/sa/{account}")).unwrap()
+    });
+    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(identity), labels).prop_map(
         |(host, port, weight, health, mesh_tls, identity, labels)| Endpoint {
             address: Address::new(&host, port).unwrap(),
             weight,
@@ -392,6 +461,7 @@ fn balance() -> impl Strategy<Value = (Balance, Option<SlowStart>)> {
         (2..10_u32, slow_start()).prop_map(|(choices, start)| (Balance::LeastRequest { choices }, start)),
         slow_start().prop_map(|start| (Balance::RoundRobin, start)),
         Just((Balance::Random, None)),
+        Just((Balance::PeakEwma, None)),
         (1..1024_u64, 1024..=8_388_608_u64).prop_map(|(min, max)| (Balance::RingHash { min, max }, None)),
         prop::sample::select(vec![2_u64, 101, 65_537, 5_000_011]).prop_map(|table| (Balance::Maglev { table }, None)),
     ]
@@ -414,13 +484,17 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn outlier() -> impl Strategy<Value = OutlierDetection> {
     let count = || of(1..100_u32);
     let codes = btree_set(100..=599_u16, 0..4).prop_map(|codes: BTreeSet<u16>| codes.into_iter().collect());
-    ((count(), count(), count()), any::<bool>(), (duration(), duration(), duration()), whole_percent(), codes).prop_map(
+    let counts = (count(), count(), count());
+    let times = (duration(), duration(), duration());
+    let rest = (any::<bool>(), any::<bool>());
+    (counts, outlier_rates(), times, whole_percent(), codes, rest).prop_map(
         |(
             (consecutive_5xx, consecutive_gateway, consecutive_local),
-            split_local,
+            (split_local, success_rate, failure_percentage),
             (interval, base_ejection, max_ejection),
             max_ejection_share,
             status_codes,
+            (always_eject_one, check_readmits),
         )| OutlierDetection {
             consecutive_5xx,
             consecutive_gateway,
@@ -431,6 +505,62 @@ fn outlier() -> impl Strategy<Value = OutlierDetection> {
             max_ejection,
             max_ejection_share,
             status_codes,
+            success_rate,
+            failure_percentage,
+            always_eject_one,
+            check_readmits,
+        },
+    )
+}
+
+/// Rates; those of local errors only where they are told apart.
+fn outlier_rates() -> impl Strategy<Value = (bool, Option<SuccessRate>, Option<FailurePercentage>)> {
+    let origins = || prop::sample::select(vec![Origins::External, Origins::Local, Origins::Both]);
+    let rate =
+        (origins(), 0..50_u32, 0..500_u32, 0..5_000_u32).prop_map(|(origins, min_hosts, min_requests, factor)| {
+            SuccessRate { origins, min_hosts, min_requests, factor }
+        });
+    let percentage =
+        (origins(), 0..=100_u32, 0..50_u32, 0..500_u32).prop_map(|(origins, threshold, min_hosts, min_requests)| {
+            FailurePercentage { origins, threshold, min_hosts, min_requests }
+        });
+    (any::<bool>(), of(rate), of(percentage)).prop_map(|(split, rate, percentage)| {
+        let possible = |origins: Origins| Origins::new(origins.external(), origins.local() && split);
+        (
+            split,
+            rate.and_then(|rate| Some(SuccessRate { origins: possible(rate.origins)?, ..rate })),
+            percentage.and_then(|it| Some(FailurePercentage { origins: possible(it.origins)?, ..it })),
+        )
+    })
+}
+
+fn health_check() -> impl Strategy<Value = HealthCheck> {
+    let ranges = || {
+        let range =
+            (100..600_u16, 0..50_u16).prop_map(|(first, more)| StatusRange { first, last: (first + more).min(599) });
+        vec(range, 0..3)
+    };
+    let http =
+        (of(name()), path(), ranges(), ranges(), any::<bool>()).prop_map(|(host, path, expected, retriable, http2)| {
+            HealthProbe::Http(HttpProbe { host, path, expected, retriable, http2 })
+        });
+    let bytes = || vec(any::<u8>(), 1..8);
+    let tcp = (of(bytes()), vec(bytes(), 0..3))
+        .prop_map(|(send, receive)| HealthProbe::Tcp(TcpProbe { send: send.unwrap_or_default(), receive }));
+    let grpc =
+        (text(), of(name())).prop_map(|(service, authority)| HealthProbe::Grpc(GrpcProbe { service, authority }));
+    let times = (duration(), duration(), duration());
+    (prop_oneof![http, tcp, grpc], times, (1..10_u32, 1..10_u32), 0..=100_u32).prop_map(
+        |(probe, (interval, idle_interval, timeout), (unhealthy_threshold, healthy_threshold), jitter_percent)| {
+            HealthCheck {
+                probe,
+                interval,
+                idle_interval,
+                timeout,
+                unhealthy_threshold,
+                healthy_threshold,
+                jitter_percent,
+            }
         },
     )
 }
@@ -472,26 +602,33 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     ]);
     let keepalive = (of(any::<u32>()), of(seconds()), of(seconds()))
         .prop_map(|(probes, time, interval)| TcpKeepalive { probes, time, interval });
-    let connections = (duration(), of(duration()), of(1..1_000_u32), of(keepalive));
-    let health = (limits(), of(outlier()), fraction(), any::<bool>());
-    (cluster_name(), discovery(), balance(), protocol, connections, health, tls()).prop_map(
+    let bounds = (of(1..1_000_u32), of(duration()), of(1..1_000_u32));
+    let connections = (duration(), of(duration()), bounds, of(keepalive));
+    let health = (limits(), of(outlier()), of(health_check()), fraction(), any::<bool>());
+    let tls = (tls(), any::<bool>());
+    (cluster_name(), discovery(), balance(), protocol, connections, health, tls).prop_map(
         |(
             name,
             discovery,
             balance,
             protocol,
-            (connect_timeout, idle_timeout, max_requests_per_connection, tcp_keepalive),
-            (limits, outlier, panic_threshold, locality_weighted),
-            tls,
+            (connect_timeout, idle_timeout, bounds, tcp_keepalive),
+            (limits, outlier, health_check, panic_threshold, locality_weighted),
+            (tls, mesh_internal),
         )| {
             // A cluster that finds its endpoint itself has nothing to choose.
             let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
             let (balance, slow_start) = if chooses { balance } else { (Balance::LeastRequest { choices: 2 }, None) };
+            let (max_requests_per_connection, max_connection_duration, streams) = bounds;
+            let multiplexes = matches!(protocol, UpstreamProtocol::Http2 | UpstreamProtocol::AsDownstream);
             Cluster {
                 name,
                 discovery,
                 balance,
                 protocol,
+                max_connection_duration,
+                max_concurrent_streams: streams.filter(|_| multiplexes),
+                health_check,
                 connect_timeout,
                 idle_timeout,
                 max_requests_per_connection,
@@ -499,6 +636,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 outlier,
                 tcp_keepalive,
                 tls,
+                mesh_internal,
                 panic_threshold,
                 slow_start,
                 locality_weighted,

@@ -10,11 +10,12 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use http::header::AUTHORIZATION;
 use leno_config::identity::SpiffeId;
+use leno_proxy::telemetry::Quiet;
 use tonic::Status;
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -145,6 +146,8 @@ pub(crate) trait Attestor: Send + Sync {
 pub(crate) struct Gate {
     attestors: Vec<Box<dyn Attestor>>,
     metrics: CaMetrics,
+    /// Anybody can be refused, as often as they like: each is counted, and not each is worth a line.
+    lines: Mutex<Quiet>,
 }
 
 impl Gate {
@@ -152,7 +155,8 @@ impl Gate {
     pub(crate) fn new(authority: &Arc<Authority>) -> Self {
         let certificates = Certificates { authority: Arc::clone(authority) };
         let tokens = Tokens { authority: Arc::clone(authority) };
-        Self { attestors: vec![Box::new(certificates), Box::new(tokens)], metrics: authority.metrics().clone() }
+        let attestors: Vec<Box<dyn Attestor>> = vec![Box::new(certificates), Box::new(tokens)];
+        Self { attestors, metrics: authority.metrics().clone(), lines: Mutex::default() }
     }
 
     /// Who the caller is. `what` it asks for is for the log.
@@ -173,10 +177,12 @@ impl Gate {
         })
     }
 
-    /// Logs and counts a refusal.
+    /// Counts a refusal, and logs it unless there were many in this second.
     pub(crate) fn refused(&self, what: &str, from: SocketAddr, reason: &'static str, why: &dyn std::fmt::Display) {
         self.metrics.refused(reason);
-        warn!(%from, reason, "{what} refused: {why}");
+        if self.lines.lock().unwrap_or_else(PoisonError::into_inner).allows() {
+            warn!(%from, reason, "{what} refused: {why}");
+        }
     }
 
     async fn decide(&self, shown: &Shown, now: SystemTime) -> Result<Attested, Refusal> {

@@ -34,16 +34,22 @@ impl<'a> Question<'a> {
 
 /// The answer of the control plane at `address`, whatever its status.
 pub(super) fn ask(address: &str, question: &Question<'_>) -> Result<(StatusCode, String), Failure> {
+    let hint = "is `leno serve` running? --address takes what it prints as http";
+    ask_whom("the control plane", hint, address, question)
+}
+
+/// The answer of `whom` at `address`, whatever its status; `hint` is for who cannot reach it.
+pub(super) fn ask_whom(
+    whom: &str,
+    hint: &str,
+    address: &str,
+    question: &Question<'_>,
+) -> Result<(StatusCode, String), Failure> {
     let authority = authority(address).map_err(Failure::usage)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let fetched = runtime.block_on(async { tokio::time::timeout(TIMEOUT, exchange(&authority, question)).await });
     let fetched = fetched.context("no answer in time").and_then(|answer| answer);
-    let tried = || {
-        format!(
-            "cannot reach the control plane at {address} (is `leno serve` running? --address takes what it prints as \
-             http)"
-        )
-    };
+    let tried = || format!("cannot reach {whom} at {address} ({hint})");
     fetched.with_context(tried).map_err(Failure::unreachable)
 }
 

@@ -452,7 +452,17 @@ spec: {selector: {matchLabels: {app: reviews}}, action: DENY, rules: [{}]}
                 none.clone(),
                 "allowed by AuthorizationPolicy default/readers rules[1]",
             ),
-            (&["GET", "--from", page, "--token-claims", foreign], 401.into(), "401 the token is refused"),
+            (
+                &["GET", "--from", page, "--token-claims", foreign],
+                401.into(),
+                "401 the token is refused: no RequestAuthentication names its issuer and audience",
+            ),
+            (
+                &["GET", "--from", page, "--token-claims", foreign],
+                401.into(),
+                "token     shown and refused, by RequestAuthentication default/",
+            ),
+            (&["GET", "--from", page], none.clone(), "token     none is shown; it would be verified by"),
         ];
         for (words, status, line) in rows {
             let words = [&[words[0], "http://reviews:9080/jason"], &words[1..]].concat();

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 mod ask;
 mod authority;
+mod breakers;
 pub(crate) mod ca;
 pub(crate) mod demo;
 pub(crate) mod echo;

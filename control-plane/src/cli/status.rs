@@ -1,4 +1,5 @@
-//! `leno status`: which proxy holds what, and what is wrong with the rules.
+//! `leno status`: which proxy holds what, and what is wrong with the rules; with `--proxy`, how one proxy's circuit
+//! breakers stand.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,8 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use leno_proxy::admin::clusters::ClusterStatus;
 
-use super::ask::{Question, ask};
+use super::ask::{Question, ask, ask_whom};
+use super::breakers;
 use super::failure::Failure;
 use crate::ads::status::{ClearText, ProxyStatus, RemarkStatus, RulesStatus, Status, TypeStatus};
 
@@ -21,6 +24,10 @@ pub(crate) struct Arguments {
     /// HTTP address of the control plane
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15014", env = "LENO_STATUS_ADDRESS")]
     address: String,
+    /// HTTP address of the admin interface of one proxy: shows its circuit breakers, health checks and limits in place of
+    /// what the control plane knows
+    #[arg(long, value_name = "URL", conflicts_with = "resources")]
+    proxy: Option<String>,
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -39,6 +46,9 @@ enum Output {
 
 /// Asks a running control plane and prints what it says.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let Some(proxy) = &arguments.proxy {
+        return of_proxy(proxy, arguments.output);
+    }
     let path = if arguments.resources { "/debug/status?resources" } else { "/debug/status" };
     let (code, answer) = ask(&arguments.address, &Question::get(path))?;
     if !code.is_success() {
@@ -51,6 +61,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Output::Table => {
             let status: Status = serde_json::from_str(&answer).context("the answer is not a status of Leno")?;
             write!(stdout, "{}", table(&status))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks one proxy how its breakers stand.
+fn of_proxy(address: &str, output: Output) -> Result<ExitCode, Failure> {
+    let hint = "is it running? --proxy takes its `admin` address, which stands in ports.json of its state directory";
+    let (code, answer) = ask_whom("the proxy", hint, address, &Question::get(breakers::PATH))?;
+    if !code.is_success() {
+        return Err(Failure::unreachable(anyhow!("{address} answers {code}: {}", answer.trim())));
+    }
+    let mut stdout = anstream::stdout();
+    match output {
+        Output::Json => writeln!(stdout, "{answer}")?,
+        Output::Table => {
+            let clusters: Vec<ClusterStatus> =
+                serde_json::from_str(&answer).context("the answer is not that of a proxy of Leno")?;
+            write!(stdout, "{}", breakers::table(&clusters))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -134,7 +163,7 @@ fn state(status: &TypeStatus) -> &'static str {
     }
 }
 
-fn age(age: Duration) -> String {
+pub(super) fn age(age: Duration) -> String {
     match age.as_secs() {
         0 => format!("{}ms", age.as_millis()),
         seconds @ 1..60 => format!("{seconds}s"),
@@ -143,11 +172,11 @@ fn age(age: Duration) -> String {
     }
 }
 
-fn aligned(rows: &[[String; 9]]) -> String {
+pub(super) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths = [0, 1, 2, 3, 4, 5, 6, 7, 8].map(width);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();

@@ -233,6 +233,8 @@ fn only_endpoints_differ(old: &[SourceText], new: &[SourceText]) -> bool {
         | Rule::AuthorizationPolicy(_)
         | Rule::RequestAuthentication(_)
         | Rule::MeshConfig(_)
+        | Rule::HealthCheck(_)
+        | Rule::RateLimit(_)
         | Rule::Service(_) => before_texts.get(&document.id) == after_texts.get(&document.id),
     };
     let clean = !after.diagnostics.iter().any(Diagnostic::is_error);

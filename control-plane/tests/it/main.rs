@@ -5,6 +5,8 @@ mod agent;
 mod ca;
 mod client;
 mod envoy;
+mod envoy_balance;
+mod envoy_limits;
 mod envoy_mtls;
 mod errors;
 mod memory;

@@ -1,12 +1,10 @@
 //! What is in force, for people and for scripts.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::cluster::Members;
 use crate::state::enforced;
 
 use super::Shared;
@@ -39,43 +37,6 @@ fn listed<'a, T: Serialize + 'a>(
     let rows =
         resources.map(|(name, resource)| json!({ "name": name, "version": versions.get(name), "resource": resource }));
     Value::Array(rows.collect())
-}
-
-/// `/clusters`: one line per fact, as Envoy writes it.
-pub(super) fn clusters(shared: &Shared) -> String {
-    let mut out = String::new();
-    for cluster in &shared.snapshot().clusters {
-        let name = &cluster.config.name;
-        let stats = &cluster.stats;
-        for (fact, count) in [
-            ("rq_total", &stats.requests),
-            ("cx_total", &stats.connections),
-            ("cx_tls", &stats.encrypted),
-            ("cx_connect_fail", &stats.connect_failures),
-            ("rq_unsent_retry", &stats.unsent_retries),
-        ] {
-            let _ = writeln!(out, "{name}::{fact}::{}", count.load(Ordering::Relaxed));
-        }
-        match &cluster.members {
-            Members::Balanced(balancer) => {
-                for member in balancer.members() {
-                    let state = &member.state;
-                    let address = state.address;
-                    let _ = writeln!(out, "{name}::{address}::health_flags::healthy");
-                    let _ = writeln!(out, "{name}::{address}::weight::{}", member.weight);
-                    let _ = writeln!(out, "{name}::{address}::rq_active::{}", state.active());
-                    let _ = writeln!(out, "{name}::{address}::rq_total::{}", state.requests.load(Ordering::Relaxed));
-                }
-            }
-            Members::RequestHost => {
-                let _ = writeln!(out, "{name}::endpoints::by the host of each request");
-            }
-            Members::OriginalDestination => {
-                let _ = writeln!(out, "{name}::endpoints::by the original destination");
-            }
-        }
-    }
-    out
 }
 
 /// `/listeners`: name and address.

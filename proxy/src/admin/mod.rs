@@ -3,6 +3,7 @@
 //! Loopback unless the bootstrap says otherwise; what changes something is POST only. Served from the control thread by
 //! plain hyper: a web framework for ten paths would double the program.
 
+pub mod clusters;
 mod dump;
 mod shared;
 
@@ -27,7 +28,7 @@ use tokio::sync::Semaphore;
 
 pub use shared::Shared;
 
-use crate::identity;
+use crate::{cluster, identity};
 
 /// Connections at a time on one admin address.
 const CONNECTIONS: usize = 64;
@@ -108,7 +109,7 @@ const HELP: &str = "\
 leno-proxy admin
   GET  /ready              200 when it can serve, 503 with the reason when it cannot
   GET  /config_dump        what is in force, with versions and what is not enforced (JSON)
-  GET  /clusters           clusters and their endpoints
+  GET  /clusters           clusters, their limits and endpoints, breakers and health (?format=json)
   GET  /certs              own certificate, trusted roots, renewals (JSON)
   GET  /listeners          listeners and their addresses
   GET  /stats/prometheus   metrics
@@ -127,7 +128,7 @@ fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Answer {
         return text(StatusCode::NOT_FOUND, "not here\n");
     }
     match (request.method(), path) {
-        (&Method::GET | &Method::HEAD, path) => get(shared, path),
+        (&Method::GET | &Method::HEAD, path) => get(shared, path, request.uri().query().unwrap_or_default()),
         (&Method::POST, "/quitquitquit") => {
             shared.quit();
             text(StatusCode::OK, "OK\n")
@@ -137,7 +138,7 @@ fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Answer {
     }
 }
 
-fn get(shared: &Shared, path: &str) -> Answer {
+fn get(shared: &Shared, path: &str, query: &str) -> Answer {
     match path {
         "/" | "/help" => text(StatusCode::OK, HELP),
         "/ready" | "/healthz/ready" => match shared.why_not_ready() {
@@ -145,7 +146,8 @@ fn get(shared: &Shared, path: &str) -> Answer {
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },
         "/config_dump" => json(&dump::config(shared)),
-        "/clusters" => text(StatusCode::OK, dump::clusters(shared)),
+        "/clusters" if query == "format=json" => json(&serde_json::json!(clusters::status(&shared.snapshot()))),
+        "/clusters" => text(StatusCode::OK, clusters::text(&shared.snapshot())),
         "/certs" => json(&identity::certs(&shared.keyring, SystemTime::now())),
         "/listeners" => text(StatusCode::OK, dump::listeners(shared)),
         "/server_info" => json(&dump::server_info(shared)),
@@ -157,7 +159,9 @@ fn get(shared: &Shared, path: &str) -> Answer {
 
 fn metrics(shared: &Shared) -> Answer {
     let mut encoded = Vec::new();
-    match prometheus::TextEncoder::new().encode(&shared.registry.gather(), &mut encoded) {
+    let mut families = shared.registry.gather();
+    families.extend(cluster::metrics::collected(shared.snapshot().clusters.iter().map(|cluster| &**cluster)));
+    match prometheus::TextEncoder::new().encode(&families, &mut encoded) {
         Ok(()) => with_type(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {error}\n")),
     }

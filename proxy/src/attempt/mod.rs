@@ -1,37 +1,71 @@
-//! Sending a request until it is answered, as far as that is safe.
+//! Sending a request until it is answered.
 //!
-//! This version sends again only what cannot have had an effect:
-//! * hyper hands the request back: not a byte of it left (a connection that the peer closed while it was idle);
-//! * the endpoint cannot be connected to: another one is tried;
-//! * the peer says it did not look at the stream (REFUSED_STREAM, GOAWAY), and the body has not moved;
-//! * a *reused* connection closes before the first byte of an answer, and the request is idempotent and has no body
-//!   (RFC 9110 §9.2.2): the keep-alive race, for which nobody should see a 503.
+//! ```text
+//! choose ─▶ connect ─▶ send ─▶ an answer that is taken ─────────────────────────────▶ passed on
+//!    ▲                   │
+//!    │                   ├─▶ provably not looked at ─▶ at once, for free ─┐
+//!    │                   └─▶ a reason of the policy ─▶ retry left, budget,│wait ─┐
+//!    └───────────────────────────────────────────────────────────────────┴──────┘
+//! ```
+//!
+//! There are two kinds of second attempts.
+//!
+//! **For free** goes what had no effect, whatever the policy says, and as often as [`MOST_FREE`]: hyper hands the request
+//! back because not a byte of it left; the peer says that it did not look at the stream (REFUSED_STREAM, above GOAWAY's
+//! last); and once, on a new connection, an idempotent request without a body whose *reused* connection closed before the
+//! first byte of an answer (RFC 9110 §9.2.2): the keep-alive race, for which nobody should see a 503.
+//!
+//! **By the policy** goes everything else: [`conditions`] says whether what happened is a reason, [`plan`] what this request
+//! may have, [`crate::cluster::budget`] whether the cluster can bear it, [`backoff`] when. When the policy is at its end,
+//! the caller gets what the last attempt brought.
+//!
+//! Nothing is tried again once the head of an answer has been passed on.
+//!
+//! What a request costs that is answered at once: nothing is kept of a request that could not be sent again anyway
+//! ([`Attempts::keep`]), waits and limits for one attempt live on the heap and only when there are any, and no counter of
+//! retries is touched.
 
+pub mod asked;
+pub mod backoff;
+mod choice;
+pub mod conditions;
 pub mod deadline;
+mod failure;
+mod kept;
+pub mod plan;
+pub mod replay;
+mod run;
 
-use std::net::SocketAddr;
+use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use leno_config::ir::{Discovery, UpstreamProtocol};
+use leno_config::ir::{RetryOn, UpstreamProtocol};
 
-use crate::body::{Reclaimable, RequestBody};
+use crate::body::{RequestBody, RequestEnd};
+use crate::cluster::limits::{Limit, Permit};
+use crate::cluster::outcome::Outcome;
+use crate::cluster::retries::RetryStats;
 use crate::cluster::{EndpointState, InFlight, Members};
-use crate::error::ProxyError;
-use crate::tls::server::HandshakeError;
-use crate::upstream::connect::{ConnectError, is_link_local};
-use crate::upstream::pool::Lease;
+use crate::error::{Flag, Flags, ProxyError};
+use crate::upstream::connect::NoConnection;
+use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::send::SendFailure;
 use crate::worker::{View, Worker, WorkerCluster};
 
-/// Sends of one request, the first included: a bound on what an unlucky row of dying connections can cost.
-const MAX_SENDS: usize = 5;
-/// Endpoints that are tried when connecting fails: Istio's default policy has two retries.
-const MAX_ENDPOINTS: usize = 3;
+use conditions::Failure;
+use failure::Failed;
+use kept::Kept;
+use plan::{RetryPlan, is_idempotent};
+use run::Run;
+
+/// Attempts for free of one request: a bound on what an unlucky row of dying connections can cost.
+const MOST_FREE: u32 = 4;
+/// Addresses of a host outside the mesh that are tried when connecting fails.
+const MOST_ADDRESSES: usize = 3;
 
 /// An answer, with what it holds until its body ends.
 #[derive(Debug)]
@@ -42,6 +76,10 @@ pub struct Answer {
     pub lease: Lease,
     /// It counts at its endpoint.
     pub in_flight: InFlight,
+    /// It counts in its cluster.
+    pub permit: Permit,
+    /// Which attempt brought it, from 1.
+    pub attempt: u32,
 }
 
 /// Where and how a request is sent.
@@ -52,11 +90,21 @@ pub struct Attempts<'a> {
     /// The snapshot the request sees.
     pub view: &'a View,
     /// Where to.
-    pub cluster: &'a WorkerCluster,
+    pub cluster: &'a Rc<WorkerCluster>,
     /// What is spoken.
     pub protocol: Protocol,
     /// The request's host, for a cluster of [`Members::RequestHost`].
     pub host: Option<&'a str>,
+    /// What consistent hashing goes by.
+    pub hash: Option<u64>,
+    /// How often.
+    pub plan: &'a RetryPlan<'a>,
+    /// When the request is complete, where there is a limit for one attempt.
+    pub end: Option<&'a RequestEnd>,
+    /// What is to be said of the way.
+    pub notes: Cell<Flags>,
+    /// The request's time is over: what is under way is the endpoint's fault.
+    pub timed_out: Cell<bool>,
 }
 
 /// What is spoken with the endpoint.
@@ -82,198 +130,298 @@ impl Protocol {
     }
 }
 
-impl Attempts<'_> {
-    /// Sends the request, again where that is safe, and returns the head of the answer.
+/// An answer that may not be the last.
+struct Arrived {
+    response: Response<Incoming>,
+    lease: Lease,
+    permit: Permit,
+}
+
+/// What comes after an attempt.
+enum Next {
+    Taken(Arrived),
+    Failed(ProxyError),
+    AtOnce,
+    After(Duration),
+}
+
+impl<'a> Attempts<'a> {
+    /// Nothing has been sent yet. Who sends; where to, in which protocol, for which host; by which hash; how often, and what tells the end
+    /// of the request.
+    pub fn new(
+        (worker, view): (&'a Worker, &'a View),
+        (cluster, protocol, host): (&'a Rc<WorkerCluster>, Protocol, Option<&'a str>),
+        hash: Option<u64>,
+        (plan, end): (&'a RetryPlan<'a>, Option<&'a RequestEnd>),
+    ) -> Self {
+        let (notes, timed_out) = (Cell::default(), Cell::new(false));
+        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out }
+    }
+
+    /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.
     ///
     /// The request is taken out of `outgoing`: an argument by value would lie in the future twice.
     pub async fn send(&self, outgoing: &mut Option<Request<RequestBody>>) -> Result<Answer, ProxyError> {
         self.cluster.shared.stats.requests.fetch_add(1, Ordering::Relaxed);
-        let mut tried: Vec<Arc<EndpointState>> = Vec::new();
-        let mut failure = None;
-        for _ in 0..MAX_SENDS {
-            let Some(endpoint) = self.endpoint(&tried).await? else { break };
-            let in_flight = endpoint.begin();
-            let mut lease = match self.lease(&endpoint).await {
-                Ok(lease) => lease,
-                Err(error) => {
-                    failure = Some(self.connect_error(endpoint.address, &error));
-                    tried.push(endpoint);
-                    if tried.len() < MAX_ENDPOINTS {
-                        continue;
-                    }
-                    break;
-                }
+        let mut run = Run::new(self);
+        loop {
+            let next = match self.once(&mut run, outgoing).await {
+                Ok(arrived) => self.after_answer(&mut run, arrived, outgoing),
+                Err(failed) => self.after_failure(&mut run, failed, outgoing),
             };
-            let Some(mut request) = outgoing.take() else { break };
-            let copy = Copy::keep(&mut request, &lease, self.protocol);
-            match lease.send(request).await {
-                Ok(response) => return Ok(Answer { response, lease, in_flight }),
-                Err(SendFailure::Unsent(back)) => {
-                    failure = Some(self.closed(endpoint.address, "it was closed before the request could be sent"));
-                    *outgoing = Some(*back);
+            match next {
+                Next::Taken(Arrived { response, lease, permit }) => {
+                    let in_flight = run.last().ok_or_else(|| ProxyError::NoEndpoint(self.name()))?;
+                    return Ok(Answer { response, lease, in_flight, permit, attempt: run.attempt });
                 }
-                Err(failed) => {
-                    *outgoing = copy.and_then(|copy| copy.again(&failed));
-                    failure = Some(self.send_error(endpoint.address, failed));
+                Next::Failed(error) => return Err(error),
+                Next::AtOnce => run.end(),
+                Next::After(wait) => {
+                    run.end();
+                    Box::pin(tokio::time::sleep(wait)).await;
                 }
             }
-            if outgoing.is_none() {
-                break;
+        }
+    }
+
+    /// One attempt at one endpoint. When it ends without an answer, the request is back in `outgoing` if hyper or a failed
+    /// connect left it here, or in `run.kept` if that was worth while.
+    async fn once(
+        &self,
+        run: &mut Run<'_, 'a>,
+        outgoing: &mut Option<Request<RequestBody>>,
+    ) -> Result<Arrived, Failed> {
+        let Some(picked) = self.choose(&run.tried).await.map_err(Failed::here)? else {
+            return Err(Failed::here(run.error.take().unwrap_or_else(|| ProxyError::NoEndpoint(self.name()))));
+        };
+        let address = picked.endpoint.address;
+        let in_flight = picked.begin();
+        let leased = self.lease(in_flight.endpoint(), run.fresh).await;
+        run.begin(in_flight);
+        let (mut lease, permit) = match leased {
+            Ok(leased) => leased,
+            Err(NoConnection::Refused(overflow)) => {
+                return Err(Failed::here(ProxyError::Overflow { cluster: self.name(), overflow }));
             }
+            Err(NoConnection::Failed(error)) => {
+                run.report(Outcome::of_connect(&error));
+                return Err(Failed::connect(self.name(), address, &error));
+            }
+        };
+        let Some(mut request) = outgoing.take() else { return Err(Failed::here(ProxyError::NoEndpoint(self.name()))) };
+        run.mark(&mut request);
+        run.kept = self.keep(run, &mut request, &lease);
+        let sending = lease.send(request);
+        let sent = match self.plan.limits.per_try {
+            None => sending.await,
+            Some(limit) => match Box::pin(deadline::within(limit, self.end, sending)).await {
+                Some(sent) => sent,
+                None => return Err(self.took_too_long(run, limit)),
+            },
+        };
+        let failure = match sent {
+            Ok(response) => return Ok(Arrived { response, lease, permit }),
+            Err(failure) => failure,
+        };
+        let failed = Failed::send(self.name(), address, &failure);
+        match failure {
+            SendFailure::Unsent(back) => *outgoing = Some(*back),
+            SendFailure::Unprocessed(_) | SendFailure::Closed(_) | SendFailure::Reset(_) | SendFailure::Protocol(_) => {
+                run.report(Outcome::Reset)
+            }
+        }
+        Err(failed)
+    }
+
+    /// What is kept of a request costs something, so it is kept only where it can be of use: where the policy could
+    /// repeat what the endpoint has seen, and for attempts for free, over HTTP/2 (without the body, if that moves it is
+    /// over) and for the keep-alive race.
+    fn keep(&self, run: &mut Run<'_, 'a>, request: &mut Request<RequestBody>, lease: &Lease) -> Option<Kept> {
+        let empty = matches!(request.body(), RequestBody::Empty);
+        let by_policy = run.retries < self.plan.attempts && self.plan.can_follow_processing(!empty);
+        run.races = !run.raced && empty && lease.is_reused() && is_idempotent(request.method());
+        let free = run.races || self.protocol == Protocol::Http2 && run.free < MOST_FREE;
+        (by_policy || free).then(|| Kept::of(request, if by_policy { replay::MOST_KEPT } else { 0 }))
+    }
+
+    /// An attempt has brought an answer: it is taken, unless it is a reason for another attempt and there is one left.
+    fn after_answer(
+        &self,
+        run: &mut Run<'_, 'a>,
+        arrived: Arrived,
+        outgoing: &mut Option<Request<RequestBody>>,
+    ) -> Next {
+        let (status, headers) = (arrived.response.status(), arrived.response.headers());
+        run.report(Outcome::of_answer(status, headers));
+        run.permit = None;
+        let kept = run.kept.take();
+        let Some(reason) = self.plan.on_answer(status, headers) else {
+            if run.retries > 0 {
+                self.stats().count(|stats| &stats.succeeded);
+            }
+            if let Some(kept) = kept {
+                kept.never();
+            }
+            return Next::Taken(arrived);
+        };
+        if !self.again(run, reason, kept.and_then(Kept::again), outgoing) {
+            return Next::Taken(arrived);
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let wait = self.plan.backoff(run.retries, Some((headers, now)), &self.worker.random);
+        run::discard(arrived);
+        Next::After(wait)
+    }
+
+    /// An attempt has failed: for free again, by the policy again, or that was it.
+    fn after_failure(
+        &self,
+        run: &mut Run<'_, 'a>,
+        failed: Failed,
+        outgoing: &mut Option<Request<RequestBody>>,
+    ) -> Next {
+        run.permit = None;
+        let Failed { failure, error } = failed;
+        let Some(failure) = failure else { return Next::Failed(error) };
+        let request = outgoing.take().or_else(|| run.kept.take().and_then(Kept::again));
+        if self.is_free(run, failure) && request.is_some() {
+            *outgoing = request;
+            run.error = Some(error);
+            return Next::AtOnce;
+        }
+        match self.plan.on_failure(failure) {
+            Some(reason) if self.again(run, reason, request, outgoing) => {
+                Next::After(self.plan.backoff(run.retries, None, &self.worker.random))
+            }
+            Some(_) | None => Next::Failed(error),
+        }
+    }
+
+    /// Whether what failed is tried again at once, whatever the policy says: it had no effect.
+    fn is_free(&self, run: &mut Run<'_, 'a>, failure: Failure) -> bool {
+        let free = match failure {
+            // Of a host outside the mesh, each address is tried once.
+            Failure::NotConnected => {
+                let outside = matches!(self.cluster.shared.members, Members::RequestHost);
+                if outside {
+                    run.avoid();
+                }
+                return outside && run.tried.len() < MOST_ADDRESSES;
+            }
+            Failure::NotSent => run.free < MOST_FREE,
+            Failure::Refused => {
+                run.avoid();
+                run.free < MOST_FREE
+            }
+            Failure::Broken => std::mem::take(&mut run.races),
+            Failure::TimedOut => false,
+        };
+        if free {
+            run.free += 1;
+            // Other idle connections may have gone the same way.
+            run.raced |= failure == Failure::Broken;
+            run.fresh = failure == Failure::Broken || run.free > 1;
             self.cluster.shared.stats.unsent_retries.fetch_add(1, Ordering::Relaxed);
         }
-        Err(failure.unwrap_or_else(|| ProxyError::NoEndpoint(self.name())))
+        free
     }
 
-    /// The next endpoint to try; `None` when there is none left.
-    async fn endpoint(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
-        let endpoint = match &self.cluster.shared.members {
-            Members::Balanced(_) => self.cluster.pick(&self.worker.random, tried),
-            Members::RequestHost => Box::pin(self.resolve(tried)).await?,
-            Members::OriginalDestination => None,
-        };
-        if let Some(endpoint) = &endpoint {
-            self.guard(endpoint.address)?;
+    /// Whether there is one more attempt by the policy, which is then prepared. Envoy's order: what could not be kept
+    /// is past help and past counting, then the number of attempts, then the budget.
+    fn again(
+        &self,
+        run: &mut Run<'_, 'a>,
+        reason: RetryOn,
+        request: Option<Request<RequestBody>>,
+        outgoing: &mut Option<Request<RequestBody>>,
+    ) -> bool {
+        let stats = self.stats();
+        if run.retries >= self.plan.attempts {
+            self.note(|notes| notes.add(Flag::URX));
+            stats.count(|stats| &stats.used_up);
+            return false;
         }
-        Ok(endpoint)
-    }
-
-    /// The request's host is outside the mesh: its own name says where it is. One address after another: `localhost` is
-    /// `::1` and `127.0.0.1`, and an app often listens on one of them only.
-    async fn resolve(&self, tried: &[Arc<EndpointState>]) -> Result<Option<Arc<EndpointState>>, ProxyError> {
-        let authority = self.host.unwrap_or_default();
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-            _ => (authority, Some(80)),
-        };
-        let failed = |reason: String| ProxyError::Dns { host: host.to_owned(), reason };
-        let port = port.ok_or_else(|| failed("the port is not a number below 65536".to_owned()))?;
-        let found = self.worker.dns.resolve(host).await.map_err(|error| failed(error.to_string()))?;
-        let mut allowed =
-            found.iter().filter(|ip| !is_link_local(**ip)).map(|ip| SocketAddr::new(*ip, port)).peekable();
-        if allowed.peek().is_none() {
-            let first = found.first().ok_or_else(|| failed("it has no address".to_owned()))?;
-            let reason = "a link-local address is reached only when a rule names it";
-            return Err(ProxyError::Forbidden { address: SocketAddr::new(*first, port), reason });
+        if request.is_none() {
+            stats.count(|stats| &stats.body_too_large);
+            return false;
         }
-        let untried = allowed.find(|address| tried.iter().all(|tried| tried.address != *address));
-        Ok(untried.map(|address| Arc::new(EndpointState::new(address))))
-    }
-
-    /// A proxy that calls its own listener goes round in a circle until something breaks. Its own inbound listener is a
-    /// legitimate endpoint of its own service, though, and ends at the app.
-    fn guard(&self, address: SocketAddr) -> Result<(), ProxyError> {
-        let reserved = self.worker.reserved.get().is_some_and(|reserved| reserved.contains(&address));
-        let own = match self.cluster.shared.config.discovery {
-            Discovery::Eds { .. } => self.view.shared.is_own_outbound(address),
-            Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination | Discovery::RequestHost => {
-                self.view.shared.is_own(address)
+        match self.cluster.admit(Limit::Retries) {
+            Ok(permit) => run.permit = Some(permit),
+            Err(_) => {
+                self.note(Flags::add_retry_overflow);
+                return false;
             }
-        };
-        if reserved {
-            let reason = "it is an address of this proxy for operators";
-            return Err(ProxyError::Forbidden { address, reason });
         }
-        if own {
-            let reason = "it is a listener of this very proxy, and the request would go round in a circle";
-            return Err(ProxyError::Forbidden { address, reason });
+        if self.plan.avoids_previous_hosts() || self.plan.other_localities() {
+            run.avoid();
         }
-        Ok(())
+        stats.begin(reason);
+        run.retries += 1;
+        *outgoing = request;
+        true
     }
 
-    /// A connection that can carry the request. Opening one is rare and its future large: it goes to the heap, so that
-    /// every request's future stays small.
-    async fn lease(&self, endpoint: &EndpointState) -> Result<Lease, ConnectError> {
+    /// A connection that can carry the request, and leave to use it. As Envoy has it, who has no connection yet counts
+    /// as pending, and who has one as a request. `fresh`: none that has carried a request before, over HTTP/1.1. Opening
+    /// one is rare and its future large: it goes to the heap, so that every request's future stays small.
+    async fn lease(&self, endpoint: &EndpointState, fresh: bool) -> Result<(Lease, Permit), NoConnection> {
         let pool = self.cluster.pool(self.worker, endpoint, self.host);
-        match self.protocol {
-            Protocol::Http1 => match pool.idle_http1() {
-                Some(lease) => Ok(Lease::Http1(lease)),
-                None => Box::pin(pool.new_http1()).await.map(Lease::Http1),
-            },
-            Protocol::Http2 => match pool.idle_http2() {
-                Some(lease) => Ok(Lease::Http2(lease)),
-                None => Box::pin(pool.new_http2()).await.map(Lease::Http2),
-            },
+        let idle = match self.protocol {
+            Protocol::Http1 if fresh => None,
+            Protocol::Http1 => pool.idle_http1().map(Lease::Http1),
+            Protocol::Http2 => pool.idle_http2().map(Lease::Http2),
+        };
+        let lease = match idle {
+            Some(lease) => lease,
+            None => Box::pin(self.new_lease(pool)).await?,
+        };
+        match self.cluster.admit(Limit::Requests) {
+            Ok(permit) => Ok((lease, permit)),
+            Err(overflow) => {
+                lease.unused();
+                Err(overflow.into())
+            }
         }
+    }
+
+    async fn new_lease(&self, pool: Rc<Pool>) -> Result<Lease, NoConnection> {
+        let _pending = self.cluster.admit(Limit::Pending)?;
+        let allowed = self.cluster.shared.config.limits.connections;
+        match self.protocol {
+            Protocol::Http1 => pool.new_http1(allowed).await.map(Lease::Http1),
+            Protocol::Http2 => pool.new_http2(allowed).await.map(Lease::Http2),
+        }
+    }
+
+    #[cold]
+    fn took_too_long(&self, run: &mut Run<'_, 'a>, limit: Duration) -> Failed {
+        run.report(Outcome::TimedOut);
+        self.stats().count(|stats| &stats.try_timeouts);
+        Failed { failure: Some(Failure::TimedOut), error: ProxyError::TryTimeout { limit, attempts: run.attempt } }
+    }
+
+    /// Notes how all of it ended. If the request's time is over, the attempt under way, which is dropped next, is its
+    /// endpoint's fault.
+    pub fn failed(&self, error: &ProxyError) {
+        if let ProxyError::Timeout(_) = error {
+            self.timed_out.set(true);
+            self.stats().count(|stats| &stats.timeouts);
+        } else if let ProxyError::Overdue { complete: true, .. } = error {
+            self.timed_out.set(true);
+        }
+    }
+
+    fn stats(&self) -> &RetryStats {
+        &self.cluster.shared.stats.retries
+    }
+
+    fn note(&self, add: impl FnOnce(&mut Flags)) {
+        let mut notes = self.notes.get();
+        add(&mut notes);
+        self.notes.set(notes);
     }
 
     fn name(&self) -> String {
         self.cluster.shared.config.name.to_string()
-    }
-
-    fn connect_error(&self, address: SocketAddr, error: &ConnectError) -> ProxyError {
-        let timed_out = match error {
-            ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
-            ConnectError::Io(_) | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::Failed(_)) => false,
-        };
-        ProxyError::Connect { cluster: self.name(), address, reason: error.to_string(), timed_out }
-    }
-
-    fn closed(&self, address: SocketAddr, reason: &str) -> ProxyError {
-        ProxyError::Closed { cluster: self.name(), address, reason: reason.to_owned() }
-    }
-
-    fn send_error(&self, address: SocketAddr, failure: SendFailure) -> ProxyError {
-        let cluster = self.name();
-        match failure {
-            SendFailure::Unsent(_) => self.closed(address, "it was closed before the request could be sent"),
-            SendFailure::Closed(error) => ProxyError::Closed { cluster, address, reason: error.to_string() },
-            SendFailure::Unprocessed(error) | SendFailure::Reset(error) => {
-                ProxyError::Reset { cluster, address, reason: error.to_string() }
-            }
-            SendFailure::Protocol(error) => {
-                ProxyError::UpstreamProtocol { cluster, address, reason: error.to_string() }
-            }
-        }
-    }
-}
-
-/// What is kept of a request that may have to be sent again.
-struct Copy {
-    head: Parts,
-    body: Option<Rc<Reclaimable>>,
-    idempotent: bool,
-}
-
-impl Copy {
-    /// A copy costs something, so it is kept only where it can be of use.
-    fn keep(request: &mut Request<RequestBody>, lease: &Lease, protocol: Protocol) -> Option<Self> {
-        let empty = matches!(request.body(), RequestBody::Empty);
-        let idempotent = matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-        );
-        let worth = match protocol {
-            Protocol::Http1 => empty && idempotent && lease.is_reused(),
-            Protocol::Http2 => true,
-        };
-        if !worth {
-            return None;
-        }
-        let body = (!empty).then(|| {
-            let shared = std::mem::replace(request.body_mut(), RequestBody::Empty).reclaimable();
-            *request.body_mut() = RequestBody::Reclaimable(Rc::clone(&shared));
-            shared
-        });
-        let mut head = Request::new(()).into_parts().0;
-        head.method = request.method().clone();
-        head.uri = request.uri().clone();
-        head.version = request.version();
-        head.headers = request.headers().clone();
-        Some(Self { head, body, idempotent })
-    }
-
-    /// The request to be sent once more, where that is safe after this failure.
-    fn again(self, failure: &SendFailure) -> Option<Request<RequestBody>> {
-        let body = match &self.body {
-            Some(shared) => shared.reclaim(),
-            None => Some(RequestBody::Empty),
-        };
-        let safe = match failure {
-            SendFailure::Unprocessed(_) => true,
-            SendFailure::Closed(_) => self.idempotent && self.body.is_none(),
-            SendFailure::Unsent(_) | SendFailure::Reset(_) | SendFailure::Protocol(_) => false,
-        };
-        body.filter(|_| safe).map(|body| Request::from_parts(self.head, body))
     }
 }

@@ -1,20 +1,42 @@
 //! The endpoints of a cluster, and what all workers know of them.
 //!
-//! Configuration comes and goes; what was learnt about an endpoint stays. [`EndpointState`] is carried over by address
-//! from one snapshot to the next, so that a push resets no count. It is shared by all workers: "requests in flight"
-//! means the process, as users count.
+//! Configuration comes and goes; what was learnt about an endpoint stays. [`EndpointState`] is carried over by cluster and
+//! address from one snapshot to the next, so that a push resets no count. It is shared by all workers: "requests in
+//! flight" means the process, as users count.
+//!
+//! * [`membership`]: who belongs to it; [`balance`]: who of them gets the next request.
+//! * [`limits`]: how much may be in use at once.
+//! * [`outcome`]: what became of an attempt; [`outlier`]: what follows from many; [`standing`]: how an endpoint stands.
+//! * [`health`]: endpoints are asked whether they are well.
+//! * [`upkeep`]: what is done at intervals and when the configuration changes.
 
 pub mod balance;
+pub mod budget;
+pub mod health;
+pub mod limits;
+pub mod membership;
+pub mod metrics;
+pub mod outcome;
+pub mod outlier;
+pub mod retries;
+pub mod standing;
+pub mod upkeep;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use leno_config::identity::SpiffeId;
 use leno_config::ir;
 
-use balance::Balancer;
+use balance::{Balancer, Latency};
+use limits::Usage;
+use outlier::{Ejections, Record};
+use retries::RetryStats;
+use standing::{Fitness, Moment, Probe};
+
+pub use membership::{KnownEndpoints, Member, Membership};
 
 /// A cluster of the snapshot in force.
 #[derive(Debug)]
@@ -27,15 +49,52 @@ pub struct Cluster {
     pub stats: Arc<ClusterStats>,
 }
 
+impl Cluster {
+    /// The name of its first endpoint, for TLS without a request: bytes name no host.
+    pub fn dns_name(&self) -> Option<&str> {
+        let ir::Discovery::Dns(endpoints) = &self.config.discovery else { return None };
+        endpoints.iter().find_map(|endpoint| match &endpoint.address {
+            ir::Address::Name { host, .. } => Some(host.as_str()),
+            ir::Address::Socket(_) => None,
+        })
+    }
+}
+
 /// Whom a cluster calls.
 #[derive(Debug)]
 pub enum Members {
     /// One of these.
-    Balanced(Balancer),
+    Balanced(Arc<Balancer>),
     /// Whatever the request's host resolves to.
     RequestHost,
     /// Where the connection was going before it was captured.
     OriginalDestination,
+}
+
+impl Members {
+    /// All endpoints that are known beforehand.
+    pub fn states(&self) -> impl Iterator<Item = &Arc<EndpointState>> {
+        let members = match self {
+            Self::Balanced(balancer) => balancer.members(),
+            Self::RequestHost | Self::OriginalDestination => &[],
+        };
+        members.iter().map(|member| &member.state)
+    }
+
+    /// How many those are.
+    pub fn len(&self) -> usize {
+        self.states().size_hint().0
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, to be carried over.
+    pub fn known(&self) -> KnownEndpoints {
+        self.states().map(|state| ((state.address, state.security.clone()), Arc::clone(state))).collect()
+    }
 }
 
 /// Counts of a cluster that outlive its configuration.
@@ -51,6 +110,25 @@ pub struct ClusterStats {
     pub connect_failures: AtomicU64,
     /// Requests that were sent again because they were provably not sent before.
     pub unsent_retries: AtomicU64,
+    /// Of second attempts.
+    pub retries: RetryStats,
+    /// What is in use now.
+    pub usage: Usage,
+    /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has
+    /// seen another number looks at its members again.
+    pub standing: AtomicU64,
+    /// Requests that were to show whether a half-open endpoint is well.
+    pub probes: AtomicU64,
+    /// Endpoints that are out, and have been.
+    pub ejections: Ejections,
+    /// Connections that were not opened because so many were open (Envoy's `upstream_cx_overflow`).
+    pub connection_overflows: AtomicU64,
+    /// Requests refused because so many waited for a connection (`upstream_rq_pending_overflow`).
+    pub pending_overflows: AtomicU64,
+    /// Requests refused because so many were under way (`upstream_rq_active_overflow`).
+    pub request_overflows: AtomicU64,
+    /// Retries not made because so many were under way (`upstream_rq_retry_overflow`).
+    pub retry_overflows: AtomicU64,
 }
 
 impl ClusterStats {
@@ -58,6 +136,11 @@ impl ClusterStats {
     pub fn opened(&self, encrypted: bool) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.encrypted.fetch_add(u64::from(encrypted), Ordering::Relaxed);
+    }
+
+    /// The standing of an endpoint has changed.
+    pub fn changed(&self) {
+        self.standing.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -72,6 +155,16 @@ pub struct EndpointState {
     active: AtomicU32,
     /// Requests begun since the process started.
     pub requests: AtomicU64,
+    /// Attempts that it answered below 500 (Envoy's `rq_success`).
+    pub successes: AtomicU64,
+    /// The other attempts that came to an end (Envoy's `rq_error`).
+    pub errors: AtomicU64,
+    /// How soon it answers, where balancing goes by that.
+    pub latency: Latency,
+    /// When it became healthy last, one more than milliseconds of [`Moment`]; 0: it never was.
+    healthy_since: AtomicU64,
+    fitness: Fitness,
+    record: Record,
 }
 
 /// What the control plane says of an endpoint's encryption.
@@ -84,10 +177,8 @@ pub struct EndpointSecurity {
 }
 
 impl EndpointSecurity {
-    /// An identity that is no SPIFFE ID is nobody's: the endpoint is then checked against the cluster's list.
     fn of(endpoint: &ir::Endpoint) -> Self {
-        let identity = endpoint.identity.as_deref().and_then(|identity| SpiffeId::parse(identity).ok());
-        Self { mesh_tls: endpoint.mesh_tls, identity }
+        Self { mesh_tls: endpoint.mesh_tls, identity: endpoint.identity.clone() }
     }
 }
 
@@ -99,7 +190,23 @@ impl EndpointState {
 
     /// Nothing known yet.
     pub fn secured(address: SocketAddr, security: EndpointSecurity) -> Self {
-        Self { address, security, active: AtomicU32::new(0), requests: AtomicU64::new(0) }
+        Self {
+            address,
+            security,
+            active: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            successes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            latency: Latency::new(Moment::now()),
+            healthy_since: AtomicU64::new(0),
+            fitness: Fitness::default(),
+            record: Record::default(),
+        }
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.record.ejections.load(Ordering::Relaxed)
     }
 
     /// Requests in flight, from all workers.
@@ -109,75 +216,95 @@ impl EndpointState {
 
     /// Counts one request until the guard is dropped.
     pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.count();
+        InFlight { endpoint: Arc::clone(self), probe: None, since: None }
+    }
+
+    /// How long it has been healthy.
+    pub(in crate::cluster) fn healthy_for(&self, now: Moment) -> Duration {
+        let since = self.healthy_since.load(Ordering::Relaxed);
+        let since = since.checked_sub(1).map(|millis| Moment::default() + Duration::from_millis(millis));
+        since.map_or(Duration::ZERO, |since| since.until(now))
+    }
+
+    /// It is healthy: from now on, if it was not before or `again`.
+    pub(in crate::cluster) fn is_healthy(&self, now: Moment, again: bool) {
+        if again || self.healthy_since.load(Ordering::Relaxed) == 0 {
+            self.healthy_since.store(now.millis().saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    fn count(&self) {
         self.active.fetch_add(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+    }
+}
+
+/// An endpoint that was chosen for a request.
+#[derive(Debug)]
+pub struct Picked {
+    /// Which.
+    pub endpoint: Arc<EndpointState>,
+    /// It comes back from an ejection, and this one request tells whether it is well again. Given back when this is
+    /// dropped before the request has come to an end.
+    pub probe: Option<Box<Probe>>,
+    /// When, where balancing goes by the time until it answers.
+    since: Option<Moment>,
+}
+
+impl Picked {
+    /// For a request like any other.
+    pub fn share(endpoint: Arc<EndpointState>) -> Self {
+        Self { endpoint, probe: None, since: None }
+    }
+
+    /// For the request that tells whether it is well.
+    pub fn probing(probe: Probe) -> Self {
+        Self { endpoint: Arc::clone(probe.endpoint()), probe: Some(Box::new(probe)), since: None }
+    }
+
+    /// The same, and how long it takes to answer is of interest.
+    fn timed(self, since: Moment) -> Self {
+        Self { since: Some(since), ..self }
+    }
+
+    /// Counts one request at the endpoint until the guard is dropped.
+    pub fn begin(self) -> InFlight {
+        self.endpoint.count();
+        InFlight { endpoint: self.endpoint, probe: self.probe, since: self.since }
     }
 }
 
 /// One request in flight at an endpoint; ends with the guard.
 #[derive(Debug)]
-pub struct InFlight(Arc<EndpointState>);
+pub struct InFlight {
+    endpoint: Arc<EndpointState>,
+    probe: Option<Box<Probe>>,
+    since: Option<Moment>,
+}
+
+impl InFlight {
+    /// Notes how long it took, where balancing goes by that. At the first byte of the answer, or when it has failed.
+    pub fn learn(&self, failed: bool) {
+        if let Some(since) = self.since {
+            let now = Moment::now();
+            self.endpoint.latency.observe(now, since.until(now), failed);
+        }
+    }
+
+    /// Where it is.
+    pub fn endpoint(&self) -> &Arc<EndpointState> {
+        &self.endpoint
+    }
+
+    /// The probe that it is, if it is one.
+    pub fn probe(&self) -> Option<&Probe> {
+        self.probe.as_deref()
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.active.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// One endpoint as a balancer holds it.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// What all workers know of it.
-    pub state: Arc<EndpointState>,
-    /// Share, at least 1.
-    pub weight: u32,
-}
-
-/// Endpoint states by address and security: those of the snapshot before, to be carried over. Who has another identity is
-/// another endpoint.
-pub type KnownEndpoints = HashMap<(SocketAddr, EndpointSecurity), Arc<EndpointState>>;
-
-/// The usable members of the best priority that has any.
-///
-/// Localities of one priority share by their own weight only where the cluster asks for it; Istio's default is that
-/// every endpoint counts alike.
-pub fn members(endpoints: &ir::Endpoints, locality_weighted: bool, known: &mut KnownEndpoints) -> Vec<Member> {
-    let mut priorities: Vec<u32> = endpoints.localities.iter().map(|locality| locality.priority).collect();
-    priorities.sort_unstable();
-    priorities.dedup();
-    priorities
-        .into_iter()
-        .map(|priority| of_priority(endpoints, priority, locality_weighted, known))
-        .find(|members| !members.is_empty())
-        .unwrap_or_default()
-}
-
-fn of_priority(
-    endpoints: &ir::Endpoints,
-    priority: u32,
-    locality_weighted: bool,
-    known: &mut KnownEndpoints,
-) -> Vec<Member> {
-    let mut members = Vec::new();
-    for locality in endpoints.localities.iter().filter(|locality| locality.priority == priority) {
-        let usable: Vec<_> = locality.endpoints.iter().filter(|endpoint| endpoint.health.is_usable()).collect();
-        let sum: u64 = usable.iter().map(|endpoint| u64::from(endpoint.weight.max(1))).sum();
-        for endpoint in usable {
-            let ir::Address::Socket(address) = &endpoint.address else { continue };
-            let weight = match locality.weight {
-                // In 1/1000 of a locality's weight, so that small localities keep their proportions.
-                Some(weight) if locality_weighted => {
-                    u64::from(weight) * 1000 * u64::from(endpoint.weight.max(1)) / sum.max(1)
-                }
-                Some(_) | None => u64::from(endpoint.weight.max(1)),
-            };
-            let (address, security) = (*address, EndpointSecurity::of(endpoint));
-            let state = known
-                .entry((address, security.clone()))
-                .or_insert_with(|| Arc::new(EndpointState::secured(address, security)));
-            members.push(Member { state: Arc::clone(state), weight: u32::try_from(weight.max(1)).unwrap_or(u32::MAX) });
-        }
-    }
-    members
 }

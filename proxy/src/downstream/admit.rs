@@ -162,7 +162,7 @@ fn is_worth_a_line(worker: &Worker, error: &HandshakeError) -> bool {
             error.kind(),
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
         ),
-        HandshakeError::NoIdentity | HandshakeError::TimedOut => false,
+        HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::TimedOut => false,
     };
     !gone && worker.quiet.allows()
 }

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,6 +21,8 @@ use super::{Connection, draining};
 const MAX_HEADERS: usize = 100;
 /// Bytes of a head; more are answered with 431 (Envoy: 60 KiB).
 const MAX_HEAD: usize = 64 * 1024;
+/// How long a drain waits for one more request on a connection that rests.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
     match spoken {
@@ -47,6 +50,14 @@ async fn serve_http1(connection: Rc<Connection>, stream: Watched) {
         ended = served.as_mut() => return log(&connection, ended),
         () = connection.life.overdue() => return,
         () = draining(&connection) => {}
+    }
+    // A connection that rests is not closed at once: its caller may have sent a request a moment ago, which would be lost.
+    // Who uses it often hears with the next answer that it was the last; the others are not waited for.
+    connection.life.leave();
+    tokio::select! {
+        ended = served.as_mut() => return log(&connection, ended),
+        () = connection.life.overdue() => return,
+        () = tokio::time::sleep(LAST_CALL) => {}
     }
     served.as_mut().graceful_shutdown();
     tokio::select! {

@@ -25,9 +25,12 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 
+use leno_config::ir::MtlsMode;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use crate::policy::grant::Grants;
+use crate::policy::sticky::Ends;
 use crate::state::snapshot::Handler;
 use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
@@ -72,6 +75,15 @@ pub struct Connection {
     endpoint: OnceCell<Box<Peer>>,
     /// In which phase it is.
     pub life: Rc<Life>,
+    /// Its open requests, as far as policies were asked about them.
+    pub grants: Grants,
+}
+
+impl Connection {
+    /// Its two ends.
+    pub fn ends(&self) -> Ends {
+        Ends { caller: self.caller, local: self.local }
+    }
 }
 
 impl Arrival {
@@ -88,6 +100,7 @@ impl Arrival {
             forwarded: None,
             endpoint: OnceCell::new(),
             life: Rc::clone(life),
+            grants: Grants::default(),
         }
     }
 
@@ -98,12 +111,22 @@ impl Arrival {
             Some(Verified { peer, server_name, forwarded }) => (Some(peer), server_name, forwarded),
             None => (None, None, None),
         };
-        let endpoint = OnceCell::new();
-        let connection =
-            Rc::new(Connection { worker, listener, caller, local, peer, server_name, forwarded, endpoint, life });
+        let (endpoint, grants) = (OnceCell::new(), Grants::default());
+        let connection = Rc::new(Connection {
+            worker,
+            listener,
+            caller,
+            local,
+            peer,
+            server_name,
+            forwarded,
+            endpoint,
+            life,
+            grants,
+        });
         connection.worker.entered(&connection);
         // The handshake takes a while, and what it was judged by may be out of date: nobody would look again.
-        if connection.peer.as_ref().is_some_and(|peer| peer.generation != connection.worker.tls.generation()) {
+        if connection.peer.as_ref().is_some_and(|peer| peer.generation.get() != connection.worker.tls.generation()) {
             review::review(&connection);
         }
         connection
@@ -128,6 +151,13 @@ pub async fn serve(
         (matches!(view.listener.handler, Handler::Http(_)), view.listener.config.mtls)
     };
     let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
+    if counted.is_surplus() {
+        // It can be told only in words that it has not asked to be encrypted: a handshake would cost more than it saves.
+        if !is_http || mode == MtlsMode::Strict {
+            return;
+        }
+        life.turn_away();
+    }
     let arrival = Arrival { worker, listener, caller, local, life };
     if is_http {
         // On the heap, and gone when it is over: a handshake needs more room than a connection afterwards.

@@ -12,8 +12,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::cluster::balance::PickContext;
+use crate::cluster::limits::{Limit, Permit};
+use crate::cluster::outcome::Outcome;
 use crate::cluster::{EndpointState, InFlight};
-use crate::policy::enforce;
+use crate::policy::{enforce, sticky};
 use crate::state::snapshot::Handler;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
@@ -35,7 +38,10 @@ struct Upstream {
     stream: Transport,
     peer: Option<Peer>,
     idle: Option<Duration>,
-    in_flight: InFlight,
+    /// However busy it is.
+    longest: Option<Duration>,
+    /// It counts at its endpoint and in its cluster.
+    in_use: (InFlight, Permit),
 }
 
 pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
@@ -138,13 +144,23 @@ async fn pass(connection: &Connection, stream: impl AsyncRead + AsyncWrite, upst
             }
         }
         () = connection.life.overdue() => {}
+        () = over(upstream.longest) => {}
         // Nobody can be asked to finish in TCP: what is under way goes on until the process's drain time is over.
         () = async { draining(connection).await; std::future::pending().await } => {}
     }
-    drop(upstream.in_flight);
+    drop(upstream.in_use);
 }
 
-/// A connection to an endpoint of the listener's cluster.
+/// When a connection has lasted for as long as it may.
+async fn over(longest: Option<Duration>) {
+    match longest {
+        Some(longest) => tokio::time::sleep(longest).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A connection to an endpoint of the listener's cluster. `None`, too, when so many are open (Envoy: nobody waits here,
+/// since nobody would ever give one back).
 async fn open(connection: &Connection) -> Option<Upstream> {
     let view = connection.listener.view();
     let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
@@ -154,24 +170,34 @@ async fn open(connection: &Connection) -> Option<Upstream> {
     };
     let worker = &connection.worker;
     let cluster = targets.choose(&worker.random).and_then(|chosen| view.view.clusters.get(chosen.cluster?))?;
+    let permit = cluster.admit(Limit::Connections).ok()?;
+    let hash = route.hashes_source.then(|| sticky::of_address(connection.caller.ip()));
     let mut tried = Vec::new();
     while tried.len() < MAX_ENDPOINTS {
-        let endpoint = cluster.pick(&worker.random, &tried)?;
+        let context = PickContext { tried: &tried, ..PickContext::first(&worker.random, hash) };
+        let picked = cluster.pick(&context)?;
+        let endpoint = Arc::clone(&picked.endpoint);
+        if tried.iter().any(|tried| Arc::ptr_eq(tried, &endpoint)) {
+            return None;
+        }
         if view.view.shared.is_own_outbound(endpoint.address) {
             tracing::warn!(address = %endpoint.address, "refused to connect to an outbound listener of this very proxy");
             return None;
         }
-        let in_flight = endpoint.begin();
+        let in_flight = picked.begin();
         let stats = &cluster.shared.stats;
         match reach(worker, cluster, &endpoint).await {
             Ok(Reached { stream, peer, security }) => {
+                cluster.report(&in_flight, Outcome::Connected);
                 stats.opened(security.is_some());
                 if let Some(security) = security {
                     worker.tls.agreed(security);
                 }
-                return Some(Upstream { stream, peer, idle: route.idle_timeout, in_flight });
+                let (idle, longest) = (route.idle_timeout, cluster.shared.config.max_connection_duration);
+                return Some(Upstream { stream, peer, idle, longest, in_use: (in_flight, permit) });
             }
             Err(error) => {
+                cluster.report(&in_flight, Outcome::of_connect(&error));
                 stats.connect_failures.fetch_add(1, Ordering::Relaxed);
                 if worker.quiet.allows() {
                     let cluster = &cluster.shared.config.name;
@@ -186,8 +212,8 @@ async fn open(connection: &Connection) -> Option<Upstream> {
 
 async fn reach(worker: &Worker, cluster: &WorkerCluster, endpoint: &EndpointState) -> Result<Reached, ConnectError> {
     let config = &cluster.shared.config;
-    let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.dns_name());
-    let stream = connect(endpoint.address, config.connect_timeout).await?;
+    let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.shared.dns_name());
+    let stream = connect(endpoint.address, config.connect_timeout, config.tcp_keepalive.as_ref()).await?;
     Ok(worker.tls.connect(stream, &encryption, Inside::Bytes).await?)
 }
 

@@ -3,6 +3,7 @@
 //! HTTP/1.1 asks with `Upgrade` and is answered with 101 (RFC 9110 §7.8); HTTP/2 asks with an extended CONNECT and is
 //! answered with 200 (RFC 8441). Toward the endpoint it is always HTTP/1.1, and not a byte goes there before its 101.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use http::header::{self, HeaderValue};
@@ -13,7 +14,8 @@ use hyper_util::rt::TokioIo;
 
 use crate::attempt::Answer;
 use crate::body::Body;
-use crate::error::ProxyError;
+use crate::error::{Flag, ProxyError};
+use crate::policy::grant::Grant;
 use crate::telemetry::RequestRecord;
 
 use super::Connection;
@@ -70,22 +72,23 @@ fn asks(parts: &Parts) -> bool {
         })
 }
 
-/// Passes the 101 on and then bytes both ways, until both ends have closed or the caller is no longer allowed.
+/// Passes the 101 on and then bytes both ways, until both ends have closed or the caller or the request is no longer
+/// allowed.
 pub fn tunnel(
     connection: &Rc<Connection>,
     upgrade: Upgrade,
     answer: Answer,
     record: &mut RequestRecord,
 ) -> Response<Body> {
-    let Answer { mut response, lease, in_flight } = answer;
+    let Answer { mut response, lease, in_flight, permit, attempt: _ } = answer;
     let upstream = hyper::upgrade::on(&mut response);
-    let record = record.hand_over();
+    let mut record = record.hand_over();
     let lease = Rc::new(lease);
     let held = Rc::clone(&lease);
     let (connection, extended_connect) = (Rc::clone(connection), upgrade.extended_connect);
     let tunnel = tokio::task::spawn_local(async move {
         let peer = connection.caller;
-        let held = (held, in_flight);
+        let held = (held, in_flight, permit);
         match tokio::try_join!(upgrade.downstream, upstream) {
             Ok((downstream, upstream)) => {
                 tokio::select! {
@@ -96,6 +99,7 @@ pub fn tunnel(
                     }
                     // HTTP/1.1 has left the connection to us. HTTP/2 ends it with all its streams.
                     () = connection.life.overdue(), if !extended_connect => {}
+                    () = revoked(record.grant()) => record.flag(Flag::UAEX),
                 }
                 record.complete();
             }
@@ -115,4 +119,11 @@ pub fn tunnel(
         *passed.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     }
     passed
+}
+
+async fn revoked(grant: Option<&Rc<Grant>>) {
+    match grant {
+        Some(grant) => poll_fn(|context| grant.poll_revoked(context)).await,
+        None => std::future::pending().await,
+    }
 }

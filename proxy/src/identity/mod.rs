@@ -28,6 +28,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use clock::TimeOfDay;
+
 pub use certs::certs;
 pub use files::IdentityFiles;
 pub use issued::Issued;
@@ -42,6 +44,7 @@ pub struct Identity {
     now: RwLock<Now>,
     generation: AtomicU64,
     changes: watch::Sender<u64>,
+    time: TimeOfDay,
 }
 
 /// What is in force. Cheap to clone.
@@ -57,11 +60,21 @@ pub struct Now {
 
 impl Default for Identity {
     fn default() -> Self {
-        Self { now: RwLock::default(), generation: AtomicU64::new(0), changes: watch::Sender::new(0) }
+        Self::at(TimeOfDay::default())
     }
 }
 
 impl Identity {
+    /// Nothing yet. Whether something is still good is told by `time`.
+    pub fn at(time: TimeOfDay) -> Self {
+        Self { now: RwLock::default(), generation: AtomicU64::new(0), changes: watch::Sender::new(0), time }
+    }
+
+    /// By which certificates begin and end.
+    pub fn time(&self) -> &TimeOfDay {
+        &self.time
+    }
+
     /// What is in force. Takes a lock, so it is for handshakes and not for requests.
     pub fn now(&self) -> Now {
         self.now.read().unwrap_or_else(PoisonError::into_inner).clone()

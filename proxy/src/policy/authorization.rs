@@ -250,7 +250,7 @@ impl<'a> Facts<'a> {
 
     fn remote(self, net: &IpNet) -> Possible {
         match self.subject {
-            Subject::Request(request) => known(holds_address(net, remote_address(self.caller, request.headers))),
+            Subject::Request(request) => known(holds_address(net, remote_address(self.caller.direct, request.headers))),
             Subject::AnyRequest => Possible::Depends,
             Subject::Bytes => known(holds_address(net, self.caller.direct.ip())),
         }
@@ -269,13 +269,13 @@ fn several_lines(headers: &HeaderMap, name: &HeaderName, wanted: &StringMatch) -
 
 /// The caller's address as Envoy has it without `use_remote_address` and with no trusted hops: the last entry of
 /// `x-forwarded-for`, else (none, or not an address) the other end of the connection.
-pub fn remote_address(caller: &Caller<'_>, headers: &HeaderMap) -> IpAddr {
+pub fn remote_address(direct: SocketAddr, headers: &HeaderMap) -> IpAddr {
     headers
         .get_all(name::FORWARDED_FOR)
         .iter()
         .next_back()
         .and_then(|line| line.to_str().ok()?.rsplit(',').next()?.trim().parse().ok())
-        .unwrap_or_else(|| caller.direct.ip())
+        .unwrap_or_else(|| direct.ip())
 }
 
 /// An IPv4 address may come mapped into IPv6, from a socket that takes both.

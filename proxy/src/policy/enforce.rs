@@ -13,14 +13,18 @@ use leno_config::ir::{Authorization, RbacAction, Route};
 
 use crate::downstream::Connection;
 use crate::error::ProxyError;
+use crate::request::{find, look};
 use crate::route::RequestView;
 use crate::sanitize;
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::{WorkerStats, add};
-use crate::worker::ListenerView;
+use crate::worker::{ListenerView, Worker};
 
 use super::authorization::{Caller, Decision, Denial, Possible, Verdict, check, may_ever};
-use super::jwt::{Refusal, TokenCache, Verified};
+use super::fault::Waiting;
+use super::grant::Grant;
+use super::jwt::{Claims, Refusal, TokenCache, Verified};
+use super::mirror::Copies;
 
 /// Longest address in `www-authenticate` (Envoy).
 const MAX_REALM: usize = 256;
@@ -29,6 +33,20 @@ const MAX_REALM: usize = 256;
 #[derive(Debug, Default)]
 pub struct Memory {
     tokens: TokenCache,
+    waiting: Waiting,
+    copies: Copies,
+}
+
+impl Memory {
+    /// The requests that are delayed on purpose.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    /// The copies of requests that are under way.
+    pub(super) fn copies(&self) -> &Copies {
+        &self.copies
+    }
 }
 
 /// Looks at the request's token, where the listener wants one. What the token says goes into the request's headers.
@@ -54,22 +72,76 @@ pub fn authenticate(
     })
 }
 
-/// Lets a request pass, or says why not. Dry runs and audits are counted and logged.
+/// Lets a request pass, or says why not. Dry runs and audits are counted and logged. What is let in is remembered, to be
+/// asked about again when policies change; not so where there are none: such a request costs nothing here, and goes on
+/// for as long as its connection may.
 pub fn authorize(
     connection: &Connection,
     view: &ListenerView,
     route: Option<&Route>,
-    request: &RequestView<'_>,
-) -> Result<(), ProxyError> {
+    head: &Parts,
+    token: Option<&Rc<Verified>>,
+) -> Result<Option<Rc<Grant>>, ProxyError> {
     let listener = &view.listener.config;
-    let rules = route.and_then(|route| route.authorization.as_ref()).unwrap_or(&listener.authorization);
-    if rules.0.is_empty() {
-        return Ok(());
+    let rules = rules_for(route, view);
+    if rules.0.is_empty() && !asks_for_tokens(view) {
+        return Ok(None);
     }
-    match decide(connection, &listener.name, rules, Some(request)) {
-        Verdict::Allowed(_) => Ok(()),
+    let request = look(head, token.map(|token| token.claims()));
+    match decide(connection, &listener.name, rules, Some(&request)) {
+        Verdict::Allowed(_) => {
+            let grant = Grant::new(head, token);
+            connection.grants.add(&grant);
+            Ok(Some(grant))
+        }
         Verdict::Denied(denial) => Err(ProxyError::Denied(denial.action)),
     }
+}
+
+/// Asks again about the open requests of a connection, and ends those that would not be let in now. What is asked is what
+/// was asked then, but for a token's times: that it expires ends no stream.
+pub fn review(connection: &Connection, view: &ListenerView) {
+    let Handler::Http(http) = &view.listener.handler else { return };
+    for grant in connection.grants.open() {
+        let request = look(grant.head(), None);
+        let token = match http.authenticator.as_ref().map(|it| it.would_take(&request, grant.token())) {
+            None => None,
+            Some(Ok(token)) => token,
+            Some(Err(reason)) => {
+                end(connection, &grant, &request, None, reason.as_str());
+                continue;
+            }
+        };
+        let request = look(grant.head(), token.map(Verified::claims));
+        let route = find(http, &request).and_then(|(host, at)| http.table.route(host, at));
+        let decision = check(rules_for(route, view), &caller(connection), Some(&request));
+        if let Verdict::Denied(denial) = decision.verdict {
+            end(connection, &grant, &request, denial.policy, named(&denial));
+        }
+    }
+}
+
+/// A route's own rules replace those of the listener.
+fn rules_for<'a>(route: Option<&'a Route>, view: &'a ListenerView) -> &'a Authorization {
+    route.and_then(|route| route.authorization.as_ref()).unwrap_or(&view.listener.config.authorization)
+}
+
+fn asks_for_tokens(view: &ListenerView) -> bool {
+    match &view.listener.handler {
+        Handler::Http(http) => http.authenticator.is_some(),
+        Handler::Tcp(_) => false,
+    }
+}
+
+fn end(connection: &Connection, grant: &Grant, request: &RequestView<'_>, policy: Option<&str>, action: &str) {
+    let Worker { stats, quiet, .. } = &*connection.worker;
+    grant.revoke();
+    add(&stats.requests_denied, 1);
+    quiet.spend(|| {
+        let view = connection.listener.view();
+        let about = Report { listener: &view.listener.config.name, caller: caller(connection), request: Some(request) };
+        about.log(policy, action, "ended a request: the policies have changed and no longer allow it");
+    });
 }
 
 /// Whether a TCP connection may go on.
@@ -140,6 +212,7 @@ fn report(connection: &Connection, about: &Report<'_>, decision: &Decision<'_>) 
         lines.spend(|| about.log(denial.policy, named(denial), "an authorization policy in dry run would deny it"));
     }
     if let Some(policy) = decision.audited {
+        add(&stats.audited, 1);
         lines.spend(|| about.log(Some(policy), "AUDIT", "audited by an authorization policy"));
     }
 }
@@ -168,8 +241,12 @@ impl Report<'_> {
         let identity = identity.map_or("unknown", |identity| identity.as_str());
         let (listener, peer) = (self.listener, direct);
         match self.request {
-            Some(RequestView { method, authority, path, .. }) => {
-                tracing::info!(policy, action, identity, %peer, %local, listener, %method, authority, path, "{what}");
+            Some(RequestView { method, authority, path, claims, .. }) => {
+                let principal = claims.and_then(Claims::principal);
+                let request_principal = principal.as_deref();
+                tracing::info!(
+                    policy, action, identity, request_principal, %peer, %local, listener, %method, authority, path, "{what}"
+                );
             }
             None => tracing::info!(policy, action, identity, %peer, %local, listener, "{what}"),
         }

@@ -27,6 +27,7 @@ fn table(hosts: &[(&str, Vec<Route>)]) -> RouteTable {
             name: (*domain).to_owned(),
             domains: vec![Domain::parse(domain).expect("a domain")],
             routes: routes.clone(),
+            attempt_count: Default::default(),
         })
         .collect();
     RouteTable::new(Arc::new(RouteConfig::new("test", hosts).expect("no domain twice")))

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use leno_config::ir;
 
 use crate::cluster::balance::Balancer;
-use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Member, Members, members};
+use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Members, Membership};
 use crate::policy::jwt::{Authenticator, FetchedKeys};
+use crate::policy::rate_limit::{KnownLimits, Limiter};
 use crate::route::RouteTable;
 
 /// What names resolve to, for clusters of [`ir::Discovery::Dns`].
@@ -59,6 +61,8 @@ pub struct HttpHandler {
     pub targets: Vec<Targets>,
     /// What is asked of tokens; `None`: nothing.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// How often one may ask; `None`: without limit.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 /// Weighted clusters, resolved.
@@ -101,15 +105,19 @@ impl Targets {
 impl Snapshot {
     /// Builds the snapshot for `resources`, sharing with `old` what is the same and carrying over what was learnt.
     pub fn build(old: &Self, resources: Arc<ir::Resources>, resolved: &Resolved, keys: &FetchedKeys) -> Self {
-        let mut known: KnownEndpoints = old.endpoint_states();
         let clusters: Vec<_> =
-            resources.clusters.values().map(|config| old.cluster(config, &resources, resolved, &mut known)).collect();
+            resources.clusters.values().map(|config| old.cluster(config, &resources, resolved)).collect();
         let by_name: HashMap<_, _> =
             resources.clusters.keys().enumerate().map(|(index, name)| (name.clone(), index)).collect();
+        let (limits, mut known_limits) = (old.limits(), KnownLimits::new());
+        let mut limiter =
+            |listener: &str, limits_of: &[ir::RateLimit]| Limiter::new(listener, limits_of, &limits, &mut known_limits);
         let listeners = resources
             .listeners
             .iter()
-            .map(|(name, config)| (name.clone(), Arc::new(old.listener(config, &resources, &by_name, keys))))
+            .map(|(name, config)| {
+                (name.clone(), Arc::new(old.listener(config, &resources, &by_name, keys, &mut limiter)))
+            })
             .collect();
         let own_ports = resources.listeners.values().map(|listener| listener.address.port()).collect();
         Self { resources, listeners, clusters, by_name, own_ports }
@@ -139,25 +147,16 @@ impl Snapshot {
             && self.listeners.values().any(|listener| reaches(address, listener.config.address))
     }
 
-    fn endpoint_states(&self) -> KnownEndpoints {
-        self.clusters
-            .iter()
-            .filter_map(|cluster| match &cluster.members {
-                Members::Balanced(balancer) => Some(balancer.members()),
-                Members::RequestHost | Members::OriginalDestination => None,
-            })
-            .flatten()
-            .map(|member| ((member.state.address, member.state.security.clone()), Arc::clone(&member.state)))
-            .collect()
+    /// The rate limits in force, with what is left of them.
+    fn limits(&self) -> KnownLimits {
+        let limiters = self.listeners.iter().filter_map(|(name, listener)| match &listener.handler {
+            Handler::Http(http) => Some((name, http.limiter.as_ref()?)),
+            Handler::Tcp(_) => None,
+        });
+        limiters.flat_map(|(name, limiter)| limiter.known(name)).collect()
     }
 
-    fn cluster(
-        &self,
-        config: &Arc<ir::Cluster>,
-        resources: &ir::Resources,
-        resolved: &Resolved,
-        known: &mut KnownEndpoints,
-    ) -> Arc<Cluster> {
+    fn cluster(&self, config: &Arc<ir::Cluster>, resources: &ir::Resources, resolved: &Resolved) -> Arc<Cluster> {
         let before = self.cluster_named(config.name.as_str());
         if let Some(before) = before
             && self.is_unchanged(before, config, resources)
@@ -165,9 +164,11 @@ impl Snapshot {
             return Arc::clone(before);
         }
         let stats = before.map_or_else(|| Arc::new(ClusterStats::default()), |before| Arc::clone(&before.stats));
+        let mut known = before.map(|before| before.members.known()).unwrap_or_default();
+        let known = &mut known;
         let balanced = |endpoints: Option<&ir::Endpoints>, known: &mut KnownEndpoints| {
-            let members = endpoints.map_or_else(Vec::new, |some| members(some, config.locality_weighted, known));
-            Members::Balanced(Balancer::new(&config.balance, members))
+            let membership = endpoints.map_or_else(|| Membership::flat(Vec::new()), |some| Membership::of(some, known));
+            Members::Balanced(Arc::new(Balancer::new(config, membership, stats.standing.load(Ordering::Acquire))))
         };
         let members = match &config.discovery {
             ir::Discovery::Eds { service } => {
@@ -175,10 +176,7 @@ impl Snapshot {
                 balanced(resources.endpoints.get(name).map(Arc::as_ref), known)
             }
             ir::Discovery::Static(endpoints) => balanced(Some(endpoints), known),
-            ir::Discovery::Dns(endpoints) => {
-                let members = resolve(endpoints, resolved, known);
-                Members::Balanced(Balancer::new(&config.balance, members))
-            }
+            ir::Discovery::Dns(endpoints) => balanced(Some(&resolve(endpoints, resolved)), known),
             ir::Discovery::OriginalDestination => Members::OriginalDestination,
             ir::Discovery::RequestHost => Members::RequestHost,
         };
@@ -208,6 +206,7 @@ impl Snapshot {
         resources: &ir::Resources,
         by_name: &HashMap<ir::ClusterName, usize>,
         keys: &FetchedKeys,
+        limiter: &mut impl FnMut(&str, &[ir::RateLimit]) -> Option<Arc<Limiter>>,
     ) -> Listener {
         let handler = match &config.protocol {
             ir::ListenerProtocol::Tcp(tcp) => Handler::Tcp(Targets::new(&tcp.clusters, by_name)),
@@ -236,7 +235,8 @@ impl Snapshot {
                     })
                     .collect();
                 let authenticator = self.authenticator(&config.name, &http.jwt, keys);
-                Handler::Http(HttpHandler { table, targets, authenticator })
+                let limiter = limiter(&config.name, &http.rate_limits);
+                Handler::Http(HttpHandler { table, targets, authenticator, limiter })
             }
         };
         Listener { config: Arc::clone(config), handler }
@@ -288,7 +288,7 @@ fn reaches(address: SocketAddr, bound: SocketAddr) -> bool {
 }
 
 /// Every address of every name is an endpoint (Envoy's STRICT_DNS); a name that is not resolved yet brings none.
-fn resolve(endpoints: &ir::Endpoints, resolved: &Resolved, known: &mut KnownEndpoints) -> Vec<Member> {
+fn resolve(endpoints: &ir::Endpoints, resolved: &Resolved) -> ir::Endpoints {
     let mut flat = endpoints.clone();
     for locality in &mut flat.localities {
         locality.endpoints = locality
@@ -308,7 +308,7 @@ fn resolve(endpoints: &ir::Endpoints, resolved: &Resolved, known: &mut KnownEndp
             })
             .collect();
     }
-    members(&flat, false, known)
+    flat
 }
 
 #[cfg(test)]

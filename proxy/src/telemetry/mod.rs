@@ -8,10 +8,12 @@
 //! * [`quiet`]: lines that strangers can cause, kept few.
 //! * [`registry`]: all blocks of all workers, and the Prometheus collector over them.
 
+mod clusters;
 mod quiet;
 mod record;
 mod registry;
 
+pub use clusters::ClusterMetrics;
 pub use quiet::Quiet;
 pub(crate) use record::add;
 pub use record::{RequestRecord, RouteSlot};

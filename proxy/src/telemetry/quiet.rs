@@ -8,7 +8,8 @@ use tokio::time::{Duration, Instant};
 const LINES: u32 = 100;
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Lets a hundred lines a second through, and says how many it held back. One per worker.
+/// Lets a hundred lines a second through, and says how many it held back. One per worker, and one for all whom the control plane
+/// refuses.
 #[derive(Debug, Default)]
 pub struct Quiet {
     began: Cell<Option<Instant>>,

@@ -9,7 +9,8 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::downstream::Life;
-use crate::error::Flag;
+use crate::error::{Flag, Flags};
+use crate::policy::grant::Grant;
 
 /// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
 pub(super) const BUCKETS: [u64; 15] = [
@@ -20,7 +21,7 @@ pub(super) const BUCKETS: [u64; 15] = [
 /// What one worker counted of one route. The worker alone writes; a scrape reads.
 #[derive(Debug, Default)]
 pub(super) struct RouteBlock {
-    /// Grows by one entry for each pair of status and flag; the lock is taken only then and at a scrape.
+    /// Grows by one entry for each pair of status and flags; the lock is taken only then and at a scrape.
     pub(super) answers: Mutex<Vec<Arc<Answers>>>,
     /// One more than there are bounds: the last is for the rest.
     pub(super) buckets: [AtomicU64; BUCKETS.len() + 1],
@@ -31,7 +32,7 @@ pub(super) struct RouteBlock {
 #[derive(Debug)]
 pub(super) struct Answers {
     pub(super) code: u16,
-    pub(super) flag: Flag,
+    pub(super) flags: Flags,
     pub(super) count: AtomicU64,
 }
 
@@ -53,12 +54,12 @@ impl RouteSlot {
         Self { block, answers: RefCell::default() }
     }
 
-    fn count(&self, code: u16, flag: Flag, micros: u64) {
+    fn count(&self, code: u16, flags: Flags, micros: u64) {
         let mut answers = self.answers.borrow_mut();
-        match answers.iter().find(|answers| answers.code == code && answers.flag == flag) {
+        match answers.iter().find(|answers| answers.code == code && answers.flags == flags) {
             Some(answers) => add(&answers.count, 1),
             None => {
-                let new = Arc::new(Answers { code, flag, count: AtomicU64::new(1) });
+                let new = Arc::new(Answers { code, flags, count: AtomicU64::new(1) });
                 self.block.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&new));
                 answers.push(new);
             }
@@ -80,10 +81,12 @@ pub struct RequestRecord {
     slot: Option<Rc<RouteSlot>>,
     /// 0: no answer yet.
     code: u16,
-    flag: Flag,
+    flags: Flags,
     complete: bool,
     /// Somebody else counts it.
     handed_over: bool,
+    /// It may go on until this is revoked; `None`: nobody would ask again.
+    grant: Option<Rc<Grant>>,
 }
 
 impl RequestRecord {
@@ -96,10 +99,21 @@ impl RequestRecord {
             started: Instant::now(),
             slot: None,
             code: 0,
-            flag: Flag::None,
+            flags: Flags::default(),
             complete: false,
             handed_over: false,
+            grant: None,
         }
+    }
+
+    /// Policies have let it in.
+    pub fn granted(&mut self, grant: Option<Rc<Grant>>) {
+        self.grant = grant;
+    }
+
+    /// Its permission, where it can be revoked.
+    pub fn grant(&self) -> Option<&Rc<Grant>> {
+        self.grant.as_ref()
     }
 
     /// Its route is known.
@@ -115,9 +129,22 @@ impl RequestRecord {
 
     /// Something went wrong on the way; the first word stays.
     pub fn flag(&mut self, flag: Flag) {
-        if self.flag == Flag::None {
-            self.flag = flag;
-        }
+        self.flags.add(flag);
+    }
+
+    /// Something else is to be said of the way.
+    pub fn note(&mut self, notes: Flags) {
+        self.flags.add_notes(notes);
+    }
+
+    /// All that has been said.
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// It is delayed on purpose.
+    pub fn delayed(&mut self) {
+        self.flags.add(Flag::DI);
     }
 
     /// All of it has passed.
@@ -142,9 +169,10 @@ impl RequestRecord {
             started: self.started,
             slot: self.slot.take(),
             code: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
-            flag: self.flag,
+            flags: self.flags,
             complete: false,
             handed_over: false,
+            grant: self.grant.take(),
         }
     }
 }
@@ -160,7 +188,7 @@ impl Drop for RequestRecord {
         }
         if let Some(slot) = self.slot.as_ref().filter(|_| !self.handed_over) {
             let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            slot.count(self.code, self.flag, micros);
+            slot.count(self.code, self.flags, micros);
         }
     }
 }

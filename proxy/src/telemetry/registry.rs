@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use leno_config::ir;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
-use crate::error::Flag;
+use crate::error::Flags;
+use crate::overload::Overload;
 use crate::tls::peer::Security;
 
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
@@ -68,8 +69,26 @@ pub struct WorkerStats {
     pub connections_denied: AtomicU64,
     /// Requests and connections that a policy in dry run would have denied.
     pub would_deny: AtomicU64,
+    /// Requests and connections that an AUDIT policy asked to see.
+    pub audited: AtomicU64,
     /// Requests whose token was refused.
     pub tokens_refused: AtomicU64,
+    /// Requests that were delayed on purpose.
+    pub faults_delayed: AtomicU64,
+    /// Requests that were failed on purpose.
+    pub faults_aborted: AtomicU64,
+    /// Requests that a rate limit refused.
+    pub rate_limited: AtomicU64,
+    /// Copies of requests that were answered.
+    pub mirrors_answered: AtomicU64,
+    /// Copies that were not answered or could not be sent.
+    pub mirrors_failed: AtomicU64,
+    /// Copies that lagged behind their request.
+    pub mirrors_given_up: AtomicU64,
+    /// Copies that were not sent, since too many were under way.
+    pub mirrors_left_out: AtomicU64,
+    /// Requests that were not delayed, since too many waited already.
+    pub faults_left_out: AtomicU64,
 }
 
 /// What the configuration has to say about itself.
@@ -90,6 +109,7 @@ pub struct Telemetry {
     refused_plain: AtomicU64,
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
+    overload: OnceLock<Arc<Overload>>,
 }
 
 impl Telemetry {
@@ -149,6 +169,12 @@ impl Telemetry {
         self.keys_not_fetched.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What the process turns away is counted there. Once, before anybody comes.
+    pub fn watch(&self, overload: &Arc<Overload>) {
+        // An error means that it is watched already.
+        let _ = self.overload.set(Arc::clone(overload));
+    }
+
     /// Open connections of all workers.
     pub fn connections_active(&self) -> u64 {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,12 +189,12 @@ impl Telemetry {
             proto::MetricType::HISTOGRAM,
         );
         for (key, blocks) in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut answers: BTreeMap<(u16, Flag), u64> = BTreeMap::new();
+            let mut answers: BTreeMap<(u16, Flags), u64> = BTreeMap::new();
             let mut buckets = [0_u64; BUCKETS.len() + 1];
             let mut sum_micros = 0_u64;
             for block in blocks {
                 for one in block.answers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    *answers.entry((one.code, one.flag)).or_default() += one.count.load(Ordering::Relaxed);
+                    *answers.entry((one.code, one.flags)).or_default() += one.count.load(Ordering::Relaxed);
                 }
                 for (sum, bucket) in buckets.iter_mut().zip(&block.buckets) {
                     *sum += bucket.load(Ordering::Relaxed);
@@ -180,9 +206,9 @@ impl Telemetry {
                 ("direction", key.direction),
                 ("route", key.route.as_str()),
             ];
-            for ((code, flag), count) in answers {
-                let code = code.to_string();
-                let answer = [("response_code", code.as_str()), ("response_flags", flag.as_str())];
+            for ((code, flags), count) in answers {
+                let (code, flags) = (code.to_string(), flags.to_string());
+                let answer = [("response_code", code.as_str()), ("response_flags", flags.as_str())];
                 requests.mut_metric().push(counter(&[labels.as_slice(), &answer].concat(), count));
             }
             durations.mut_metric().push(histogram(&labels, &buckets, sum_micros));
@@ -212,6 +238,23 @@ impl Telemetry {
         ]
     }
 
+    fn overload_collected(&self) -> Vec<proto::MetricFamily> {
+        let Some(overload) = self.overload.get() else { return Vec::new() };
+        let help = "Connections and requests that were turned away, by the limit of the bootstrap.";
+        let mut shed = family("leno_shed_total", help, proto::MetricType::COUNTER);
+        for (limit, count) in [
+            ("connections", &overload.shed.connections),
+            ("requests", &overload.shed.requests),
+            ("adaptive_concurrency", &overload.shed.concurrency),
+        ] {
+            shed.mut_metric().push(counter(&[("limit", limit)], count.load(Ordering::Relaxed)));
+        }
+        let limit = overload.concurrency_limit().map(|limit| {
+            one_gauge("leno_concurrency_limit", "Requests that the app is thought to work on at once.", limit.into())
+        });
+        std::iter::once(shed).chain(limit).collect()
+    }
+
     fn process_collected(&self) -> Vec<proto::MetricFamily> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |figure: fn(&WorkerStats) -> &AtomicU64| -> u64 {
@@ -225,10 +268,33 @@ impl Telemetry {
         {
             denied.mut_metric().push(counter(&[("kind", kind)], count));
         }
+        let mut faults =
+            family("leno_faults_total", "Faults on purpose, by what they did.", proto::MetricType::COUNTER);
+        for (kind, count) in [
+            ("delay", sum(|w| &w.faults_delayed)),
+            ("abort", sum(|w| &w.faults_aborted)),
+            ("left_out", sum(|w| &w.faults_left_out)),
+        ] {
+            faults.mut_metric().push(counter(&[("kind", kind)], count));
+        }
+        let help = "Copies of requests, by what became of them.";
+        let mut mirrors = family("leno_mirrors_total", help, proto::MetricType::COUNTER);
+        for (outcome, count) in [
+            ("answered", sum(|w| &w.mirrors_answered)),
+            ("failed", sum(|w| &w.mirrors_failed)),
+            ("given_up", sum(|w| &w.mirrors_given_up)),
+            ("left_out", sum(|w| &w.mirrors_left_out)),
+        ] {
+            mirrors.mut_metric().push(counter(&[("outcome", outcome)], count));
+        }
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
             denied,
+            faults,
+            mirrors,
             one_counter("leno_authorization_would_deny_total", "A dry run would have denied.", sum(|w| &w.would_deny)),
+            one_counter("leno_authorization_audited_total", "An AUDIT policy asked to see.", sum(|w| &w.audited)),
+            one_counter("leno_rate_limited_total", "Requests that a rate limit refused.", sum(|w| &w.rate_limited)),
             one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
             one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
             one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
@@ -243,9 +309,15 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 22] = [
+    "leno_shed_total",
+    "leno_concurrency_limit",
+    "leno_rate_limited_total",
+    "leno_mirrors_total",
+    "leno_faults_total",
     "leno_authorization_denied_total",
     "leno_authorization_would_deny_total",
+    "leno_authorization_audited_total",
     "leno_jwt_refused_total",
     "leno_jwks_fetch_failures_total",
     "http_requests_total",
@@ -289,7 +361,7 @@ impl Collector for TelemetryCollector {
         let routes = self.telemetry.routes_collected().into_iter();
         let labelled = routes.chain(self.telemetry.handshakes_collected());
         let labelled = labelled.filter(|family| !family.get_metric().is_empty());
-        labelled.chain(self.telemetry.process_collected()).collect()
+        labelled.chain(self.telemetry.overload_collected()).chain(self.telemetry.process_collected()).collect()
     }
 }
 
@@ -302,7 +374,7 @@ pub fn build_info() -> Result<prometheus::IntGauge, prometheus::Error> {
     Ok(gauge)
 }
 
-fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
+pub(super) fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
     let mut family = proto::MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
@@ -322,7 +394,7 @@ fn labelled(labels: &[(&str, &str)]) -> proto::Metric {
     metric
 }
 
-fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
+pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
     let mut metric = labelled(labels);
     let mut counter = proto::Counter::default();
     counter.set_value(to_f64(value));
@@ -356,16 +428,20 @@ fn one_counter(name: &str, help: &str, value: u64) -> proto::MetricFamily {
 
 fn one_gauge(name: &str, help: &str, value: f64) -> proto::MetricFamily {
     let mut family = family(name, help, proto::MetricType::GAUGE);
-    let mut metric = proto::Metric::default();
+    family.mut_metric().push(gauge(&[], value));
+    family
+}
+
+pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> proto::Metric {
+    let mut metric = labelled(labels);
     let mut gauge = proto::Gauge::default();
     gauge.set_value(value);
     metric.set_gauge(gauge);
-    family.mut_metric().push(metric);
-    family
+    metric
 }
 
 /// Prometheus counts in floating point.
 #[allow(clippy::cast_precision_loss)]
-fn to_f64(value: u64) -> f64 {
+pub(super) fn to_f64(value: u64) -> f64 {
     value as f64
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,19 +15,17 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName, TrustAnchor};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use webpki::KeyUsage;
 
 use crate::cluster::EndpointSecurity;
-use crate::identity::id_of;
 
 use super::exchange::{self, exchange};
 use super::peer::{Peer, Security};
 use super::server::HandshakeError;
 use super::transport::{Prefixed, Transport};
-use super::verify::{Expected, PeerError};
-use super::{Generation, HANDSHAKE, Sessions};
+use super::verify::Expected;
+use super::{Generation, HANDSHAKE, Sessions, roots};
 
-/// Where the system's roots are on Debian, Alpine and in most images; `SSL_CERT_FILE` says otherwise.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Configurations that one worker keeps; more are made anew.
 const MAX_CONFIGS: usize = 1024;
 /// Handshakes that are remembered per configuration for resumption.
@@ -120,24 +118,28 @@ impl Sessions {
         inside: Inside,
     ) -> Result<Reached, HandshakeError> {
         let current = self.current();
+        let own = match encryption {
+            Encryption::Mesh { .. } => Some(current.own()?.id().clone()),
+            Encryption::External { .. } | Encryption::None => None,
+        };
         let config = current.client(encryption, inside)?;
         let connector = TlsConnector::from(config);
         let mut stream =
             connector.connect(server_name(encryption)?, Prefixed::new(bytes::Bytes::new(), stream)).await?;
         let state = stream.get_ref().1;
         let security = Security::of(state);
-        let peer = match encryption {
-            Encryption::Mesh { .. } => {
+        let peer = match own {
+            Some(own) => {
                 let chain: Arc<[_]> = state.peer_certificates().unwrap_or_default().into();
-                let leaf = chain.first().ok_or(rustls::Error::NoCertificatesPresented).map_err(io::Error::other)?;
-                let id = id_of(leaf).map_err(|error| io::Error::other(rustls::Error::from(PeerError::from(error))))?;
+                let id = current.identify(&chain, security, KeyUsage::server_auth())?;
                 let workload = match state.alpn_protocol() == Some(exchange::ALPN) {
                     true => exchange(&mut stream, &self.own_words, &id).await?.map(Arc::new),
                     false => None,
                 };
-                Some(Peer { id, workload, security, generation: current.now.generation, chain })
+                let peer = Peer { id, own, workload, security, generation: current.now.generation.into(), chain };
+                Some(self.settled(peer, KeyUsage::server_auth())?)
             }
-            Encryption::External { .. } | Encryption::None => None,
+            None => None,
         };
         Ok(Reached { stream: Transport::Tls(Box::new(stream.into())), peer, security: Some(security) })
     }
@@ -182,6 +184,7 @@ impl Generation {
         };
         config.alpn_protocols = protocols(encryption, inside);
         config.resumption = Resumption::in_memory_sessions(REMEMBERED);
+        config.time_provider = Arc::new(self.time.clone());
         let config = Arc::new(config);
         let mut configs = self.clients.borrow_mut();
         if configs.len() >= MAX_CONFIGS {
@@ -192,10 +195,8 @@ impl Generation {
     }
 
     fn of_mesh(&self, expected: &[SpiffeId]) -> Result<ClientConfig, HandshakeError> {
-        let svid = self.now.svid.as_ref().filter(|svid| svid.is_valid_at(SystemTime::now()));
-        let svid = svid.ok_or(HandshakeError::NoIdentity)?;
         let verifier = Expected::Mesh(Arc::clone(&self.roots), expected.to_vec());
-        let own = SingleCertAndKey::from(Arc::clone(svid.certified_key()));
+        let own = SingleCertAndKey::from(Arc::clone(self.own()?.certified_key()));
         Ok(builder(&[&rustls::version::TLS13], verifier)?.with_client_cert_resolver(Arc::new(own)))
     }
 }
@@ -214,7 +215,7 @@ fn builder(
 fn external(tls: &ExternalTls) -> Result<ClientConfig, HandshakeError> {
     let verifier = match tls.skip_verify {
         true => Expected::Anybody,
-        false => Expected::Names(roots(tls.roots.as_deref())?, tls.subject_alt_names.clone()),
+        false => Expected::Names(trusted(tls.roots.as_deref())?, tls.subject_alt_names.clone()),
     };
     let versions: &[_] = match tls.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -239,21 +240,9 @@ fn own_certificate(certificate: &Path, key: &Path) -> Result<CertifiedKey, Hands
     Ok(CertifiedKey::new(chain, signer))
 }
 
-fn roots(file: Option<&str>) -> Result<Vec<TrustAnchor<'static>>, HandshakeError> {
-    let system = || std::env::var("SSL_CERT_FILE").unwrap_or_else(|_| SYSTEM_ROOTS.to_owned());
-    let path = file.map_or_else(system, str::to_owned);
-    let path = Path::new(&path);
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(path, &error))?;
-    let anchors: Vec<_> = certificates
-        .iter()
-        .filter_map(|root| webpki::anchor_from_trusted_cert(root).ok().map(|anchor| anchor.to_owned()))
-        .collect();
-    match anchors.is_empty() {
-        false => Ok(anchors),
-        true => Err(io::Error::other(format!("{} has no root certificate", path.display())).into()),
-    }
+fn trusted(file: Option<&str>) -> Result<Vec<TrustAnchor<'static>>, HandshakeError> {
+    let path = file.map_or_else(roots::of_system, PathBuf::from);
+    Ok(roots::read(&path).map_err(io::Error::other)?)
 }
 
 fn unreadable(path: &Path, error: &rustls_pki_types::pem::Error) -> HandshakeError {

@@ -5,6 +5,7 @@
 //! * [`verify`]: whether a peer is who it says it is.
 //! * [`exchange`]: what two sidecars tell each other about their workloads.
 //! * [`peer`]: who is at the other end.
+//! * [`roots`]: whom to believe outside the mesh.
 //! * [`transport`]: bytes, encrypted or not, as one type.
 //!
 //! Between sidecars it is TLS 1.3 and nothing else, post-quantum where both can; outside the mesh also TLS 1.2. What is
@@ -14,24 +15,31 @@
 pub mod client;
 pub mod exchange;
 pub mod peer;
+pub mod roots;
 pub mod server;
 pub mod transport;
 pub mod verify;
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use leno_config::identity::SpiffeId;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls_pki_types::CertificateDer;
+use webpki::KeyUsage;
 
-use crate::identity::{Identity, Now};
+use crate::identity::clock::TimeOfDay;
+use crate::identity::issued::check_time;
+use crate::identity::{Identity, Now, Svid, id_of};
 use crate::telemetry::Telemetry;
 
 use exchange::Workload;
 use peer::{Peer, Security};
-use verify::{PeerError, Roots};
-use webpki::KeyUsage;
+use server::HandshakeError;
+use verify::{PeerError, Roots, unix_time};
 
 /// From the connection to the end of the handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -68,6 +76,7 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Generation {
     now: Now,
+    time: TimeOfDay,
     roots: Arc<Roots>,
     server: Option<Arc<rustls::ServerConfig>>,
     clients: RefCell<client::Configs>,
@@ -76,7 +85,7 @@ struct Generation {
 impl Sessions {
     /// For one worker of a proxy whose workload is `own`.
     pub fn new(identity: Arc<Identity>, telemetry: Arc<Telemetry>, own: &Workload) -> Self {
-        let now = RefCell::new(Rc::new(Generation::new(identity.now())));
+        let now = RefCell::new(Rc::new(Generation::new(&identity)));
         Self { identity, telemetry, own_words: own.frame().into(), now }
     }
 
@@ -111,28 +120,66 @@ impl Sessions {
         self.still_accepts(peer, KeyUsage::client_auth())
     }
 
+    /// A peer at the end of its handshake. What changed meanwhile was held against all open connections without this one.
+    fn settled(&self, peer: Peer, usage: KeyUsage) -> Result<Peer, HandshakeError> {
+        self.still_accepts(&peer, usage).map_err(|error| io::Error::other(rustls::Error::from(error)))?;
+        Ok(peer)
+    }
+
+    /// Asked for every request; a chain is looked at once per generation.
     fn still_accepts(&self, peer: &Peer, usage: KeyUsage) -> Result<(), PeerError> {
-        let current = self.current();
-        if current.now.generation == peer.generation {
+        if self.identity.generation() == peer.generation.get() {
             return Ok(());
         }
-        current.roots.still_accept(&peer.chain, SystemTime::now(), usage)
+        let current = self.current();
+        if let Some(svid) = current.now.svid.as_ref().filter(|svid| *svid.id() != peer.own) {
+            return Err(PeerError::OwnIdentity { was: peer.own.clone(), is: svid.id().clone() });
+        }
+        current.roots.still_accept(&peer.chain, current.time.now(), usage)?;
+        peer.generation.set(current.now.generation);
+        Ok(())
     }
 
     fn current(&self) -> Rc<Generation> {
         let mut now = self.now.borrow_mut();
         let newest = self.identity.generation();
         if now.now.generation != newest {
-            *now = Rc::new(Generation::new(self.identity.now()));
+            *now = Rc::new(Generation::new(&self.identity));
         }
         Rc::clone(&now)
     }
 }
 
 impl Generation {
-    fn new(now: Now) -> Self {
+    fn new(identity: &Identity) -> Self {
+        let (now, time) = (identity.now(), identity.time().clone());
         let roots = Arc::new(Roots::new(&now.trust));
-        let server = now.svid.as_ref().and_then(|svid| server::config(svid, &roots));
-        Self { now, roots, server, clients: RefCell::default() }
+        let server = now.svid.as_ref().and_then(|svid| server::config(svid, &roots, &time));
+        Self { now, time, roots, server, clients: RefCell::default() }
+    }
+
+    /// The own certificate, as long as it may be shown. To be asked for every connection: what is configured with a
+    /// certificate outlives it.
+    fn own(&self) -> Result<&Arc<Svid>, HandshakeError> {
+        let svid = self.now.svid.as_ref().ok_or(HandshakeError::NoIdentity)?;
+        check_time(svid, self.time.now()).map_err(HandshakeError::NotValidNow)?;
+        Ok(svid)
+    }
+
+    /// Who has shown a chain (leaf first). A verifier has seen a fresh one; a resumed session's may have ended since.
+    fn identify(
+        &self,
+        chain: &[CertificateDer<'static>],
+        security: Security,
+        usage: KeyUsage,
+    ) -> Result<SpiffeId, HandshakeError> {
+        let [leaf, intermediates @ ..] = chain else {
+            return Err(io::Error::other(rustls::Error::NoCertificatesPresented).into());
+        };
+        let id = match security.resumed {
+            true => self.roots.verify(leaf, intermediates, unix_time(self.time.now()), usage),
+            false => id_of(leaf).map_err(PeerError::from),
+        };
+        Ok(id.map_err(|error| io::Error::other(rustls::Error::from(error)))?)
     }
 }

@@ -1,5 +1,6 @@
 //! Who is at the other end of an encrypted connection.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -15,12 +16,14 @@ use super::exchange::Workload;
 pub struct Peer {
     /// Who it is.
     pub id: SpiffeId,
+    /// Who this proxy was to it: a connection speaks for the identity with which it began.
+    pub own: SpiffeId,
     /// What it says of itself, where it speaks Leno and its certificate bears it out.
     pub workload: Option<Arc<Workload>>,
     /// How the bytes are protected.
     pub security: Security,
-    /// The generation of [`crate::identity::Now`] that accepted it.
-    pub generation: u64,
+    /// The generation of [`crate::identity::Now`] that accepted it last.
+    pub generation: Cell<u64>,
     /// Its chain, leaf first: looked at again when roots or revocations change.
     pub chain: Arc<[CertificateDer<'static>]>,
 }
@@ -60,9 +63,9 @@ impl Security {
 
 /// The element of `x-forwarded-client-cert` that says who called, in Envoy's form: `By=…;Hash=…;Subject="";URI=…`.
 /// SPIFFE IDs hold nothing that would have to be quoted.
-pub(super) fn forwarded(own: &SpiffeId, peer: &Peer) -> Option<HeaderValue> {
+pub(super) fn forwarded(peer: &Peer) -> Option<HeaderValue> {
     let hash = peer.chain.first().map(|leaf| super::sha256(leaf))?;
-    let mut text = format!("By={own};Hash=");
+    let mut text = format!("By={};Hash=", peer.own);
     for byte in hash.as_ref() {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::HeaderValue;
 use rustls::ServerConfig;
@@ -10,8 +9,11 @@ use rustls::server::ServerSessionMemoryCache;
 use rustls::sign::SingleCertAndKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use webpki::KeyUsage;
 
-use crate::identity::{Svid, id_of};
+use crate::identity::Svid;
+use crate::identity::clock::TimeOfDay;
+use crate::identity::issued::IssuedError;
 
 use super::exchange::{self, exchange};
 use super::peer::{self, Peer, Security};
@@ -29,8 +31,14 @@ const REMEMBERED: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// There is no certificate to show.
-    #[error("this proxy has no valid certificate: see /certs on its admin address")]
+    #[error("this proxy has no certificate yet: /certs on its admin address says why")]
     NoIdentity,
+    /// There is one, and it must not be shown.
+    #[error(
+        "this proxy's own certificate cannot be used now: {0}; it is renewed by the control plane or by new files, and \
+         /certs on its admin address says why that has not happened"
+    )]
+    NotValidNow(IssuedError),
     /// It takes too long.
     #[error("the handshake was not over within {HANDSHAKE:?}")]
     TimedOut,
@@ -52,7 +60,7 @@ pub struct Caller {
     pub forwarded: Option<HeaderValue>,
 }
 
-pub(super) fn config(svid: &Arc<Svid>, roots: &Arc<Roots>) -> Option<Arc<ServerConfig>> {
+pub(super) fn config(svid: &Arc<Svid>, roots: &Arc<Roots>, time: &TimeOfDay) -> Option<Arc<ServerConfig>> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(super::provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .inspect_err(|error| tracing::error!(%error, "TLS cannot be set up"))
@@ -64,6 +72,7 @@ pub(super) fn config(svid: &Arc<Svid>, roots: &Arc<Roots>) -> Option<Arc<ServerC
     config.session_storage = ServerSessionMemoryCache::new(REMEMBERED);
     // One is enough: connections are kept, and each ticket is bytes and work.
     config.send_tls13_tickets = 1;
+    config.time_provider = Arc::new(time.clone());
     Some(Arc::new(config))
 }
 
@@ -75,36 +84,23 @@ impl Sessions {
 
     async fn handshake(&self, stream: Prefixed<TcpStream>) -> Result<Caller, HandshakeError> {
         let current = self.current();
-        let svid = current.now.svid.as_ref().filter(|svid| svid.is_valid_at(SystemTime::now()));
-        let (Some(config), Some(svid)) = (&current.server, svid) else { return Err(HandshakeError::NoIdentity) };
+        let svid = current.own()?;
+        let config = current.server.as_ref().ok_or(HandshakeError::NoIdentity)?;
         let mut stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
         let state = stream.get_ref().1;
         let security = Security::of(state);
         let chain: Arc<[_]> = state.peer_certificates().unwrap_or_default().into();
         let speaks_leno = state.alpn_protocol() == Some(exchange::ALPN);
         let server_name = state.server_name().map(Arc::from);
-        let id = self.identify(&current.roots, &chain, security).map_err(io::Error::other)?;
+        let id = current.identify(&chain, security, KeyUsage::client_auth())?;
         let workload = match speaks_leno {
             true => exchange(&mut stream, &self.own_words, &id).await?.map(Arc::new),
             false => None,
         };
-        let peer = Peer { id, workload, security, generation: current.now.generation, chain };
-        let forwarded = peer::forwarded(svid.id(), &peer);
+        let own = svid.id().clone();
+        let peer = Peer { id, own, workload, security, generation: current.now.generation.into(), chain };
+        let peer = self.settled(peer, KeyUsage::client_auth())?;
+        let forwarded = peer::forwarded(&peer);
         Ok(Caller { stream: Transport::Tls(Box::new(stream.into())), peer, server_name, forwarded })
-    }
-
-    /// The verifier has seen a fresh chain; a resumed session's may have ended since.
-    fn identify(
-        &self,
-        roots: &Roots,
-        chain: &[rustls_pki_types::CertificateDer<'static>],
-        security: Security,
-    ) -> Result<leno_config::identity::SpiffeId, rustls::Error> {
-        let [leaf, intermediates @ ..] = chain else { return Err(rustls::Error::NoCertificatesPresented) };
-        if security.resumed {
-            let now = rustls_pki_types::UnixTime::now();
-            return Ok(roots.verify(leaf, intermediates, now, webpki::KeyUsage::client_auth())?);
-        }
-        Ok(id_of(leaf).map_err(super::verify::PeerError::from)?)
     }
 }

@@ -41,6 +41,14 @@ pub enum PeerError {
         /// Who it should have been.
         expected: Vec<SpiffeId>,
     },
+    /// This proxy is somebody else by now.
+    #[error("this proxy was `{was}` when the connection began, and is `{is}` now")]
+    OwnIdentity {
+        /// Whom the peer was shown.
+        was: SpiffeId,
+        /// Who it would be shown.
+        is: SpiffeId,
+    },
     /// None of the wanted names, outside the mesh.
     #[error("it carries none of the names {0}")]
     Names(String),
@@ -128,8 +136,7 @@ impl Roots {
         let [leaf, intermediates @ ..] = chain else { return Ok(()) };
         let (from, until) = validity(leaf)?;
         let moment = now.clamp(from, until.max(from));
-        let since_epoch = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.verify(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch), usage).map(|_| ())
+        self.verify(leaf, intermediates, unix_time(moment), usage).map(|_| ())
     }
 
     fn chain(
@@ -167,9 +174,11 @@ impl From<PeerError> for rustls::Error {
                 CertificateError::UnknownIssuer
             }
             PeerError::Chain(webpki::Error::RequiredEkuNotFoundContext(_)) => CertificateError::InvalidPurpose,
-            PeerError::Identity(_) | PeerError::Chain(_) | PeerError::Unexpected { .. } | PeerError::Names(_) => {
-                CertificateError::Other(OtherError(Arc::new(error)))
-            }
+            PeerError::Identity(_)
+            | PeerError::Chain(_)
+            | PeerError::Unexpected { .. }
+            | PeerError::OwnIdentity { .. }
+            | PeerError::Names(_) => CertificateError::Other(OtherError(Arc::new(error))),
         })
     }
 }
@@ -205,6 +214,11 @@ pub fn in_words(error: &std::io::Error) -> String {
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
     super::provider().signature_verification_algorithms
+}
+
+/// As certificates count; what was before 1970 is 1970.
+pub(super) fn unix_time(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Callers of an inbound listener.

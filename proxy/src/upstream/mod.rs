@@ -1,10 +1,12 @@
 //! Connections to endpoints.
 //!
 //! * [`connect`]: opens one, with a deadline and the loop guard.
+//! * `line`: who waits for one, where their number is limited.
 //! * [`pool`]: keeps them, per worker and endpoint; hands out what can carry a request now.
 //! * [`send`]: one request on one connection, and what its failure means.
 
 pub mod connect;
+mod line;
 pub mod pool;
 pub mod send;
 

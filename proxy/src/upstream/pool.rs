@@ -1,12 +1,13 @@
 //! Connections to one endpoint, kept by one worker.
 //!
 //! HTTP/1.1 connections carry one request at a time and wait on a stack, the most recently used on top: it is warm, and
-//! the others can go. HTTP/2 connections are shared up to the peer's stream limit. A worker without a connection may
-//! always open one.
+//! the others can go. HTTP/2 connections are shared up to the peer's stream limit. Where the cluster limits connections,
+//! requests wait in `line` for one, at most for the connect timeout; a worker without a connection may always open one.
 //!
 //! A pool belongs to one endpoint in one role: whom its connections have to show, and how they are encrypted, never
-//! changes within a pool. When the own identity or a root changes, what is idle and no longer good is closed; a connection
-//! to a peer who has been revoked ends with everything on it.
+//! changes within a pool. Each of its connections speaks for the own identity with which it was opened: when that becomes
+//! another, or a root changes, what is idle and no longer good is closed, and what is in use carries nothing new; a
+//! connection to a peer who has been revoked ends with everything on it.
 //!
 //! A connection comes back when its response has been read to the end; if the request is still being written then, it
 //! waits for that on its own, for a limited time.
@@ -21,19 +22,21 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use leno_config::ir::TcpKeepalive;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::body::RequestBody;
 use crate::cluster::ClusterStats;
+use crate::cluster::limits::{Limit, Overflow};
 use crate::nest::{Nest, Nested};
 use crate::tls::Sessions;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
-use crate::tls::transport::Transport;
 
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, NoConnection, connect};
 use super::h2_windows;
+use super::line::{Counted, Line, Slot, Turn};
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 1024;
@@ -51,6 +54,12 @@ pub struct PoolSettings {
     pub idle_timeout: Option<Duration>,
     /// A connection is closed after so many requests.
     pub max_requests: Option<u32>,
+    /// A connection takes no new request after it.
+    pub max_duration: Option<Duration>,
+    /// Requests at a time on one HTTP/2 connection, if the endpoint allows more.
+    pub max_streams: Option<u32>,
+    /// TCP keep-alive probes.
+    pub keepalive: Option<TcpKeepalive>,
 }
 
 /// Connections to one endpoint.
@@ -61,6 +70,7 @@ pub struct Pool {
     tls: Rc<Sessions>,
     settings: PoolSettings,
     stats: Arc<ClusterStats>,
+    line: Rc<Line<Idle>>,
     idle: RefCell<Vec<Idle>>,
     multiplexed: RefCell<Vec<Rc<Multiplexed>>>,
     /// What is to end with a revocation of the peer.
@@ -90,6 +100,7 @@ struct Idle {
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
+    opened: Instant,
 }
 
 /// An HTTP/2 connection.
@@ -102,6 +113,8 @@ pub struct Multiplexed {
     requests: Cell<u32>,
     /// When the last stream ended.
     since: Cell<Instant>,
+    opened: Instant,
+    line: Rc<Line<Idle>>,
 }
 
 /// A connection that can carry a request now.
@@ -141,6 +154,7 @@ impl Pool {
             encryption,
             tls,
             settings,
+            line: Rc::new(Line::new(Arc::clone(&stats))),
             stats,
             idle: RefCell::default(),
             multiplexed: RefCell::default(),
@@ -176,10 +190,25 @@ impl Pool {
         Some(Http1Lease { pool: Rc::clone(self), connection, requests })
     }
 
-    /// A new HTTP/1.1 connection.
-    pub async fn new_http1(self: Rc<Self>) -> Result<Http1Lease, ConnectError> {
-        let connection = self.open_http1().await?;
-        Ok(Http1Lease { pool: self, connection, requests: 0 })
+    /// A new HTTP/1.1 connection, if the cluster with `allowed` connections has room; else the next one that is given
+    /// back.
+    pub async fn new_http1(self: Rc<Self>, allowed: Option<u32>) -> Result<Http1Lease, NoConnection> {
+        let end = Instant::now() + self.settings.connect_timeout;
+        loop {
+            if let Some(slot) = self.line.slot(allowed) {
+                let connection = self.open_http1(slot).await?;
+                return Ok(Http1Lease { pool: self, connection, requests: 0 });
+            }
+            match tokio::time::timeout_at(end, self.line.turn()).await {
+                Ok(Some(Turn::Connection(Idle { connection, requests, .. }))) if connection.sender.is_ready() => {
+                    return Ok(Http1Lease { pool: self, connection, requests });
+                }
+                // Or it was closed on its way.
+                Ok(Some(Turn::Connection(_) | Turn::Room)) => {}
+                Ok(None) => return Err(Overflow(Limit::Pending).into()),
+                Err(_) => return Err(Overflow(Limit::Connections).into()),
+            }
+        }
     }
 
     /// A stream on an HTTP/2 connection that has room, if there is one.
@@ -187,15 +216,30 @@ impl Pool {
         self.with_room().map(Http2Lease::new)
     }
 
-    /// A stream on an HTTP/2 connection that somebody else is just opening, or on a new one.
-    pub async fn new_http2(self: Rc<Self>) -> Result<Http2Lease, ConnectError> {
-        let _opening = self.opening.lock().await;
-        if let Some(connection) = self.with_room() {
-            return Ok(Http2Lease::new(connection));
+    /// A stream on an HTTP/2 connection that somebody else is just opening, or on a new one if the cluster with `allowed`
+    /// connections has room; else on the next one that has.
+    pub async fn new_http2(self: Rc<Self>, allowed: Option<u32>) -> Result<Http2Lease, NoConnection> {
+        let end = Instant::now() + self.settings.connect_timeout;
+        loop {
+            let opening = self.opening.lock().await;
+            if let Some(connection) = self.with_room() {
+                return Ok(Http2Lease::new(connection));
+            }
+            if let Some(slot) = self.line.slot(allowed) {
+                return Ok(self.share(slot).await?);
+            }
+            drop(opening);
+            if tokio::time::timeout_at(end, self.line.room()).await.is_err() {
+                return Err(Overflow(Limit::Connections).into());
+            }
         }
-        let connection = self.open_http2().await?;
+    }
+
+    /// Opens an HTTP/2 connection for all.
+    async fn share(&self, slot: Slot) -> Result<Http2Lease, ConnectError> {
+        let connection = self.open_http2(slot).await?;
         // Roots that changed during the handshake were looked at without it.
-        if connection.peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer)) {
+        if self.accepts(connection.peer.as_ref()) {
             self.multiplexed.borrow_mut().push(Rc::clone(&connection));
         }
         Ok(Http2Lease::new(connection))
@@ -204,7 +248,9 @@ impl Pool {
     fn take_idle(&self) -> Option<Idle> {
         let mut idle = self.idle.borrow_mut();
         while let Some(top) = idle.pop() {
-            if !top.connection.sender.is_closed() && top.connection.sender.is_ready() {
+            let Http1 { sender, peer, opened, .. } = &top.connection;
+            let is_usable = !sender.is_closed() && sender.is_ready() && !self.is_over(*opened);
+            if is_usable && self.accepts(peer.as_ref()) {
                 return Some(top);
             }
         }
@@ -213,18 +259,25 @@ impl Pool {
 
     fn with_room(&self) -> Option<Rc<Multiplexed>> {
         let mut connections = self.multiplexed.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed());
+        connections.retain(|connection| !connection.sender.is_closed() && self.accepts(connection.peer.as_ref()));
+        let most = self.settings.max_streams.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
         connections
             .iter()
             .find(|connection| {
                 let used_up = self.settings.max_requests.is_some_and(|max| connection.requests.get() >= max);
-                !used_up && connection.streams.get() < connection.max_streams.get()
+                let has_room = connection.streams.get() < connection.max_streams.get().min(most);
+                has_room && !used_up && !self.is_over(connection.opened)
             })
             .cloned()
     }
 
-    async fn open_http1(&self) -> Result<Http1, ConnectError> {
-        let (stream, peer) = self.open(Inside::Http1).await?;
+    /// Whether a connection has lasted for as long as it may.
+    fn is_over(&self, opened: Instant) -> bool {
+        self.settings.max_duration.is_some_and(|longest| opened.elapsed() >= longest)
+    }
+
+    async fn open_http1(&self, slot: Slot) -> Result<Http1, ConnectError> {
+        let (stream, peer) = self.open(Inside::Http1, slot).await?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .handshake(TokioIo::new(stream))
@@ -233,11 +286,11 @@ impl Pool {
         // Ends with the connection; what went wrong reaches whoever waits for the response.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         self.ends_with(peer.as_ref(), task.abort_handle());
-        Ok(Http1 { sender, peer })
+        Ok(Http1 { sender, peer, opened: Instant::now() })
     }
 
-    async fn open_http2(&self) -> Result<Rc<Multiplexed>, ConnectError> {
-        let (stream, peer) = self.open(Inside::Http2).await?;
+    async fn open_http2(&self, slot: Slot) -> Result<Rc<Multiplexed>, ConnectError> {
+        let (stream, peer) = self.open(Inside::Http2, slot).await?;
         let nest = Nest::default();
         let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
@@ -267,6 +320,8 @@ impl Pool {
             max_streams,
             requests: Cell::new(0),
             since: Cell::new(Instant::now()),
+            opened: Instant::now(),
+            line: Rc::clone(&self.line),
         }))
     }
 
@@ -279,7 +334,7 @@ impl Pool {
         self.revocable.borrow_mut().push(Revocable { peer: Rc::clone(peer), task });
     }
 
-    async fn open(&self, inside: Inside) -> Result<(Transport, Option<Rc<Peer>>), ConnectError> {
+    async fn open(&self, inside: Inside, slot: Slot) -> Result<(Counted, Option<Rc<Peer>>), ConnectError> {
         let opened = self.reach(inside).await.inspect_err(|_| {
             self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -287,23 +342,25 @@ impl Pool {
         if let Some(security) = opened.security {
             self.tls.agreed(security);
         }
-        Ok((opened.stream, opened.peer.map(Rc::new)))
+        Ok((Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new)))
     }
 
     async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
-        let stream = connect(self.address, self.settings.connect_timeout).await?;
+        let stream = connect(self.address, self.settings.connect_timeout, self.settings.keepalive.as_ref()).await?;
         Ok(self.tls.connect(stream, &self.encryption, inside).await?)
     }
 
     fn give_back(&self, connection: Http1, requests: u32) {
         let used_up = self.settings.max_requests.is_some_and(|max| requests >= max);
-        let distrusted = connection.peer.as_ref().is_some_and(|peer| !self.tls.still_accepts_server(peer));
-        if self.closed.get() || used_up || distrusted || connection.sender.is_closed() {
+        let is_over = connection.sender.is_closed() || self.is_over(connection.opened);
+        if self.closed.get() || used_up || is_over || !self.accepts(connection.peer.as_ref()) {
             return;
         }
+        let given_back = Idle { connection, requests, since: Instant::now() };
+        let Some(rests) = self.line.offer(given_back) else { return };
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection, requests, since: Instant::now() });
+            idle.push(rests);
         }
     }
 
@@ -311,12 +368,14 @@ impl Pool {
     pub fn sweep(&self, now: Instant) {
         self.revocable.borrow_mut().retain(|revocable| !revocable.task.is_finished());
         let limit = self.settings.idle_timeout.unwrap_or(Duration::MAX);
-        self.idle
-            .borrow_mut()
-            .retain(|idle| !idle.connection.sender.is_closed() && now.saturating_duration_since(idle.since) < limit);
+        self.idle.borrow_mut().retain(|idle| {
+            let rests = now.saturating_duration_since(idle.since);
+            !idle.connection.sender.is_closed() && rests < limit && !self.is_over(idle.connection.opened)
+        });
         self.multiplexed.borrow_mut().retain(|connection| {
             let rests = connection.streams.get() == 0;
-            !(connection.sender.is_closed() || rests && now.saturating_duration_since(connection.since.get()) >= limit)
+            let too_long = now.saturating_duration_since(connection.since.get()) >= limit;
+            !(connection.sender.is_closed() || rests && (too_long || self.is_over(connection.opened)))
         });
     }
 
@@ -330,9 +389,13 @@ impl Pool {
             }
             !is_revoked
         });
-        let accepts = |peer: &Option<Rc<Peer>>| peer.as_ref().is_none_or(|peer| self.tls.still_accepts_server(peer));
-        self.idle.borrow_mut().retain(|idle| accepts(&idle.connection.peer));
-        self.multiplexed.borrow_mut().retain(|connection| accepts(&connection.peer));
+        self.idle.borrow_mut().retain(|idle| self.accepts(idle.connection.peer.as_ref()));
+        self.multiplexed.borrow_mut().retain(|connection| self.accepts(connection.peer.as_ref()));
+    }
+
+    /// Whether a connection to a peer may carry another request.
+    fn accepts(&self, peer: Option<&Rc<Peer>>) -> bool {
+        peer.is_none_or(|peer| self.tls.still_accepts_server(peer))
     }
 
     /// The endpoint is gone: idle connections close now, the others when their requests end.
@@ -347,6 +410,14 @@ impl Pool {
 const MAX_RESPONSE_HEADERS: usize = 100;
 
 impl Lease {
+    /// Gives back what no request was sent on.
+    pub fn unused(self) {
+        match self {
+            Self::Http1(lease) => lease.unused(),
+            Self::Http2(_) => {}
+        }
+    }
+
     /// The connection has become a tunnel: from now on its peer's revocation ends this task. A stream of HTTP/2 ends with
     /// its connection anyway.
     pub fn becomes(&self, tunnel: AbortHandle) {
@@ -374,6 +445,12 @@ impl Http1Lease {
 
     pub(super) fn count(&mut self) {
         self.requests = self.requests.saturating_add(1);
+    }
+
+    /// Gives a connection back that no request was sent on.
+    pub fn unused(self) {
+        let Self { pool, connection, requests } = self;
+        pool.give_back(connection, requests);
     }
 
     /// Gives the connection back once its response has been read to the end.
@@ -407,6 +484,7 @@ impl Drop for Http2Lease {
     fn drop(&mut self) {
         let left = self.connection.streams.get().saturating_sub(1);
         self.connection.streams.set(left);
+        self.connection.line.made_room();
         if left == 0 {
             self.connection.since.set(Instant::now());
         }

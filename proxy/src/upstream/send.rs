@@ -6,6 +6,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::RequestBody;
+use crate::error::Flag;
 
 use super::pool::Lease;
 
@@ -51,6 +52,16 @@ impl Lease {
             Self::Http1(lease) => lease.is_reused(),
             Self::Http2(_) => true,
         }
+    }
+}
+
+/// The flag of an answer that breaks off in its body, as Envoy has it (measured on 1.40): HTTP/2 tells a stream that was
+/// reset from a connection that was lost; in HTTP/1.1, a body that ends before its length is not HTTP.
+pub fn broken_off(error: &hyper::Error) -> Flag {
+    match std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>()) {
+        Some(h2) if h2.is_reset() => Flag::UR,
+        Some(h2) if h2.is_io() || h2.is_go_away() => Flag::UC,
+        Some(_) | None => Flag::UPE,
     }
 }
 

@@ -78,6 +78,11 @@ impl TestClock {
         self
     }
 
+    /// Somebody sets the time of day.
+    pub(crate) fn set(&self, now: SystemTime) {
+        self.inner.lock().unwrap().now = now;
+    }
+
     pub(crate) fn naps(&self) -> Vec<Duration> {
         self.inner.lock().unwrap().naps.clone()
     }

@@ -8,6 +8,7 @@ mod authority;
 mod ca;
 mod control_plane;
 mod files;
+mod handshakes;
 mod keeper;
 mod store;
 mod trust;

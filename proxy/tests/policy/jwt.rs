@@ -17,7 +17,7 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use crate::issuer::*;
-use crate::support::{head, header};
+use crate::support::{head, header, view};
 
 #[test]
 fn every_algorithm_is_verified_and_no_key_serves_another_one() {
@@ -507,4 +507,59 @@ fn keys_that_are_fetched_are_waited_for_and_then_used() {
     let unusable = JwtAuthentication { providers: vec![unusable], ..rules };
     let unusable = Authenticator::new(&unusable, &nothing).expect("rules");
     assert_eq!(ask(&unusable, &mut bearer(&token), &TokenCache::default(), NOW), Err(JwtError::NoKeys));
+}
+
+/// When the rules change, requests that are under way are looked at again: their tokens were verified and are gone.
+#[test]
+fn a_token_that_was_verified_is_good_for_as_long_as_somebody_takes_its_issuer_and_audience() {
+    use JwtRequirement::{All, AllowMissing, AllowMissingOrFailed, Any, Provider};
+    let signer = p256();
+    let keys = key_set(&[signer.published(&json!({}))]);
+    let before = authenticator(&rules(vec![provider("a", &keys)], optional("a")));
+    let mut request = bearer(&signer.token(&payload()));
+    let now = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+    let verified = before.authenticate(&mut request, |parts| view(parts, None), &TokenCache::default(), now);
+    let verified = verified.expect("good").expect("a token");
+    let named = |name: &str| Provider(name.to_owned());
+    let of = |name: &str, edit: &dyn Fn(&mut JwtProvider)| {
+        let mut provider = provider(name, &keys);
+        edit(&mut provider);
+        provider
+    };
+    let same = |name: &str| of(name, &|_| ());
+    let stranger = of("b", &|provider| provider.issuer = Some("https://other.example".to_owned()));
+    let bank = of("b", &|provider| provider.audiences = vec!["bank".to_owned()]);
+    let rekeyed = of("a", &|provider| provider.jwks = Jwks::Inline(key_set(&[])));
+    // With the token and without one: whether it counts, or why the request is refused.
+    let rows = [
+        ("the same", vec![same("a")], optional("a"), Ok(true), Ok(false)),
+        ("other keys", vec![rekeyed], optional("a"), Ok(true), Ok(false)),
+        ("any issuer", vec![of("a", &|it| it.issuer = None)], optional("a"), Ok(true), Ok(false)),
+        ("another issuer", vec![stranger.clone()], optional("b"), Err(JwtError::Issuer), Ok(false)),
+        ("another audience", vec![bank], optional("b"), Err(JwtError::Audience), Ok(false)),
+        ("demanded now", vec![same("a")], named("a"), Ok(true), Err(JwtError::Missing)),
+        ("unknown", vec![same("a")], named("b"), Err(JwtError::Provider), Err(JwtError::Provider)),
+        (
+            "one of two",
+            vec![stranger.clone(), same("a")],
+            Any(vec![named("b"), named("a")]),
+            Ok(true),
+            Err(JwtError::Missing),
+        ),
+        (
+            "both of two",
+            vec![stranger.clone(), same("a")],
+            All(vec![named("b"), named("a")]),
+            Ok(true),
+            Err(JwtError::Missing),
+        ),
+        ("none at all", vec![same("a")], All(Vec::new()), Ok(false), Ok(false)),
+        ("missing is fine", vec![stranger.clone()], AllowMissing, Err(JwtError::Issuer), Ok(false)),
+        ("everything is fine", vec![stranger], AllowMissingOrFailed, Ok(false), Ok(false)),
+    ];
+    for (what, providers, requirement, with, without) in rows {
+        let after = authenticator(&rules(providers, requirement));
+        let counts = |token| after.would_take(&view(&request, None), token).map(|token| token.is_some());
+        assert_eq!((counts(Some(&verified)), counts(None)), (with, without), "{what}");
+    }
 }

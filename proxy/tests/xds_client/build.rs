@@ -72,6 +72,7 @@ pub(crate) fn routes(name: &str, clusters: &[&str]) -> ir::RouteConfig {
         name: "all".to_owned(),
         domains: vec![ir::Domain::Any],
         routes: if clusters.is_empty() { Vec::new() } else { vec![route(clusters)] },
+        attempt_count: ir::AttemptCount::default(),
     };
     ir::RouteConfig::new(name, vec![host]).unwrap()
 }
@@ -126,6 +127,7 @@ pub(crate) fn tcp_listener(name: &str, port: u16, cluster: &str) -> ir::Listener
             origin: None,
             clusters: weighted(&[cluster]),
             idle_timeout: Some(leno_config::defaults::TCP_IDLE_TIMEOUT),
+            hashes_source: false,
         }),
     }
 }
@@ -143,6 +145,8 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
             jwt: Default::default(),
+            rate_limits: Vec::new(),
+            streams: Default::default(),
         }),
     }
 }

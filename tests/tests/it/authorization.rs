@@ -1,7 +1,10 @@
 //! AuthorizationPolicies at a workload's door.
 
-use leno_tests::{Authority, Call, Protocol, Sidecar, Speaks, eventually, metric, origin, raw, sidecar};
+use leno_tests::pki::{Authority, Leaf};
+use leno_tests::{Call, Protocol, Sidecar, Speaks, eventually, metric, origin, raw, sidecar};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::mtls::Caller;
 
 /// A policy for the workload under test, by its `spec`.
 fn policy(name: &str, annotations: &str, spec: &str) -> String {
@@ -199,6 +202,7 @@ async fn an_audit_is_a_line_in_the_log_and_custom_is_a_refusal_with_a_reason() {
     assert_eq!(Call::get("http://shop/watched").send(shop.address()).await.status, 200);
     let log = shop.log();
     assert!(log.lines().any(|line| line.contains("audited") && line.contains("policy[watch]")), "{log}");
+    assert_eq!(metric(&shop.proxy.metrics().await, "leno_authorization_audited_total", &[]), 1.0);
     let reply = Call::get("http://shop/asked").send(shop.address()).await;
     assert_eq!((reply.status, reply.flag()), (403, "UAEX"));
     assert!(reply.header("x-leno-error").contains("CUSTOM"), "{}", reply.header("x-leno-error"));
@@ -233,7 +237,7 @@ async fn a_tcp_caller_that_is_denied_is_closed_before_the_app_is_called() {
 
 #[tokio::test]
 async fn who_calls_is_what_the_certificate_says() {
-    let (app, authority) = (origin("shop").await, Authority::new());
+    let (app, authority) = (origin("shop").await, Authority::new("root"));
     let spec = "{rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/cart]}}]}, \
                 {from: [{source: {namespaces: [ops]}}], to: [{operation: {paths: [/status]}}]}]}";
     let shop = sidecar(app.address(), &policy("cart-only", "", spec))
@@ -250,7 +254,7 @@ async fn who_calls_is_what_the_certificate_says() {
         ("spiffe://cluster.local/ns/opsx/sa/probe", "/status", "403"),
     ];
     for (id, path, status) in rows {
-        let mut stream = authority.connect(shop.address(), id).await;
+        let mut stream = Caller::with(&authority.issue(&Leaf::of(id))).connect(shop.address()).await.expect("let in");
         let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("cannot send");
         let mut answer = String::new();

@@ -1,5 +1,7 @@
 //! SIGTERM: what is under way ends well, nothing new is kept waiting.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use hyper::body::Frame;
 use leno_tests::{Call, Connection, Origin, Protocol, empty, eventually, mesh, stream};
@@ -90,4 +92,44 @@ async fn an_idle_proxy_has_nothing_to_wait_for() {
     let (status, _) = mesh.client.process.ended().await;
     assert!(status.success(), "{status}");
     assert!(!mesh.client.process.log().contains("the drain time is over"), "{}", mesh.client.process.log());
+}
+
+const CALLERS: usize = 16;
+
+/// An HTTP/1.1 connection that is closed between two requests loses the one that has just been sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_keeps_asking_hears_of_a_drain_and_loses_nothing() {
+    let app = leno_tests::origin("app").await;
+    for workers in [1, 4] {
+        let mut mesh = mesh().service("app", &[("v1", app.address())]).workers(workers).start().await;
+        let through = mesh.outbound();
+        let (asked, mut asks) = mpsc::channel(CALLERS);
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|number| {
+                let asked = asked.clone();
+                tokio::spawn(async move {
+                    let mut connection = Connection::open(through, Protocol::Http1).await;
+                    loop {
+                        let reply = connection.send(Call::get("http://app/")).await;
+                        assert_eq!(reply.status, 200);
+                        // More than can be counted need not be.
+                        let _ = asked.try_send(number);
+                        if reply.header("connection") == "close" {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut answered = HashSet::new();
+        while answered.len() < CALLERS {
+            answered.insert(asks.recv().await.expect("the callers are there"));
+        }
+        mesh.client.process.terminate();
+        for caller in callers {
+            caller.await.expect("each request is answered");
+        }
+        let (status, _) = mesh.client.process.ended().await;
+        assert!(status.success(), "{status}");
+    }
 }

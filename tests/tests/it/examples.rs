@@ -1,10 +1,14 @@
 //! Every example does what its README says, on ports of the test's own.
 
+mod balanced;
+mod broken;
+mod resilience;
 mod secured;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use leno_tests::{
     Call, Origin, Process, Protocol, Proxy, Reply, eventually, free_port, leno, origin, raw, run_leno, workspace,
@@ -120,9 +124,21 @@ fn port(origin: &Origin) -> String {
 
 #[test]
 fn every_example_is_valid_without_a_finding() {
-    for rules in
-        ["bookinfo", "canary/rules", "file-mode/rules", "tcp/rules", "mtls/rules", "authorization/rules", "jwt/rules"]
-    {
+    for rules in [
+        "bookinfo",
+        "canary/rules",
+        "file-mode/rules",
+        "tcp/rules",
+        "mtls/rules",
+        "authorization/rules",
+        "jwt/rules",
+        "sticky-sessions/rules",
+        "circuit-breaking/rules",
+        "locality/rules",
+        "fault-injection/rules",
+        "mirroring/rules",
+        "rate-limit/rules",
+    ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");
         assert_eq!(outcome.code, 0, "{path}: {}{}", outcome.stdout, outcome.stderr);
@@ -221,4 +237,56 @@ async fn without_a_sidecar_document_the_default_listeners_serve() {
         if reply.text() == "api" { Ok(()) } else { Err(reply.text()) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_save_what_may_be_repeated_and_leave_the_rest_alone() {
+    let stable = origin("stable").await;
+    let flaky = Origin::answering({
+        let count = AtomicUsize::new(0);
+        move |_| {
+            let status = if count.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) { 503 } else { 200 };
+            http::Response::builder().status(status).body(leno_tests::full("flaky")).unwrap()
+        }
+    })
+    .await;
+    let (copy, proxy) = retrying(&stable, flaky.address().port()).await;
+    for number in 0..20 {
+        assert_eq!(copy.curl(STOCK, &[]).await.status, 200, "GET {number}");
+    }
+    let counted = flaky.requests().iter().all(|request| !request.header("x-envoy-attempt-count").is_empty());
+    assert!(flaky.count() > 0 && counted, "the app is told which attempt it sees");
+    let mut failed = 0;
+    for number in 0..20 {
+        failed += usize::from(post("").send(copy.outbound).await.status == 503);
+        assert_eq!(post("7").send(copy.outbound).await.status, 200, "POST {number} with a key");
+    }
+    assert!(failed > 0, "a POST without a key is sent once");
+    let clusters = proxy.clusters().await;
+    for fact in ["rq_retry::retriable-status-codes::", "rq_retry_success::"] {
+        assert!(clusters.contains(fact), "no {fact} in\n{clusters}");
+    }
+    // Where the flaky one does not even take connections, nothing has been sent.
+    let (copy, proxy) = retrying(&stable, free_port()).await;
+    for number in 0..20 {
+        assert_eq!(post("").send(copy.outbound).await.status, 200, "POST {number} with one instance gone");
+    }
+    assert!(proxy.clusters().await.contains("rq_retry::connect-failure::"));
+}
+
+const STOCK: &str = "http://stock.example.com/";
+
+/// The example `retries` with these two instances.
+async fn retrying(stable: &Origin, flaky: u16) -> (Copy, Proxy) {
+    let mut replacements = moved("retries", "/tmp/retries");
+    replacements
+        .extend([("http: 8081}", format!("http: {}}}", port(stable))), ("http: 8082}", format!("http: {flaky}}}"))]);
+    let copy = Copy::of("retries", &replacements);
+    let proxy = copy.proxy(copy.outbound.port()).await;
+    (copy, proxy)
+}
+
+fn post(key: &str) -> Call {
+    let call = Call::new(http::Method::POST, STOCK).body(leno_tests::full("1"));
+    if key.is_empty() { call } else { call.header("idempotency-key", key) }
 }

@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use leno_tests::pki::{Authority, Leaf};
 use leno_tests::{ControlPlane, Process, Proxy, eventually, eventually_within, free_port, leno, metric};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
-};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -164,7 +161,7 @@ async fn a_wrong_root_and_a_wrong_token_are_refused_in_words() {
     let world = World::new(&[]).await;
     let good = world.way();
     let foreign = Authority::new("another mesh");
-    std::fs::write(world.path("other.pem"), &foreign.root).unwrap();
+    std::fs::write(world.path("other.pem"), foreign.pem()).unwrap();
     let mut way = good.clone();
     way["root"] = json!(world.path("other.pem"));
     let proxy = world.cart(way);
@@ -193,12 +190,14 @@ async fn files_are_an_identity_too_and_are_followed() {
     let rules = rules(directory.path(), port);
     let authority = Authority::new("root");
     let path = |name: &str| directory.path().join(name);
-    authority.write(directory.path());
-    let identity = json!({"certificate": path("own.pem"), "key": path("own.key"), "roots": path("roots.pem")});
+    let issue = |serial: u64| authority.issue(&Leaf { serial, ..Leaf::of(CART) }).write(directory.path(), "own");
+    let (certificate, key) = issue(1);
+    std::fs::write(path("roots.pem"), authority.pem()).unwrap();
+    let identity = json!({"certificate": certificate, "key": key, "roots": path("roots.pem")});
     let proxy = Proxy::with(directory.path(), "cart", &[("rules", json!([rules])), ("identity", identity)]);
     proxy.ready(port).await;
     let first = serial(&proxy, None, Duration::from_secs(30)).await;
-    authority.write(directory.path());
+    issue(2);
     let second = serial(&proxy, Some(&first), Duration::from_secs(30)).await;
     std::fs::write(path("own.key"), "no key").unwrap();
     eventually("the proxy says what is wrong with the file", async || {
@@ -258,36 +257,4 @@ async fn an_agent_writes_what_an_envoy_needs_and_follows_the_roots() {
     );
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("https://"), "{}", refused.stderr);
-}
-
-/// An authority of the operator's own.
-struct Authority {
-    root: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root = params.self_signed(&key).unwrap().pem();
-        Self { root, issuer: Issuer::new(params, key) }
-    }
-
-    /// Writes a new certificate, its key and the root.
-    fn write(&self, directory: &Path) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.remove(DnType::CommonName);
-        params.subject_alt_names = vec![SanType::URI(CART.try_into().unwrap())];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        let files = [("own.pem", certificate), ("own.key", key.serialize_pem()), ("roots.pem", self.root.clone())];
-        for (name, text) in files {
-            std::fs::write(directory.join(name), text).unwrap();
-        }
-    }
 }

@@ -7,8 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::Frame;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use leno_tests::{Call, Origin, Reply, Sidecar, eventually, full, metric, origin, raw, sidecar};
+use leno_tests::{
+    Call, Connection, Origin, PATIENCE, Protocol, Reply, Sidecar, eventually, full, metric, origin, raw, sidecar,
+    stream,
+};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
@@ -142,6 +147,9 @@ async fn policies_and_headers_go_by_what_a_verified_token_says() {
     for (path, token, status) in rows {
         assert_eq!(ask(&shop, path, token.map(String::as_str)).await.status, status, "{path} {token:?}");
     }
+    let (log, who) = (shop.log(), format!("{ISSUER}/bob"));
+    let denied = |line: &&str| line.contains("denied by an authorization policy") && line.contains(&who);
+    assert_eq!(log.lines().filter(denied).count(), 1, "the line says of whom the token speaks: {log}");
     let spoofed = format!(
         "GET /a HTTP/1.1\r\nhost: shop\r\nconnection: close\r\nauthorization: Bearer {eve}\r\nx-sub: root\r\nX-Sub: admin\r\nx-payload: e30\r\n\r\n"
     );
@@ -203,4 +211,59 @@ async fn keys_are_fetched_and_without_them_only_requests_without_a_token_pass() 
         "the last good keys stay"
     );
     assert!(server.requests().iter().all(|request| request.path == "/jwks"), "nothing else is ever asked");
+}
+
+/// An app whose answers begin and do not end.
+async fn endless() -> Origin {
+    Origin::scripted(|_| async {
+        let (frames, body) = stream();
+        tokio::spawn(async move {
+            let _ = frames.send(Ok(Frame::data("begin".into()))).await;
+            frames.closed().await;
+        });
+        Response::new(body)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_keys_of_its_token_and_ends_with_the_rule_that_believed_its_issuer() {
+    let (app, issuer, next) = (endless().await, Issuer::new("one"), Issuer::new("two"));
+    let users =
+        policy("{rules: [{from: [{source: {requestPrincipals: ['*']}}]}, {to: [{operation: {paths: [/open]}}]}]}");
+    let shop = sidecar(app.address(), &format!("{}{users}", authentication(&inline(&issuer), ""))).start().await;
+    let mut connection = Connection::open(shop.address(), Protocol::Http2).await;
+    let call = |path: &str, issuer: &Issuer| {
+        let token = format!("Bearer {}", issuer.token(json!({"sub": "eve"})));
+        Call::get(&format!("http://shop{path}")).header("authorization", &token).over(Protocol::Http2)
+    };
+    let mut streams = Vec::new();
+    for path in ["/closed", "/open"] {
+        let mut stream = connection.begin(call(path, &issuer)).await.expect("an answer").into_body();
+        stream.frame().await.expect("a frame").expect("it begins");
+        streams.push(stream);
+    }
+
+    shop.edit(&format!("{}{users}", authentication(&inline(&next), "")));
+    eventually("the new keys are in force", async || {
+        let status = connection.begin(call("/closed", &next)).await?.status();
+        if status == 200 { Ok(()) } else { Err(status.to_string()) }
+    })
+    .await;
+    assert!(!shop.log().contains("ended a request"), "{}", shop.log());
+
+    shop.edit(&users);
+    let [closed, open] = streams.as_mut_slice() else { panic!("two streams") };
+    let end = tokio::time::timeout(PATIENCE, closed.frame()).await.expect("it ends");
+    assert!(matches!(end, Some(Err(_))), "{end:?}");
+    tokio::select! {
+        biased;
+        end = open.frame() => panic!("it is for everybody: {end:?}"),
+        () = std::future::ready(()) => {}
+    }
+    assert!(
+        !shop.log().lines().any(|line| line.contains("ended a request") && line.contains("/open")),
+        "{}",
+        shop.log()
+    );
 }

@@ -14,7 +14,7 @@ const CASES: &[Case] = &[
         "/",
         503,
         "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
-        "UF",
+        "URX,UF",
     ),
     (
         "closing",

@@ -3,28 +3,43 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod amplification;
 mod authorization;
+mod breaking;
 mod changes;
+mod chaos;
 mod cli;
 mod connections;
 mod demo;
 mod drain;
 mod examples;
 mod explain;
+mod faults;
 mod foreign;
 mod grpc;
 mod identity;
+mod judge;
 mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod mirrors;
 mod mtls;
 mod outages;
+mod overload;
 mod protocols;
 mod proxyless;
 mod pushes;
+mod rate_limits;
+#[path = "../../../config/tests/real_envoy/mod.rs"]
+mod real_envoy;
+mod retries;
+mod revocation;
 mod rotation;
 mod routing;
+#[path = "../../../config/tests/skip/mod.rs"]
+mod skip;
 mod split;
 mod status;
 mod streaming;
+mod tools;

@@ -29,7 +29,12 @@ pub(super) fn to_xds(cluster: &Cluster, verdict: &mut Verdict) -> pb::cluster::C
         connect_timeout: _,
         idle_timeout: _,
         tcp_keepalive: _,
+        // Counted by sidecars, for the operator.
+        mesh_internal: _,
         max_requests_per_connection,
+        max_connection_duration,
+        max_concurrent_streams,
+        health_check,
         limits,
         outlier,
         tls,
@@ -42,6 +47,12 @@ pub(super) fn to_xds(cluster: &Cluster, verdict: &mut Verdict) -> pb::cluster::C
     tls_verdict(tls, verdict);
     if max_requests_per_connection.is_some() {
         verdict.leave_out("connectionPool.http.maxRequestsPerConnection", "gRPC keeps its connections");
+    }
+    if max_connection_duration.is_some() || max_concurrent_streams.is_some() {
+        verdict.leave_out("connectionPool", "gRPC keeps its connections, with as many streams as the endpoint allows");
+    }
+    if health_check.is_some() {
+        verdict.leave_out("HealthCheck", "gRPC clients do not ask endpoints whether they are well");
     }
     if slow_start.is_some() {
         verdict.leave_out("loadBalancer.warmup", "a new endpoint of gRPC gets its full share at once");
@@ -114,10 +125,19 @@ fn balance_to_xds(balance: &Balance) -> (LbPolicy, Option<LbConfig>, Option<Load
         };
         (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config)), None)
     };
+    let choices = match balance {
+        Balance::LeastRequest { choices } => *choices,
+        Balance::PeakEwma
+        | Balance::RoundRobin
+        | Balance::Random
+        | Balance::RingHash { .. }
+        | Balance::Maglev { .. } => 2,
+    };
     match balance {
-        Balance::LeastRequest { choices } => {
+        // Who answers slowly has more requests under way, so that both lead away from it.
+        Balance::LeastRequest { .. } | Balance::PeakEwma => {
             let least = policies::least_request::v3::LeastRequest {
-                choice_count: wrap_u32((*choices).max(2)),
+                choice_count: wrap_u32(choices.max(2)),
                 ..Default::default()
             };
             let turns = policies::round_robin::v3::RoundRobin::default();

@@ -15,7 +15,8 @@ use pb::route::{RouteConfiguration, route::Action as Message};
 const MOST_RETRIES: u32 = 4;
 
 pub(super) fn to_xds(host: &VirtualHost, verdict: &mut Verdict) -> RouteConfiguration {
-    let VirtualHost { name, domains: _, routes } = host;
+    // The attempt count informs and decides nothing.
+    let VirtualHost { name, domains: _, routes, attempt_count: _ } = host;
     let mut messages = Vec::new();
     for (index, written) in routes.iter().enumerate() {
         let mut found = Verdict::default();
@@ -218,8 +219,13 @@ fn retry_known(
         attempts,
         per_try_timeout,
         status_codes,
+        request_headers,
+        // Of a condition that gRPC does not know.
+        answer_headers: _,
         backoff_base: _,
         backoff_max: _,
+        // gRPC has a word of its own for when to come back (grpc-retry-pushback-ms).
+        rate_limited: _,
         // A channel tries the endpoint that its balancer says; with round robin that is another one.
         avoid_previous_hosts: _,
         host_selection_attempts: _,
@@ -241,6 +247,9 @@ fn retry_known(
     if known.is_empty() || *attempts == 0 {
         return None;
     }
+    if !request_headers.is_empty() {
+        verdict.refuse("requestHeaders", "gRPC tries every call again, whatever its metadata");
+    }
     if *attempts > MOST_RETRIES {
         verdict.refuse("attempts", &format!("gRPC tries again {MOST_RETRIES} times at most"));
     }
@@ -252,6 +261,9 @@ fn retry_known(
         attempts: *attempts,
         per_try_timeout: None,
         status_codes: Default::default(),
+        answer_headers: Vec::new(),
+        request_headers: Vec::new(),
+        rate_limited: None,
         avoid_previous_hosts: false,
         host_selection_attempts: 0,
         other_localities: false,

@@ -3,6 +3,7 @@
 use super::{KUBERNETES, KUBERNETES_ROOTS, SYSTEM_ROOTS, pb, whole};
 use crate::ir::{ExternalTls, Secret, StringMatch, TlsVersion};
 use crate::xds::refusal::{Problem, Result, Within, each, required, unsupported};
+use crate::xds::validation::{self, Validation};
 use pb::core::DataSource;
 use pb::core::data_source::Specifier;
 use pb::tls::certificate_validation_context::{SystemRootCerts, TrustChainVerification};
@@ -252,38 +253,18 @@ fn roots_secret_from_xds(found: &mut Found, secret: SdsSecretConfig) -> Result<b
 
 /// `is_whole`: nothing else says where the roots are.
 fn validation_from_xds(found: &mut Found, context: CertificateValidationContext, is_whole: bool) -> Result<()> {
-    #[allow(deprecated)]
-    let CertificateValidationContext {
+    let Validation {
         trusted_ca,
-        ca_certificate_provider_instance,
         system_root_certs,
-        verify_certificate_spki,
-        verify_certificate_hash,
         match_typed_subject_alt_names,
         match_subject_alt_names,
-        require_signed_certificate_timestamp,
         crl,
-        allow_expired_certificate,
         trust_chain_verification,
         custom_validator_config,
-        max_verify_depth,
-        // Leno watches the file itself.
-        watched_directory: _,
         // Nothing without a revocation list, which is refused.
         only_verify_leaf_cert_crl: _,
-        // Of servers.
-        suppress_client_ca_list: _,
-    } = context;
-    unsupported(&[
-        ("ca_certificate_provider_instance", &ca_certificate_provider_instance),
-        ("verify_certificate_spki", &verify_certificate_spki),
-        ("verify_certificate_hash", &verify_certificate_hash),
-        ("require_signed_certificate_timestamp", &require_signed_certificate_timestamp),
-        ("crl", &crl),
-        ("allow_expired_certificate", &allow_expired_certificate),
-        ("custom_validator_config", &custom_validator_config),
-        ("max_verify_depth", &max_verify_depth),
-    ])?;
+    } = validation::from_xds(context)?;
+    unsupported(&[("crl", &crl), ("custom_validator_config", &custom_validator_config)])?;
     found.tls.skip_verify = match TrustChainVerification::try_from(trust_chain_verification) {
         Ok(TrustChainVerification::VerifyTrustChain) => false,
         Ok(TrustChainVerification::AcceptUntrusted) => true,

@@ -12,7 +12,8 @@ fn what_clusters_cannot_do_is_refused() {
     check(vec![
         (cluster(|it| it.name.clear()), "name"),
         (cluster(|it| it.connect_timeout = seconds(0)), "connect_timeout"),
-        (cluster(|it| it.health_checks.push(Default::default())), "health_checks"),
+        (cluster(|it| it.health_checks.push(Default::default())), "health_checks[0].health_checker"),
+        (cluster(|it| it.health_checks = vec![tcp_check(); 2]), "health_checks"),
         (cluster(|it| it.upstream_bind_config = Some(Default::default())), "upstream_bind_config"),
         (cluster(|it| it.lb_subset_config = Some(Default::default())), "lb_subset_config"),
         (cluster(|it| it.dns_resolvers.push(Default::default())), "dns_resolvers"),
@@ -67,10 +68,9 @@ fn what_clusters_cannot_do_is_refused() {
             "circuit_breakers.thresholds[0].max_connection_pools",
         ),
         (outlier(|it| it.enforcing_consecutive_5xx = number(50)), "outlier_detection.enforcing_consecutive_5xx"),
-        (outlier(|it| it.enforcing_success_rate = number(100)), "outlier_detection.enforcing_success_rate"),
+        (outlier(|it| it.enforcing_success_rate = number(50)), "outlier_detection.enforcing_success_rate"),
         (outlier(|it| it.max_ejection_percent = number(101)), "outlier_detection.max_ejection_percent"),
         (outlier(|it| it.interval = seconds(0)), "outlier_detection.interval"),
-        (outlier(|it| it.always_eject_one_host = yes()), "outlier_detection.always_eject_one_host"),
         (
             cluster(|it| drop(it.typed_extension_protocol_options.insert("x".to_owned(), unknown()))),
             "typed_extension_protocol_options[x]",
@@ -87,10 +87,6 @@ fn what_clusters_cannot_do_is_refused() {
         ),
         (options(|it| it.http_filters.push(http_filter("mine", unknown()))), "http_filters[0]"),
         (options(|it| it.retry_policy = Some(Default::default())), "retry_policy"),
-        (
-            options(|it| it.common_http_protocol_options.as_mut().unwrap().max_connection_duration = seconds(5)),
-            "common_http_protocol_options.max_connection_duration",
-        ),
         (
             options(|it| it.outlier_detection.as_mut().unwrap().error_matcher = Some(Default::default())),
             "outlier_detection.error_matcher.rule",
@@ -247,10 +243,48 @@ fn what_endpoints_cannot_be_is_refused() {
 }
 
 #[test]
+fn who_an_endpoint_has_to_be_is_a_spiffe_id_or_the_endpoint_is_refused() {
+    use envoy_types::pb::google::protobuf::{Value, value::Kind as ValueKind};
+    let good = "spiffe://cluster.local/ns/default/sa/reviews";
+    let text = |text: &str| ValueKind::StringValue(text.to_owned());
+    for (identity, reason) in [
+        (text(""), "`spiffe://`"),
+        (text("cluster.local/ns/default/sa/reviews"), "`spiffe://`"),
+        (text(&good.to_uppercase()), "lower case"),
+        (text(&good.replace("default", "..")), "path"),
+        (text(&good.replace("default", "%64efault")), "path"),
+        (text("spiffe:///ns/default/sa/reviews"), "trust domain"),
+        (ValueKind::BoolValue(true), "is a text"),
+        (ValueKind::NullValue(0), "is a text"),
+    ] {
+        let refusal = endpoint(|it| {
+            let metadata = it.metadata.as_mut().expect("Leno's metadata");
+            let fields = metadata.filter_metadata.get_mut("leno.mesh").expect("Leno's metadata");
+            fields.fields.insert("identity".to_owned(), Value { kind: Some(identity.clone()) });
+        });
+        assert_eq!(refusal.resource, messages::endpoints().cluster_name, "{identity:?}");
+        let at = "endpoints[0].lb_endpoints[0].metadata.filter_metadata[leno.mesh].identity";
+        assert_eq!(refusal.field, at, "{identity:?}");
+        assert!(refusal.reason.contains(reason), "{identity:?}: {refusal}");
+    }
+}
+
+#[test]
 fn a_node_without_istios_id_is_refused_with_the_form_it_should_have() {
     for id in ["", "envoy", "sidecar~127.0.0.1~a~b~c", "sidecar~localhost~a.b~c", "sidecar~127.0.0.1~a~c"] {
         let node = core::Node { id: id.to_owned(), ..Default::default() };
         let refusal = leno_config::xds::node_from_xds(&node).unwrap_err();
         assert_eq!(refusal.to_string(), format!("<node>: id: `{id}` is not `sidecar~IP~NAME.NAMESPACE~DOMAIN`"));
+    }
+}
+
+fn tcp_check() -> core::HealthCheck {
+    core::HealthCheck {
+        timeout: seconds(1),
+        interval: seconds(5),
+        unhealthy_threshold: number(2),
+        healthy_threshold: number(1),
+        health_checker: Some(core::health_check::HealthChecker::TcpHealthCheck(Default::default())),
+        ..Default::default()
     }
 }

@@ -149,7 +149,10 @@ fn what_stands_in_the_routes_of_a_listener_is_named_from_the_listener() {
 fn what_tcp_on_a_listener_cannot_do_is_refused() {
     check(vec![
         (tcp_proxy(|it| it.cluster_specifier = None), "filter_chains[0].filters[0].cluster_specifier"),
-        (tcp_proxy(|it| it.hash_policy.push(Default::default())), "filter_chains[0].filters[0].hash_policy"),
+        (
+            tcp_proxy(|it| it.hash_policy.push(Default::default())),
+            "filter_chains[0].filters[0].hash_policy[1].policy_specifier",
+        ),
         (
             tcp_proxy(|it| it.tunneling_config = Some(Default::default())),
             "filter_chains[0].filters[0].tunneling_config",

@@ -142,7 +142,11 @@ fn what_routes_cannot_do_is_refused() {
         ),
         (retry(|it| it.retry_on = "5xx,sunshine".to_owned()), "retry_policy.retry_on"),
         (retry(|it| it.retriable_status_codes.push(1_000)), "retry_policy.retriable_status_codes[2]"),
-        (retry(|it| it.retriable_headers.push(Default::default())), "retry_policy.retriable_headers"),
+        (retry(|it| it.retriable_headers.push(Default::default())), "retry_policy.retriable_headers[0].name"),
+        (
+            retry(|it| it.rate_limited_retry_back_off = Some(Default::default())),
+            "retry_policy.rate_limited_retry_back_off.reset_headers",
+        ),
         (retry(|it| it.per_try_idle_timeout = seconds(1)), "retry_policy.per_try_idle_timeout"),
         (
             retry(|it| it.retry_back_off.as_mut().unwrap().max_interval = Some(Duration { seconds: 0, nanos: 1 })),

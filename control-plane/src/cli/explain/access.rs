@@ -52,8 +52,8 @@ pub(super) struct Access {
     pub(super) identity: Option<SpiffeId>,
     /// RequestAuthentications for the workload.
     pub(super) tokens: Vec<RulePlace>,
-    /// Whether a token was taken.
-    pub(super) token_verified: bool,
+    /// What becomes of the token.
+    pub(super) token: Token,
     pub(super) allowed: bool,
     /// Of the refusal, where there is an answer at all.
     pub(super) status: Option<u16>,
@@ -65,6 +65,8 @@ pub(super) struct Access {
     pub(super) would_deny: Option<Tried>,
     /// The AUDIT policy that logs it.
     pub(super) audited_by: Option<RulePlace>,
+    /// RateLimits for the workload, each limit by itself.
+    pub(super) rate_limits: Vec<RulePlace>,
 }
 
 /// The refusal of a dry run.
@@ -82,9 +84,10 @@ impl Access {
 
     /// Whether some rule is about it.
     pub(super) fn is_ruled(&self) -> bool {
-        let Self { mtls_by, tokens, by, would_deny, audited_by, allowed, .. } = self;
+        let Self { mtls_by, tokens, by, would_deny, audited_by, allowed, rate_limits, .. } = self;
         mtls_by.is_some()
             || !tokens.is_empty()
+            || !rate_limits.is_empty()
             || by.is_some()
             || would_deny.is_some()
             || audited_by.is_some()
@@ -151,7 +154,7 @@ impl Question<'_> {
     }
 
     fn access(&self, node: &Node, port: Port, is_mesh: bool, cluster: &Cluster) -> Access {
-        let Protection { peer: PeerMode { mode, by }, tokens, authorization } =
+        let Protection { peer: PeerMode { mode, by }, tokens, authorization, rate_limits } =
             protection(self.mesh, node, port, Traffic::Http);
         let shown = self.credentials.identity.clone().filter(|_| is_mesh);
         let identity = shown.filter(|_| mode != MtlsMode::Disable);
@@ -161,13 +164,14 @@ impl Question<'_> {
             mtls: mode,
             mtls_by: by.map(|id| self.place(&whole(id))),
             tokens: self.mesh.request_authentications(node).into_iter().map(|id| self.place(&whole(id))).collect(),
-            token_verified: false,
+            token: Token::Missing,
             allowed: true,
             status: None,
             reason: String::new(),
             by: None,
             would_deny: None,
             audited_by: None,
+            rate_limits: rate_limits.iter().filter_map(|it| limit_origin(&it.name)).map(|it| self.place(&it)).collect(),
             identity,
         };
         if mode == MtlsMode::Strict && access.identity.is_none() {
@@ -179,10 +183,11 @@ impl Question<'_> {
             Ok(claims) => claims,
             Err(reason) => {
                 (access.allowed, access.status, access.reason) = (false, Some(401), reason.to_owned());
+                access.token = self.credentials.claims.as_ref().map_or(Token::Missing, |_| Token::Refused);
                 return access;
             }
         };
-        access.token_verified = claims.is_some();
+        access.token = claims.map_or(Token::Missing, |_| Token::Taken);
         let server_name = match (&cluster.tls, &access.identity) {
             (UpstreamTls::Auto(tls) | UpstreamTls::Mesh(tls), Some(_)) => Some(tls.sni.as_str()),
             (UpstreamTls::Plain | UpstreamTls::External(_), _) | (_, None) => None,
@@ -252,6 +257,26 @@ fn origin(policy: &str) -> Option<Origin> {
     })
 }
 
+/// The rule behind `NAMESPACE/NAME/INDEX`.
+fn limit_origin(limit: &str) -> Option<Origin> {
+    let mut parts = limit.splitn(3, '/');
+    let (namespace, name, index) = (parts.next()?, parts.next()?, parts.next()?);
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    Some(Origin { kind: "RateLimit".to_owned(), namespace, name, index: index.parse().ok()? })
+}
+
+/// What becomes of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Token {
+    /// There is none.
+    Missing,
+    /// It is believed.
+    Taken,
+    /// The request is refused for it.
+    Refused,
+}
+
 /// The claims, where the workload takes a token that says so: `Ok(None)` without a token, or where nobody looks at it.
 pub(super) fn verified<'c>(
     tokens: &JwtAuthentication,
@@ -264,7 +289,9 @@ pub(super) fn verified<'c>(
         Some(_) if name.is_none() => {
             Err("the token is refused: no RequestAuthentication names its issuer and audience")
         }
-        _ if !holds(&rule.requirement, name) => Err("there has to be a token, of another issuer"),
+        _ if !holds(&rule.requirement, name) => {
+            Err("the workload demands a token, and none of the issuer that it demands is shown")
+        }
         _ => Ok(claims),
     }
 }

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use clap::builder::styling::{AnsiColor, Style};
-use leno_config::ir::{AbortStatus, Fraction, HashPolicy, HeaderOps, MtlsMode, Origin};
+use leno_config::ir::{AbortStatus, Balance, Fraction, HashPolicy, HeaderOps, MtlsMode, Origin};
 use leno_config::node::Node;
 
-use super::access::Access;
+use super::access::{Access, Token};
 use super::verdict::{Lost, Policy, Retries, RulePlace, Share, Verdict, words};
 
 const STRONG: Style = Style::new().bold();
@@ -132,11 +132,26 @@ fn destination(share: &Share, alone: bool) -> String {
         (true, None) => String::new(),
         (true, Some(0)) => styled(FAINT, "no endpoint in these rules"),
         (true, Some(1)) => styled(FAINT, "1 endpoint"),
-        (true, Some(count)) => styled(FAINT, &format!("{count} endpoints")),
+        (true, Some(count)) => {
+            let chosen = share.balance.as_ref().and_then(chosen).map(|how| format!(", {how}")).unwrap_or_default();
+            styled(FAINT, &format!("{count} endpoints{chosen}"))
+        }
     };
     let headers = headers(&share.request_headers, &share.response_headers);
     let more: Vec<_> = [members, headers].into_iter().filter(|text| !text.is_empty()).collect();
     format!("{part}{}  {}", share.name, more.join("  ")).trim_end().to_owned()
+}
+
+/// How an endpoint is chosen; `None`: as always, the less busy of two.
+fn chosen(balance: &Balance) -> Option<&'static str> {
+    Some(match balance {
+        Balance::LeastRequest { .. } => return None,
+        Balance::RoundRobin => "in turn",
+        Balance::Random => "at random",
+        Balance::PeakEwma => "the one likely to answer soonest (PEAK_EWMA)",
+        Balance::RingHash { .. } => "by a hash on a ring",
+        Balance::Maglev { .. } => "by a hash in Maglev's table",
+    })
 }
 
 /// Two digits behind the point at most, and no zeros there.
@@ -207,14 +222,20 @@ fn access_of(answer: &Access, alone: bool) -> Vec<(&'static str, String)> {
     let mut lines = vec![("mtls", format!("{at}{mode} {by}; the caller comes {who}"))];
     if !answer.tokens.is_empty() {
         let rules: Vec<_> = answer.tokens.iter().map(named).collect();
-        let state = if answer.token_verified { "taken" } else { "none" };
-        lines.push(("token", format!("{at}{state}; verified by {}", rules.join(" and "))));
+        let state = match answer.token {
+            Token::Missing => "none is shown; it would be verified by",
+            Token::Taken => "taken; verified by",
+            Token::Refused => "shown and refused, by",
+        };
+        lines.push(("token", format!("{at}{state} {}", rules.join(" and "))));
     }
     let by = answer.by.as_ref().map(|rule| format!(" by {}", named(rule))).unwrap_or_default();
     let status = answer.status.map(|status| format!("{status} ")).unwrap_or_default();
     let verdict = format!("{status}{}", answer.reason);
     let verdict = if answer.allowed { verdict } else { styled(BAD, &verdict) };
     lines.push(("access", format!("{at}{verdict}{by}")));
+    let limits = answer.rate_limits.iter().filter(|_| answer.allowed);
+    lines.extend(limits.map(|rule| ("limit", format!("{at}counted by {}", named(rule)))));
     if let Some(tried) = &answer.would_deny {
         let why = tried
             .by
@@ -229,7 +250,11 @@ fn access_of(answer: &Access, alone: bool) -> Vec<(&'static str, String)> {
 /// `AuthorizationPolicy default/reviews rules[0], rules.yaml:12`
 fn named(rule: &RulePlace) -> String {
     let Origin { kind, namespace, name, index } = &rule.origin;
-    let which = if kind == "AuthorizationPolicy" { format!(" rules[{index}]") } else { String::new() };
+    let which = match kind.as_str() {
+        "AuthorizationPolicy" => format!(" rules[{index}]"),
+        "RateLimit" => format!(" limits[{index}]"),
+        _ => String::new(),
+    };
     format!("{kind} {namespace}/{name}{which}, {}", place(rule))
 }
 

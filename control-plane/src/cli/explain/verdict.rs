@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::request::Parts;
 use leno_config::compile::compile;
 use leno_config::ir::{
-    Action, Cors, Direction, Discovery, Domain, Fault, Forward, HashPolicy, HeaderOps, HttpManager, Listener,
+    Action, Balance, Cors, Direction, Discovery, Domain, Fault, Forward, HashPolicy, HeaderOps, HttpManager, Listener,
     ListenerProtocol, Mirror, Origin, PathNormalization, Resources, RetryPolicy, Route, RouteSource, WeightedCluster,
 };
 use leno_config::mesh::Mesh;
@@ -60,6 +60,9 @@ pub(super) struct Share {
     pub(super) percent: f64,
     /// How many are written down; `None`: found in another way, or there is no such cluster.
     pub(super) endpoints: Option<usize>,
+    /// How one of them is chosen; `None`: there is no such cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) balance: Option<Balance>,
     /// Whether there is such a cluster.
     pub(super) known: bool,
     #[serde(skip_serializing_if = "HeaderOps::is_empty")]
@@ -352,6 +355,7 @@ impl Asked<'_> {
             weight: weighted.weight,
             percent: f64::from(weighted.weight) * 100.0 / f64::from(total.max(1)),
             endpoints,
+            balance: cluster.map(|cluster| cluster.balance.clone()),
             known: cluster.is_some(),
             request_headers: weighted.request_headers.clone(),
             response_headers: weighted.response_headers.clone(),

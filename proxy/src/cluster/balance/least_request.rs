@@ -1,32 +1,28 @@
 //! The less busy of some drawn at random ("power of two choices"): close to the least busy of all, for two look-ups.
 //!
-//! With unequal weights the draw is in proportion to the weight and the comparison divides by it, so an idle cluster
-//! shares by weight and a busy one evens out requests *per weight*.
+//! That is for equal weights. Unequal ones are served in turn by `weight / (requests in flight + 1)`, as Envoy does it
+//! (active request bias 1): see [`super::schedule`].
 
 use crate::cluster::Member;
 use crate::random::Random;
 
-use super::Shares;
-
-pub(super) fn pick(members: &[Member], shares: &Shares, choices: u32, random: &Random) -> Option<usize> {
-    if members.is_empty() {
-        return None;
-    }
-    let mut best = shares.draw(members.len(), random);
+pub(super) fn pick(members: &[Member], choices: u32, random: &Random) -> Option<usize> {
+    let count = u32::try_from(members.len()).ok().filter(|count| *count > 0)?;
+    let mut best = random.below(count) as usize;
     for _ in 1..choices {
-        let mut other = shares.draw(members.len(), random);
-        if other == best && matches!(shares, Shares::Even) {
+        let mut other = random.below(count) as usize;
+        if other == best {
             // Two different ones: the neighbour of a random member is as random.
             other = (other + 1) % members.len();
         }
-        if load(members.get(other)?, members.get(best)?) {
+        if members.get(other)?.state.active() < members.get(best)?.state.active() {
             best = other;
         }
     }
     Some(best)
 }
 
-/// Whether `one` has fewer requests in flight per weight than `other`.
-fn load(one: &Member, other: &Member) -> bool {
-    u64::from(one.state.active()) * u64::from(other.weight) < u64::from(other.state.active()) * u64::from(one.weight)
+/// The weight of a member at this moment.
+pub(super) fn weight(member: &Member) -> f64 {
+    f64::from(member.weight) / (f64::from(member.state.active()) + 1.0)
 }

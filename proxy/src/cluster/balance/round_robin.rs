@@ -6,14 +6,14 @@
 
 use std::cell::Cell;
 
-use crate::cluster::Member;
 use crate::random::Random;
 
 use super::Shares;
+use super::alias::AliasTable;
 
 /// Where a worker stands in its turn. Starts at random, so that workers and restarts do not all begin with the first.
 #[derive(Debug, Default)]
-pub struct Cursor(Cell<Option<u64>>);
+pub(super) struct Cursor(Cell<Option<u64>>);
 
 impl Cursor {
     fn next(&self, random: &Random, step: u64) -> u64 {
@@ -26,10 +26,16 @@ impl Cursor {
 /// 2⁶⁴ divided by the golden ratio: multiples of it modulo 2⁶⁴ are spread most evenly (Knuth 6.4).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-pub(super) fn pick(members: &[Member], shares: &Shares, cursor: &Cursor, random: &Random) -> Option<usize> {
-    let count = u64::try_from(members.len()).ok().filter(|count| *count > 0)?;
+/// An index among `count`.
+pub(super) fn pick(count: usize, shares: &Shares, cursor: &Cursor, random: &Random) -> Option<usize> {
+    let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
     match shares {
         Shares::Even => usize::try_from(cursor.next(random, 1) % count).ok(),
-        Shares::Weighted(table) => Some(table.at(cursor.next(random, GOLDEN))),
+        Shares::Weighted(table) => Some(weighted(table, cursor, random)),
     }
+}
+
+/// The same for unequal weights.
+pub(super) fn weighted(table: &AliasTable, cursor: &Cursor, random: &Random) -> usize {
+    table.at(cursor.next(random, GOLDEN))
 }

@@ -26,6 +26,12 @@ impl Claims {
         keys.try_fold(first, |value, key| value.as_object()?.get(key))
     }
 
+    /// Who the token speaks of: issuer and subject, as rules write request principals (Istio).
+    pub fn principal(&self) -> Option<String> {
+        let text = |name: &str| self.0.get(name).and_then(Value::as_str);
+        Some(format!("{}/{}", text("iss")?, text("sub")?))
+    }
+
     /// Whether a condition holds. Without a verified token, every claim is missing.
     pub fn fulfil(claims: Option<&Self>, condition: &ClaimMatch) -> bool {
         let found = claims.and_then(|claims| claims.find(condition.path.iter().map(String::as_str)));

@@ -16,15 +16,15 @@ use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::dns::{Dns, DnsError};
+use crate::tls::provider;
+use crate::tls::roots::{self, RootsError};
 
 use super::keys::{KeySet, KeySetError};
 
@@ -32,8 +32,6 @@ use super::keys::{KeySet, KeySetError};
 const MAX_BODY: usize = 1 << 20;
 /// Where nothing is said of it.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Debian's and Alpine's; `SSL_CERT_FILE` says otherwise.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Why keys could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -48,14 +46,8 @@ pub enum FetchError {
     #[error("cannot connect to {0}")]
     Connect(SocketAddr, #[source] io::Error),
     /// The system's roots cannot be read.
-    #[error("cannot read the roots of {path}, against which the issuer's certificate is checked; set SSL_CERT_FILE")]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: rustls_pki_types::pem::Error,
-    },
+    #[error("there are no roots against which the issuer's certificate could be checked; set SSL_CERT_FILE")]
+    Roots(#[source] RootsError),
     /// The handshake failed, mostly because of the certificate.
     #[error("no TLS with {0}")]
     Tls(SocketAddr, #[source] io::Error),
@@ -86,8 +78,7 @@ pub struct Fetcher {
 impl Fetcher {
     /// With the system's roots for `https`: the file that `SSL_CERT_FILE` names, else that of the distribution.
     pub fn from_system(dns: Arc<Dns>) -> Self {
-        let roots = std::env::var_os("SSL_CERT_FILE").map_or_else(|| SYSTEM_ROOTS.into(), PathBuf::from);
-        Self::new(dns, roots)
+        Self::new(dns, roots::of_system())
     }
 
     /// With the roots in this PEM file for `https`; it is read at each fetch.
@@ -132,11 +123,8 @@ impl Fetcher {
 }
 
 fn tls(path: &Path) -> Result<ClientConfig, FetchError> {
-    let unreadable = |source| FetchError::Roots { path: path.to_owned(), source };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates.collect::<Result<Vec<_>, _>>().map_err(unreadable)?);
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let roots = RootCertStore { roots: roots::read(path).map_err(FetchError::Roots)? };
+    let config = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()
         .expect("invariant: the provider has the suites of TLS 1.2 and 1.3")
         .with_root_certificates(roots)
@@ -266,7 +254,7 @@ mod tests {
         std::fs::write(&wrong, other.cert.pem()).expect("written");
         let server = || {
             let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-            rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            rustls::ServerConfig::builder_with_provider(Arc::clone(provider()))
                 .with_safe_default_protocol_versions()
                 .expect("versions")
                 .with_no_client_auth()
@@ -281,6 +269,6 @@ mod tests {
             assert!(matches!(error, FetchError::Tls(..)) && error.source().is_some(), "{error}");
         }
         let error = fetch(&format!("https://{address}/"), Path::new("/nowhere")).await.expect_err("no roots");
-        assert!(matches!(error, FetchError::Roots { .. } | FetchError::Connect(..)), "{error}");
+        assert!(matches!(error, FetchError::Roots(_) | FetchError::Connect(..)), "{error}");
     }
 }

@@ -115,6 +115,26 @@ impl Authenticator {
         self.source == *source && self.providers.iter().all(same_keys)
     }
 
+    /// The rules it was made from.
+    pub fn source(&self) -> &JwtAuthentication {
+        &self.source
+    }
+
+    /// Whether a request that was let in with this token, or without one, could be now: by the issuer and audience of its
+    /// token. Which of it counts, or why not. Its signature was good and its text is gone; that it has expired since, or
+    /// that keys have been exchanged, ends nothing that is under way.
+    pub fn would_take<'t>(
+        &self,
+        request: &RequestView<'_>,
+        token: Option<&'t Verified>,
+    ) -> Result<Option<&'t Verified>, JwtError> {
+        let rule = self.source.rules.iter().position(|rule| takes(&rule.matcher, request));
+        match rule.and_then(|rule| self.rules.get(rule)) {
+            Some(requirement) => self.is_met(requirement, token),
+            None => Ok(None),
+        }
+    }
+
     /// Looks at the token of a request as the first rule that takes it says. What a token says is written into the
     /// headers that are kept for it, which nobody else may set, and the token itself is taken out unless it is to be
     /// forwarded.
@@ -184,6 +204,40 @@ impl Authenticator {
                 }
                 if otherwise.excuses(reason) { Ok(None) } else { Err(reason.into()) }
             }
+        }
+    }
+}
+
+impl Authenticator {
+    fn is_met<'t>(
+        &self,
+        requirement: &Requirement,
+        token: Option<&'t Verified>,
+    ) -> Result<Option<&'t Verified>, JwtError> {
+        let first = |of: &[Requirement]| {
+            let mut reason = JwtError::Missing;
+            for one in of {
+                match self.is_met(one, token) {
+                    Err(error) => reason = reason.or(error),
+                    met => return met,
+                }
+            }
+            Err(reason)
+        };
+        match requirement {
+            Requirement::Provider(at) => match (self.providers.get(*at), token) {
+                (Some(provider), Some(token)) => token::check_owner(token, &provider.config).map(|()| Some(token)),
+                (Some(_), None) => Err(JwtError::Missing),
+                (None, _) => Err(JwtError::Provider),
+            },
+            Requirement::Unknown => Err(JwtError::Provider),
+            // Of several tokens only the last is known.
+            Requirement::All(of) if of.is_empty() => Ok(None),
+            Requirement::All(of) => first(of),
+            Requirement::Any { of, otherwise } => match first(of) {
+                Err(reason) if otherwise.excuses(reason) => Ok(None),
+                done => done,
+            },
         }
     }
 }

@@ -86,6 +86,12 @@ pub(super) fn verify(
     Ok(verified)
 }
 
+/// Whether a token that was verified before could be this provider's.
+pub(super) fn check_owner(token: &Verified, provider: &JwtProvider) -> Result<(), JwtError> {
+    check_issuer(token, provider)?;
+    check_audience(token, provider)
+}
+
 /// Whether a token that is otherwise known is this provider's.
 pub(super) fn check_issuer(token: &Verified, provider: &JwtProvider) -> Result<(), JwtError> {
     let Some(wanted) = &provider.issuer else { return Ok(()) };

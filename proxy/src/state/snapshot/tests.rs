@@ -112,7 +112,13 @@ fn shares_are_drawn_in_proportion_and_a_missing_cluster_keeps_its_share() {
 fn the_own_listeners_are_known_by_every_address_that_reaches_them() {
     let listener = |name: &str, address: &str, direction| {
         let single = ir::WeightedClusters::single(ir::ClusterName::new("a"));
-        let tcp = ir::TcpRoute { stat_prefix: String::new(), origin: None, clusters: single, idle_timeout: None };
+        let tcp = ir::TcpRoute {
+            stat_prefix: String::new(),
+            origin: None,
+            clusters: single,
+            idle_timeout: None,
+            hashes_source: false,
+        };
         let address = address.parse().expect("an address");
         let protocol = ir::ListenerProtocol::Tcp(tcp);
         (name.to_owned(), Arc::new(ir::Listener::new(name.to_owned(), address, direction, protocol)))

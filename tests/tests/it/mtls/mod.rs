@@ -3,6 +3,7 @@
 //! A proxy with an identity from files stands between the test and an app of the test. The test is its caller with
 //! whatever certificate, or its endpoint.
 
+mod before;
 mod external;
 mod inbound;
 mod modes;
@@ -13,11 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use leno_tests::pki::{Authority, Identity, Leaf};
-use leno_tests::{Proxy, free_port};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use leno_tests::{Proxy, free_port, tls};
+use rustls::SupportedProtocolVersion;
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -185,62 +184,8 @@ impl<'a> Caller<'a> {
 
     pub(crate) async fn connect(&self, to: SocketAddr) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
         let stream = TcpStream::connect(to).await.map_err(|error| error.to_string())?;
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(self.config()));
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls::caller(self.identity, self.version, self.alpn)));
         let name = ServerName::try_from("shop.default").expect("a name");
         connector.connect(name, stream).await.map_err(|error| error.to_string())
-    }
-
-    fn config(&self) -> ClientConfig {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[self.version])
-            .expect("versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)));
-        let mut config = match self.identity {
-            Some(identity) => builder.with_client_auth_cert(identity.chain.clone(), identity.key()).expect("a key"),
-            None => builder.with_no_client_auth(),
-        };
-        config.alpn_protocols = self.alpn.iter().map(|name| name.to_vec()).collect();
-        config
-    }
-}
-
-/// Whom it reaches does not matter to a caller of these tests.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

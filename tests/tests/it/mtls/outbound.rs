@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use leno_tests::pki::{Authority, Identity, Leaf};
-use leno_tests::{Call, origin};
+use leno_tests::{Call, metric, origin};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{PEER, Scene, Stage};
+use serde_json::json;
+
+use super::{PEER, Scene, Stage, document};
 
 const REVOKED: u64 = 666;
 
@@ -127,6 +129,26 @@ async fn an_endpoint_is_believed_for_its_expected_identity_alone() {
     endpoint.shows(&stage.root.issue(&Leaf::of(PEER)), &Authority::new("another"), true);
     let (status, error) = ask(&stage).await;
     assert_eq!(status, 503, "an endpoint that does not believe us: {error}");
+}
+
+#[tokio::test]
+async fn clear_text_within_the_mesh_is_counted_and_shown() {
+    let (app, plain) = (origin("app").await, origin("plain").await);
+    let peers = [plain.address()];
+    let rule = json!({"host": "reviews", "trafficPolicy": {"tls": {"mode": "DISABLE"}}});
+    let rules = format!("{:#}\n", document("DestinationRule", "reviews", rule));
+    let stage = Scene { peers: &peers, ..Scene::new(app.address(), &rules) }.start().await;
+    for _ in 0..2 {
+        assert_eq!(ask(&stage).await.0, 200);
+    }
+    let cluster = "outbound|80||reviews.default.svc.cluster.local";
+    let metrics = stage.proxy.metrics().await;
+    let labels = [format!("cluster=\"{cluster}\"")];
+    let labels = labels.each_ref().map(String::as_str);
+    assert_eq!(metric(&metrics, "leno_clear_text_connections_total", &labels), 1.0, "one, for both requests");
+    assert!(!metrics.contains("leno_clear_text_connections_total{cluster=\"inbound"), "the own app is no peer");
+    let clusters = stage.proxy.clusters().await;
+    assert!(clusters.contains(&format!("{cluster}::cx_clear_text::1")), "{clusters}");
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@
 //! callers ──▶ sidecar of `shop` ──mTLS──▶ sidecar of `reviews` ──▶ origin
 //! ```
 //!
+//! * [`identity`]: files of another workload.
 //! * [`load`]: certificates and roots change under numbered requests: none is lost and none arrives twice.
 //! * [`live`]: connections outlive the certificates they were opened with, but neither a revocation nor a policy.
 
+mod identity;
 mod live;
 mod load;
 
