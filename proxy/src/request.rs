@@ -200,11 +200,7 @@ fn plan<'a>(
     };
     prepare::request(&mut parts, route, forward, share, limits.expected(), grpc, &connection.worker.random)?;
     if !route.request_headers.is_empty() || !share.request_headers.is_empty() {
-        asked.add_retries(asked::take(&mut parts.headers));
-        // Which also took what the endpoint is told.
-        if let Some(limit) = limits.expected() {
-            headers::set_expected_time(&mut parts.headers, limit, grpc);
-        }
+        asked.retries = asked::take_retries(&mut parts.headers).or(asked.retries);
     }
     let counted = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
     way.plan = RetryPlan::new(forward.retry.as_ref(), asked, &look(&parts, None));

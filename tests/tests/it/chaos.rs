@@ -91,7 +91,9 @@ fn rules(generation: usize) -> String {
     );
     for (at, service) in SERVICES.iter().enumerate() {
         let weight = (generation * 17 + at * 31) % 101;
-        let on = ["connect-failure", "connect-failure,refused-stream,503", "gateway-error"][(generation + at) % 3];
+        // None that tries again what was sent and may have been done: that would be the rules' doing (as `5xx` and
+        // `gateway-error`, which mean resets as well).
+        let on = ["connect-failure", "connect-failure,refused-stream,503", "503"][(generation + at) % 3];
         rules += &format!(
             "---
 apiVersion: networking.istio.io/v1

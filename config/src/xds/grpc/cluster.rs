@@ -29,15 +29,16 @@ pub(super) fn to_xds(cluster: &Cluster, verdict: &mut Verdict) -> pb::cluster::C
         connect_timeout: _,
         idle_timeout: _,
         tcp_keepalive: _,
-        // Counted by sidecars, for the operator.
-        mesh_internal: _,
         max_requests_per_connection,
         max_connection_duration,
-        max_concurrent_streams,
-        health_check,
+        // What the server says holds.
+        max_concurrent_streams: _,
         limits,
         outlier,
+        health_check,
         tls,
+        // Connections of a channel are counted by nobody here.
+        mesh_internal: _,
         // gRPC uses what is healthy and, where nothing is, everything it can connect to.
         panic_threshold: _,
         slow_start,
@@ -48,11 +49,11 @@ pub(super) fn to_xds(cluster: &Cluster, verdict: &mut Verdict) -> pb::cluster::C
     if max_requests_per_connection.is_some() {
         verdict.leave_out("connectionPool.http.maxRequestsPerConnection", "gRPC keeps its connections");
     }
-    if max_connection_duration.is_some() || max_concurrent_streams.is_some() {
-        verdict.leave_out("connectionPool", "gRPC keeps its connections, with as many streams as the endpoint allows");
+    if max_connection_duration.is_some() {
+        verdict.leave_out("connectionPool.tcp.maxConnectionDuration", "gRPC keeps its connections");
     }
     if health_check.is_some() {
-        verdict.leave_out("HealthCheck", "gRPC clients do not ask endpoints whether they are well");
+        verdict.leave_out("HealthCheck", "a gRPC client goes by what it can connect to");
     }
     if slow_start.is_some() {
         verdict.leave_out("loadBalancer.warmup", "a new endpoint of gRPC gets its full share at once");
@@ -125,27 +126,19 @@ fn balance_to_xds(balance: &Balance) -> (LbPolicy, Option<LbConfig>, Option<Load
         };
         (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config)), None)
     };
-    let choices = match balance {
-        Balance::LeastRequest { choices } => *choices,
-        Balance::PeakEwma
-        | Balance::RoundRobin
-        | Balance::Random
-        | Balance::RingHash { .. }
-        | Balance::Maglev { .. } => 2,
+    let least = |choices: u32| {
+        let requests =
+            policies::least_request::v3::LeastRequest { choice_count: wrap_u32(choices.max(2)), ..Default::default() };
+        let turns = policies::round_robin::v3::RoundRobin::default();
+        let picking = list([policy("least_request", any::pack(&requests)), policy("round_robin", any::pack(&turns))]);
+        let localities = policies::wrr_locality::v3::WrrLocality { endpoint_picking_policy: Some(picking) };
+        let list = list([policy("wrr_locality", any::pack(&localities))]);
+        (LbPolicy::RoundRobin, None, Some(list))
     };
     match balance {
-        // Who answers slowly has more requests under way, so that both lead away from it.
-        Balance::LeastRequest { .. } | Balance::PeakEwma => {
-            let least = policies::least_request::v3::LeastRequest {
-                choice_count: wrap_u32(choices.max(2)),
-                ..Default::default()
-            };
-            let turns = policies::round_robin::v3::RoundRobin::default();
-            let picking = list([policy("least_request", any::pack(&least)), policy("round_robin", any::pack(&turns))]);
-            let localities = policies::wrr_locality::v3::WrrLocality { endpoint_picking_policy: Some(picking) };
-            let list = list([policy("wrr_locality", any::pack(&localities))]);
-            (LbPolicy::RoundRobin, None, Some(list))
-        }
+        Balance::LeastRequest { choices } => least(*choices),
+        // What a client that does not measure comes closest to it with.
+        Balance::PeakEwma => least(2),
         // Both spread requests evenly and promise no more.
         Balance::RoundRobin | Balance::Random => (LbPolicy::RoundRobin, None, None),
         Balance::RingHash { min, max } => ring(*min, *max),

@@ -15,7 +15,7 @@ use pb::route::{RouteConfiguration, route::Action as Message};
 const MOST_RETRIES: u32 = 4;
 
 pub(super) fn to_xds(host: &VirtualHost, verdict: &mut Verdict) -> RouteConfiguration {
-    // The attempt count informs and decides nothing.
+    // Attempts are told by a header of gRPC's own.
     let VirtualHost { name, domains: _, routes, attempt_count: _ } = host;
     let mut messages = Vec::new();
     for (index, written) in routes.iter().enumerate() {
@@ -219,12 +219,12 @@ fn retry_known(
         attempts,
         per_try_timeout,
         status_codes,
-        request_headers,
-        // Of a condition that gRPC does not know.
+        // Conditions of their own, which `knows` judges.
         answer_headers: _,
+        request_headers,
         backoff_base: _,
         backoff_max: _,
-        // gRPC has a word of its own for when to come back (grpc-retry-pushback-ms).
+        // A server of gRPC says when to come back by a trailer that every client knows.
         rate_limited: _,
         // A channel tries the endpoint that its balancer says; with round robin that is another one.
         avoid_previous_hosts: _,
@@ -248,7 +248,9 @@ fn retry_known(
         return None;
     }
     if !request_headers.is_empty() {
-        verdict.refuse("requestHeaders", "gRPC tries every call again, whatever its metadata");
+        // Better no retry than one of a request that must not be repeated.
+        verdict.leave_out("retries", "gRPC cannot tell which requests may be repeated, and repeats none");
+        return None;
     }
     if *attempts > MOST_RETRIES {
         verdict.refuse("attempts", &format!("gRPC tries again {MOST_RETRIES} times at most"));
@@ -261,9 +263,6 @@ fn retry_known(
         attempts: *attempts,
         per_try_timeout: None,
         status_codes: Default::default(),
-        answer_headers: Vec::new(),
-        request_headers: Vec::new(),
-        rate_limited: None,
         avoid_previous_hosts: false,
         host_selection_attempts: 0,
         other_localities: false,
