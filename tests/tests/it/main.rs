@@ -15,6 +15,7 @@ mod drain;
 mod examples;
 mod explain;
 mod faults;
+mod foreign;
 mod grpc;
 mod identity;
 mod judge;

@@ -10,13 +10,17 @@ use crate::xds::{endpoint, pb};
 pub(super) fn to_xds(endpoints: &Endpoints, verdict: &mut Verdict) -> pb::endpoint::ClusterLoadAssignment {
     let Endpoints { cluster, localities, overprovisioning } = endpoints;
     let mut localities = merged(localities);
+    let weighted = localities.iter().filter(|group| group.weight.is_some()).map(|group| group.priority);
+    let weighted = weighted.collect::<BTreeSet<_>>();
+    // Beside localities with a weight, one without gets nothing.
+    localities.retain(|group| group.weight.is_some() || !weighted.contains(&group.priority));
     let used = localities.iter().map(|group| group.priority).collect::<BTreeSet<_>>();
     let mut totals = BTreeMap::<u32, u64>::new();
     for group in &mut localities {
         let below = used.range(..group.priority).count();
         group.priority = u32::try_from(below).unwrap_or(u32::MAX);
         let sum = group.endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum::<u64>();
-        // As Envoy has it where a locality has no weight of its own.
+        // Without weights of localities, those of their endpoints decide.
         group.weight = group.weight.or_else(|| u32::try_from(sum).ok());
         *totals.entry(group.priority).or_default() += group.weight.map_or(sum, u64::from);
         let name = |endpoint: &&Endpoint| matches!(endpoint.address, Address::Name { .. });
