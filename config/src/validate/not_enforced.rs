@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    ConnectionPoolSettings, Document, Headers, LoadBalancerSettings, MeshConfig, OutlierDetection, Path,
-    PortTrafficPolicy, Rule, SimpleLb, TrafficPolicy, VirtualService,
+    Document, Headers, LoadBalancerSettings, MeshConfig, OutlierDetection, Path, PortTrafficPolicy, Rule, SimpleLb,
+    TrafficPolicy, VirtualService,
 };
 
 /// One feature.
@@ -19,8 +19,6 @@ struct Feature {
     /// Where a document first asks for it.
     first: fn(&Rule) -> Option<Path>,
 }
-
-const GOES_ON: &str = "requests go on as if it were not there";
 
 /// What is about HTTP and about sockets.
 const FEATURES: &[Feature] = &[
@@ -58,11 +56,6 @@ const POLICIES: &[Feature] = &[
         name: "`consecutiveErrors`",
         instead: "it is not read: write `consecutiveGatewayErrors` or `consecutive5xxErrors`",
         first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
-    },
-    Feature {
-        name: "`maxRetries`",
-        instead: GOES_ON,
-        first: |rule| inside(pools(rule), |it| it.http.as_ref()?.max_retries.map(|_| "http.maxRetries")),
     },
     Feature {
         name: "`simple: PASSTHROUGH`",
@@ -196,23 +189,6 @@ fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {
         blocks(rule, field, |policy| policy.outlier_detection.as_ref(), |port| port.outlier_detection.as_ref());
     let default = mesh_default(rule).and_then(|policy| policy.outlier_detection.as_ref());
     written.into_iter().chain(default.map(|it| (spec().key("defaultTrafficPolicy").key(field), it))).collect()
-}
-
-/// Toward others, and toward the own app.
-fn pools(rule: &Rule) -> Vec<(Path, &ConnectionPoolSettings)> {
-    let field = "connectionPool";
-    let mut pools = blocks(rule, field, |policy| policy.connection_pool.as_ref(), |port| port.connection_pool.as_ref());
-    let default = mesh_default(rule).and_then(|policy| policy.connection_pool.as_ref());
-    pools.extend(default.map(|pool| (spec().key("defaultTrafficPolicy").key(field), pool)));
-    if let Rule::Sidecar(rule) = rule {
-        let inbound = rule.spec.inbound_connection_pool.as_ref();
-        pools.extend(inbound.map(|pool| (spec().key("inboundConnectionPool"), pool)));
-        let listeners = rule.spec.ingress.iter().enumerate();
-        pools.extend(listeners.filter_map(|(at, listener)| {
-            Some((spec().key("ingress").index(at).key(field), listener.connection_pool.as_ref()?))
-        }));
-    }
-    pools
 }
 
 fn mesh_default(rule: &Rule) -> Option<&TrafficPolicy> {

@@ -25,9 +25,9 @@ fn health_checks_are_checked() {
             (
                 "host: a\ntcp: {}\ninterval: 0s\ntimeout: soon\nhealthyThreshold: 0",
                 &[
-                    ("L0116", "spec.healthyThreshold", "0"),
                     ("L0105", "spec.interval", "0s"),
                     ("L0105", "spec.timeout", "soon"),
+                    ("L0116", "spec.healthyThreshold", "0"),
                 ],
             ),
             ("host: nobody\ntcp: {}", &[("L0201", "spec.host", "nobody")]),
