@@ -376,7 +376,7 @@ fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
         "VirtualService",
         "rule",
         &format!(
-            "hosts: [b]\nhttp:\n- match: [{{uri: {{prefix: /a}}}}]\n  retries: {{attempts: 2}}\n  {route}\n- retries: {{attempts: 3}}\n  {route}"
+            "hosts: [b]\nhttp:\n- match: [{{uri: {{prefix: /a}}}}]\n  headers: {{response: {{set: {{x: '%PROTOCOL%'}}}}}}\n  {route}\n- headers: {{response: {{set: {{x: '%PROTOCOL%'}}}}}}\n  {route}"
         ),
     );
     let policy = document(
@@ -389,7 +389,10 @@ fn what_the_proxy_does_not_do_yet_is_said_once_per_document_and_feature() {
         .filter(|finding| finding.code == "L0301")
         .map(|finding| finding.path)
         .collect();
-    assert_eq!(found, ["spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"]);
+    assert_eq!(
+        found,
+        ["spec.http[0].headers.response.set.x", "spec.subsets[0].trafficPolicy.outlierDetection.consecutiveErrors"]
+    );
 }
 
 #[test]
@@ -433,7 +436,10 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
             ("Sidecar", "ingress: [{port: {number: 80, protocol: HTTP}, tls: {mode: ISTIO_MUTUAL}}]\negress: [{hosts: ['*/*']}]\noutboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: b}}".to_owned()),
             &["spec.ingress[0].tls: the socket is not opened"],
         ),
-        (("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, maxRetries: 1}}".to_owned()), nothing),
+        (
+            ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, maxRetries: 1}}".to_owned()),
+            nothing,
+        ),
         (
             ("WorkloadEntry", "address: 10.0.0.1\nlabels: {security.istio.io/tlsMode: istio}".to_owned()),
             nothing,
