@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use leno_config::compile::{Scope, compile, scope};
 use leno_config::ir;
 use leno_config::mesh::Mesh;
-use leno_config::node::Node;
+use leno_config::node::{Interception, Node};
 use leno_config::rules::Document;
-use leno_config::xds::{self, Flavour};
+use leno_config::xds::{self, Dialect, grpc};
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -31,7 +31,7 @@ pub(crate) struct Generation {
     /// The trust bundle, which is the same for every proxy. No other secret ever travels.
     roots: Option<Arc<ir::Secret>>,
     documents: usize,
-    scopes: Mutex<BTreeMap<(Scope, Flavour), Slot>>,
+    scopes: Mutex<BTreeMap<(Scope, Dialect), Slot>>,
     shelf: Arc<Mutex<Shelf>>,
 }
 
@@ -110,23 +110,30 @@ impl Generation {
     }
 
     /// What a proxy is to hold, in the words that it understands.
-    pub(crate) async fn snapshot(&self, node: &Node, flavour: &Flavour) -> Result<Arc<Snapshot>, CompileError> {
-        let slot = self.slot((scope(&self.mesh, node), flavour.clone()));
+    pub(crate) async fn snapshot(&self, node: &Node, dialect: &Dialect) -> Result<Arc<Snapshot>, CompileError> {
+        let node = in_its_place(node, dialect);
+        let slot = self.slot((scope(&self.mesh, &node), dialect.clone()));
         let snapshot = slot.get_or_try_init(|| async {
             let (mesh, shelf) = (Arc::clone(&self.mesh), Arc::clone(&self.shelf));
-            let (node, flavour, roots) = (node.clone(), flavour.clone(), self.roots.clone());
+            let (dialect, roots) = (dialect.clone(), self.roots.clone());
             let work = move || {
                 let mut resources = compile(&mesh, &node);
                 resources.secrets.extend(roots.map(|roots| (roots.name.clone(), roots)));
-                let encoded = xds::encode(&resources, &flavour);
-                Arc::new(Snapshot::new(encoded, &mut lock(&shelf)))
+                let shelf = &mut lock(&shelf);
+                Arc::new(match dialect {
+                    Dialect::Envoy(flavour) => Snapshot::new(xds::encode(&resources, &flavour), shelf),
+                    Dialect::Grpc => {
+                        let grpc::Encoding { resources, remarks } = grpc::encode(&resources);
+                        Snapshot::new(resources, shelf).with_remarks(remarks)
+                    }
+                })
             };
             tokio::task::spawn_blocking(work).await.map_err(CompileError)
         });
         snapshot.await.map(Arc::clone)
     }
 
-    fn slot(&self, scope: (Scope, Flavour)) -> Slot {
+    fn slot(&self, scope: (Scope, Dialect)) -> Slot {
         let mut scopes = lock(&self.scopes);
         if scopes.len() >= MAX_SCOPES && !scopes.contains_key(&scope) {
             let is_held = |snapshot: &Arc<Snapshot>| Arc::strong_count(snapshot) > 1;
@@ -136,6 +143,14 @@ impl Generation {
             return Slot::default();
         }
         Arc::clone(scopes.entry(scope).or_default())
+    }
+}
+
+/// The sidecar that a client would have. Without one nothing is intercepted: it asks for what it wants by name.
+fn in_its_place(node: &Node, dialect: &Dialect) -> Node {
+    match dialect {
+        Dialect::Envoy(_) => node.clone(),
+        Dialect::Grpc => Node { interception: Interception::None, ..node.clone() },
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3 as discovery;
+use leno_config::xds::grpc::Remarks;
 use leno_config::xds::{Encoded, Kind};
 use prost::Message as _;
 use prost::encoding::{message, string};
@@ -22,6 +23,8 @@ pub(crate) struct Snapshot {
     secrets: Arc<Set>,
     listeners: Arc<Set>,
     routes: Arc<Set>,
+    /// What could not be said in the words of the client.
+    remarks: Remarks,
 }
 
 /// All resources of one kind.
@@ -57,7 +60,18 @@ impl Snapshot {
             secrets: set(Kind::Secret),
             listeners: set(Kind::Listener),
             routes: set(Kind::Route),
+            remarks: Remarks::new(),
         }
+    }
+
+    /// The same with what it could not say.
+    pub(crate) fn with_remarks(self, remarks: Remarks) -> Self {
+        Self { remarks, ..self }
+    }
+
+    /// What could not be said of which resources.
+    pub(crate) fn remarks(&self) -> &Remarks {
+        &self.remarks
     }
 
     /// All resources of a kind.

@@ -3,6 +3,7 @@
 //! A YAML file, flags and `LENO_…` variables say the same things under the same names; a flag wins over a variable, a
 //! variable over the file. What is wrong is said with its place.
 
+mod limits;
 mod security;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,9 @@ use serde::Deserialize;
 
 use crate::control_plane::ControlPlane;
 use crate::identity::IdentityFiles;
+use crate::overload::Limits;
 
+use limits::FileLimits;
 pub use security::SecurityFlags;
 use security::{FileControlPlane, FileIdentity};
 
@@ -68,6 +71,8 @@ pub struct Bootstrap {
     pub workers: usize,
     /// How long what is under way may take after SIGTERM.
     pub drain: Duration,
+    /// What is taken on at once.
+    pub limits: Limits,
     /// Where the random numbers of splits and balancing begin; `None`: elsewhere in every process.
     pub seed: Option<u64>,
 }
@@ -156,7 +161,7 @@ struct File {
     metrics: Option<SocketAddr>,
     ready: Option<SocketAddr>,
     workers: Option<Workers>,
-    limits: Option<BTreeMap<String, String>>,
+    limits: Option<FileLimits>,
     drain: Option<String>,
     seed: Option<u64>,
     dumpable: bool,
@@ -200,10 +205,6 @@ impl Bootstrap {
     }
 
     fn merge(flags: Flags, file: File) -> Result<Self, BootstrapError> {
-        if let Some(key) = file.limits.as_ref().and_then(|limits| limits.keys().next()) {
-            let reason = format!("`{key}` cannot be set in this version; leave `limits` empty");
-            return Err(BootstrapError::Value { key: "limits", reason });
-        }
         let identity = security::identity(&flags.security, file.identity)?;
         let plane = security::control_plane(&flags.security, file.control_plane, identity.as_ref())?;
         let rules = if flags.rules.is_empty() { file.rules } else { flags.rules.clone() };
@@ -232,6 +233,7 @@ impl Bootstrap {
             ready: flags.ready.or(file.ready),
             workers: count(workers)?,
             drain: duration("drain", &drain)?,
+            limits: limits::read(file.limits.unwrap_or_default())?,
             seed: flags.seed.or(file.seed),
         })
     }
@@ -427,7 +429,7 @@ mod tests {
             ("node: {name: a}\nrules: [r]\ndrain: soon\n", "drain"),
             ("node: {name: a}\nrules: [r]\ninterception: magic\n", "interception"),
             ("node: {name: a}\nrules: [r]\nadmn: 1\n", "admn"),
-            ("node: {name: a}\nrules: [r]\nlimits: {x: '1'}\n", "limits"),
+            ("node: {name: a}\nrules: [r]\nlimits: {x: '1'}\n", "unknown field"),
         ];
         for (yaml, expected) in rows {
             let error = load(yaml, Flags::default()).expect_err(yaml);

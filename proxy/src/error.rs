@@ -11,6 +11,7 @@ use http::StatusCode;
 use leno_config::ir::{AbortStatus, RbacAction};
 
 use crate::cluster::limits::Overflow;
+use crate::overload::Shed;
 use crate::policy::jwt::JwtError;
 use crate::policy::rate_limit::Quota;
 use crate::stream_limits::Overdue;
@@ -208,6 +209,19 @@ pub enum ProxyError {
         /// What the HTTP library saw.
         reason: String,
     },
+    /// The endpoint said that it did not look at the stream.
+    #[error("{address} of cluster {cluster} did not take the stream: {reason}")]
+    Refused {
+        /// Whose endpoint.
+        cluster: String,
+        /// Which.
+        address: SocketAddr,
+        /// What the HTTP library saw.
+        reason: String,
+    },
+    /// One of those, after retries.
+    #[error(transparent)]
+    Retried(Box<Self>),
     /// The endpoint's answer was not HTTP.
     #[error("{address} of cluster {cluster} did not answer in valid HTTP: {reason}")]
     UpstreamProtocol {
@@ -281,6 +295,9 @@ pub enum ProxyError {
         /// What the caller is told of it.
         quota: Quota,
     },
+    /// This process has more to do than it can.
+    #[error("{0}; try again a moment later")]
+    Overloaded(Shed),
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
     BadRequest {
@@ -310,10 +327,49 @@ const TERMINATION: &str =
     "upstream connect error or disconnect/reset before headers. reset reason: connection termination";
 const OVERFLOW: &str = "upstream connect error or disconnect/reset before headers. reset reason: overflow";
 const REMOTE_RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: remote reset";
+const REFUSED: &str =
+    "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset";
 const PROTOCOL_ERROR: &str = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
 const FAULT: &str = "fault filter abort";
 
+/// The same bodies after retries (Envoy).
+const RETRIED: [(&str, &str); 6] = [
+    (
+        CONNECTION_FAILURE,
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure",
+    ),
+    (
+        CONNECTION_TIMEOUT,
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: connection timeout",
+    ),
+    (
+        TERMINATION,
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: connection termination",
+    ),
+    (
+        REMOTE_RESET,
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote reset",
+    ),
+    (
+        REFUSED,
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote refused stream reset",
+    ),
+    (
+        PROTOCOL_ERROR,
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: protocol error",
+    ),
+];
+
+fn retried(body: &'static str) -> &'static str {
+    RETRIED.iter().find(|(once, _)| *once == body).map_or(body, |(_, again)| again)
+}
+
 impl ProxyError {
+    /// The same at the end of some retries.
+    pub fn after_retries(self) -> Self {
+        Self::Retried(Box::new(self))
+    }
+
     /// Status, flag and body (measured on Envoy 1.40).
     pub fn reply(&self) -> Reply {
         let (status, flag, body) = match self {
@@ -325,7 +381,12 @@ impl ProxyError {
             Self::Connect { timed_out: true, .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UF, CONNECTION_TIMEOUT),
             Self::Closed { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UC, TERMINATION),
             Self::Reset { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UR, REMOTE_RESET),
+            Self::Refused { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::UR, REFUSED),
             Self::UpstreamProtocol { .. } => (StatusCode::BAD_GATEWAY, Flag::UPE, PROTOCOL_ERROR),
+            Self::Retried(last) => {
+                let Reply { status, flag, body } = last.reply();
+                (status, flag, retried(body))
+            }
             Self::Timeout(_) | Self::TryTimeout { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, Flag::UT, "upstream request timeout")
             }
@@ -345,6 +406,12 @@ impl ProxyError {
             // Who does not speak gRPC gets a 200 (Envoy).
             Self::Fault { with: AbortStatus::Grpc(_) } => (StatusCode::OK, Flag::FI, FAULT),
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, Flag::RL, "local_rate_limited"),
+            Self::Overloaded(Shed::Concurrency) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "reached concurrency limit")
+            }
+            Self::Overloaded(Shed::Connections | Shed::Requests) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "envoy overloaded")
+            }
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }

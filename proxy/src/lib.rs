@@ -17,6 +17,7 @@ pub mod headers;
 pub mod identity;
 pub mod memory;
 pub mod nest;
+pub mod overload;
 pub mod policy;
 pub mod prepare;
 pub mod process;

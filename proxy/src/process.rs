@@ -28,6 +28,7 @@ use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
 use crate::memory;
+use crate::overload::Overload;
 use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::source;
@@ -36,7 +37,7 @@ use crate::state::warming::Effective;
 use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
-use crate::worker::{Command, Reserved, Worker};
+use crate::worker::{Command, Figures, Reserved, Worker};
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
@@ -387,26 +388,30 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
     let mut acceptor_commands = Some(acceptor_commands);
     let mut threads = Vec::new();
     let mut workers = Vec::new();
-    for index in 0..count {
+    let stats: Vec<_> = (0..count).map(|_| common.telemetry.worker()).collect();
+    let overload = Overload::new(bootstrap.limits, stats.clone());
+    common.telemetry.watch(&overload);
+    for (index, stats) in stats.into_iter().enumerate() {
         let (commands, inbox) = mpsc::channel(QUEUE);
-        let stats = common.telemetry.worker();
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
         let Common { telemetry, dns, draining, reserved, identity, own } = common.clone();
+        let limits = Arc::clone(&overload);
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
             let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
-            let worker = Worker::new(telemetry, stats, dns, draining, reserved, tls, random);
+            let figures = Figures { telemetry, stats, overload: Arc::clone(&limits) };
+            let worker = Worker::new(figures, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
-                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker))));
+                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits));
             }
             worker.run(inbox).await;
         })?);
     }
     if let Some(commands) = acceptor_commands {
         let hand = workers.clone();
-        threads.push(thread("leno-acceptor", move || accept::run(commands, Hand::Over(hand)))?);
+        threads.push(thread("leno-acceptor", move || accept::run(commands, Hand::Over(hand), overload))?);
     }
     Ok((workers, acceptor, threads))
 }

@@ -21,7 +21,10 @@ pub fn error(error: &ProxyError, flags: Flags, grpc: bool) -> Response<Body> {
     if let Ok(value) = HeaderValue::from_str(&visible) {
         response.headers_mut().insert(name::ERROR, value);
     }
-    if let ProxyError::Overflow { .. } = error {
+    if let ProxyError::Overloaded(_) = error {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if let ProxyError::Overflow { .. } | ProxyError::Overloaded(_) = error {
         response.headers_mut().insert(name::OVERLOADED, HeaderValue::from_static("true"));
     }
     if let ProxyError::RateLimited { quota, .. } = error {

@@ -1,8 +1,8 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
-//!                                                       → header rules, rewrite → copies → attempts → header rules → body
+//! overload → sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
+//!                                                                  → header rules, rewrite → copies → attempts → header rules → body
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use leno_config::ir::{self, Action, Direction, Forward, Route, StreamLimits, WeightedCluster};
 use tokio::time::Instant;
 
-use crate::attempt::deadline::{Deadline, TimeLimits};
+use crate::attempt::deadline::{Clocks, Deadline, TimeLimits};
 use crate::attempt::plan::RetryPlan;
 use crate::attempt::{Answer, Attempts, Protocol, asked};
 use crate::body::{Body, RequestBody, RequestEnd, UpstreamBody};
@@ -30,6 +30,7 @@ use crate::downstream::Connection;
 use crate::downstream::upgrade::{self, Upgrade};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::overload::Place;
 use crate::policy::fault::{self, Pause};
 use crate::policy::grant::while_granted;
 use crate::policy::jwt::{Claims, Verified};
@@ -38,7 +39,6 @@ use crate::policy::sticky::Sticky;
 use crate::policy::{cors, enforce, mirror};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
-use crate::stream_limits::Watch;
 use crate::telemetry::RequestRecord;
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
@@ -58,6 +58,11 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
         (Err(error), None) => Err(error),
         (planned, Some(pause)) => Box::pin(late(*pause, planned, connection, &view, &mut outgoing, &mut record)).await,
     };
+    if let (Some(place), Ok(response)) = (&beside.place, &answered)
+        && matches!(response.body(), Body::Upstream(_))
+    {
+        place.answered(&connection.worker.random);
+    }
     let mut response = answered.unwrap_or_else(|error| {
         record.flag(error.reply().flag);
         reply::error(&error, record.flags(), grpc)
@@ -82,7 +87,10 @@ async fn late(
     record: &mut RequestRecord,
 ) -> Result<Response<Body>, ProxyError> {
     record.delayed();
-    let waited = pin!(async { Ok(pause.over().await) });
+    let waited = pin!(async {
+        pause.over().await;
+        Ok(())
+    });
     while_granted(record.grant().map(|grant| &**grant), waited).await?;
     match planned? {
         Plan::Answer(response) => Ok(response),
@@ -97,6 +105,8 @@ struct Beside {
     pause: Option<Box<Pause>>,
     /// What is left of a rate limit.
     quota: Option<Box<Quota>>,
+    /// Its place at the own app, where these are counted.
+    place: Option<Place>,
 }
 
 /// What is to be done with a request.
@@ -137,6 +147,8 @@ fn plan<'a>(
     beside: &mut Beside,
 ) -> Result<Plan<'a>, ProxyError> {
     let (http, manager) = http_of(view)?;
+    let (direction, is_surplus) = (view.listener.config.direction, connection.life.is_surplus());
+    beside.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
     let (mut parts, body) = request.into_parts();
     let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
     sanitize::request(&mut parts, manager.path)?;
@@ -188,11 +200,7 @@ fn plan<'a>(
     };
     prepare::request(&mut parts, route, forward, share, limits.expected(), grpc, &connection.worker.random)?;
     if !route.request_headers.is_empty() || !share.request_headers.is_empty() {
-        asked.add_retries(asked::take(&mut parts.headers));
-        // Which also took what the endpoint is told.
-        if let Some(limit) = limits.expected() {
-            headers::set_expected_time(&mut parts.headers, limit, grpc);
-        }
+        asked.retries = asked::take_retries(&mut parts.headers).or(asked.retries);
     }
     let counted = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
     way.plan = RetryPlan::new(forward.retry.as_ref(), asked, &look(&parts, None));
@@ -272,23 +280,16 @@ impl Way<'_> {
             mirror::send_copies(connection, &view.view, self.route, outgoing);
         }
         let sent = Instant::now();
-        let mut deadline = self.plan.limits.request.zip(self.end.clone()).map(|(limit, end)| Deadline::new(limit, end));
-        let mut watch = self.end.clone().and_then(|end| Watch::new(self.streams, end));
+        let mut clocks = Clocks::new(self.plan.limits.request, self.streams, self.end.as_ref());
         let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
         let to = (self.cluster, self.protocol, self.host.as_deref());
         let attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
-        let answer = match (&mut deadline, &mut watch) {
-            (None, None) => sending.await,
-            (Some(deadline), None) => Box::pin(deadline.race(sending)).await,
-            (None, Some(watch)) => Box::pin(watch.race(sending)).await,
-            (Some(deadline), Some(watch)) => {
-                let watched = pin!(watch.race(sending));
-                Box::pin(deadline.race(watched)).await
-            }
-        }
-        .inspect_err(|error| attempts.failed(error));
+        let answer = match clocks.any() {
+            None => sending.await,
+            Some(clocks) => Box::pin(clocks.race(sending)).await.inspect_err(|error| attempts.failed(error)),
+        };
         record.note(attempts.notes.get());
         let answer = answer?;
         let took = u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -297,7 +298,7 @@ impl Way<'_> {
             Some(upgrade) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 upgrade::tunnel(connection, *upgrade, answer, record)
             }
-            Some(_) | None => receive(answer, deadline, watch),
+            Some(_) | None => receive(answer, clocks),
         };
         let fields = response.headers_mut();
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
@@ -316,10 +317,11 @@ impl Way<'_> {
 
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
-fn receive(answer: Answer, deadline: Option<Deadline>, watch: Option<Box<Watch>>) -> Response<Body> {
+fn receive(answer: Answer, clocks: Clocks) -> Response<Body> {
     let Answer { response, lease, in_flight, permit, attempt: _ } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
+    let Clocks { deadline, watch } = clocks;
     let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
     let mut passed = Response::new(Body::Upstream(body.watched(watch)));
     *passed.status_mut() = head.status;

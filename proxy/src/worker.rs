@@ -21,6 +21,7 @@ use crate::cluster::balance::{PickContext, Position};
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
+use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
@@ -46,6 +47,17 @@ const MAX_FOREIGN_POOLS: usize = 1024;
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// What a worker counts with.
+#[derive(Debug)]
+pub struct Figures {
+    /// Counts what is rare.
+    pub telemetry: Arc<Telemetry>,
+    /// Its own.
+    pub stats: Arc<WorkerStats>,
+    /// What the process takes on at once.
+    pub overload: Arc<Overload>,
+}
+
 /// What all tasks of a worker share.
 #[derive(Debug)]
 pub struct Worker {
@@ -59,6 +71,8 @@ pub struct Worker {
     pub drain: watch::Receiver<bool>,
     /// Where no request may be sent.
     pub reserved: Reserved,
+    /// What the process takes on at once.
+    pub overload: Arc<Overload>,
     /// For handshakes with callers and endpoints.
     pub tls: Rc<Sessions>,
     /// What policies remember.
@@ -276,8 +290,7 @@ fn settings(cluster: &ir::Cluster) -> PoolSettings {
 impl Worker {
     /// A worker with nothing to do yet.
     pub fn new(
-        telemetry: Arc<Telemetry>,
-        stats: Arc<WorkerStats>,
+        Figures { telemetry, stats, overload }: Figures,
         dns: Arc<Dns>,
         drain: watch::Receiver<bool>,
         reserved: Reserved,
@@ -290,6 +303,7 @@ impl Worker {
             dns,
             drain,
             reserved,
+            overload,
             tls: Rc::new(tls),
             policy: Memory::default(),
             telemetry,
@@ -448,22 +462,32 @@ impl ListenerView {
 
 /// One connection from a caller; ends with the guard.
 #[derive(Debug)]
-pub struct ConnectionCount(Arc<WorkerStats>);
+pub struct ConnectionCount {
+    stats: Arc<WorkerStats>,
+    surplus: bool,
+}
 
 impl ConnectionCount {
     /// One more.
-    pub fn new(stats: Arc<WorkerStats>) -> Self {
+    pub fn new(stats: Arc<WorkerStats>, entry: Entry) -> Self {
         stats.connections_active.fetch_add(1, Ordering::Relaxed);
         stats.connections_total.fetch_add(1, Ordering::Relaxed);
-        Self(stats)
+        Self { stats, surplus: entry != Entry::Free }
+    }
+}
+
+impl ConnectionCount {
+    /// Whether it was let in only to be told that there are too many.
+    pub fn is_surplus(&self) -> bool {
+        self.surplus
     }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.connections_active.fetch_sub(1, Ordering::Relaxed);
+        self.stats.connections_active.fetch_sub(1, Ordering::Relaxed);
         if std::thread::panicking() {
-            self.0.panics.fetch_add(1, Ordering::Relaxed);
+            self.stats.panics.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

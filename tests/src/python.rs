@@ -1,4 +1,4 @@
-//! Peers in Python, in a virtual environment below `target/` with pinned packages.
+//! Peers in Python, in virtual environments below `target/` with pinned packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::program::{target, workspace};
 
-/// A Python with the packages of `tests/python/requirements.txt`.
+/// A Python with the packages of a file in `tests/python`.
 #[derive(Debug, Clone)]
 pub struct Python {
     interpreter: PathBuf,
@@ -19,12 +19,22 @@ pub fn skip(what: &str, why: &str) {
     assert!(!strict, "{what} was to be skipped ({why}), and LENO_TEST_STRICT=1 forbids that");
 }
 
-/// Sets Python up, once; `None` after saying that `what` is skipped.
+/// Sets Python up with `requirements.txt`, once; `None` after saying that `what` is skipped.
 pub fn python(what: &str) -> Option<Python> {
     static PYTHON: OnceLock<Result<Python, String>> = OnceLock::new();
+    once(&PYTHON, what, "python", "requirements.txt")
+}
+
+/// The same with `requirements-xds.txt`: Envoy's messages, which own a package directory that Envoy itself owns elsewhere.
+pub fn python_with_xds(what: &str) -> Option<Python> {
+    static PYTHON: OnceLock<Result<Python, String>> = OnceLock::new();
+    once(&PYTHON, what, "python-xds", "requirements-xds.txt")
+}
+
+fn once(made: &OnceLock<Result<Python, String>>, what: &str, environment: &str, requirements: &str) -> Option<Python> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    match PYTHON.get_or_init(set_up) {
+    match made.get_or_init(|| set_up(environment, requirements)) {
         Ok(python) => Some(python.clone()),
         Err(why) => {
             skip(what, why);
@@ -46,10 +56,10 @@ fn scripts() -> PathBuf {
     workspace().join("tests/python")
 }
 
-fn set_up() -> Result<Python, String> {
-    let requirements = scripts().join("requirements.txt");
+fn set_up(environment: &str, requirements: &str) -> Result<Python, String> {
+    let requirements = scripts().join(requirements);
     let wanted = std::fs::read_to_string(&requirements).map_err(|error| error.to_string())?;
-    let environment = target().join("python");
+    let environment = target().join(environment);
     let interpreter = environment.join("bin/python");
     let done = environment.join("installed.txt");
     if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
@@ -63,7 +73,7 @@ fn set_up() -> Result<Python, String> {
     Ok(Python { interpreter })
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("cannot run {}: {error}", program(command).display()))?;
     if output.status.success() {
         return Ok(());

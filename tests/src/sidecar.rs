@@ -36,12 +36,21 @@ pub struct SidecarBuilder<'a> {
     workers: usize,
     identity: Option<(&'a Authority, &'a str)>,
     environment: Vec<(&'a str, PathBuf)>,
+    keys: Vec<(&'a str, Value)>,
 }
 
 /// A sidecar in front of an HTTP app, with one worker thread, no identity and these rules (YAML).
 pub fn sidecar<'a>(app: SocketAddr, rules: &str) -> SidecarBuilder<'a> {
     let rules = rules.to_owned();
-    SidecarBuilder { app, speaks: Speaks::Http, rules, workers: 1, identity: None, environment: Vec::new() }
+    SidecarBuilder {
+        app,
+        speaks: Speaks::Http,
+        rules,
+        workers: 1,
+        identity: None,
+        environment: Vec::new(),
+        keys: Vec::new(),
+    }
 }
 
 impl<'a> SidecarBuilder<'a> {
@@ -63,6 +72,12 @@ impl<'a> SidecarBuilder<'a> {
     /// With an environment variable that names a file.
     pub fn environment(mut self, name: &'a str, file: &Path) -> Self {
         self.environment.push((name, file.to_owned()));
+        self
+    }
+
+    /// With another key in its bootstrap.
+    pub fn bootstrap(mut self, key: &'a str, value: Value) -> Self {
+        self.keys.push((key, value));
         self
     }
 
@@ -90,6 +105,9 @@ impl<'a> SidecarBuilder<'a> {
             write(directory.path(), "roots.pem", &authority.pem());
             let roots = directory.path().join("roots.pem");
             bootstrap["identity"] = json!({"certificate": certificate, "key": key, "roots": roots});
+        }
+        for (key, value) in self.keys {
+            bootstrap[key] = value;
         }
         let file = directory.path().join("bootstrap.yaml");
         std::fs::write(&file, format!("{bootstrap:#}\n")).expect("cannot write a file");

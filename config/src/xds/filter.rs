@@ -14,9 +14,10 @@ use pb::hcm::{HttpFilter, http_filter::ConfigType};
 use pb::protobuf::Any;
 
 const CORS: &str = "envoy.filters.http.cors";
-const FAULT: &str = "envoy.filters.http.fault";
+pub(super) const FAULT: &str = "envoy.filters.http.fault";
 const RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
 const JWT: &str = "envoy.filters.http.jwt_authn";
+pub(super) const ROUTER: &str = "envoy.filters.http.router";
 
 /// Istio's filters that only measure, and the one that chooses the ALPN between sidecars, which Leno does by itself; by
 /// their types.
@@ -56,7 +57,7 @@ pub(super) fn to_xds(
             }),
         ));
     }
-    filters.push(filter("envoy.filters.http.router", any::pack(&pb::router::Router::default())));
+    filters.push(filter(ROUTER, any::pack(&pb::router::Router::default())));
     filters
 }
 
@@ -65,7 +66,7 @@ pub(super) fn dns_cache() -> pb::dns_cache::DnsCacheConfig {
     pb::dns_cache::DnsCacheConfig { name: "leno".to_owned(), ..Default::default() }
 }
 
-fn filter(name: &str, config: Any) -> HttpFilter {
+pub(super) fn filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(ConfigType::TypedConfig(config)),

@@ -14,7 +14,8 @@
 //!
 //! A resource's version is the hash of the IR ([`crate::ir::version`]) and not of the bytes: protobuf maps have no order.
 //!
-//! A client that is no sidecar of Leno or Istio gets the same resources in other words: that is its [`Flavour`].
+//! A client that is no sidecar of Leno or Istio gets the same resources in other words: an Envoy with certificates of its
+//! own has another [`Flavour`], and a client of gRPC another [`Dialect`].
 
 mod any;
 mod balance;
@@ -24,6 +25,7 @@ mod claim;
 mod cluster;
 mod endpoint;
 mod filter;
+pub mod grpc;
 mod health_check;
 mod http_manager;
 mod http_options;
@@ -52,7 +54,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use serde::Serialize;
 
-pub use node::{Flavour, flavour_from_xds, node_from_xds, node_to_xds};
+pub use node::{Dialect, Flavour, dialect_from_xds, flavour_from_xds, node_from_xds, node_to_xds};
 pub use refusal::Refusal;
 
 use crate::ir;

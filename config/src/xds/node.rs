@@ -83,7 +83,45 @@ fn read(node: &pb::core::Node) -> Result<Node> {
 /// Node metadata of an Envoy: where [`Flavour::CertificateFiles`] finds its certificate.
 const SDS_DIRECTORY: &str = "LENO_SDS_DIRECTORY";
 
-/// What kind of client resources are written for. They say the same to all of them, in other words.
+/// Node metadata by which istiod, too, is told for whom to write.
+const GENERATOR: &str = "GENERATOR";
+
+/// In whose words resources are written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// Envoy's, which a Leno proxy speaks too.
+    Envoy(Flavour),
+    /// Those of a gRPC client without a proxy ([`super::grpc`]).
+    Grpc,
+}
+
+impl Dialect {
+    /// For people and programs.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Envoy(_) => "envoy",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// The dialect that a client speaks: gRPC's where the node's metadata say `GENERATOR: grpc`, or where they say nothing
+/// about that and its user agent is gRPC (C-core, Java, Go and Node.js all begin so).
+pub fn dialect_from_xds(node: &pb::core::Node) -> std::result::Result<Dialect, Refusal> {
+    let metadata = node.metadata.as_ref();
+    match metadata.and_then(|metadata| base::text_of(metadata, GENERATOR)) {
+        Some("grpc") => Ok(Dialect::Grpc),
+        Some("envoy") => flavour_from_xds(node).map(Dialect::Envoy),
+        Some(other) => {
+            let reason = format!("is `grpc` or `envoy`, not `{}`", other.escape_debug());
+            Err(Problem::new(&format!("metadata.{GENERATOR}"), reason).of("<node>"))
+        }
+        None if node.user_agent_name.starts_with("gRPC") => Ok(Dialect::Grpc),
+        None => flavour_from_xds(node).map(Dialect::Envoy),
+    }
+}
+
+/// What kind of Envoy resources are written for. They say the same to all of them, in other words.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flavour {

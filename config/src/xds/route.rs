@@ -148,7 +148,7 @@ fn host_from_xds(host: pb::route::VirtualHost, table: &Inherited) -> Result<Virt
     })
 }
 
-fn route_to_xds(route: &Route) -> pb::route::Route {
+pub(super) fn route_to_xds(route: &Route) -> pb::route::Route {
     let Route { name, origin, matcher, action, request_headers, response_headers, cors, fault, authorization } = route;
     let (request_headers_to_add, request_headers_to_remove) = policy::headers_to_xds(request_headers);
     let (response_headers_to_add, response_headers_to_remove) = policy::headers_to_xds(response_headers);

@@ -5,6 +5,7 @@
 mod authentication;
 mod authorization;
 mod destination_rules;
+mod grpc;
 mod health_checks;
 mod hosts;
 mod http_rules;

@@ -3,7 +3,9 @@
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::google::protobuf::value::Kind as ValueKind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
-use leno_config::xds::{Decoded, Flavour, Kind, decode, encode_cluster, encode_listener, flavour_from_xds};
+use leno_config::xds::{
+    Decoded, Dialect, Flavour, Kind, decode, dialect_from_xds, encode_cluster, encode_listener, flavour_from_xds,
+};
 
 use crate::messages;
 
@@ -50,4 +52,27 @@ fn clusters_differ_as_listeners_do() {
     assert_ne!(usual.version, other.version);
     assert_ne!(usual.any, other.any);
     assert_eq!(decode(Kind::Cluster, &usual.any), decode(Kind::Cluster, &other.any));
+}
+
+#[test]
+fn grpc_is_known_by_its_name_and_metadata_have_the_last_word() {
+    let node = |agent: &str, generator: Option<&str>| {
+        let text = |text: &str| Value { kind: Some(ValueKind::StringValue(text.to_owned())) };
+        let fields = generator.map(|generator| ("GENERATOR".to_owned(), text(generator))).into_iter().collect();
+        Node { user_agent_name: agent.to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
+    };
+    let envoy = || Dialect::Envoy(Flavour::Sidecar);
+    let rows = [
+        ("gRPC C-core linux Python", None, Dialect::Grpc),
+        ("gRPC Node Pure JS", None, Dialect::Grpc),
+        ("envoy", None, envoy()),
+        ("leno", None, envoy()),
+        ("", None, envoy()),
+        ("my client", Some("grpc"), Dialect::Grpc),
+        ("gRPC Java", Some("envoy"), envoy()),
+    ];
+    for (agent, generator, expected) in rows {
+        assert_eq!(dialect_from_xds(&node(agent, generator)).unwrap(), expected, "{agent} {generator:?}");
+    }
+    assert_eq!(dialect_from_xds(&node("envoy", Some("api"))).unwrap_err().field, "metadata.GENERATOR");
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use leno_config::node::Node;
+use leno_config::xds::Dialect;
 use tokio::sync::watch;
 
 use super::session::Session;
@@ -37,6 +38,8 @@ pub(crate) struct Hub {
 pub(crate) struct Stream {
     pub(crate) node: Node,
     pub(crate) protocol: Protocol,
+    /// In whose words it is spoken to.
+    pub(crate) dialect: Dialect,
     pub(crate) connected: SystemTime,
     session: Mutex<Session>,
 }
@@ -90,10 +93,15 @@ impl Hub {
     }
 
     /// Enters a proxy into the list; it leaves it when the returned value is dropped.
-    pub(crate) fn connect(self: &Arc<Self>, node: Node, protocol: Protocol, now: Instant) -> Result<Connection, Full> {
+    pub(crate) fn connect(
+        self: &Arc<Self>,
+        node: Node,
+        (protocol, dialect): (Protocol, Dialect),
+        now: Instant,
+    ) -> Result<Connection, Full> {
         let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let session = Mutex::new(protocol.session(now));
-        let stream = Arc::new(Stream { node, protocol, connected: SystemTime::now(), session });
+        let stream = Arc::new(Stream { node, protocol, dialect, connected: SystemTime::now(), session });
         let mut streams = lock(&self.streams);
         if streams.len() >= MAX_STREAMS {
             return Err(Full);

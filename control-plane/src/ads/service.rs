@@ -21,7 +21,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http_body::Frame;
-use leno_config::xds::{self, Flavour, Kind};
+use leno_config::xds::grpc::{Remark, Remarks};
+use leno_config::xds::{self, Kind};
 use tokio::sync::mpsc;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
@@ -129,15 +130,16 @@ async fn serve<V: Variant>(
         .as_ref()
         .ok_or_else(|| Status::invalid_argument("the first request of a stream names its node; this one names none"))?;
     let unclear = |refusal| Status::invalid_argument(format!("the node cannot be understood: {refusal}"));
-    let flavour = xds::flavour_from_xds(sent).map_err(unclear)?;
+    let dialect = xds::dialect_from_xds(sent).map_err(unclear)?;
     let node = xds::node_from_xds(sent).map_err(unclear)?;
     access.check(&proof, sent, &node)?;
-    let connection = hub.connect(node, V::PROTOCOL, Instant::now());
+    let connection = hub.connect(node, (V::PROTOCOL, dialect), Instant::now());
     let connection = connection.map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let id = connection.stream.node.id();
-    info!(node = %id, variant = V::PROTOCOL.label(), "proxy connected");
-    let variant = V::default();
-    let serving = Serving { hub: &hub, connection: &connection, id: &id, flavour, proof: &proof, pieces, variant };
+    let dialect = connection.stream.dialect.label();
+    info!(node = %id, variant = V::PROTOCOL.label(), dialect, "proxy connected");
+    let (variant, remarked) = (V::default(), Remarks::new());
+    let serving = Serving { hub: &hub, connection: &connection, id: &id, proof: &proof, pieces, variant, remarked };
     let end = serving.run(first, requests).await;
     match &end {
         Ok(()) => info!(node = %id, "proxy left"),
@@ -160,11 +162,12 @@ struct Serving<'a, V> {
     hub: &'a Arc<Hub>,
     connection: &'a Connection,
     id: &'a str,
-    flavour: Flavour,
     /// The stream ends when it is not good any more.
     proof: &'a Proof,
     pieces: mpsc::Sender<Bytes>,
     variant: V,
+    /// What the log was told.
+    remarked: Remarks,
 }
 
 impl<V: Variant> Serving<'_, V> {
@@ -195,6 +198,7 @@ impl<V: Variant> Serving<'_, V> {
                 () = self.hub.stopped() => return Err(stopping()),
             }
             self.send_what_is_due().await?;
+            self.log_remarks();
         }
     }
 
@@ -222,10 +226,22 @@ impl<V: Variant> Serving<'_, V> {
     }
 
     async fn take(&self, generation: &Generation) {
-        match generation.snapshot(&self.connection.stream.node, &self.flavour).await {
+        match generation.snapshot(&self.connection.stream.node, &self.connection.stream.dialect).await {
             Ok(snapshot) => self.connection.stream.session().on_snapshot(snapshot),
             Err(error) => error!(node = self.id, cause = error.source().map(ToString::to_string), "{error}"),
         }
+    }
+
+    /// What a client asks for and cannot be told is for a person, once.
+    fn log_remarks(&mut self) {
+        let remarks = self.connection.stream.session().remarks();
+        for ((kind, name), Remark { outcome, reason }) in
+            remarks.iter().filter(|it| self.remarked.get(it.0) != Some(it.1))
+        {
+            let (node, kind, outcome) = (self.id, kind.label(), outcome.label());
+            warn!(node, kind, name = %name.escape_debug(), outcome, "the rules cannot be told to this client: {reason}");
+        }
+        self.remarked = remarks;
     }
 
     async fn send_what_is_due(&mut self) -> Result<(), Status> {

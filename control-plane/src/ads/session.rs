@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use leno_config::xds::Kind;
+use leno_config::xds::grpc::{Outcome, Remarks};
 
 use super::order::{self, GRACE, PATIENCE, Progress, Step, View};
 use crate::snapshot::{Resource, Set, Snapshot};
@@ -304,6 +305,21 @@ impl Session {
             None => state.held.get(name),
         };
         held.is_some_and(|held| **held == *version)
+    }
+
+    /// What could not be said of resources that the client has asked for by name.
+    pub(crate) fn remarks(&self) -> Remarks {
+        let Some(snapshot) = &self.snapshot else { return Remarks::new() };
+        let is_asked =
+            |(kind, name): &(Kind, String)| self.kinds.get(kind).is_some_and(|it| it.names.contains(name.as_str()));
+        let asked = snapshot.remarks().iter().filter(|(resource, _)| is_asked(resource));
+        asked.map(|(resource, remark)| (resource.clone(), remark.clone())).collect()
+    }
+
+    /// Why a resource is not there, where that is because it could not be said.
+    pub(super) fn refusal(&self, kind: Kind, name: &str) -> Option<String> {
+        let remark = self.snapshot.as_ref()?.remarks().get(&(kind, name.to_owned()))?;
+        (remark.outcome == Outcome::Refused).then(|| remark.reason.clone())
     }
 
     /// Where each kind stands that the client has asked for.

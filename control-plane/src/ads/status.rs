@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use leno_config::node::Node;
+use leno_config::xds::Kind;
+use leno_config::xds::grpc::Remark;
 use serde::{Deserialize, Serialize};
 
 use super::push::{Hub, Stream};
@@ -28,11 +30,29 @@ pub(crate) struct ProxyStatus {
     /// Which variant of xDS its stream speaks: `delta` or `sotw`.
     #[serde(default)]
     pub(crate) variant: String,
+    /// In whose words it is spoken to: `envoy` or `grpc`.
+    #[serde(default)]
+    pub(crate) dialect: String,
     /// `clusters`, `endpoints`, `secrets`, `listeners`, `routes`: those it asked for.
     pub(crate) types: BTreeMap<String, TypeStatus>,
     /// The newest certificate that its identity was issued; `null`: none since this control plane has been running.
     #[serde(default)]
     pub(crate) certificate: Option<CertificateStatus>,
+    /// What it asked for and cannot be told, or not in full.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) remarks: Vec<RemarkStatus>,
+}
+
+/// A resource that does not say all that the rules say.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemarkStatus {
+    /// As in `types`.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) resource: String,
+    /// `refused`: it is not sent. `left out`: it is sent without what the reason names.
+    pub(crate) outcome: String,
+    pub(crate) reason: String,
 }
 
 /// A workload's certificate. Replicas that share a service account share this entry.
@@ -118,11 +138,21 @@ pub(crate) fn status(
 }
 
 fn proxy(stream: &Stream, detail: Detail, expires: Option<SystemTime>, now: Instant) -> ProxyStatus {
-    let types = stream.session().status();
+    let (types, remarks) = {
+        let session = stream.session();
+        (session.status(), session.remarks())
+    };
+    let remark = |((kind, resource), Remark { outcome, reason }): ((Kind, String), Remark)| RemarkStatus {
+        kind: kind.label().to_owned(),
+        resource,
+        outcome: outcome.label().to_owned(),
+        reason,
+    };
     ProxyStatus {
         node: stream.node.id(),
         connected_since: rfc3339(stream.connected),
         variant: stream.protocol.label().to_owned(),
+        dialect: stream.dialect.label().to_owned(),
         types: types
             .into_iter()
             .map(|(kind, status)| (kind.label().to_owned(), of_type(status, detail, now)))
@@ -131,6 +161,7 @@ fn proxy(stream: &Stream, detail: Detail, expires: Option<SystemTime>, now: Inst
             expires: rfc3339(expires),
             left_s: expires.duration_since(SystemTime::now()).unwrap_or_default().as_secs(),
         }),
+        remarks: remarks.into_iter().map(remark).collect(),
     }
 }
 

@@ -102,12 +102,21 @@ pub(crate) fn pieces(response: &session::Response, control_plane: &str) -> Vec<B
 
 /// The same of the state-of-the-world variant.
 pub(crate) fn world_pieces(response: &world::Response, control_plane: &str) -> Vec<Bytes> {
-    let world::Response { kind, nonce, version, resources } = response;
+    let world::Response { kind, nonce, version, resources, errors } = response;
+    let error = |(name, reason): &(Arc<str>, String)| discovery::ResourceError {
+        resource_name: Some(discovery::ResourceName { name: name.to_string(), ..Default::default() }),
+        error_detail: Some(google::rpc::Status {
+            code: tonic::Code::FailedPrecondition.into(),
+            message: reason.clone(),
+            ..Default::default()
+        }),
+    };
     let head = discovery::DiscoveryResponse {
         version_info: version.to_string(),
         type_url: kind.url().to_owned(),
         nonce: nonce.clone(),
         control_plane: Some(core::ControlPlane { identifier: control_plane.to_owned() }),
+        resource_errors: errors.iter().map(error).collect(),
         ..discovery::DiscoveryResponse::default()
     };
     message(&head.encode_to_vec(), resources.iter().map(|resource| &resource.state))
@@ -198,13 +207,17 @@ mod tests {
     fn the_pieces_of_a_response_with_everything_are_one_message() {
         let snapshot = snapshot(&[(Kind::Route, "a", "1"), (Kind::Route, "b", "2")]);
         let resources = snapshot.set(Kind::Route).resources.values().cloned().collect();
-        let response = world::Response { kind: Kind::Route, nonce: "7".into(), version: "v".into(), resources };
+        let errors = vec![("c".into(), "cannot be said".to_owned())];
+        let response = world::Response { kind: Kind::Route, nonce: "7".into(), version: "v".into(), resources, errors };
         let mut bytes = Bytes::from(world_pieces(&response, "leno").concat());
         bytes.advance(PREFIX);
         let message = discovery::DiscoveryResponse::decode(bytes).unwrap();
         assert_eq!((message.nonce.as_str(), message.version_info.as_str()), ("7", "v"));
         assert_eq!(message.type_url, Kind::Route.url());
         assert_eq!(message.resources.iter().map(|any| &*any.value).collect::<Vec<_>>(), [b"a 1", b"b 2"]);
+        let [error] = &message.resource_errors[..] else { panic!("{message:?}") };
+        assert_eq!(error.resource_name.as_ref().unwrap().name, "c");
+        assert_eq!(error.error_detail.as_ref().unwrap().message, "cannot be said");
     }
 
     #[test]

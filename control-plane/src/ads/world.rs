@@ -58,6 +58,9 @@ pub(crate) struct Response {
     pub(crate) version: Arc<str>,
     /// All clusters or listeners that the client is to hold, or what changed of another kind.
     pub(crate) resources: Vec<Arc<Resource>>,
+    /// What the client asked for and is not sent, with the reason (gRFC A88). Names that are not there for no reason are
+    /// not among them.
+    pub(crate) errors: Vec<(Arc<str>, String)>,
 }
 
 /// More than the variant can say.
@@ -130,11 +133,13 @@ impl World {
         while let Some(response) = session.poll(now) {
             let (kind, nonce) = (response.kind, response.nonce.clone());
             let state = self.kinds.entry(kind).or_default();
+            let reason = |name: &Arc<str>| Some((Arc::clone(name), session.refusal(kind, name)?));
+            let errors = response.removed.iter().filter_map(reason).collect();
             let said = match has_wildcard(kind) {
-                true => Some(state.everything_with(response)?),
-                false => Some(response).filter(|response| !response.resources.is_empty()).map(changed),
+                true => state.everything_with(response, errors)?,
+                false => changed(response, errors),
             };
-            if let Some(said) = said {
+            if has_wildcard(kind) || !said.resources.is_empty() || !said.errors.is_empty() {
                 state.nonce = Some(nonce);
                 return Ok(Some(said));
             }
@@ -174,7 +179,11 @@ impl KindState {
     }
 
     /// A change of clusters or listeners, and all others that the client is to keep.
-    fn everything_with(&mut self, change: session::Response) -> Result<Response, TooLarge> {
+    fn everything_with(
+        &mut self,
+        change: session::Response,
+        errors: Vec<(Arc<str>, String)>,
+    ) -> Result<Response, TooLarge> {
         let session::Response { kind, nonce, version: _, resources, removed } = change;
         for name in &removed {
             self.held.remove(name);
@@ -185,13 +194,13 @@ impl KindState {
         if bytes > MAX_RESPONSE {
             return Err(TooLarge { kind, bytes });
         }
-        Ok(Response { kind, nonce, version, resources: self.held.values().cloned().collect() })
+        Ok(Response { kind, nonce, version, resources: self.held.values().cloned().collect(), errors })
     }
 }
 
-fn changed(change: session::Response) -> Response {
+fn changed(change: session::Response, errors: Vec<(Arc<str>, String)>) -> Response {
     let session::Response { kind, nonce, version, resources, removed: _ } = change;
-    Response { kind, nonce, version, resources }
+    Response { kind, nonce, version, resources, errors }
 }
 
 #[cfg(test)]

@@ -41,8 +41,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// A connection that does not answer a ping is dead. Proxies are idle most of the time, so pings are what finds out.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// A proxy needs one stream; a few more do no harm.
-const STREAMS_PER_CONNECTION: u32 = 16;
+/// A proxy needs one stream. gRPC's C library opens one for each service that its app dials, all on one connection, and
+/// what is over the limit waits in silence.
+const STREAMS_PER_CONNECTION: u32 = 1024;
 /// What a proxy may send before we read it. Requests are small except for the first ones after a reconnect.
 const WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;

@@ -13,7 +13,7 @@ use leno_proxy::admin::clusters::ClusterStatus;
 use super::ask::{Question, ask, ask_whom};
 use super::breakers;
 use super::failure::Failure;
-use crate::ads::status::{ClearText, ProxyStatus, RulesStatus, Status, TypeStatus};
+use crate::ads::status::{ClearText, ProxyStatus, RemarkStatus, RulesStatus, Status, TypeStatus};
 
 /// Versions are hashes; so many characters tell two apart.
 const SHOWN: usize = 8;
@@ -94,14 +94,14 @@ fn table(status: &Status) -> String {
         rows.extend(proxy_rows(proxy));
     }
     let mut text = if status.proxies.is_empty() { "No proxy is connected.\n".to_owned() } else { aligned(&rows) };
+    text.push_str(&remarks(&status.proxies));
     text.push('\n');
     text.push_str(&rules(&status.rules));
     text
 }
 
 fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 9]> {
-    // As written by us: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
-    let name = proxy.node.split('~').nth(2).unwrap_or(&proxy.node);
+    let name = short(&proxy.node);
     // How long it is still good; the newest that its identity was issued.
     let certificate = match &proxy.certificate {
         None => "-".to_owned(),
@@ -129,6 +129,28 @@ fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 9]> {
         true => vec![[name, &proxy.variant, "-", "NOT ASKED", "-", "-", "-", &certificate, "-"].map(str::to_owned)],
         false => proxy.types.iter().map(|(label, status)| row(label, status)).collect(),
     }
+}
+
+/// What cannot be told to whom.
+fn remarks(proxies: &[ProxyStatus]) -> String {
+    let mut text = String::new();
+    for proxy in proxies {
+        let name = short(&proxy.node);
+        for RemarkStatus { kind, resource, outcome, reason } in &proxy.remarks {
+            if text.is_empty() {
+                text.push_str("\nThe rules cannot be told in full\n");
+            }
+            let (resource, reason) = (resource.escape_debug(), reason.escape_debug());
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "  {name} ({}): {kind} {resource} {outcome}: {reason}", proxy.dialect);
+        }
+    }
+    text
+}
+
+/// As written by us: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
+fn short(node: &str) -> &str {
+    node.split('~').nth(2).unwrap_or(node)
 }
 
 /// In the words of `istioctl proxy-status`, with one for refusals.
@@ -255,8 +277,15 @@ mod tests {
             node: "sidecar~127.0.0.1~shop.default~default.svc.cluster.local".to_owned(),
             connected_since: String::new(),
             variant: "sotw".to_owned(),
+            dialect: "grpc".to_owned(),
             types: of_type,
             certificate: Some(CertificateStatus { expires: String::new(), left_s: 7_200 }),
+            remarks: vec![RemarkStatus {
+                kind: "routes".to_owned(),
+                resource: "reviews:9080".to_owned(),
+                outcome: "refused".to_owned(),
+                reason: "VirtualService default/reviews[0]: mirrors: gRPC sends no copies".to_owned(),
+            }],
         };
         let rules = RulesStatus {
             accepted: 4,
@@ -274,6 +303,9 @@ mod tests {
 PROXY          VARIANT   TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
 shop.default   sotw      clusters   SYNCED    01234567   01234567   1m1s   2h0m          -
 shop.default   sotw      routes     REFUSED   22222222   -          1m1s   2h0m          9080: field: bad\\u{1b}
+
+The rules cannot be told in full
+  shop.default (grpc): routes reviews:9080 refused: VirtualService default/reviews[0]: mirrors: gRPC sends no copies
 
 Rules: 4 documents in force (version abcdefgh), 1 rejected
   rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights add up to 0

@@ -52,37 +52,36 @@ const OTHERS: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
 ];
 
-/// Takes what the own app or a rule asks for.
+/// Takes what the own app asks for.
 pub fn take(headers: &mut HeaderMap) -> Asked {
     if !is_there(headers) {
         return Asked::default();
     }
-    let mut text = |name| headers.remove(name).and_then(|value| value.to_str().ok().map(str::to_owned));
-    let timeout = text(TIMEOUT).and_then(millis);
-    let per_try = text(PER_TRY).and_then(millis);
-    let on = [text(RETRY_ON), text(RETRY_GRPC_ON)].into_iter().flatten();
+    let timeout = text(headers, TIMEOUT).and_then(millis);
+    let per_try = text(headers, PER_TRY).and_then(millis);
+    OTHERS.into_iter().for_each(|name| drop(headers.remove(name)));
+    Asked { timeout, per_try, retries: take_retries(headers) }
+}
+
+/// Takes the retries that a rule of the route asks for. Times it cannot: they are settled before it speaks (Envoy).
+pub fn take_retries(headers: &mut HeaderMap) -> Option<Box<AskedRetries>> {
+    if !is_there(headers) {
+        return None;
+    }
+    let on = [text(headers, RETRY_ON), text(headers, RETRY_GRPC_ON)].into_iter().flatten();
     let retries = AskedRetries {
         on: on.fold(Conditions::default(), |all, words| all.or(Conditions::parse(&words))),
-        attempts: text(MAX_RETRIES).and_then(|text| text.trim().parse().ok()),
-        status_codes: listed(text(STATUS_CODES)),
-        headers: listed(text(HEADER_NAMES)),
+        attempts: text(headers, MAX_RETRIES).and_then(|text| text.trim().parse().ok()),
+        status_codes: listed(text(headers, STATUS_CODES)),
+        headers: listed(text(headers, HEADER_NAMES)),
     };
-    OTHERS.into_iter().for_each(|name| drop(headers.remove(name)));
-    let retries = (retries != AskedRetries::default()).then(|| Box::new(retries));
-    Asked { timeout, per_try, retries }
+    (retries != AskedRetries::default()).then(|| Box::new(retries))
 }
 
 /// Takes away what somebody outside asks for: nothing is what is left.
 pub fn strip(headers: &mut HeaderMap) -> Asked {
     drop(take(headers));
     Asked::default()
-}
-
-impl Asked {
-    /// Adds the retries that rules have asked for; they have the last word.
-    pub fn add_retries(&mut self, by_rule: Self) {
-        self.retries = by_rule.retries.or(self.retries.take());
-    }
 }
 
 /// Whether a look is worth while: most requests have none of these headers, and a walk over the names that compares a
@@ -93,6 +92,10 @@ fn is_there(headers: &HeaderMap) -> bool {
         let rest = name.as_str().as_bytes().strip_prefix(b"x-envoy-");
         rest.is_some_and(|rest| matches!(rest.first(), Some(b'u' | b'm' | b'r' | b'h' | b'e' | b'i')))
     })
+}
+
+fn text(headers: &mut HeaderMap, name: HeaderName) -> Option<String> {
+    headers.remove(name).and_then(|value| value.to_str().ok().map(str::to_owned))
 }
 
 /// Envoy: whole milliseconds; anything else is as if it were not there.

@@ -28,7 +28,9 @@ pub enum Failure {
     NotSent,
     /// The peer says that it did not look at the request.
     Refused,
-    /// Closed, reset or nonsense before the head of an answer.
+    /// The connection ended before the head of an answer.
+    Closed,
+    /// The stream was reset before the head of an answer, or what came was nonsense.
     Broken,
     /// The time for one attempt was over.
     TimedOut,
@@ -105,7 +107,7 @@ impl Conditions {
             Failure::NotConnected => [Some(RetryOn::ConnectFailure), Some(RetryOn::ResetBeforeRequest)],
             Failure::NotSent => [Some(RetryOn::ResetBeforeRequest), None],
             Failure::Refused => [Some(RetryOn::RefusedStream), None],
-            Failure::Broken | Failure::TimedOut => [None, None],
+            Failure::Closed | Failure::Broken | Failure::TimedOut => [None, None],
         };
         let general = [RetryOn::Reset, RetryOn::ServerError, RetryOn::GatewayError];
         own.into_iter().flatten().chain(general).find(|on| self.has(*on))
@@ -230,7 +232,14 @@ mod tests {
 
     #[test]
     fn a_failure_is_a_reason_under_these_conditions_and_no_other() {
-        let all = [Failure::NotConnected, Failure::NotSent, Failure::Refused, Failure::Broken, Failure::TimedOut];
+        let all = [
+            Failure::NotConnected,
+            Failure::NotSent,
+            Failure::Refused,
+            Failure::Closed,
+            Failure::Broken,
+            Failure::TimedOut,
+        ];
         let rows: [(&str, &[Failure]); 8] = [
             ("5xx", &all),
             ("gateway-error", &all),

@@ -8,13 +8,14 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use http::HeaderMap;
-use leno_config::ir::Forward;
+use leno_config::ir::{Forward, StreamLimits};
 use tokio::time::Sleep;
 
 use super::asked::Asked;
 use crate::body::RequestEnd;
 use crate::error::ProxyError;
 use crate::headers;
+use crate::stream_limits::Watch;
 
 /// How long a request may take; `None`: as long as it likes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,6 +88,41 @@ impl Deadline {
     /// What is left of it, for the body of the answer.
     pub fn into_sleep(self) -> Option<Pin<Box<Sleep>>> {
         self.sleep.or_else(|| Some(Box::pin(tokio::time::sleep(self.limit))))
+    }
+}
+
+/// What limits the time of one request.
+#[derive(Debug)]
+pub struct Clocks {
+    /// The request's timeout.
+    pub deadline: Option<Deadline>,
+    /// The listener's limits for one stream.
+    pub watch: Option<Box<Watch>>,
+}
+
+impl Clocks {
+    /// `end` tells of the request; without it, nothing is limited.
+    pub fn new(timeout: Option<Duration>, streams: StreamLimits, end: Option<&RequestEnd>) -> Self {
+        let deadline = timeout.zip(end.cloned()).map(|(limit, end)| Deadline::new(limit, end));
+        Self { deadline, watch: end.and_then(|end| Watch::new(streams, end.clone())) }
+    }
+
+    /// Where there is any.
+    pub fn any(&mut self) -> Option<&mut Self> {
+        (self.deadline.is_some() || self.watch.is_some()).then_some(self)
+    }
+
+    /// What the work brings, unless it takes too long.
+    pub async fn race<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, ProxyError>> + Unpin,
+    ) -> Result<T, ProxyError> {
+        match (&mut self.deadline, &mut self.watch) {
+            (None, None) => work.await,
+            (Some(deadline), None) => deadline.race(work).await,
+            (None, Some(watch)) => watch.race(work).await,
+            (Some(deadline), Some(watch)) => deadline.race(pin!(watch.race(work))).await,
+        }
     }
 }
 

@@ -42,8 +42,8 @@ impl Failed {
         };
         let (failure, error) = match failure {
             SendFailure::Unsent(_) => (Failure::NotSent, ProxyError::Closed { cluster, address, reason }),
-            SendFailure::Closed(_) => (Failure::Broken, ProxyError::Closed { cluster, address, reason }),
-            SendFailure::Unprocessed(_) => (Failure::Refused, ProxyError::Reset { cluster, address, reason }),
+            SendFailure::Closed(_) => (Failure::Closed, ProxyError::Closed { cluster, address, reason }),
+            SendFailure::Unprocessed(_) => (Failure::Refused, ProxyError::Refused { cluster, address, reason }),
             SendFailure::Reset(_) => (Failure::Broken, ProxyError::Reset { cluster, address, reason }),
             SendFailure::Protocol(_) => (Failure::Broken, ProxyError::UpstreamProtocol { cluster, address, reason }),
         };

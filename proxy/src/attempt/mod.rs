@@ -234,13 +234,15 @@ impl<'a> Attempts<'a> {
     }
 
     /// What is kept of a request costs something, so it is kept only where it can be of use: where the policy could
-    /// repeat what the endpoint has seen, and for attempts for free, over HTTP/2 (without the body, if that moves it is
-    /// over) and for the keep-alive race.
+    /// repeat what the endpoint has seen; for what the peer did not look at, over HTTP/2 (its body only where the policy
+    /// has heard of such streams: without, it is over when the body moves); and for the keep-alive race.
     fn keep(&self, run: &mut Run<'_, 'a>, request: &mut Request<RequestBody>, lease: &Lease) -> Option<Kept> {
         let empty = matches!(request.body(), RequestBody::Empty);
-        let by_policy = run.retries < self.plan.attempts && self.plan.can_follow_processing(!empty);
+        let http2 = self.protocol == Protocol::Http2;
+        let refused = http2 && self.plan.retries_refused_streams();
+        let by_policy = run.retries < self.plan.attempts && (refused || self.plan.can_follow_processing(!empty));
         run.races = !run.raced && empty && lease.is_reused() && is_idempotent(request.method());
-        let free = run.races || self.protocol == Protocol::Http2 && run.free < MOST_FREE;
+        let free = run.races || http2 && run.free < MOST_FREE;
         (by_policy || free).then(|| Kept::of(request, if by_policy { replay::MOST_KEPT } else { 0 }))
     }
 
@@ -293,6 +295,7 @@ impl<'a> Attempts<'a> {
             Some(reason) if self.again(run, reason, request, outgoing) => {
                 Next::After(self.plan.backoff(run.retries, None, &self.worker.random))
             }
+            Some(_) | None if run.retries > 0 => Next::Failed(error.after_retries()),
             Some(_) | None => Next::Failed(error),
         }
     }
@@ -313,14 +316,14 @@ impl<'a> Attempts<'a> {
                 run.avoid();
                 run.free < MOST_FREE
             }
-            Failure::Broken => std::mem::take(&mut run.races),
-            Failure::TimedOut => false,
+            Failure::Closed => std::mem::take(&mut run.races),
+            Failure::Broken | Failure::TimedOut => false,
         };
         if free {
             run.free += 1;
             // Other idle connections may have gone the same way.
-            run.raced |= failure == Failure::Broken;
-            run.fresh = failure == Failure::Broken || run.free > 1;
+            run.raced |= failure == Failure::Closed;
+            run.fresh = failure == Failure::Closed || run.free > 1;
             self.cluster.shared.stats.unsent_retries.fetch_add(1, Ordering::Relaxed);
         }
         free

@@ -58,6 +58,11 @@ impl<'a> RetryPlan<'a> {
         self.attempts > 0 && self.on.can_follow_processing(listed || asked, self.grpc || !has_body)
     }
 
+    /// Whether what the peer did not look at is one of the policy's reasons.
+    pub fn retries_refused_streams(&self) -> bool {
+        self.on.has(RetryOn::RefusedStream)
+    }
+
     /// Whether a failed attempt is repeated, and why.
     pub fn on_failure(&self, failure: Failure) -> Option<RetryOn> {
         self.on.on_failure(failure)

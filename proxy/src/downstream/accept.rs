@@ -16,6 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::overload::{Entry, Overload};
 use crate::telemetry::WorkerStats;
 use crate::worker::{Command, ConnectionCount, Worker};
 
@@ -63,8 +64,8 @@ pub struct WorkerPort {
 }
 
 /// Accepts on all listeners until the other end is gone.
-pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand) {
-    let hand = Rc::new(hand);
+pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand, overload: Arc<Overload>) {
+    let hand = Rc::new((hand, overload));
     let mut open: HashMap<Arc<str>, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -89,7 +90,7 @@ pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand) {
 async fn accept(
     socket: TcpListener,
     name: Arc<str>,
-    hand: Rc<Hand>,
+    hand: Rc<(Hand, Arc<Overload>)>,
     mut closed: oneshot::Receiver<oneshot::Sender<()>>,
 ) {
     loop {
@@ -101,7 +102,10 @@ async fn accept(
             _done = &mut closed => return,
         };
         match accepted {
-            Ok((stream, peer)) => hand.over(stream, peer, &name).await,
+            Ok((stream, peer)) => {
+                let (hand, overload) = &*hand;
+                hand.over(stream, peer, &name, overload.entry()).await;
+            }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(listener = %name, %error, "cannot accept connections for the moment");
@@ -119,17 +123,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Hand {
-    async fn over(&self, stream: TcpStream, peer: SocketAddr, listener: &Arc<str>) {
+    async fn over(&self, stream: TcpStream, peer: SocketAddr, listener: &Arc<str>, entry: Entry) {
+        if entry == Entry::Full {
+            return tracing::debug!(%peer, "closed a connection: there are too many (limits.connections)");
+        }
         match self {
             Self::InPlace(worker) => {
-                let counted = ConnectionCount::new(Arc::clone(&worker.stats));
+                let counted = ConnectionCount::new(Arc::clone(&worker.stats), entry);
                 worker.serve(stream, peer, listener, counted);
             }
             Self::Over(workers) => {
                 let least = workers.iter().min_by_key(|one| one.stats.connections_active.load(Ordering::Relaxed));
                 if let (Some(worker), Ok(stream)) = (least, stream.into_std()) {
                     // Counted here already: a burst must not find the same worker idle again and again.
-                    let counted = ConnectionCount::new(Arc::clone(&worker.stats));
+                    let counted = ConnectionCount::new(Arc::clone(&worker.stats), entry);
                     let connection = Command::Connection(stream, peer, Arc::clone(listener), counted);
                     // An error means that the worker is gone, and with it the process.
                     let _ = worker.commands.send(connection).await;

@@ -123,6 +123,8 @@ pub struct Life {
     overdue: Notify,
     /// The connection should finish what it does and end.
     leaving: Cell<bool>,
+    /// It was let in only to be told that there are too many.
+    surplus: Cell<bool>,
     /// Told so.
     leave: Notify,
 }
@@ -136,6 +138,7 @@ impl Life {
             seen: Cell::new((0, 0)),
             overdue: Notify::new(),
             leaving: Cell::new(false),
+            surplus: Cell::new(false),
             leave: Notify::new(),
         }
     }
@@ -190,6 +193,17 @@ impl Life {
             self.seen.set((u32::MAX, 0));
             self.leave.notify_one();
         }
+    }
+
+    /// There are too many connections: each request of this one is refused, and it ends with the first.
+    pub fn turn_away(&self) {
+        self.surplus.set(true);
+        self.leave();
+    }
+
+    /// Whether there are too many.
+    pub fn is_surplus(&self) -> bool {
+        self.surplus.get()
     }
 
     /// Whether it was asked to.

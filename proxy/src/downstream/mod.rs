@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 
+use leno_config::ir::MtlsMode;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
@@ -150,6 +151,13 @@ pub async fn serve(
         (matches!(view.listener.handler, Handler::Http(_)), view.listener.config.mtls)
     };
     let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
+    if counted.is_surplus() {
+        // It can be told only in words that it has not asked to be encrypted: a handshake would cost more than it saves.
+        if !is_http || mode == MtlsMode::Strict {
+            return;
+        }
+        life.turn_away();
+    }
     let arrival = Arrival { worker, listener, caller, local, life };
     if is_http {
         // On the heap, and gone when it is over: a handshake needs more room than a connection afterwards.

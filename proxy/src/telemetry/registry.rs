@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use leno_config::ir;
@@ -10,6 +10,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use crate::error::Flags;
+use crate::overload::Overload;
 use crate::tls::peer::Security;
 
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
@@ -108,6 +109,7 @@ pub struct Telemetry {
     refused_plain: AtomicU64,
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
+    overload: OnceLock<Arc<Overload>>,
 }
 
 impl Telemetry {
@@ -165,6 +167,12 @@ impl Telemetry {
     /// An issuer's keys could not be fetched.
     pub fn keys_not_fetched(&self) {
         self.keys_not_fetched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the process turns away is counted there. Once, before anybody comes.
+    pub fn watch(&self, overload: &Arc<Overload>) {
+        // An error means that it is watched already.
+        let _ = self.overload.set(Arc::clone(overload));
     }
 
     /// Open connections of all workers.
@@ -230,6 +238,23 @@ impl Telemetry {
         ]
     }
 
+    fn overload_collected(&self) -> Vec<proto::MetricFamily> {
+        let Some(overload) = self.overload.get() else { return Vec::new() };
+        let help = "Connections and requests that were turned away, by the limit of the bootstrap.";
+        let mut shed = family("leno_shed_total", help, proto::MetricType::COUNTER);
+        for (limit, count) in [
+            ("connections", &overload.shed.connections),
+            ("requests", &overload.shed.requests),
+            ("adaptive_concurrency", &overload.shed.concurrency),
+        ] {
+            shed.mut_metric().push(counter(&[("limit", limit)], count.load(Ordering::Relaxed)));
+        }
+        let limit = overload.concurrency_limit().map(|limit| {
+            one_gauge("leno_concurrency_limit", "Requests that the app is thought to work on at once.", limit.into())
+        });
+        std::iter::once(shed).chain(limit).collect()
+    }
+
     fn process_collected(&self) -> Vec<proto::MetricFamily> {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |figure: fn(&WorkerStats) -> &AtomicU64| -> u64 {
@@ -284,7 +309,9 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 22] = [
+    "leno_shed_total",
+    "leno_concurrency_limit",
     "leno_rate_limited_total",
     "leno_mirrors_total",
     "leno_faults_total",
@@ -334,7 +361,7 @@ impl Collector for TelemetryCollector {
         let routes = self.telemetry.routes_collected().into_iter();
         let labelled = routes.chain(self.telemetry.handshakes_collected());
         let labelled = labelled.filter(|family| !family.get_metric().is_empty());
-        labelled.chain(self.telemetry.process_collected()).collect()
+        labelled.chain(self.telemetry.overload_collected()).chain(self.telemetry.process_collected()).collect()
     }
 }
 

@@ -469,6 +469,11 @@ impl Http1Lease {
 }
 
 impl Http2Lease {
+    /// Whether the connection has carried another request before.
+    pub fn is_reused(&self) -> bool {
+        self.connection.requests.get() > 1
+    }
+
     fn new(connection: Rc<Multiplexed>) -> Self {
         connection.streams.set(connection.streams.get() + 1);
         connection.requests.set(connection.requests.get().saturating_add(1));

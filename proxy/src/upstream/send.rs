@@ -50,7 +50,7 @@ impl Lease {
     pub fn is_reused(&self) -> bool {
         match self {
             Self::Http1(lease) => lease.is_reused(),
-            Self::Http2(_) => true,
+            Self::Http2(lease) => lease.is_reused(),
         }
     }
 }

@@ -112,7 +112,9 @@ impl World {
     fn claim(&self, condition: &ClaimMatch) -> bool {
         let pointer: String = condition.path.iter().map(|key| format!("/{key}")).collect();
         let values: Vec<String> = match self.claims.as_ref().and_then(|claims| claims.pointer(&pointer)) {
-            Some(Value::String(text)) if pointer == "/scope" => text.split(' ').map(str::to_owned).collect(),
+            Some(Value::String(text)) if pointer == "/scope" => {
+                text.split_ascii_whitespace().map(str::to_owned).collect()
+            }
             Some(Value::String(text)) => vec![text.clone()],
             Some(Value::Array(list)) => list.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
             _ => Vec::new(),

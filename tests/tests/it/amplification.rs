@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 
 const CALLERS: usize = 48;
 const CALLS: usize = 20;
-/// What a budget of 20 % lets through at most.
-const MOST: f64 = 1.2;
+/// What a budget of 20 % lets through at one hop, and what a share that is counted at single instants may be off.
+const MOST: f64 = 1.25;
 
 const RULES: &str = "
 apiVersion: networking.istio.io/v1

@@ -91,7 +91,9 @@ fn rules(generation: usize) -> String {
     );
     for (at, service) in SERVICES.iter().enumerate() {
         let weight = (generation * 17 + at * 31) % 101;
-        let on = ["connect-failure", "connect-failure,refused-stream,503", "gateway-error"][(generation + at) % 3];
+        // None that tries again what was sent and may have been done: that would be the rules' doing (as `5xx` and
+        // `gateway-error`, which mean resets as well).
+        let on = ["connect-failure", "connect-failure,refused-stream,503", "503"][(generation + at) % 3];
         rules += &format!(
             "---
 apiVersion: networking.istio.io/v1
@@ -263,12 +265,13 @@ fn outcome(heard: &Result<Reply, String>) -> String {
     }
 }
 
+/// After retries it is the last attempt's end.
 fn explanation(what: &str) -> Option<&'static str> {
-    Some(match what {
+    Some(match what.replace("URX,", "").as_str() {
         "200 -" => "served",
         "503 -" => "the server's own answer, passed on",
-        "503 UF" | "503 UF,URX" => "the endpoint was away, or its line closed",
-        "503 UC" | "503 UC,URX" => "the line was cut, or the server died or hung up, before an answer",
+        "503 UF" => "the endpoint was away, or its line closed",
+        "503 UC" => "the line was cut, or the server died or hung up, before an answer",
         "503 UH" => "all endpoints of the subset were left out",
         "503 URX" | "503 UO" => "tried as often as allowed",
         "504 UT" => "the route's two seconds were over",

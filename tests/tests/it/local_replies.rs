@@ -13,7 +13,7 @@ const CASES: &[Case] = &[
         "refusing",
         "/",
         503,
-        "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+        "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure",
         "URX,UF",
     ),
     (

@@ -25,7 +25,9 @@ mod matches;
 mod mirrors;
 mod mtls;
 mod outages;
+mod overload;
 mod protocols;
+mod proxyless;
 mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]

@@ -349,7 +349,7 @@ async fn a_budget_keeps_a_brown_out_from_becoming_an_outage() {
         let number = counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            let status = if number % 2 == 0 { 503 } else { 200 };
+            let status = if number.is_multiple_of(2) { 503 } else { 200 };
             Response::builder().status(status).body(empty()).unwrap()
         }
     })

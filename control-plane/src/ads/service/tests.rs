@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::google::protobuf::{Value, value};
 use leno_config::node::{Interception, Node};
 use leno_config::rules::{SourceText, parse};
-use leno_config::xds::Flavour;
+use leno_config::xds::{Dialect, Flavour};
 use tonic::transport::{Channel, Server, server::TcpIncoming};
 
 use super::*;
@@ -268,7 +268,7 @@ async fn proxies_of_one_scope_share_one_snapshot() {
     let generation = running.hub.generations().borrow().clone().unwrap();
     let snapshot = |name: &'static str| {
         let generation = Arc::clone(&generation);
-        async move { generation.snapshot(&node(name), &Flavour::Sidecar).await.unwrap() }
+        async move { generation.snapshot(&node(name), &Dialect::Envoy(Flavour::Sidecar)).await.unwrap() }
     };
     let (one, other) = tokio::join!(snapshot("one"), snapshot("other"));
     assert!(Arc::ptr_eq(&one, &other));

@@ -86,6 +86,10 @@ impl Proxy {
         }
         for resource in &response.resources {
             let (name, version) = (resource.name.to_string(), resource.version.to_string());
+            // What it has stopped asking for while that was under way it does not take.
+            if !has_wildcard(kind) && !self.subscribed.get(&kind).is_some_and(|names| names.contains(&name)) {
+                continue;
+            }
             if self.refuses(kind, &name, &version) {
                 refused.push(name);
                 continue;

@@ -64,7 +64,7 @@ impl Stream {
     fn hears(&mut self) -> Vec<String> {
         let responses = std::iter::from_fn(|| self.world.poll(&mut self.session, self.now).unwrap());
         let responses = responses.collect::<Vec<_>>();
-        for Response { kind, nonce, version, resources: _ } in &responses {
+        for Response { kind, nonce, version, resources: _, errors: _ } in &responses {
             self.nonces.insert(*kind, nonce.clone());
             self.versions.insert(*kind, version.to_string());
         }

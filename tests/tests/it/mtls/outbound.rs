@@ -121,7 +121,7 @@ async fn an_endpoint_is_believed_for_its_expected_identity_alone() {
         endpoint.shows(&identity, &stage.root, true);
         let (status, error) = ask(&stage).await;
         assert_eq!(status, 503, "{name}: {error}");
-        assert!(error.starts_with("UF; ") && error.contains(why), "{name}: {error}");
+        assert!(error.starts_with("URX,UF; ") && error.contains(why), "{name}: {error}");
     }
     endpoint.shows(&stage.root.issue(&Leaf::of(PEER)), &stage.root, false);
     let (status, error) = ask(&stage).await;
@@ -159,6 +159,6 @@ async fn an_endpoint_that_should_speak_tls_is_never_called_in_clear_text() {
     let stage = Scene { peers: &peers, ..Scene::new(app.address(), "") }.start().await;
     let (status, error) = ask(&stage).await;
     assert_eq!(status, 503, "{error}");
-    assert!(error.starts_with("UF; ") && error.contains("TLS"), "{error}");
+    assert!(error.starts_with("URX,UF; ") && error.contains("TLS"), "{error}");
     assert_eq!(plain.requests().len(), 0);
 }

@@ -133,3 +133,30 @@ async fn a_client_that_reconnects_gets_an_answer_whatever_it_brings_along() {
     let answer = again.hears().await.unwrap().unwrap();
     assert_eq!((&answer.version_info, cluster_names(&answer)), (&clusters.version_info, cluster_names(&clusters)));
 }
+
+#[tokio::test]
+async fn what_grpc_cannot_be_told_is_an_error_of_the_resource_and_the_stream_goes_on() {
+    let running = Running::start().await;
+    let table = "reviews.default.svc.cluster.local:9080";
+    let mirrored = MESH.replace("  - route:", "  - mirrors: [{destination: {host: reviews}}]\n    route:");
+    running.hub.publish(generation(&mirrored));
+    let mut client = running.world_client("productpage").await;
+    client.node.as_mut().unwrap().user_agent_name = "gRPC C-core".to_owned();
+    assert_eq!(client.takes(Kind::Listener, &["reviews:9080"]).await.resources.len(), 1);
+    let refused = client.takes(Kind::Route, &[table]).await;
+    assert!(refused.resources.is_empty());
+    let [error] = &refused.resource_errors[..] else { panic!("{refused:?}") };
+    assert_eq!(error.resource_name.as_ref().unwrap().name, table);
+    let reason = &error.error_detail.as_ref().unwrap().message;
+    assert_eq!(reason, "VirtualService default/reviews[0]: mirrors: gRPC sends no copies");
+    let [stream] = &running.hub.streams()[..] else { panic!("one stream") };
+    assert_eq!(stream.dialect.label(), "grpc");
+    let remarks = stream.session().remarks();
+    let remarked = remarks.iter().map(|((kind, name), remark)| (*kind, name.as_str(), &remark.reason));
+    assert_eq!(remarked.collect::<Vec<_>>(), [(Kind::Route, table, reason)]);
+    // The rule is repaired, and the client is told.
+    running.hub.publish(generation(MESH));
+    let pushed = client.hears().await.unwrap().unwrap();
+    assert_eq!((pushed.type_url.as_str(), pushed.resources.len()), (Kind::Route.url(), 1));
+    assert!(stream.session().remarks().is_empty());
+}

@@ -29,7 +29,7 @@ fn faults() -> Vec<Case> {
         case("fault-delay").rule(&delay(100)).ask(get("200"), "200 DI v1").ask(get("503"), "503 DI v1"),
         case("fault-delay-none").rule(&delay(0)).ask(get("200"), "200 - v1"),
         case("fault-delay-and-timeout")
-            .rule("timeout: 50ms, fault: {delay: {fixedDelay: 200ms, percentage: {value: 100}}}")
+            .rule("timeout: 1s, fault: {delay: {fixedDelay: 1200ms, percentage: {value: 100}}}")
             .ask(get("200"), "200 DI v1"),
         case("fault-both")
             .rule(
