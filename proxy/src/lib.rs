@@ -13,6 +13,7 @@ pub mod dns;
 pub mod downstream;
 pub mod error;
 pub mod file_events;
+pub mod forward;
 pub mod headers;
 pub mod identity;
 pub mod memory;

@@ -53,7 +53,8 @@ impl Limit {
     pub fn allowed_now(self, limits: &ir::Limits, usage: &Usage) -> Option<u32> {
         match (self, &limits.retry_budget) {
             (Self::Retries, Some(budget)) => {
-                Some(budget::allowed(budget, usage.get(Self::Requests), usage.get(Self::Pending)))
+                let [active, pending, retries] = [Self::Requests, Self::Pending, Self::Retries].map(|it| usage.get(it));
+                Some(budget::allowed(budget, active, pending, retries))
             }
             (Self::Retries | Self::Connections | Self::Pending | Self::Requests, _) => self.allowed(limits),
         }
