@@ -253,7 +253,8 @@ fn account(fleet: &Fleet, made: &[Made], breaks: &Breaks) {
         eprintln!("{count:>7} requests: {what}, {}", explanation(what).unwrap_or("which nothing explains"));
     }
     assert!(wrong.is_empty(), "{} of {} requests:\n{}", wrong.len(), made.len(), wrong.join("\n"));
-    assert!(counts.get("200 -").is_some_and(|well| *well > made.len() / 4), "hardly anything worked at all");
+    // Not a share: while all endpoints are out, refusals come as fast as callers can ask.
+    assert!(counts.get("200 -").is_some_and(|well| *well >= 100), "hardly anything worked at all");
 }
 
 /// Status and flag, or how it broke off.
