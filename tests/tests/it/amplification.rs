@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 const CALLERS: usize = 48;
 const CALLS: usize = 20;
-/// What a budget of 20 % lets through at one hop, and what a share that is counted at single instants may be off.
+/// What a budget of 20 % lets through at one hop, and what the three that are always allowed add when few are left.
 const MOST: f64 = 1.25;
 
 const RULES: &str = "
