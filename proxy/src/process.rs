@@ -43,6 +43,8 @@ use crate::worker::{Command, Figures, Reserved, Worker};
 const QUEUE: usize = 1024;
 /// How often a listener that could not be bound is tried again.
 const REBIND: Duration = Duration::from_secs(2);
+/// After a change has been quiet for so long, what it needed is given back.
+const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
 const CLOSE: Duration = Duration::from_secs(1);
 /// How often the end of draining is looked for.
@@ -89,8 +91,8 @@ struct Proxy {
     bound: HashMap<Arc<str>, Bound>,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
-    /// A configuration was taken since the last look around.
-    busy: bool,
+    /// When what reading and compiling needed is given back; `None`: it was.
+    settles: Option<tokio::time::Instant>,
     /// Whether the own certificate is there, or none is wanted.
     has_certificate: bool,
     #[allow(dead_code)] // Held, so that the threads' end is the process's.
@@ -150,7 +152,7 @@ impl Proxy {
             bound: HashMap::new(),
             drain,
             stop_source,
-            busy: false,
+            settles: None,
             threads,
             bootstrap,
             shared,
@@ -193,7 +195,12 @@ impl Proxy {
                 () = self.keys.changed() => self.rebuild(true).await,
                 // The keyring that sends lives as long as this.
                 _ = identity.changed() => self.identity_changed(),
-                _ = rebind.tick() => self.look_around().await,
+                _ = rebind.tick() => self.bind_missing().await,
+                () = until(self.settles) => {
+                    self.settles = None;
+                    // Not needed again until the next change.
+                    memory::forget_code();
+                }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = self.shared.quit_asked() => break,
@@ -203,18 +210,9 @@ impl Proxy {
         Ok(())
     }
 
-    /// What is done now and then.
-    async fn look_around(&mut self) {
-        self.bind_missing().await;
-        if std::mem::take(&mut self.busy) {
-            // What reading and compiling needed is not needed again until the next change.
-            memory::forget_code();
-        }
-    }
-
     /// Takes what the source says should be in force.
     async fn apply(&mut self) {
-        self.busy = true;
+        self.settles = Some(tokio::time::Instant::now() + SETTLED);
         let effective = self.effective.borrow_and_update().clone();
         self.names.want(&effective.resources);
         let roots = effective.resources.secrets.get(ir::Secret::ROOTS).cloned();
@@ -357,6 +355,14 @@ impl Proxy {
         if left > 0 {
             tracing::warn!(connections = left, "the drain time is over; these connections are cut");
         }
+    }
+}
+
+/// Ready at that time; never without one.
+async fn until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
