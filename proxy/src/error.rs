@@ -417,20 +417,26 @@ impl ProxyError {
         Reply { status, flag, body }
     }
 
-    /// The status that a gRPC caller gets: gRPC's "HTTP to gRPC status code mapping", as Envoy has it, where the error
-    /// has none of its own.
+    /// The status that a gRPC caller gets: what the HTTP one stands for, unless the error has one of its own.
     pub fn grpc_status(&self) -> u32 {
-        match (self, self.reply().status.as_u16()) {
-            (Self::Fault { with: AbortStatus::Grpc(status) }, _) => *status,
+        match self {
+            Self::Fault { with: AbortStatus::Grpc(status) } => *status,
             // UNAVAILABLE, which 429 stands for, would ask for a retry.
-            (Self::RateLimited { .. }, _) => 8,
-            (_, 400) => 13,
-            (_, 401) => 16,
-            (_, 403) => 7,
-            (_, 404) => 12,
-            (_, 429 | 502 | 503 | 504) => 14,
-            _ => 2,
+            Self::RateLimited { .. } => 8,
+            _ => grpc_status_of(self.reply().status),
         }
+    }
+}
+
+/// gRPC's "HTTP to gRPC status code mapping", as Envoy has it.
+pub fn grpc_status_of(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod downstream;
 pub mod error;
 pub mod file_events;
 pub mod forward;
+mod forwarding;
 pub mod headers;
 pub mod identity;
 pub mod memory;

@@ -6,15 +6,18 @@ use http::{Response, StatusCode};
 use leno_config::ir::{DirectResponse, Redirect};
 
 use crate::body::Body;
-use crate::error::{Flags, ProxyError, Reply};
+use crate::error::{Flags, ProxyError, Reply, grpc_status_of};
 use crate::headers::name;
 use crate::policy::jwt::JwtError;
+
+/// Bytes of a gRPC message that go into a header.
+const MOST_OF_A_MESSAGE: usize = 1024;
 
 /// The answer to a request that failed here: Envoy's status and body, and a sentence in `x-leno-error`. A gRPC caller
 /// gets a gRPC status, since it would not look at an HTTP one. `flags` is all that is said of the request.
 pub fn error(error: &ProxyError, flags: Flags, grpc: bool) -> Response<Body> {
     let Reply { status, flag: _, body } = error.reply();
-    let mut response = if grpc { grpc_status(error.grpc_status(), body) } else { text(status, body) };
+    let mut response = if grpc { grpc_status(error.grpc_status(), body.as_bytes()) } else { text(status, body) };
     let sentence = format!("{flags}; {error}");
     // Whatever came from outside into the sentence is escaped.
     let visible: String = sentence.chars().map(|one| if (' '..='~').contains(&one) { one } else { '?' }).collect();
@@ -54,19 +57,38 @@ fn text(status: StatusCode, body: &'static str) -> Response<Body> {
 }
 
 /// Only headers, as gRPC's "trailers-only" has it.
-fn grpc_status(status: u32, message: &'static str) -> Response<Body> {
+fn grpc_status(status: u32, message: &[u8]) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(status));
-    if !message.is_empty() {
-        headers.insert("grpc-message", HeaderValue::from_static(message));
+    if !message.is_empty()
+        && let Ok(message) = HeaderValue::from_str(&percent_encoded(message))
+    {
+        headers.insert("grpc-message", message);
     }
     response
 }
 
-/// The answer that a rule wrote.
-pub fn direct(rule: &DirectResponse) -> Response<Body> {
+/// As gRPC wants a message in a header; at most as much as fits into one.
+fn percent_encoded(message: &[u8]) -> String {
+    use std::fmt::Write as _;
+    message.iter().take(MOST_OF_A_MESSAGE).fold(String::new(), |mut text, byte| {
+        match byte {
+            b'%' => text.push_str("%25"),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            // Writing to a `String` does not fail.
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+        text
+    })
+}
+
+/// The answer that a rule wrote. A gRPC caller gets the status that it stands for, and its body as the message (Envoy).
+pub fn direct(rule: &DirectResponse, grpc: bool) -> Response<Body> {
+    if grpc {
+        return grpc_status(grpc_status_of(rule.status), &rule.body);
+    }
     let mut response = Response::new(Body::full(rule.body.clone()));
     *response.status_mut() = rule.status;
     if !rule.body.is_empty() {
@@ -75,10 +97,9 @@ pub fn direct(rule: &DirectResponse) -> Response<Body> {
     response
 }
 
-/// A redirect.
-pub fn redirect(rule: &Redirect, location: &str) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = rule.status;
+/// A redirect. A gRPC caller gets a gRPC status with it: no client of gRPC follows one.
+pub fn redirect(rule: &Redirect, location: &str, grpc: bool) -> Response<Body> {
+    let mut response = if grpc { grpc_status(grpc_status_of(rule.status), &[]) } else { text(rule.status, "") };
     if let Ok(location) = HeaderValue::from_str(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -62,7 +62,7 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
         record.flag(error.reply().flag);
         let made_here = reply::error(&error, record.flags(), grpc);
         match beside.rules {
-            Some((route, share)) => with_rules(made_here, route, share),
+            Some((route, share)) => with_rules(made_here, route, Some(share)),
             None => made_here,
         }
     });
@@ -100,8 +100,8 @@ async fn late(
 /// What few requests have beside their plan.
 #[derive(Default)]
 struct Beside<'a> {
-    /// Whose header operations hold for answers made here as well (Envoy), as far as it is known.
-    rules: Option<(&'a Route, Option<&'a WeightedCluster>)>,
+    /// Whose header operations hold for answers made here as well (Envoy).
+    rules: Option<(&'a Route, &'a WeightedCluster)>,
     /// A delay on purpose.
     pause: Option<Box<Pause>>,
     /// What is left of a rate limit.
@@ -141,28 +141,29 @@ fn plan<'a>(
         record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
-    beside.rules = route.filter(|route| matches!(route.action, Action::Forward(_))).map(|route| (route, None));
+    let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
+    beside.rules = to.map(|(route, _, share, _)| (route, share));
     record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
     if let Some(limiter) = &http.limiter {
         beside.quota = limiter.admit(&look(&parts, claims), &connection.worker.stats)?;
     }
-    let (Some((host, at)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
+    let (Some((host, _)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
     if let Some(fault) = &route.fault {
         fault::inject(fault, &connection.worker, &mut beside.pause)?;
     }
-    let forward = match &route.action {
+    match &route.action {
         Action::Redirect(redirect) => {
             let to = location(redirect, &route.matcher.path, &look(&parts, claims));
-            return Ok(Plan::Answer(with_rules(reply::redirect(redirect, &to), route, None)));
+            return Ok(Plan::Answer(with_rules(reply::redirect(redirect, &to, grpc), route, None)));
         }
-        Action::Direct(direct) => return Ok(Plan::Answer(with_rules(reply::direct(direct), route, None))),
-        Action::Forward(forward) => forward,
-    };
+        Action::Direct(direct) => return Ok(Plan::Answer(with_rules(reply::direct(direct, grpc), route, None))),
+        Action::Forward(_) => {}
+    }
     if let Some(answer) = route.cors.as_ref().and_then(|cors| cors::preflight(cors, &parts.method, &parts.headers)) {
         return Ok(Plan::Answer(answer));
     }
-    let (share, cluster) = choose(connection, view, http, (host, at), forward).ok_or_else(|| no_route(&parts))??;
-    beside.rules = Some((route, Some(share)));
+    let (route, forward, share, cluster) = to.ok_or_else(|| no_route(&parts))?;
+    let cluster = cluster.ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string()))?;
     let attempt_count = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
     let to = Destination { route, forward, share, cluster, attempt_count };
     let way = Way::prepare(to, connection, view, manager.streams, &mut parts, upgrade, grpc)?;
@@ -184,18 +185,23 @@ pub(crate) fn find(http: &HttpHandler, request: &RequestView<'_>) -> Option<(usi
     http.table.find(host, request).map(|route| (host, route))
 }
 
-/// Draws one of the route's clusters. `None` when the route has none, which the compiler and the wire both rule out.
+/// Where a route leads this time: itself and its forwarding, the share that was drawn, and that share's cluster if there
+/// is such a one.
+type Chosen<'a> = (&'a Route, &'a Forward, &'a WeightedCluster, Option<&'a Rc<WorkerCluster>>);
+
+/// Draws one of the route's clusters, before policies are asked: the header operations of a share hold for their refusals
+/// too (Envoy). `None` when the route leads nowhere.
 fn choose<'a>(
     connection: &Connection,
     view: &'a ListenerView,
     http: &HttpHandler,
     (host, at): (usize, usize),
-    forward: &'a Forward,
-) -> Option<Result<(&'a WeightedCluster, &'a Rc<WorkerCluster>), ProxyError>> {
+    route: &'a Route,
+) -> Option<Chosen<'a>> {
+    let Action::Forward(forward) = &route.action else { return None };
     let chosen = http.targets.get(http.table.position(host, at)?)?.choose(&connection.worker.random)?;
     let share = forward.clusters.as_slice().get(chosen.share)?;
-    let cluster = chosen.cluster.and_then(|index| view.view.clusters.get(index));
-    Some(cluster.map(|cluster| (share, cluster)).ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string())))
+    Some((route, forward, share, chosen.cluster.and_then(|index| view.view.clusters.get(index))))
 }
 
 /// What routes and policies see of a request.

@@ -25,6 +25,7 @@
 //! the test fails. What a test needs beyond Rust is set up below `target/`; where that is impossible, [`skip`] says so.
 
 mod admin;
+mod anybody;
 mod client;
 mod mesh;
 mod node;

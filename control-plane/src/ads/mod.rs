@@ -17,6 +17,8 @@
 //! * [`status`]: what `leno status` says about it.
 
 pub(crate) mod credentials;
+#[cfg(test)]
+mod model;
 pub(crate) mod order;
 pub(crate) mod push;
 pub(crate) mod service;

@@ -2,9 +2,13 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests.
 
 mod agent;
+#[path = "../../../tests/src/anybody.rs"]
+mod anybody;
 mod ca;
 mod client;
 mod envoy;
+#[path = "../../../config/tests/real_envoy/ads.rs"]
+mod envoy_ads;
 mod envoy_balance;
 mod envoy_limits;
 mod envoy_mtls;

@@ -146,8 +146,8 @@ enum Next {
 }
 
 impl<'a> Attempts<'a> {
-    /// Nothing has been sent yet. Who sends; where to, in which protocol, for which host; by which hash; how often, and what tells the end
-    /// of the request.
+    /// Nothing has been sent yet. Who sends; where to, in which protocol, for which host; by which hash; how often, and
+    /// what tells the end of the request.
     pub fn new(
         (worker, view): (&'a Worker, &'a View),
         (cluster, protocol, host): (&'a Rc<WorkerCluster>, Protocol, Option<&'a str>),

@@ -1,8 +1,9 @@
 //! Whether a connection that was let in would still be, and its open requests with it.
 //!
 //! Asked again when a listener's rules change, and when roots or revocations do. Who is no longer allowed anything is cut
-//! off, with streams in the middle; who is allowed something else loses the requests that are not. Whose root has merely been replaced finishes what it does: its certificate was good when the
-//! connection began, and a rotation must not cost a request.
+//! off, with streams in the middle; who is allowed something else loses the requests that are not. Whose root has merely
+//! been replaced finishes what it does: its certificate was good when the connection began, and a rotation must not cost
+//! a request.
 
 use std::sync::Arc;
 

@@ -12,6 +12,8 @@ mod cli;
 mod connections;
 mod demo;
 mod drain;
+#[path = "../../../config/tests/real_envoy/ads.rs"]
+mod envoy_ads;
 mod examples;
 mod explain;
 mod faults;

@@ -9,34 +9,8 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ads::model::{Holdings, Mesh, mesh};
 use crate::snapshot::Snapshot;
-use crate::snapshot::tests::snapshot;
-
-/// What the mesh looks like: services by number, with the version of their cluster and endpoints; and the listeners,
-/// with a route table each.
-#[derive(Debug, Clone)]
-struct Mesh {
-    services: BTreeMap<u8, (u8, u8)>,
-    tables: BTreeSet<u8>,
-    revision: u32,
-}
-
-impl Mesh {
-    /// The version of a route table names the clusters that it uses.
-    fn snapshot(&self) -> Arc<Snapshot> {
-        let uses = self.services.keys().map(|service| format!("c{service}")).collect::<Vec<_>>().join(",");
-        let mut resources = Vec::new();
-        for (service, (cluster, endpoints)) in &self.services {
-            resources.push((Kind::Cluster, format!("c{service}"), format!("{cluster}.{}", self.revision / 8)));
-            resources.push((Kind::Endpoints, format!("c{service}"), endpoints.to_string()));
-        }
-        for table in &self.tables {
-            resources.push((Kind::Listener, format!("t{table}"), format!("{}", self.revision / 4)));
-            resources.push((Kind::Route, format!("t{table}"), format!("{}|{uses}", self.revision)));
-        }
-        snapshot(&resources.iter().map(|(kind, name, version)| (*kind, &**name, &**version)).collect::<Vec<_>>())
-    }
-}
 
 /// How a client asks for clusters and listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,27 +34,17 @@ enum Event {
     Refuse(u8),
 }
 
+#[derive(Default)]
 struct Client {
-    held: BTreeMap<Kind, BTreeMap<String, String>>,
+    holdings: Holdings,
     /// Of this stream.
     nonces: BTreeMap<Kind, String>,
     wanted: BTreeMap<Kind, BTreeSet<String>>,
-    refuse: u8,
-    met: u8,
-    /// Refused once, refused always.
-    verdicts: BTreeMap<(Kind, String, String), bool>,
 }
 
 impl Client {
     fn new(manner: Manner) -> Self {
-        let mut client = Self {
-            held: BTreeMap::new(),
-            nonces: BTreeMap::new(),
-            wanted: BTreeMap::new(),
-            refuse: 0,
-            met: 0,
-            verdicts: BTreeMap::new(),
-        };
+        let mut client = Self::default();
         if manner == Manner::Names {
             client.wanted.insert(Kind::Cluster, (0..5).map(|service| format!("c{service}")).collect());
             client.wanted.insert(Kind::Listener, (0..3).map(|table| format!("t{table}")).collect());
@@ -105,7 +69,7 @@ impl Client {
     fn hear(&mut self, response: &Response) -> Vec<(Kind, Request)> {
         let kind = response.kind;
         let mut refused = Vec::new();
-        let mut held = self.held.remove(&kind).unwrap_or_default();
+        let mut held = self.holdings.held.remove(&kind).unwrap_or_default();
         if has_wildcard(kind) {
             held.retain(|name, _| response.resources.iter().any(|resource| *resource.name == **name));
         }
@@ -114,25 +78,17 @@ impl Client {
         let taken = response.resources.iter().filter(|resource| has_wildcard(kind) || wanted(&resource.name));
         for resource in taken.collect::<Vec<_>>() {
             let (name, version) = (resource.name.to_string(), resource.version.to_string());
-            match self.refuses(kind, &name, &version) {
+            match self.holdings.refuses(kind, &name, &version) {
                 true => refused.push(name),
                 false => drop(held.insert(name, version)),
             }
         }
-        self.held.insert(kind, held);
+        self.holdings.held.insert(kind, held);
         self.nonces.insert(kind, response.nonce.clone());
         let error = (!refused.is_empty()).then(|| refused.iter().map(|name| format!("{name}: field: bad; ")).collect());
         let mut requests = self.follow(kind);
         requests.push((kind, self.request(kind, error)));
         requests
-    }
-
-    fn refuses(&mut self, kind: Kind, name: &str, version: &str) -> bool {
-        let (refuse, met) = (self.refuse, &mut self.met);
-        *self.verdicts.entry((kind, name.to_owned(), version.to_owned())).or_insert_with(|| {
-            *met = met.wrapping_add(1);
-            refuse != 0 && met.is_multiple_of(refuse)
-        })
     }
 
     /// Endpoints are asked for by cluster, routes by listener.
@@ -142,27 +98,13 @@ impl Client {
             Kind::Listener => Kind::Route,
             Kind::Endpoints | Kind::Secret | Kind::Route => return Vec::new(),
         };
-        let wanted = self.held.entry(kind).or_default().keys().cloned().collect::<BTreeSet<_>>();
-        self.held.entry(dependent).or_default().retain(|name, _| wanted.contains(name));
+        let wanted = self.holdings.held.entry(kind).or_default().keys().cloned().collect::<BTreeSet<_>>();
+        self.holdings.held.entry(dependent).or_default().retain(|name, _| wanted.contains(name));
         match self.wanted.insert(dependent, wanted.clone()) {
             Some(old) if old == wanted => Vec::new(),
             None if wanted.is_empty() => Vec::new(),
             Some(_) | None => vec![(dependent, self.request(dependent, None))],
         }
-    }
-
-    fn has_refused(&self, kind: Kind, name: &str) -> bool {
-        self.verdicts.iter().any(|((of, refused, _), verdict)| *of == kind && refused == name && *verdict)
-    }
-
-    /// Clusters that a route table in force uses and that are neither there nor refused by the client itself.
-    fn dangling(&self) -> Vec<String> {
-        let empty = BTreeMap::new();
-        let clusters = self.held.get(&Kind::Cluster).unwrap_or(&empty);
-        let tables = self.held.get(&Kind::Route).unwrap_or(&empty);
-        let uses = tables.values().filter_map(|version| version.split_once('|')).flat_map(|(_, uses)| uses.split(','));
-        let missing = |name: &&str| !clusters.contains_key(*name) && !self.has_refused(Kind::Cluster, name);
-        uses.filter(|name| !name.is_empty()).filter(missing).map(Into::into).collect()
     }
 }
 
@@ -216,15 +158,6 @@ impl Stream {
     }
 }
 
-fn mesh() -> impl Strategy<Value = Mesh> {
-    let services = prop::collection::btree_map(0..5_u8, (0..3_u8, 0..3_u8), 0..5);
-    (services, prop::collection::btree_set(0..3_u8, 0..3), any::<u16>()).prop_map(|(services, tables, revision)| Mesh {
-        services,
-        tables,
-        revision: revision.into(),
-    })
-}
-
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => mesh().prop_map(Event::Push),
@@ -266,29 +199,19 @@ proptest! {
                     holds = false;
                     stream = Stream::open(&mut client, Arc::clone(&newest), stream.now);
                 }
-                Event::Refuse(share) => client.refuse = share,
+                Event::Refuse(share) => client.holdings.refuse = share,
             }
-            prop_assert!(!holds || client.dangling().is_empty(), "{:?}", client.dangling());
+            prop_assert!(!holds || client.holdings.dangling().is_empty(), "{:?}", client.holdings.dangling());
         }
-        client.refuse = 0;
+        client.holdings.refuse = 0;
         stream.drain(&mut client);
         let newest = Mesh { revision: 1 << 20, ..last }.snapshot();
         stream.session.on_snapshot(Arc::clone(&newest));
         stream.answer();
         stream.drain(&mut client);
         for kind in Kind::PUSH_ORDER {
-            let is_fine = |name: &str, version: &str| {
-                !client.verdicts.get(&(kind, name.to_owned(), version.to_owned())).copied().unwrap_or_default()
-            };
-            let resources = &newest.set(kind).resources;
-            // Versions of endpoints repeat, so a refused one may come again and leave the older in force.
-            let expected = resources.values().filter(|resource| is_fine(&resource.name, &resource.version));
-            let expected = expected.map(|resource| (resource.name.to_string(), resource.version.to_string()));
-            let held = client.held.get(&kind).cloned().unwrap_or_default().into_iter();
-            let held = held.filter(|(name, _)| {
-                resources.get(name.as_str()).is_none_or(|resource| is_fine(name, &resource.version))
-            });
-            prop_assert_eq!(held.collect::<BTreeMap<_, _>>(), expected.collect::<BTreeMap<_, _>>(), "{:?}", kind);
+            let [held, expected] = client.holdings.beside(&newest, kind);
+            prop_assert_eq!(held, expected, "{:?}", kind);
         }
     }
 }

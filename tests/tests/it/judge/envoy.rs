@@ -6,6 +6,7 @@ use std::process::Command;
 use leno_tests::{ControlPlane, Process, eventually, leno};
 
 use super::tap::Tap;
+use crate::envoy_ads::over_ads;
 
 /// What it writes of each request; see [`Line`].
 const FORMAT: &str = "%REQ(X-RUN)% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
@@ -100,24 +101,8 @@ node:
   id: sidecar~127.0.0.1~{name}.default~default.svc.cluster.local
   cluster: {name}.default
   metadata: {{INTERCEPTION_MODE: NONE, LABELS: {{app: {name}}}, LENO_SDS_DIRECTORY: {sds}}}
-dynamic_resources:
-  ads_config: {{api_type: {api}, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
-  cds_config: {{ads: {{}}, resource_api_version: V3}}
-  lds_config: {{ads: {{}}, resource_api_version: V3}}
-static_resources:
-  clusters:
-  - name: xds
-    type: STATIC
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{http2_protocol_options: {{}}}}
-    load_assignment:
-      cluster_name: xds
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]
-",
+{ads}",
         sds = home.join("sds").display(),
-        api = wire.api_type(),
-        port = tap.address().port(),
+        ads = over_ads(wire.api_type(), tap.address().port()),
     )
 }

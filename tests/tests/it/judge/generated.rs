@@ -1,8 +1,7 @@
 //! Rules and requests that nobody thought of, by a seed.
 //!
 //! What is drawn is what can be compared: where a choice is left to chance (weights, percentages), one side gets all of it.
-//! The pools are small, so that requests meet rules often. What [`FAULTS`](super::differences::FAULTS) is about is left out:
-//! operations on the headers of local replies, and gRPC that meets a redirect or a direct response.
+//! The pools are small, so that requests meet rules often.
 
 use http::Method;
 use leno_tests::Random;
@@ -31,11 +30,10 @@ pub(super) fn cases(seed: u64) -> Vec<Case> {
 
 fn generate(random: &mut Random, number: usize) -> Case {
     let rules: Vec<Value> = (0..=random.below(4)).map(|_| rule(random)).collect();
-    let forwards = rules.iter().all(|rule| rule.get("route").is_some());
     let versions = ["v1", "v2", "v3"].map(|version| (version, Manner::Obeys));
     let case = case(&format!("generated-{number}")).endpoints(&versions).http(&Value::Array(rules).to_string());
     let case = if random.below(2) == 0 { case.http2() } else { case };
-    (0..REQUESTS).fold(case, |case, _| case.try_out(request(random, forwards)))
+    (0..REQUESTS).fold(case, |case, _| case.try_out(request(random)))
 }
 
 fn rule(random: &mut Random) -> Value {
@@ -60,21 +58,7 @@ fn rule(random: &mut Random) -> Value {
     if random.below(3) == 0 {
         rule.insert("headers".to_owned(), operations(random));
     }
-    if rule.contains_key("fault") {
-        keep_answers(&mut rule);
-    }
     Value::Object(rule)
-}
-
-/// Takes out the operations on answers.
-fn keep_answers(rule: &mut Map<String, Value>) {
-    let take = |holder: &mut Map<String, Value>| {
-        let headers = holder.get_mut("headers").and_then(Value::as_object_mut);
-        headers.map(|headers| headers.remove("response"))
-    };
-    take(rule);
-    let routes = rule.get_mut("route").and_then(Value::as_array_mut);
-    routes.into_iter().flatten().filter_map(Value::as_object_mut).for_each(|route| drop(take(route)));
 }
 
 fn forward(random: &mut Random, rule: &mut Map<String, Value>) {
@@ -166,9 +150,9 @@ fn operations(random: &mut Random) -> Value {
     Value::Object(operations)
 }
 
-fn request(random: &mut Random, may_be_grpc: bool) -> Ask {
+fn request(random: &mut Random) -> Ask {
     let script = *random.pick(&SCRIPTS);
-    if random.below(8) == 0 && may_be_grpc {
+    if random.below(8) == 0 {
         let script = *random.pick(&["grpc=0", "grpc=14; grpc=0", "grpc-late=14", "grpc=13"]);
         return grpc(script);
     }

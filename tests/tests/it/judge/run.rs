@@ -41,7 +41,7 @@ impl std::fmt::Display for Setting {
 struct Verdict {
     /// What is wrong, and in which settings.
     failures: BTreeMap<String, Vec<String>>,
-    /// Differences that are meant, or known, and were seen.
+    /// Differences that are meant and were seen.
     known: BTreeSet<&'static str>,
     /// Leno says by itself that it does not do all that the rules ask for.
     not_judged: Option<String>,
@@ -63,7 +63,7 @@ pub(super) async fn judge(world: &World, cases: &[Case]) {
         failures.map(|(what, settings)| format!("{what}\n    {}", settings.join(", "))).collect();
     failures.sort();
     let seen: BTreeSet<&str> = verdicts.iter().flat_map(|verdict| verdict.known.iter().copied()).collect();
-    for difference in differences::ALL.iter().chain(differences::FAULTS).filter(|it| seen.contains(it.title)) {
+    for difference in differences::ALL.iter().filter(|it| seen.contains(it.title)) {
         eprintln!("differs: {}: {}", difference.title, difference.why);
     }
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();

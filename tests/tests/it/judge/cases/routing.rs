@@ -3,7 +3,7 @@
 use http::Method;
 use leno_tests::scripted::Manner;
 
-use crate::judge::case::{Case, case, get};
+use crate::judge::case::{Case, case, get, grpc};
 
 const TWO: [(&str, Manner); 2] = [("v1", Manner::Obeys), ("v2", Manner::Obeys)];
 
@@ -118,6 +118,10 @@ fn answers() -> Vec<Case> {
         case("redirect-scheme").http("[{redirect: {scheme: https}}]").ask(get("200").path("/a?b"), "301 - -"),
         case("redirect-port").http("[{redirect: {port: 8443}}]").ask(get("200").path("/a"), "301 - -"),
         case("direct").http("[{directResponse: {status: 418, body: {string: teapot}}}]").ask(get("200"), "418 - -"),
+        case("redirect-grpc").http("[{redirect: {uri: /there}}]").ask(grpc("grpc=0"), "200 - -"),
+        case("direct-grpc")
+            .http("[{directResponse: {status: 503, body: {string: 'not 100 %'}}}]")
+            .ask(grpc("grpc=0"), "200 - -"),
         case("cors")
             .rule(cors)
             .ask(preflight("https://shop.example"), "200 - -")
