@@ -20,7 +20,7 @@ use crate::error::Flag;
 use crate::policy::grant::Grant;
 use crate::policy::mirror::tee::{Copy, Tee};
 use crate::stream_limits::{Overdue, Watch};
-use crate::telemetry::RequestRecord;
+use crate::telemetry::{Meter, RequestRecord};
 use crate::upstream::pool::Lease;
 use crate::upstream::send::broken_off;
 
@@ -60,6 +60,8 @@ pub enum RequestBody {
         end: Option<RequestEnd>,
         /// When it is revoked, no further frame passes; whoever reads the answer is woken for it.
         grant: Option<Rc<Grant>>,
+        /// Counts what passes.
+        meter: Rc<Meter>,
     },
     /// From the caller, and kept so that it can be sent again.
     Replay(Replay<Box<Self>>),
@@ -71,14 +73,14 @@ pub enum RequestBody {
 
 impl RequestBody {
     /// The body of a caller's request; `end` is told when it is complete.
-    pub fn new(incoming: Incoming, end: Option<RequestEnd>, grant: Option<&Rc<Grant>>) -> Self {
+    pub fn new(incoming: Incoming, end: Option<RequestEnd>, record: &mut RequestRecord) -> Self {
         if incoming.is_end_stream() {
             if let Some(end) = end {
                 end.signal();
             }
             return Self::Empty;
         }
-        Self::Stream { incoming, end, grant: grant.cloned() }
+        Self::Stream { incoming, end, grant: record.grant().cloned(), meter: record.has_body() }
     }
 }
 
@@ -90,8 +92,11 @@ impl HttpBody for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
-            Self::Stream { incoming, end, .. } => {
+            Self::Stream { incoming, end, meter, .. } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
+                if let Poll::Ready(Some(Ok(frame))) = &polled {
+                    meter.passed(frame.data_ref().map_or(0, Bytes::len));
+                }
                 if let (Some(end), Poll::Ready(Some(Ok(_)))) = (&end, &polled) {
                     end.touch();
                 }
@@ -289,10 +294,13 @@ impl Body {
     }
 
     /// Counts the request when the body has passed.
-    pub fn with_record(self, new: RequestRecord) -> Self {
+    pub fn with_record(self, mut new: RequestRecord) -> Self {
         match self {
             Self::Empty { .. } => Self::Empty { record: Some(new.local()) },
-            Self::Full { bytes, .. } => Self::Full { bytes, record: Some(new.local()) },
+            Self::Full { bytes, .. } => {
+                new.answered(bytes.as_ref().map_or(0, Bytes::len));
+                Self::Full { bytes, record: Some(new.local()) }
+            }
             Self::Upstream(body) => Self::Upstream(body.with_record(new)),
             // Counted by whoever carries the bytes; the new record has nothing left to count.
             Self::Tunnel => Self::Tunnel,
@@ -323,6 +331,9 @@ impl HttpBody for Body {
                 if let Some(overdue) = body.overdue(polled.is_ready(), context) {
                     body.flag(overdue.flag());
                     return Poll::Ready(Some(Err(BodyError::Overdue(overdue))));
+                }
+                if let (Poll::Ready(Some(Ok(frame))), Some(record)) = (&polled, &mut body.record) {
+                    record.answered(frame.data_ref().map_or(0, Bytes::len));
                 }
                 match &polled {
                     Poll::Ready(None) => body.finish(),

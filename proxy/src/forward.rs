@@ -3,6 +3,7 @@
 //! [`Way::prepare`] says what the endpoint will see and how long anything may take; [`Way::go`] sends it, again where that
 //! is right, and makes the caller's answer of what comes back.
 
+use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -110,6 +111,11 @@ impl<'a> Way<'a> {
         Ok(way)
     }
 
+    /// Where it goes.
+    pub fn cluster(&self) -> &WorkerCluster {
+        self.cluster
+    }
+
     /// To be told when the request is complete, where that matters.
     pub fn end(&self) -> Option<RequestEnd> {
         self.end.clone()
@@ -130,7 +136,9 @@ impl<'a> Way<'a> {
         let mut clocks = Clocks::new(self.plan.limits.request, self.streams, self.end.as_ref());
         let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
         let to = (self.cluster, self.protocol, self.host.as_deref());
-        let attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
+        let mut attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
+        attempts.seen = record.detail().map(|_| RefCell::default());
+        let attempts = attempts;
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match clocks.any() {
@@ -138,6 +146,10 @@ impl<'a> Way<'a> {
             Some(clocks) => Box::pin(clocks.race(sending)).await.inspect_err(|error| attempts.failed(error)),
         };
         record.note(attempts.notes.get());
+        if let Some(detail) = record.detail() {
+            detail.attempts = attempts.seen.as_ref().map(RefCell::take).unwrap_or_default();
+            detail.upstream_time = Some(sent.elapsed());
+        }
         let answer = answer?;
         let took = u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX);
         let attempt = answer.attempt;

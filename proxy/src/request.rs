@@ -35,14 +35,16 @@ use crate::policy::{cors, enforce};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::RequestRecord;
+use crate::telemetry::detail::Detail;
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
 
 /// Answers a request. Never fails: what goes wrong becomes an answer.
 pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let is_http1 = request.version() != Version::HTTP_2;
-    let mut record = RequestRecord::begin(Rc::clone(&connection.life));
     let view = connection.listener.view();
+    let detail = view.wants_detail().then(|| Detail::of(&view, &request));
+    let mut record = RequestRecord::begin(Rc::clone(connection), detail);
     let grpc = headers::is_grpc(request.headers());
     let mut outgoing = None;
     let mut beside = Beside::default();
@@ -59,7 +61,7 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
         place.answered(&connection.worker.random);
     }
     let mut response = answered.unwrap_or_else(|error| {
-        record.flag(error.reply().flag);
+        record.failed(&error);
         let made_here = reply::error(&error, record.flags(), grpc);
         match beside.rules {
             Some((route, share)) => with_rules(made_here, route, Some(share)),
@@ -72,7 +74,7 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     if is_http1 && connection.life.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    record.answer(response.status(), || view.slot(&connection.worker, None, connection.peer.is_some()));
+    record.answer(&response, || view.slot(&connection.worker, None, connection.peer.is_some()));
     Ok(response.map(|body| body.with_record(record)))
 }
 
@@ -137,8 +139,8 @@ fn plan<'a>(
     let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
     let claims = token.as_deref().map(Verified::claims);
     let found = find(http, &look(&parts, claims));
-    if found.is_some() {
-        record.route(view.slot(&connection.worker, found, connection.peer.is_some()));
+    if let Some(found) = found {
+        record.route(found, view.slot(&connection.worker, Some(found), connection.peer.is_some()));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
@@ -167,7 +169,10 @@ fn plan<'a>(
     let attempt_count = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
     let to = Destination { route, forward, share, cluster, attempt_count };
     let way = Way::prepare(to, connection, view, manager.streams, &mut parts, upgrade, grpc)?;
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end(), record.grant())));
+    if let Some(detail) = record.detail() {
+        detail.prepared(&way.cluster().shared, &parts);
+    }
+    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end(), record)));
     Ok(Plan::Forward(way))
 }
 

@@ -141,6 +141,11 @@ impl ListenerHandle {
 }
 
 impl ListenerView {
+    /// Whether somebody wants to know more of its requests than their figures: a log, a tap or a trace.
+    pub fn wants_detail(&self) -> bool {
+        false
+    }
+
     /// Where requests of a route are counted: by its rule, else by its virtual host, and by how they came.
     pub fn slot(&self, worker: &Worker, route: Option<(usize, usize)>, mutual_tls: bool) -> Rc<RouteSlot> {
         let key = |route: String| RouteKey::new(self.listener.config.direction, mutual_tls, route);

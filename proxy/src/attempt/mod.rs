@@ -36,7 +36,7 @@ pub mod plan;
 pub mod replay;
 mod run;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -44,6 +44,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use leno_config::ir::{RetryOn, UpstreamProtocol};
+use tokio::time::Instant;
 
 use crate::body::{RequestBody, RequestEnd};
 use crate::cluster::limits::{Limit, Permit};
@@ -51,6 +52,7 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::retries::RetryStats;
 use crate::cluster::{EndpointState, InFlight, Members};
 use crate::error::{Flag, Flags, ProxyError};
+use crate::telemetry::detail::AttemptDetail;
 use crate::upstream::connect::NoConnection;
 use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::send::SendFailure;
@@ -105,6 +107,8 @@ pub struct Attempts<'a> {
     pub notes: Cell<Flags>,
     /// The request's time is over: what is under way is the endpoint's fault.
     pub timed_out: Cell<bool>,
+    /// Each attempt, where somebody wants to know.
+    pub seen: Option<RefCell<Vec<AttemptDetail>>>,
 }
 
 /// What is spoken with the endpoint.
@@ -155,7 +159,7 @@ impl<'a> Attempts<'a> {
         (plan, end): (&'a RetryPlan<'a>, Option<&'a RequestEnd>),
     ) -> Self {
         let (notes, timed_out) = (Cell::default(), Cell::new(false));
-        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out }
+        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out, seen: None }
     }
 
     /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.
@@ -197,9 +201,10 @@ impl<'a> Attempts<'a> {
             ));
         };
         let address = picked.endpoint.address;
+        let began = self.seen.as_ref().map(|_| Instant::now());
         let in_flight = picked.begin();
         let leased = self.lease(in_flight.endpoint(), run.fresh).await;
-        run.begin(in_flight);
+        run.begin(in_flight, began);
         let (mut lease, permit) = match leased {
             Ok(leased) => leased,
             Err(NoConnection::Refused(overflow)) => {

@@ -16,6 +16,7 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::{EndpointState, InFlight};
 use crate::error::ProxyError;
 use crate::headers::{self, name};
+use crate::telemetry::detail::AttemptDetail;
 use crate::upstream::pool::Lease;
 
 use super::kept::Kept;
@@ -79,8 +80,12 @@ impl<'r, 'a> Run<'r, 'a> {
     }
 
     /// An attempt has got as far as a connection, or not even that.
-    pub(super) fn begin(&mut self, in_flight: InFlight) {
+    pub(super) fn begin(&mut self, in_flight: InFlight, began: Option<Instant>) {
         self.attempt += 1;
+        if let (Some(seen), Some(began)) = (&self.attempts.seen, began) {
+            let (number, endpoint) = (self.attempt, Arc::clone(in_flight.endpoint()));
+            seen.borrow_mut().push(AttemptDetail { number, endpoint, began, ended: None, outcome: None });
+        }
         self.in_flight = Some(in_flight);
         self.is_open = true;
     }
@@ -89,6 +94,11 @@ impl<'r, 'a> Run<'r, 'a> {
     pub(super) fn report(&mut self, outcome: Outcome) {
         if let (Some(in_flight), true) = (&self.in_flight, self.is_open) {
             self.attempts.cluster.report(in_flight, outcome);
+            if let Some(seen) = &self.attempts.seen
+                && let Some(last) = seen.borrow_mut().last_mut()
+            {
+                (last.ended, last.outcome) = (Some(Instant::now()), Some(outcome));
+            }
         }
         self.is_open = false;
     }

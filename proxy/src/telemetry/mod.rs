@@ -9,6 +9,8 @@
 //! * [`registry`]: all blocks of all workers, and the Prometheus collector over them.
 
 mod clusters;
+pub mod detail;
+pub mod observe;
 mod quiet;
 mod record;
 mod registry;
@@ -16,5 +18,5 @@ mod registry;
 pub use clusters::ClusterMetrics;
 pub use quiet::Quiet;
 pub(crate) use record::add;
-pub use record::{RequestRecord, RouteSlot};
+pub use record::{Meter, RequestRecord, RouteSlot};
 pub use registry::{Direction, RouteKey, Telemetry, WorkerStats, build_info};

@@ -1,16 +1,19 @@
 //! One request, counted when its body ends.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 use tokio::time::Instant;
 
-use crate::downstream::Life;
-use crate::error::{Flag, Flags};
+use crate::downstream::Connection;
+use crate::error::{Flag, Flags, ProxyError};
 use crate::policy::grant::Grant;
+
+use super::detail::Detail;
+use super::observe::{self, Ended};
 
 /// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
 pub(super) const BUCKETS: [u64; 15] = [
@@ -75,7 +78,7 @@ impl RouteSlot {
 /// A request under way. Counted when it is dropped: with its last byte, or when somebody gave up on it.
 #[derive(Debug)]
 pub struct RequestRecord {
-    life: Rc<Life>,
+    connection: Rc<Connection>,
     started: Instant,
     /// Unknown until a route is found; a request that leaves before that is not counted.
     slot: Option<Rc<RouteSlot>>,
@@ -87,15 +90,39 @@ pub struct RequestRecord {
     handed_over: bool,
     /// It may go on until this is revoked; `None`: nobody would ask again.
     grant: Option<Rc<Grant>>,
+    /// Bytes of its body; `None`: it has none.
+    request_body: Option<Rc<Meter>>,
+    /// Bytes of the body of its answer, so far.
+    response_bytes: u64,
+    /// What is told of it, where somebody wants to know.
+    detail: Option<Box<Detail>>,
+}
+
+/// What passes of a request's body.
+#[derive(Debug, Default)]
+pub struct Meter {
+    bytes: Cell<u64>,
+}
+
+impl Meter {
+    /// So many bytes have passed.
+    pub fn passed(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// All that has passed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
 }
 
 impl RequestRecord {
-    /// A request begins.
-    pub fn begin(life: Rc<Life>) -> Self {
-        add(&life.stats.requests_active, 1);
-        life.begin();
+    /// A request begins; `detail` where somebody wants to know of it.
+    pub fn begin(connection: Rc<Connection>, detail: Option<Box<Detail>>) -> Self {
+        add(&connection.life.stats.requests_active, 1);
+        connection.life.begin();
         Self {
-            life,
+            connection,
             started: Instant::now(),
             slot: None,
             code: 0,
@@ -103,7 +130,25 @@ impl RequestRecord {
             complete: false,
             handed_over: false,
             grant: None,
+            request_body: None,
+            response_bytes: 0,
+            detail,
         }
+    }
+
+    /// What is told of it, where somebody wants to know.
+    pub fn detail(&mut self) -> Option<&mut Detail> {
+        self.detail.as_deref_mut()
+    }
+
+    /// It has a body, and what of it passes is to be counted there.
+    pub fn has_body(&mut self) -> Rc<Meter> {
+        Rc::clone(self.request_body.get_or_insert_default())
+    }
+
+    /// So many bytes of the body of its answer have passed.
+    pub fn answered(&mut self, bytes: usize) {
+        self.response_bytes += bytes as u64;
     }
 
     /// Policies have let it in.
@@ -117,14 +162,28 @@ impl RequestRecord {
     }
 
     /// Its route is known.
-    pub fn route(&mut self, slot: Rc<RouteSlot>) {
+    pub fn route(&mut self, route: (usize, usize), slot: Rc<RouteSlot>) {
         self.slot = Some(slot);
+        if let Some(detail) = &mut self.detail {
+            detail.route = Some(route);
+        }
     }
 
     /// The answer begins; `no_route` counts it where no route was found.
-    pub fn answer(&mut self, status: StatusCode, no_route: impl FnOnce() -> Rc<RouteSlot>) {
-        self.code = status.as_u16();
+    pub fn answer<B>(&mut self, response: &Response<B>, no_route: impl FnOnce() -> Rc<RouteSlot>) {
+        self.code = response.status().as_u16();
         self.slot.get_or_insert_with(no_route);
+        if let Some(detail) = &mut self.detail {
+            detail.response_headers = response.headers().clone();
+        }
+    }
+
+    /// It is answered here because something went wrong.
+    pub fn failed(&mut self, error: &ProxyError) {
+        self.flag(error.reply().flag);
+        if let Some(detail) = &mut self.detail {
+            detail.error = Some(error.to_string());
+        }
     }
 
     /// Something went wrong on the way; the first word stays.
@@ -161,11 +220,11 @@ impl RequestRecord {
     /// The same request, counted from now on by somebody else: a tunnel outlives the exchange that opened it. What is
     /// left behind counts nothing.
     pub fn hand_over(&mut self) -> Self {
-        add(&self.life.stats.requests_active, 1);
-        self.life.begin();
+        add(&self.connection.life.stats.requests_active, 1);
+        self.connection.life.begin();
         self.handed_over = true;
         Self {
-            life: Rc::clone(&self.life),
+            connection: Rc::clone(&self.connection),
             started: self.started,
             slot: self.slot.take(),
             code: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
@@ -173,22 +232,39 @@ impl RequestRecord {
             complete: false,
             handed_over: false,
             grant: self.grant.take(),
+            request_body: self.request_body.take(),
+            response_bytes: self.response_bytes,
+            detail: self.detail.take(),
         }
     }
 }
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        self.life.end();
-        let active = &self.life.stats.requests_active;
+        self.connection.life.end();
+        let active = &self.connection.life.stats.requests_active;
         active.store(active.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         if !self.complete {
             // The caller went away before the end.
             self.flag(Flag::DC);
         }
-        if let Some(slot) = self.slot.as_ref().filter(|_| !self.handed_over) {
-            let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-            slot.count(self.code, self.flags, micros);
+        if self.handed_over {
+            return;
+        }
+        let duration = self.started.elapsed();
+        if let Some(slot) = &self.slot {
+            slot.count(self.code, self.flags, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        }
+        if let Some(detail) = self.detail.take() {
+            observe::ended(Ended {
+                detail,
+                connection: Rc::clone(&self.connection),
+                code: self.code,
+                flags: self.flags,
+                duration,
+                request_bytes: self.request_body.as_ref().map_or(0, |meter| meter.bytes()),
+                response_bytes: self.response_bytes,
+            });
         }
     }
 }
