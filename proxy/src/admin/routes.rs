@@ -29,6 +29,7 @@ enum Page {
     Certs,
     Stats,
     Prometheus,
+    Figures,
     ResetCounters,
     Quit,
 }
@@ -118,6 +119,13 @@ const PAGES: &[Entry] = &[
         help: "metrics in Prometheus' format",
     },
     Entry {
+        page: Page::Figures,
+        paths: &["/figures"],
+        acts: Acts::Reads,
+        parameters: &[],
+        help: "counters of requests and connections since the start (JSON)",
+    },
+    Entry {
         page: Page::ResetCounters,
         paths: &["/reset_counters"],
         acts: Acts::Changes,
@@ -205,7 +213,12 @@ impl Page {
     /// Whether its text may be megabytes.
     fn is_long(self) -> bool {
         match self {
-            Self::ConfigDump | Self::Clusters | Self::Stats | Self::Prometheus | Self::ResetCounters => true,
+            Self::ConfigDump
+            | Self::Clusters
+            | Self::Stats
+            | Self::Prometheus
+            | Self::Figures
+            | Self::ResetCounters => true,
             Self::Help | Self::Ready | Self::ServerInfo | Self::Listeners | Self::Certs | Self::Quit => false,
         }
     }
@@ -224,6 +237,7 @@ impl Page {
             Self::Certs => Ok(json(&identity::certs(&shared.keyring, SystemTime::now()))),
             Self::Stats => stats::answer(shared, query),
             Self::Prometheus => Ok(stats::prometheus(shared)),
+            Self::Figures => Ok(json(&shared.telemetry.figures(SystemTime::now()))),
             Self::ResetCounters => Ok(stats::reset(shared)),
             Self::Quit => {
                 shared.quit();
