@@ -144,7 +144,7 @@ pub async fn respond(shared: &Arc<Shared>, face: Face, method: &Method, target: 
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let (page, act, query) = match routed(face, method, path, query) {
         Ok(routed) => routed,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     if !page.is_long() {
         return page.answer(shared, act, &query);
@@ -166,12 +166,12 @@ pub(super) fn act(method: &Method) -> Act {
     }
 }
 
-fn routed(face: Face, method: &Method, path: &str, query: &str) -> Result<(Page, Act, Query), Answer> {
+fn routed(face: Face, method: &Method, path: &str, query: &str) -> Result<(Page, Act, Query), Box<Answer>> {
     let seen = || PAGES.iter().filter(|entry| face.shows(entry.page));
     let Some(entry) = seen().find(|entry| entry.paths.contains(&path)) else {
         let hint = did_you_mean(path, seen().flat_map(|entry| entry.paths).copied());
         let path: String = path.chars().filter(|c| !c.is_control()).take(100).collect();
-        return Err(text(StatusCode::NOT_FOUND, format!("there is no {path}{hint}\n\n{}", help(face))));
+        return Err(text(StatusCode::NOT_FOUND, format!("there is no {path}{hint}\n\n{}", help(face))).into());
     };
     let act = match (entry.acts, act(method)) {
         (Acts::Reads, Act::Read) => Act::Read,
@@ -181,15 +181,16 @@ fn routed(face: Face, method: &Method, path: &str, query: &str) -> Result<(Page,
     };
     if act == Act::Change && !face.may_change(entry.page) {
         let says = format!("{path} is for the proxy's own machine; ask its admin address there\n");
-        return Err(text(StatusCode::FORBIDDEN, says));
+        return Err(text(StatusCode::FORBIDDEN, says).into());
     }
-    Ok((entry.page, act, Query::of(query, entry.parameters)?))
+    let query = Query::of(query, entry.parameters).map_err(Answer::from)?;
+    Ok((entry.page, act, query))
 }
 
-fn not_allowed(methods: &'static str, says: String) -> Answer {
+fn not_allowed(methods: &'static str, says: String) -> Box<Answer> {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, says);
     answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
-    answer
+    answer.into()
 }
 
 impl Face {
