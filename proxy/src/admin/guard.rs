@@ -63,10 +63,12 @@ mod tests {
         pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().expect("valid"))).collect()
     }
 
+    /// Headers; may it change something; may it read over loopback.
+    type Row = (&'static [(&'static str, &'static str)], bool, bool);
+
     #[test]
     fn a_page_can_neither_change_nor_read() {
-        // What comes; may it change something; may it read over loopback.
-        let rows: &[(&[(&str, &str)], bool, bool)] = &[
+        let rows: &[Row] = &[
             (&[("host", "127.0.0.1:15000")], true, true),
             (&[("host", "[::1]:15000")], true, true),
             (&[("host", "[::1]")], true, true),

@@ -146,9 +146,12 @@ fn decoded(text: &str) -> Result<String, QueryError> {
 mod tests {
     use super::*;
 
+    /// A query; its pairs, or what is said of it.
+    type Row = (&'static str, Result<&'static [(&'static str, &'static str)], &'static str>);
+
     #[test]
     fn a_query_is_decoded_strictly() {
-        let rows: &[(&str, Result<&[(&str, &str)], &str>)] = &[
+        let rows: &[Row] = &[
             ("", Ok(&[])),
             ("a", Ok(&[("a", "")])),
             ("a=1&b=x%20y", Ok(&[("a", "1"), ("b", "x y")])),
