@@ -11,6 +11,8 @@ use prometheus::{Gauge, IntGauge};
 #[derive(Debug)]
 pub(super) struct Process {
     start: Gauge,
+    /// By which `leno check` compares clocks.
+    clock: Gauge,
     memory: IntGauge,
     files: IntGauge,
     threads: IntGauge,
@@ -21,11 +23,12 @@ impl Process {
     pub(super) fn new(start: SystemTime) -> Result<Self, prometheus::Error> {
         let process = Self {
             start: Gauge::new("process_start_time_seconds", "When the process was started, in Unix time.")?,
+            clock: Gauge::new("leno_control_plane_clock_seconds", "What the clock says, in Unix time.")?,
             memory: IntGauge::new("process_resident_memory_bytes", "Memory that is resident.")?,
             files: IntGauge::new("process_open_fds", "File descriptors that are open.")?,
             threads: IntGauge::new("process_threads", "Threads.")?,
         };
-        process.start.set(start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        process.start.set(unix(start));
         Ok(process)
     }
 }
@@ -33,7 +36,8 @@ impl Process {
 impl Collector for Process {
     fn desc(&self) -> Vec<&Desc> {
         let gauges = [&self.memory, &self.files, &self.threads];
-        self.start.desc().into_iter().chain(gauges.into_iter().flat_map(Collector::desc)).collect()
+        let clocks = self.start.desc().into_iter().chain(self.clock.desc());
+        clocks.chain(gauges.into_iter().flat_map(Collector::desc)).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -44,7 +48,9 @@ impl Collector for Process {
             (&self.files, files),
             (&self.threads, field(&status, "Threads:")),
         ];
+        self.clock.set(unix(SystemTime::now()));
         let mut families = self.start.collect();
+        families.extend(self.clock.collect());
         for (gauge, value) in values {
             if let Some(value) = value {
                 gauge.set(value);
@@ -55,7 +61,11 @@ impl Collector for Process {
     }
 }
 
-/// `VmRSS:	    1234 kB`
+fn unix(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// The number of a line such as `VmRSS: 1234 kB`.
 fn field(status: &str, key: &str) -> Option<i64> {
     status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next()?.parse().ok())
 }
