@@ -69,8 +69,7 @@ fn custom(written: &CustomLogFormat) -> Result<LogFormat, FormatError> {
     match &written.text {
         Some(text) => LogText::parse(text).map(LogFormat::Text),
         None => {
-            let member =
-                |(key, text): (&String, &String)| Ok((key.clone(), LogValue::Text(LogText::parse(text)?)));
+            let member = |(key, text): (&String, &String)| Ok((key.clone(), LogValue::Text(LogText::parse(text)?)));
             LogFormat::json(written.json.iter().map(member).collect::<Result<_, _>>()?)
         }
     }
@@ -79,9 +78,8 @@ fn custom(written: &CustomLogFormat) -> Result<LogFormat, FormatError> {
 fn filter(written: &rules::AccessLogFilter) -> LogFilter {
     let rules::AccessLogFilter { min_status, min_duration, sample, flags } = written;
     let status = min_status.map(|status| LogFilter::Status(Comparison::AtLeast, status));
-    let long = duration(min_duration.as_ref()).map(|least| {
-        LogFilter::Duration(Comparison::AtLeast, u32::try_from(least.as_millis()).unwrap_or(u32::MAX))
-    });
+    let long = duration(min_duration.as_ref())
+        .map(|least| LogFilter::Duration(Comparison::AtLeast, u32::try_from(least.as_millis()).unwrap_or(u32::MAX)));
     let flags: Vec<_> = flags.iter().filter_map(|flag| ResponseFlag::parse(flag).ok()).collect();
     let flags = (!flags.is_empty()).then_some(LogFilter::Flags(flags));
     // The last: who is left out already needs no draw.

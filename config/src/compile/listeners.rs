@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::defaults;
 use crate::ir::{
-    Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, FilePlace, Endpoint, Endpoints, Health,
+    Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, FilePlace, Health,
     HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization,
     Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, StreamLimits, TcpRoute, UpstreamProtocol, VirtualHost,
     WeightedClusters,

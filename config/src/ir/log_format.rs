@@ -88,8 +88,10 @@ impl LogText {
             return Err(FormatError::new(format!("a format is at most {LONGEST_TEXT} bytes, this is {}", text.len())));
         }
         if strange == Strange::Refused && text.chars().any(char::is_control) {
-            return Err(FormatError::new("a line of the log is one line: there is a line break or a tab in its format")
-                .help("leave it out; every line is ended by itself"));
+            return Err(FormatError::new(
+                "a line of the log is one line: there is a line break or a tab in its format",
+            )
+            .help("leave it out; every line is ended by itself"));
         }
         let mut pieces = Vec::new();
         let mut literal = String::new();
@@ -268,9 +270,15 @@ mod tests {
         for (written, expected) in [
             ("", ""),
             ("plain %% text", "plain %% text"),
-            ("%REQUEST_HEADER(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH):10%", "%REQ(:method)% %REQ(x-envoy-original-path?:path):10%"),
+            (
+                "%REQUEST_HEADER(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH):10%",
+                "%REQ(:method)% %REQ(x-envoy-original-path?:path):10%",
+            ),
             ("[%START_TIME%] %START_TIME(%s.%3f)%", "[%START_TIME%] %START_TIME(%s.%3f)%"),
-            ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%%DOWNSTREAM_LOCAL_PORT%", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%%DOWNSTREAM_LOCAL_PORT%"),
+            (
+                "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%%DOWNSTREAM_LOCAL_PORT%",
+                "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%%DOWNSTREAM_LOCAL_PORT%",
+            ),
             ("%RESPONSE_TRAILER(grpc-status)%%GRPC_STATUS%", "%TRAILER(grpc-status)%%GRPC_STATUS(CAMEL_STRING)%"),
             ("%METADATA(ROUTE:leno.mesh:name):5%", "%METADATA(ROUTE:leno.mesh:name):5%"),
         ] {

@@ -230,7 +230,11 @@ fn filter_from_xds(filter: AccessLogFilter) -> Result<LogFilter> {
             Ok(LogFilter::Duration(comparison, millis))
         }
         // Envoy draws by the request's id, so that all proxies on its way agree; here each draws for itself.
-        FilterSpecifier::RuntimeFilter(RuntimeFilter { runtime_key: _, percent_sampled, use_independent_randomness: _ }) => {
+        FilterSpecifier::RuntimeFilter(RuntimeFilter {
+            runtime_key: _,
+            percent_sampled,
+            use_independent_randomness: _,
+        }) => {
             let share = percent_sampled.map(fraction_from_xds).transpose().within("runtime_filter.percent_sampled")?;
             Ok(LogFilter::Sample(share.unwrap_or(Fraction::NONE)))
         }

@@ -1,14 +1,17 @@
 //! The mesh's access log: on every listener, with the places of the rules, and without a push for a comment.
 
 use leno_config::ir::{
-    AccessLog, Comparison, Fraction, LogFilter, LogFormat, LogSink, ResponseFlag, Resources, Sensitive, version,
+    AccessLog, Comparison, Fraction, LogFilter, LogFormat, LogSink, Resources, ResponseFlag, Sensitive, version,
 };
 
 use crate::support::*;
 
 fn with(access_log: &str) -> Resources {
     let mesh = document("MeshConfig", "mesh", &format!("{{access_log: {access_log}}}"));
-    compile(&format!("{SERVICES}{mesh}{}", reviews("[{route: [{destination: {host: reviews, subset: v1}}]}]")), &client())
+    compile(
+        &format!("{SERVICES}{mesh}{}", reviews("[{route: [{destination: {host: reviews, subset: v1}}]}]")),
+        &client(),
+    )
 }
 
 fn logs(resources: &Resources) -> Vec<Vec<AccessLog>> {

@@ -346,8 +346,14 @@ fn the_mesh_and_kubernetes_kinds_are_checked() {
                 &[("L0115", "spec.tracing.otlp", "localhost"), ("L0106", "spec.tracing.sampling", "101")],
             ),
             ("access_log: {}", &[]),
-            ("access_log: {format: json, filter: {minStatus: 500, minDuration: 1s, sample: 0.5, flags: [UF, UAEX]}}", &[]),
-            ("access_log: {custom: {text: '%REQ(:METHOD)% %RESPONSE_CODE%'}, path: /var/log/a.log, sensitive: shown}", &[]),
+            (
+                "access_log: {format: json, filter: {minStatus: 500, minDuration: 1s, sample: 0.5, flags: [UF, UAEX]}}",
+                &[],
+            ),
+            (
+                "access_log: {custom: {text: '%REQ(:METHOD)% %RESPONSE_CODE%'}, path: /var/log/a.log, sensitive: shown}",
+                &[],
+            ),
             ("access_log: {custom: {json: {code: '%RESPONSE_CODE%'}}}", &[]),
             ("access_log: {format: xml}", &[("L0007", "spec.access_log.format", "xml")]),
             (
@@ -358,7 +364,7 @@ fn the_mesh_and_kubernetes_kinds_are_checked() {
                 ],
             ),
             ("access_log: {custom: {text: '50%'}}", &[("L0129", "spec.access_log.custom.text", "'50%'")]),
-            ("access_log: {custom: {}}", &[("L0101", "spec.access_log.custom", "{")]),
+            ("access_log: {custom: {}}", &[("L0101", "spec.access_log.custom", "custom")]),
             (
                 "access_log: {format: text, custom: {text: a, json: {a: b}}}",
                 &[("L0102", "spec.access_log.format", "text"), ("L0102", "spec.access_log.custom", "{")],

@@ -71,9 +71,9 @@ fn what_leno_cannot_do_is_left_out_and_named() {
 /// Words of [`ir::Plain`] and [`ir::End`] are Envoy's: `crate::envoy` shows them to a real one.
 pub(crate) fn every_operator() -> ir::AccessLogs {
     let plain = ir::Plain::ALL.iter().map(|plain| format!("%{}%", plain.as_str()));
-    let ends = ir::End::ALL.iter().flat_map(|end| {
-        ["ADDRESS", "ADDRESS_WITHOUT_PORT", "PORT"].map(|part| format!("%{}_{part}%", end.as_str()))
-    });
+    let ends = ir::End::ALL
+        .iter()
+        .flat_map(|end| ["ADDRESS", "ADDRESS_WITHOUT_PORT", "PORT"].map(|part| format!("%{}_{part}%", end.as_str())));
     let time = "%START_TIME% %START_TIME(%Y %y %m %b %d %e %a %j %H %M %S %s %f %3f %z %Z %F %T %R)% %EMIT_TIME%";
     let more = "%REQ(a?b):5% %RESP(a)% %TRAILER(a):9% %METADATA(ROUTE:leno.mesh)% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER%";
     let text = plain.chain(ends).chain([time.to_owned(), more.to_owned()]).collect::<Vec<_>>().join(" ");

@@ -191,7 +191,8 @@ fn access_logs(format: ir::LogFormat) -> ir::AccessLogs {
         ir::LogFilter::Sample(ir::Fraction::from_percent(12.5).unwrap()),
     ]);
     let sink = ir::LogSink::Stdout;
-    let custom = "%RESPONSE_CODE% %REQ(x-a?:path):10% %START_TIME(%s.%3f)% %GRPC_STATUS(NUMBER)% %TRAILER(grpc-status)%";
+    let custom =
+        "%RESPONSE_CODE% %REQ(x-a?:path):10% %START_TIME(%s.%3f)% %GRPC_STATUS(NUMBER)% %TRAILER(grpc-status)%";
     let second = ir::AccessLog {
         sink: ir::LogSink::Stderr,
         format: ir::LogFormat::Text(ir::LogText::parse(custom).unwrap()),

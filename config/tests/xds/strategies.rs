@@ -407,12 +407,8 @@ fn access_log() -> impl Strategy<Value = AccessLog> {
     });
     let json = btree_map(name(), value, 1..4).prop_map(|object| LogFormat::json(object).unwrap());
     let format = prop_oneof![text.prop_map(LogFormat::Text), json];
-    let comparison = prop::sample::select(vec![
-        Comparison::Equal,
-        Comparison::NotEqual,
-        Comparison::AtLeast,
-        Comparison::AtMost,
-    ]);
+    let comparison =
+        prop::sample::select(vec![Comparison::Equal, Comparison::NotEqual, Comparison::AtLeast, Comparison::AtMost]);
     let filter = prop_oneof![
         (comparison.clone(), any::<u32>()).prop_map(|(how, bound)| LogFilter::Status(how, bound)),
         (comparison, any::<u32>()).prop_map(|(how, bound)| LogFilter::Duration(how, bound)),
@@ -420,10 +416,7 @@ fn access_log() -> impl Strategy<Value = AccessLog> {
         Just(LogFilter::Flags(vec![ResponseFlag::parse("UF").unwrap(), ResponseFlag::parse("DC").unwrap()])),
     ];
     let filter = filter.prop_recursive(2, 8, 3, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 2..4).prop_map(LogFilter::And),
-            vec(inner, 2..4).prop_map(LogFilter::Or),
-        ]
+        prop_oneof![vec(inner.clone(), 2..4).prop_map(LogFilter::And), vec(inner, 2..4).prop_map(LogFilter::Or),]
     });
     let filter = prop_oneof![Just(LogFilter::default()), filter];
     let sink = prop::sample::select(vec!["/dev/stdout", "/dev/stderr", "/var/log/leno/access.log"]);

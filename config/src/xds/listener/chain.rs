@@ -34,7 +34,8 @@ pub(super) fn to_xds(
     let access_log = access_log::to_xds(access_logs);
     match protocol {
         ListenerProtocol::Http(manager) => {
-            let manager = HttpConnectionManager { access_log, ..http_manager::to_xds(manager, direction, authorization) };
+            let manager =
+                HttpConnectionManager { access_log, ..http_manager::to_xds(manager, direction, authorization) };
             let filters = vec![filter_to_xds("envoy.filters.network.http_connection_manager", any::pack(&manager))];
             FilterChain { filters, ..Default::default() }
         }

@@ -10,8 +10,8 @@ use http::HeaderMap;
 use leno_config::compile::{Protection, Traffic, protection};
 use leno_config::identity::SpiffeId;
 use leno_config::ir::{
-    Address, Cluster, Discovery, Endpoint, FilePlace, JwtAuthentication, JwtProvider, JwtRequirement, MtlsMode, Origin, Port,
-    RbacAction, Resources, UpstreamTls,
+    Address, Cluster, Discovery, Endpoint, FilePlace, JwtAuthentication, JwtProvider, JwtRequirement, MtlsMode, Origin,
+    Port, RbacAction, Resources, UpstreamTls,
 };
 use leno_config::mesh::{Mesh, PeerMode};
 use leno_config::node::Node;
