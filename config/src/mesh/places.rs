@@ -8,7 +8,10 @@ use crate::rules::{Document, ResourceId, Rule};
 
 /// Lines of the entries of a document's lists.
 #[derive(Debug, Default)]
-pub(super) struct Places(Mutex<HashMap<(ResourceId, &'static str), Arc<[Arc<FileLine>]>>>);
+pub(super) struct Places(Mutex<HashMap<(ResourceId, &'static str), Lines>>);
+
+/// Of one list, entry by entry.
+type Lines = Arc<[Arc<FileLine>]>;
 
 impl Places {
     /// The line of the entry behind `origin`.
@@ -21,7 +24,7 @@ impl Places {
     }
 }
 
-fn lines(document: &Document, list: &str, length: usize) -> Arc<[Arc<FileLine>]> {
+fn lines(document: &Document, list: &str, length: usize) -> Lines {
     let file_line = |place: crate::diagnostic::Place| Arc::new(FileLine { file: place.file, line: place.line });
     if list.is_empty() {
         return [file_line(document.place.clone())].into();

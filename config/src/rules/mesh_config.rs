@@ -24,7 +24,7 @@ message! {
         pub locality_lb_setting: Option<Box<LocalityLoadBalancerSetting>>,
         /// What is logged of each request.
         #[serde(rename = "access_log")]
-        pub access_log: Option<AccessLog>,
+        pub access_log: Option<Box<AccessLog>>,
         /// What is traced of each request.
         pub tracing: Option<Tracing>,
     }
