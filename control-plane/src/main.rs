@@ -7,6 +7,7 @@ mod cli;
 mod generation;
 mod http;
 mod metrics;
+mod relay;
 mod snapshot;
 mod source;
 
