@@ -55,6 +55,7 @@ enum Command {
     /// Keep a certificate fresh for a real Envoy, as files that it watches (SDS)
     Agent(Box<cli::agent::Arguments>),
     /// Show which proxy holds what, and what is wrong with the rules
+    #[command(visible_aliases = ["proxy-status", "ps"])]
     Status(cli::status::Arguments),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]

@@ -7,22 +7,32 @@ use std::fmt::Write as _;
 
 use leno_proxy::admin::clusters::{ClusterStatus, EndpointStatus, LimitStatus};
 
-use super::status::{age, aligned};
+use super::status::age;
+use super::table::{Cell, Column, Room, Table};
 
 /// Where a proxy says it.
 pub(super) const PATH: &str = "/clusters?format=json";
 
+const COLUMNS: [Column; 8] = [
+    Column::text("ENDPOINT"),
+    Column::text("BREAKER").wrapped(),
+    Column::text("HEALTH"),
+    Column::number("EJECTIONS").extra(),
+    Column::number("ACTIVE").extra(),
+    Column::number("REQUESTS"),
+    Column::number("ERRORS"),
+    Column::text("CLUSTER"),
+];
+
 /// One row per endpoint, then what is limited.
-pub(super) fn table(clusters: &[ClusterStatus]) -> String {
-    let mut rows = vec![
-        ["CLUSTER", "ENDPOINT", "BREAKER", "HEALTH", "EJECTIONS", "ACTIVE", "REQUESTS", "ERRORS"].map(str::to_owned),
-    ];
+pub(super) fn table(clusters: &[ClusterStatus], room: Room) -> String {
+    let mut table = Table::new(COLUMNS);
     for cluster in clusters {
-        rows.extend(cluster.endpoints.iter().map(|endpoint| row(&cluster.name, endpoint)));
+        cluster.endpoints.iter().for_each(|endpoint| table.push(row(&cluster.name, endpoint)));
     }
-    let mut text = match rows.len() {
-        1 => "The proxy knows no endpoint.\n".to_owned(),
-        _ => aligned(&rows),
+    let mut text = match table.is_empty() {
+        true => "The proxy knows no endpoint.\n".to_owned(),
+        false => table.render(room),
     };
     for cluster in clusters {
         for (what, LimitStatus { limit, active, overflows }) in &cluster.limits {
@@ -35,27 +45,35 @@ pub(super) fn table(clusters: &[ClusterStatus]) -> String {
     text
 }
 
-fn row(cluster: &str, endpoint: &EndpointStatus) -> [String; 8] {
-    let EndpointStatus { address, breaker, reason, open_for_ms, ejections, healthy, active, requests, errors, .. } =
-        endpoint;
+fn row(cluster: &str, endpoint: &EndpointStatus) -> [Cell; 8] {
+    let EndpointStatus { address, ejections, active, requests, errors, .. } = endpoint;
+    [
+        address.to_string().into(),
+        breaker(endpoint),
+        match endpoint.healthy {
+            None => Cell::nothing(),
+            Some(true) => Cell::good("healthy"),
+            Some(false) => Cell::bad("UNHEALTHY"),
+        },
+        (*ejections).into(),
+        u64::from(*active).into(),
+        (*requests).into(),
+        (*errors).into(),
+        cluster.into(),
+    ]
+}
+
+/// How the circuit breaker of an endpoint stands, for how long, and why.
+pub(super) fn breaker(endpoint: &EndpointStatus) -> Cell {
+    let EndpointStatus { breaker, reason, open_for_ms, .. } = endpoint;
     let left = open_for_ms.map(|millis| format!(" for {}", age(std::time::Duration::from_millis(millis))));
     let reason = reason.as_ref().map(|reason| format!(" ({reason})"));
-    let breaker = format!("{breaker}{}{}", left.unwrap_or_default(), reason.unwrap_or_default());
-    let health = match healthy {
-        None => "-",
-        Some(true) => "healthy",
-        Some(false) => "UNHEALTHY",
-    };
-    [
-        cluster.to_owned(),
-        address.to_string(),
-        breaker,
-        health.to_owned(),
-        ejections.to_string(),
-        active.to_string(),
-        requests.to_string(),
-        errors.to_string(),
-    ]
+    let text = format!("{breaker}{}{}", left.unwrap_or_default(), reason.unwrap_or_default());
+    match breaker.as_str() {
+        "closed" => Cell::good(text),
+        "open" => Cell::bad(text),
+        _ => Cell::doubtful(text),
+    }
 }
 
 #[cfg(test)]
@@ -80,7 +98,7 @@ mod tests {
             errors: 9,
         };
         let cluster = ClusterStatus {
-            name: "outbound|80||app".to_owned(),
+            name: "outbound|80||app.default".to_owned(),
             counts: BTreeMap::new(),
             limits: BTreeMap::from([
                 ("connections".to_owned(), LimitStatus { limit: None, active: 3, overflows: 0 }),
@@ -93,13 +111,22 @@ mod tests {
             ],
             found_by: None,
         };
-        let expected = "\
-CLUSTER            ENDPOINT      BREAKER                           HEALTH      EJECTIONS   ACTIVE   REQUESTS   ERRORS
-outbound|80||app   10.0.0.1:80   open for 1m1s (consecutive_5xx)   healthy     2           1        70         9
-outbound|80||app   10.0.0.1:81   closed                            UNHEALTHY   2           1        70         9
-outbound|80||app: 2 of 5 requests, 7 refused
+        let shown = |room| anstream::adapter::strip_str(&table(std::slice::from_ref(&cluster), room)).to_string();
+        let narrow = "\
+ENDPOINT     BREAKER             HEALTH     REQUESTS  ERRORS  CLUSTER
+10.0.0.1:80  open for 1m1s       healthy          70       9  outbound|80||app…
+             (consecutive_5xx)
+10.0.0.1:81  closed              UNHEALTHY        70       9  outbound|80||app…
+outbound|80||app.default: 2 of 5 requests, 7 refused
 ";
-        assert_eq!(table(&[cluster]), expected);
-        assert_eq!(table(&[]), "The proxy knows no endpoint.\n");
+        assert_eq!(shown(Room::Columns(80)), narrow);
+        let wide = "\
+ENDPOINT     BREAKER                          HEALTH     EJECTIONS  ACTIVE  REQUESTS  ERRORS  CLUSTER
+10.0.0.1:80  open for 1m1s (consecutive_5xx)  healthy            2       1        70       9  outbound|80||app.default
+10.0.0.1:81  closed                           UNHEALTHY          2       1        70       9  outbound|80||app.default
+outbound|80||app.default: 2 of 5 requests, 7 refused
+";
+        assert_eq!(shown(Room::Unbounded), wide);
+        assert_eq!(table(&[], Room::Columns(80)), "The proxy knows no endpoint.\n");
     }
 }

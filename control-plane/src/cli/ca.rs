@@ -1,7 +1,6 @@
 //! `leno ca`: how the certificate authority stands, and the change of its root.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -34,7 +33,7 @@ pub(crate) struct Status {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15014", env = "LENO_STATUS_ADDRESS")]
     address: String,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
@@ -48,7 +47,7 @@ pub(crate) struct Rotate {
     #[arg(long)]
     force: bool,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
@@ -66,10 +65,7 @@ fn status(arguments: &Status) -> Result<ExitCode, Failure> {
         return Err(anyhow!("the control plane answers {code}: {}", answer.trim()).into());
     }
     let status: CaStatus = serde_json::from_str(&answer).context("the answer is not a status of Leno")?;
-    match arguments.output {
-        Output::Json => writeln!(anstream::stdout(), "{answer}")?,
-        Output::Text => write!(anstream::stdout(), "{}", status_text(&status))?,
-    }
+    arguments.output.print(&status, |_| status_text(&status))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,10 +79,7 @@ fn rotate(arguments: &Rotate) -> Result<ExitCode, Failure> {
         return Err(anyhow!("the control plane answers {code}: {}", answer.trim()).into());
     }
     let rotation: Rotation = serde_json::from_str(&answer).context("the answer is not one of Leno")?;
-    match arguments.output {
-        Output::Json => writeln!(anstream::stdout(), "{answer}")?,
-        Output::Text => write!(anstream::stdout(), "{}", rotation_text(&rotation))?,
-    }
+    arguments.output.print(&rotation, |_| rotation_text(&rotation))?;
     Ok(if rotation.done.is_some() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 

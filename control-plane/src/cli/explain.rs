@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "JSON", value_parser = parse_claims)]
     token_claims: Option<Claims>,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
@@ -79,10 +79,8 @@ fn explain(arguments: &Arguments) -> anyhow::Result<String> {
     };
     let request = request(arguments)?;
     let verdict = Verdict::of(&mesh, &node, &credentials, request);
-    Ok(match arguments.output {
-        Output::Text => text::render(&format!("{} {}", arguments.method, arguments.url), &node, &verdict),
-        Output::Json => serde_json::to_string(&verdict)? + "\n",
-    })
+    let asked = format!("{} {}", arguments.method, arguments.url);
+    arguments.output.render(&verdict, |_| text::render(&asked, &node, &verdict))
 }
 
 /// The documents that a control plane would serve. What it would leave out is told on stderr: an explanation without some

@@ -9,17 +9,12 @@ pub(crate) mod demo;
 pub(crate) mod echo;
 pub(crate) mod explain;
 pub(crate) mod failure;
+mod output;
 pub(crate) mod serve;
 pub(crate) mod status;
+mod table;
 pub(crate) mod token;
 pub(crate) mod validate;
 pub(crate) mod version;
 
-/// Form of what a command prints on stdout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
-}
+pub(crate) use output::Output;

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use leno_proxy::admin::clusters::ClusterStatus;
 
+use super::Output;
 use super::ask::{Question, ask, ask_whom};
 use super::breakers;
 use super::failure::Failure;
+use super::table::{Cell, Column, Room, Table};
 use crate::ads::status::{ClearText, ProxyStatus, RemarkStatus, RulesStatus, Status, TypeStatus};
 
 /// Versions are hashes; so many characters tell two apart.
@@ -29,19 +30,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "URL", conflicts_with = "resources")]
     proxy: Option<String>,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// With the version of each resource, not only of each set (with -o json)
     #[arg(long)]
     resources: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// For programs
-    Json,
 }
 
 /// Asks a running control plane and prints what it says.
@@ -55,14 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let address = &arguments.address;
         return Err(Failure::unreachable(anyhow!("{address} answers {code}: {}", answer.trim())));
     }
-    let mut stdout = anstream::stdout();
-    match arguments.output {
-        Output::Json => writeln!(stdout, "{answer}")?,
-        Output::Table => {
-            let status: Status = serde_json::from_str(&answer).context("the answer is not a status of Leno")?;
-            write!(stdout, "{}", table(&status))?;
-        }
-    }
+    let status: Status = serde_json::from_str(&answer).context("the answer is not a status of Leno")?;
+    arguments.output.print(&status, |room| table(&status, room))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,61 +60,75 @@ fn of_proxy(address: &str, output: Output) -> Result<ExitCode, Failure> {
     if !code.is_success() {
         return Err(Failure::unreachable(anyhow!("{address} answers {code}: {}", answer.trim())));
     }
-    let mut stdout = anstream::stdout();
-    match output {
-        Output::Json => writeln!(stdout, "{answer}")?,
-        Output::Table => {
-            let clusters: Vec<ClusterStatus> =
-                serde_json::from_str(&answer).context("the answer is not that of a proxy of Leno")?;
-            write!(stdout, "{}", breakers::table(&clusters))?;
-        }
-    }
+    let clusters: Vec<ClusterStatus> =
+        serde_json::from_str(&answer).context("the answer is not that of a proxy of Leno")?;
+    output.print(&clusters, |room| breakers::table(&clusters, room))?;
     Ok(ExitCode::SUCCESS)
 }
 
+const COLUMNS: [Column; 9] = [
+    Column::text("PROXY"),
+    Column::text("VARIANT").extra(),
+    Column::text("TYPE"),
+    Column::text("STATE"),
+    Column::text("SENT"),
+    Column::text("ACKED").extra(),
+    Column::text("AGE"),
+    Column::text("CERT"),
+    Column::text("LAST NACK").wrapped(),
+];
+
 /// One row per proxy and type, then what is wrong with the rules.
-fn table(status: &Status) -> String {
-    let mut rows = vec![
-        ["PROXY", "VARIANT", "TYPE", "STATE", "SENT", "ACKED", "AGE", "CERTIFICATE", "LAST NACK"].map(str::to_owned),
-    ];
+fn table(status: &Status, room: Room) -> String {
+    let mut table = Table::new(COLUMNS);
     for proxy in &status.proxies {
-        rows.extend(proxy_rows(proxy));
+        proxy_rows(proxy).into_iter().for_each(|row| table.push(row));
     }
-    let mut text = if status.proxies.is_empty() { "No proxy is connected.\n".to_owned() } else { aligned(&rows) };
+    let mut text = match table.is_empty() {
+        true => "No proxy is connected.\n".to_owned(),
+        false => table.render(room),
+    };
     text.push_str(&remarks(&status.proxies));
     text.push('\n');
     text.push_str(&rules(&status.rules));
     text
 }
 
-fn proxy_rows(proxy: &ProxyStatus) -> Vec<[String; 9]> {
+fn proxy_rows(proxy: &ProxyStatus) -> Vec<[Cell; 9]> {
     let name = short(&proxy.node);
-    // How long it is still good; the newest that its identity was issued.
-    let certificate = match &proxy.certificate {
-        None => "-".to_owned(),
-        Some(certificate) if certificate.left_s == 0 => "EXPIRED".to_owned(),
-        Some(certificate) => age(Duration::from_secs(certificate.left_s)),
-    };
     let row = |label: &str, status: &TypeStatus| {
-        let version = |version: &Option<String>| {
-            version.as_ref().map_or_else(|| "-".to_owned(), |text| text.chars().take(SHOWN).collect())
-        };
-        let nack = status.nack.as_deref().map_or_else(|| "-".to_owned(), |text| text.escape_debug().to_string());
+        let version =
+            |version: &Option<String>| version.as_ref().map(|text| text.chars().take(SHOWN).collect::<String>());
         [
-            name.to_owned(),
-            proxy.variant.clone(),
-            label.to_owned(),
-            state(status).to_owned(),
-            version(&status.sent),
-            version(&status.acked),
-            age(Duration::from_millis(status.age_ms)),
-            certificate.clone(),
-            nack,
+            name.into(),
+            proxy.variant.as_str().into(),
+            label.into(),
+            state(status),
+            version(&status.sent).into(),
+            version(&status.acked).into(),
+            age(Duration::from_millis(status.age_ms)).into(),
+            certificate(proxy),
+            status.nack.as_deref().map(Cell::bad).into(),
         ]
     };
     match proxy.types.is_empty() {
-        true => vec![[name, &proxy.variant, "-", "NOT ASKED", "-", "-", "-", &certificate, "-"].map(str::to_owned)],
         false => proxy.types.iter().map(|(label, status)| row(label, status)).collect(),
+        true => {
+            let nothing = Cell::nothing;
+            let state = Cell::doubtful("NOT ASKED");
+            let variant = proxy.variant.as_str().into();
+            let certificate = certificate(proxy);
+            vec![[name.into(), variant, nothing(), state, nothing(), nothing(), nothing(), certificate, nothing()]]
+        }
+    }
+}
+
+/// How long it is still good; the newest that the proxy's identity was issued.
+fn certificate(proxy: &ProxyStatus) -> Cell {
+    match &proxy.certificate {
+        None => Cell::nothing(),
+        Some(certificate) if certificate.left_s == 0 => Cell::bad("EXPIRED"),
+        Some(certificate) => age(Duration::from_secs(certificate.left_s)).into(),
     }
 }
 
@@ -148,21 +149,22 @@ fn remarks(proxies: &[ProxyStatus]) -> String {
     text
 }
 
-/// As written by us: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
-fn short(node: &str) -> &str {
+/// The name in a node id as we write it: `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
+pub(super) fn short(node: &str) -> &str {
     node.split('~').nth(2).unwrap_or(node)
 }
 
 /// In the words of `istioctl proxy-status`, with one for refusals.
-fn state(status: &TypeStatus) -> &'static str {
+fn state(status: &TypeStatus) -> Cell {
     match (&status.sent, &status.acked, &status.nack) {
-        (_, _, Some(_)) => "REFUSED",
-        (None, _, None) => "NOT SENT",
-        (sent, acked, None) if sent == acked => "SYNCED",
-        (Some(_), _, None) => "STALE",
+        (_, _, Some(_)) => Cell::bad("REFUSED"),
+        (None, _, None) => Cell::doubtful("NOT SENT"),
+        (sent, acked, None) if sent == acked => Cell::good("SYNCED"),
+        (Some(_), _, None) => Cell::doubtful("STALE"),
     }
 }
 
+/// A span of time in at most two units: `7ms`, `1m1s`, `2h3m`.
 pub(super) fn age(age: Duration) -> String {
     match age.as_secs() {
         0 => format!("{}ms", age.as_millis()),
@@ -170,20 +172,6 @@ pub(super) fn age(age: Duration) -> String {
         seconds @ 60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
         seconds => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
     }
-}
-
-pub(super) fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: [usize; COLUMNS] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
-        text.push_str(cells.join("   ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 fn rules(rules: &RulesStatus) -> String {
@@ -264,7 +252,7 @@ mod tests {
             (types(Some("a"), Some("b"), Some("no")), "REFUSED"),
         ];
         for (status, expected) in cases {
-            assert_eq!(state(&status), expected, "{status:?}");
+            assert_eq!(state(&status).text(), expected, "{status:?}");
         }
     }
 
@@ -272,7 +260,10 @@ mod tests {
     fn the_table_shows_proxies_refusals_and_rejected_rules() {
         let mut of_type = BTreeMap::new();
         of_type.insert("clusters".to_owned(), types(Some("0123456789"), Some("0123456789"), None));
-        of_type.insert("routes".to_owned(), types(Some("22222222222"), None, Some("9080: field: bad\u{1b}")));
+        of_type.insert(
+            "routes".to_owned(),
+            types(Some("22222222222"), None, Some("9080: field: bad\u{1b}, and one more")),
+        );
         let proxy = ProxyStatus {
             node: "sidecar~127.0.0.1~shop.default~default.svc.cluster.local".to_owned(),
             connected_since: String::new(),
@@ -299,11 +290,18 @@ mod tests {
             problem: None,
             clear_text: BTreeMap::from([("reviews".to_owned(), ClearText { endpoints: 1, of: 3 })]),
         };
-        let expected = "\
-PROXY          VARIANT   TYPE       STATE     SENT       ACKED      AGE    CERTIFICATE   LAST NACK
-shop.default   sotw      clusters   SYNCED    01234567   01234567   1m1s   2h0m          -
-shop.default   sotw      routes     REFUSED   22222222   -          1m1s   2h0m          9080: field: bad\\u{1b}
-
+        let narrow = "\
+PROXY         TYPE      STATE    SENT      AGE   CERT  LAST NACK
+shop.default  clusters  SYNCED   01234567  1m1s  2h0m  -
+shop.default  routes    REFUSED  22222222  1m1s  2h0m  9080: field: bad\\u{1b},
+                                                       and one more
+";
+        let wide = "\
+PROXY         VARIANT  TYPE      STATE    SENT      ACKED     AGE   CERT  LAST NACK
+shop.default  sotw     clusters  SYNCED   01234567  01234567  1m1s  2h0m  -
+shop.default  sotw     routes    REFUSED  22222222  -         1m1s  2h0m  9080: field: bad\\u{1b}, and one more
+";
+        let rest = "
 The rules cannot be told in full
   shop.default (grpc): routes reviews:9080 refused: VirtualService default/reviews[0]: mirrors: gRPC sends no copies
 
@@ -313,7 +311,11 @@ Rules: 4 documents in force (version abcdefgh), 1 rejected
 In clear text, for want of the label security.istio.io/tlsMode: istio
   reviews: 1 of 3 endpoints
 ";
-        assert_eq!(table(&Status { proxies: vec![proxy], rules }), expected);
+        let status = Status { proxies: vec![proxy], rules };
+        for (room, expected) in [(Room::Columns(80), narrow), (Room::Unbounded, wide)] {
+            let shown = anstream::adapter::strip_str(&table(&status, room)).to_string();
+            assert_eq!(shown, format!("{expected}{rest}"));
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "RULES", required_unless_present = "files")]
     rules: Vec<PathBuf>,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     /// Which findings make it end with 1
     #[arg(long, value_enum, default_value_t = FailOn::Error)]
@@ -55,11 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let sources = rules::read(&paths).map_err(Failure::usage)?;
     let parsed = rules::parse(&sources);
     let findings = validate::check(&parsed);
-    match arguments.output {
-        // Colours are taken out again where nobody wants them.
-        Output::Text => write!(anstream::stdout(), "{}", text(&findings))?,
-        Output::Json => writeln!(anstream::stdout(), "{}", serde_json::to_string(&findings)?)?,
-    }
+    arguments.output.print(&findings, |_| text(&findings))?;
     write!(anstream::stderr(), "{}", summary(sources.len(), &parsed, &findings))?;
     Ok(if arguments.fail_on.is_failure(&findings) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

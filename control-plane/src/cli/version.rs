@@ -1,6 +1,5 @@
 //! `leno version`
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use super::Output;
@@ -13,7 +12,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     short: bool,
     /// Form of the output
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
@@ -21,11 +20,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
-    let text = match arguments.output {
-        Output::Text if arguments.short => version.to_owned(),
-        Output::Text => format!("leno {version} ({target})"),
-        Output::Json => serde_json::json!({ "version": version, "target": target }).to_string(),
-    };
-    writeln!(anstream::stdout(), "{text}")?;
+    let text = if arguments.short { format!("{version}\n") } else { format!("leno {version} ({target})\n") };
+    arguments.output.print(&serde_json::json!({ "version": version, "target": target }), |_| text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -113,6 +113,7 @@ leno-proxy admin
   GET  /certs              own certificate, trusted roots, renewals (JSON)
   GET  /listeners          listeners and their addresses
   GET  /stats/prometheus   metrics
+  GET  /figures            counters of requests and connections since the start (JSON)
   GET  /server_info        version, node, state (JSON)
   POST /quitquitquit       drain and exit
 ";
@@ -150,6 +151,7 @@ fn get(shared: &Shared, path: &str, query: &str) -> Answer {
         "/clusters" => text(StatusCode::OK, clusters::text(&shared.snapshot())),
         "/certs" => json(&identity::certs(&shared.keyring, SystemTime::now())),
         "/listeners" => text(StatusCode::OK, dump::listeners(shared)),
+        "/figures" => json(&serde_json::json!(shared.telemetry.figures(SystemTime::now()))),
         "/server_info" => json(&dump::server_info(shared)),
         "/stats/prometheus" | "/metrics" => metrics(shared),
         "/quitquitquit" => text(StatusCode::METHOD_NOT_ALLOWED, "use POST: it changes something\n"),

@@ -16,10 +16,11 @@ use crate::cluster::balance::PickContext;
 use crate::cluster::limits::{Limit, Permit};
 use crate::cluster::outcome::Outcome;
 use crate::cluster::{EndpointState, InFlight};
+use crate::error::Flag;
 use crate::policy::{enforce, sticky};
 use crate::state::snapshot::Handler;
+use crate::telemetry::tcp::{self, TcpRecord, Traffic};
 use crate::tls::client::{Encryption, Inside, Reached};
-use crate::tls::peer::Peer;
 use crate::tls::transport::Transport;
 use crate::upstream::connect::{ConnectError, connect};
 use crate::worker::{Worker, WorkerCluster};
@@ -36,7 +37,7 @@ const BUFFER: usize = 16 * 1024;
 /// A connection to the app or to another workload.
 struct Upstream {
     stream: Transport,
-    peer: Option<Peer>,
+    to: tcp::Upstream,
     idle: Option<Duration>,
     /// However busy it is.
     longest: Option<Duration>,
@@ -44,31 +45,56 @@ struct Upstream {
     in_use: (InFlight, Permit),
 }
 
+/// Why there is no connection, and how far it came.
+struct NoUpstream {
+    flag: Flag,
+    to: tcp::Upstream,
+    error: String,
+}
+
+impl NoUpstream {
+    fn new(flag: Flag, error: impl Into<String>) -> Self {
+        Self { flag, to: tcp::Upstream::default(), error: error.into() }
+    }
+
+    fn toward(self, cluster: &WorkerCluster, endpoint: Option<&Arc<EndpointState>>) -> Self {
+        let to = tcp::Upstream {
+            cluster: Some(Arc::clone(&cluster.shared)),
+            endpoint: endpoint.cloned(),
+            ..tcp::Upstream::default()
+        };
+        Self { to, ..self }
+    }
+}
+
 pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
     match mode {
         MtlsMode::Disable => {
-            let Some(connection) = let_in(arrival, None) else { return };
-            if let Some(upstream) = open(&connection).await {
-                pass(&connection, stream, upstream).await;
-            }
+            let Some(record) = let_in(arrival, None) else { return };
+            let opened = open(record.connection()).await;
+            pass(record, stream, opened).await;
         }
         MtlsMode::Strict => {
             let Some((stream, verified)) = admit::tcp_strict(&arrival, stream).await else { return };
-            let Some(connection) = let_in(arrival, Some(verified)) else { return };
-            if let Some(upstream) = open(&connection).await {
-                pass(&connection, stream, upstream).await;
-            }
+            let Some(record) = let_in(arrival, Some(verified)) else { return };
+            let opened = open(record.connection()).await;
+            pass(record, stream, opened).await;
         }
         MtlsMode::Permissive => either(arrival, stream).await,
     }
 }
 
 /// Lets a caller in whom policy allows, before anybody is called for it.
-fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<Rc<Connection>> {
+fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<TcpRecord> {
     let connection = arrival.enter(verified);
     // One long exchange, as far as the callers' patience goes: what rests too long is the relay's business.
     connection.life.begin();
-    enforce::admit(&connection).then_some(connection)
+    let is_allowed = enforce::admit(&connection);
+    let mut record = TcpRecord::begin(connection);
+    if !is_allowed {
+        record.failed(Flag::UAEX, "the authorization policies do not allow this; the proxy's log says which");
+    }
+    is_allowed.then_some(record)
 }
 
 /// Who speaks first decides. A caller in clear text may wait for the app to greet it, as MySQL does, so the app is called
@@ -86,27 +112,28 @@ async fn either(arrival: Arrival, stream: TcpStream) {
                 None => return,
             },
             opened = opening.as_mut(), if greeted && upstream.is_none() => match opened {
-                Some(opened) => upstream = Some(opened),
-                None => return,
+                Ok(opened) => upstream = Some(opened),
+                Err(failed) => {
+                    let Some(record) = let_in(arrival, None) else { return };
+                    return pass(record, stream, Err(failed)).await;
+                }
             },
             // Nobody greets it, so that it has to speak.
             () = tokio::time::sleep(SILENCE), if !greeted => return drop(let_in(arrival, None)),
             () = greeting(upstream.as_ref()), if upstream.is_some() => {
-                let (Some(upstream), Some(connection)) = (upstream, let_in(arrival, None)) else { return };
-                return pass(&connection, stream, upstream).await;
+                let (Some(upstream), Some(record)) = (upstream, let_in(arrival, None)) else { return };
+                return pass(record, stream, Ok(upstream)).await;
             }
         }
     }
     let Some((stream, verified)) = admit::tcp_either(&arrival, stream).await else { return };
     let is_plain = verified.is_none();
-    let Some(connection) = let_in(arrival, verified) else { return };
+    let Some(record) = let_in(arrival, verified) else { return };
     let upstream = match upstream.filter(|_| is_plain) {
-        Some(upstream) => Some(upstream),
-        None => open(&connection).await,
+        Some(upstream) => Ok(upstream),
+        None => open(record.connection()).await,
     };
-    if let Some(upstream) = upstream {
-        pass(&connection, stream, upstream).await;
-    }
+    pass(record, stream, upstream).await;
 }
 
 /// The first byte of the caller, left where it is; `None`: it is gone.
@@ -128,27 +155,42 @@ async fn greeting(upstream: Option<&Upstream>) {
     }
 }
 
-async fn pass(connection: &Connection, stream: impl AsyncRead + AsyncWrite, upstream: Upstream) {
-    if let Some(endpoint) = upstream.peer.map(Box::new) {
-        if connection.worker.tls.has_revoked_server(&endpoint) {
-            return;
+/// Passes bytes both ways, if there is somebody to pass them to.
+async fn pass(mut record: TcpRecord, stream: impl AsyncRead + AsyncWrite, opened: Result<Upstream, NoUpstream>) {
+    let Upstream { stream: upstream, to, idle, longest, in_use } = match opened {
+        Ok(upstream) => upstream,
+        Err(NoUpstream { flag, to, error }) => {
+            record.leads_to(to);
+            return record.failed(flag, error);
+        }
+    };
+    let connection = Rc::clone(record.connection());
+    if let Some(endpoint) = &to.peer {
+        if connection.worker.tls.has_revoked_server(endpoint) {
+            record.leads_to(to);
+            return record.failed(Flag::UF, "the certificate of the endpoint has been revoked");
         }
         // There is none before: a connection is passed on once.
-        let _ = connection.endpoint.set(endpoint);
+        let _ = connection.endpoint.set(endpoint.clone());
     }
-    let relay = relay(stream, upstream.stream, upstream.idle);
+    record.leads_to(to);
+    let traffic = Rc::clone(record.traffic());
+    let relay = relay(stream, upstream, idle, &traffic);
     tokio::select! {
         ended = relay => {
-            if let Err(error) = ended {
+            if let Err(Broken { flag, error }) = ended {
                 tracing::debug!(peer = %connection.caller, %error, "the connection ended");
+                record.failed(flag, error.to_string());
             }
         }
-        () = connection.life.overdue() => {}
-        () = over(upstream.longest) => {}
+        () = connection.life.overdue() => {
+            record.failed(Flag::UAEX, "policies, roots or revocations have changed and no longer allow this");
+        }
+        () = over(longest) => record.failed(Flag::DT, "the connection lasted for as long as it may"),
         // Nobody can be asked to finish in TCP: what is under way goes on until the process's drain time is over.
-        () = async { draining(connection).await; std::future::pending().await } => {}
+        () = async { draining(&connection).await; std::future::pending().await } => {}
     }
-    drop(upstream.in_use);
+    drop(in_use);
 }
 
 /// When a connection has lasted for as long as it may.
@@ -159,55 +201,65 @@ async fn over(longest: Option<Duration>) {
     }
 }
 
-/// A connection to an endpoint of the listener's cluster. `None`, too, when so many are open (Envoy: nobody waits here,
+/// A connection to an endpoint of the listener's cluster. None, too, when so many are open (Envoy: nobody waits here,
 /// since nobody would ever give one back).
-async fn open(connection: &Connection) -> Option<Upstream> {
+async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
     let view = connection.listener.view();
     let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
         (&view.listener.handler, &view.listener.config.protocol)
     else {
-        return None;
+        return Err(NoUpstream::new(Flag::NR, "this port is for HTTP now"));
     };
     let worker = &connection.worker;
-    let cluster = targets.choose(&worker.random).and_then(|chosen| view.view.clusters.get(chosen.cluster?))?;
-    let permit = cluster.admit(Limit::Connections).ok()?;
+    let cluster = targets
+        .choose(&worker.random)
+        .and_then(|chosen| view.view.clusters.get(chosen.cluster?))
+        .ok_or_else(|| NoUpstream::new(Flag::NC, "the listener leads to a cluster that is not in force"))?;
+    let no_endpoint = || NoUpstream::new(Flag::UH, "the cluster has no healthy endpoint").toward(cluster, None);
+    let permit = cluster
+        .admit(Limit::Connections)
+        .map_err(|overflow| NoUpstream::new(Flag::UO, overflow.to_string()).toward(cluster, None))?;
     let hash = route.hashes_source.then(|| sticky::of_address(connection.caller.ip()));
     let mut tried = Vec::new();
+    let mut last = None;
     while tried.len() < MAX_ENDPOINTS {
         let context = PickContext { tried: &tried, ..PickContext::first(&worker.random, hash) };
-        let picked = cluster.pick(&context)?;
+        let Some(picked) = cluster.pick(&context) else { break };
         let endpoint = Arc::clone(&picked.endpoint);
         if tried.iter().any(|tried| Arc::ptr_eq(tried, &endpoint)) {
-            return None;
+            break;
         }
         if view.view.shared.is_own_outbound(endpoint.address) {
             tracing::warn!(address = %endpoint.address, "refused to connect to an outbound listener of this very proxy");
-            return None;
+            let error = "refused to connect to an outbound listener of this very proxy";
+            return Err(NoUpstream::new(Flag::LR, error).toward(cluster, Some(&endpoint)));
         }
         let in_flight = picked.begin();
-        let stats = &cluster.shared.stats;
         match reach(worker, cluster, &endpoint).await {
             Ok(Reached { stream, peer, security }) => {
                 cluster.report(&in_flight, Outcome::Connected);
-                stats.opened(security.is_some());
+                cluster.shared.stats.opened(security.is_some());
                 if let Some(security) = security {
                     worker.tls.agreed(security);
                 }
                 let (idle, longest) = (route.idle_timeout, cluster.shared.config.max_connection_duration);
-                return Some(Upstream { stream, peer, idle, longest, in_use: (in_flight, permit) });
+                let (endpoint, peer) = (Some(endpoint), peer.map(Box::new));
+                let to = tcp::Upstream { cluster: Some(Arc::clone(&cluster.shared)), endpoint, peer, security };
+                return Ok(Upstream { stream, to, idle, longest, in_use: (in_flight, permit) });
             }
             Err(error) => {
                 cluster.report(&in_flight, Outcome::of_connect(&error));
-                stats.connect_failures.fetch_add(1, Ordering::Relaxed);
+                cluster.shared.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
                 if worker.quiet.allows() {
                     let cluster = &cluster.shared.config.name;
                     tracing::info!(%cluster, address = %endpoint.address, "cannot connect: {error}");
                 }
-                tried.push(Arc::clone(&endpoint));
+                last = Some(NoUpstream::new(Flag::UF, error.to_string()).toward(cluster, Some(&endpoint)));
+                tried.push(endpoint);
             }
         }
     }
-    None
+    Err(last.unwrap_or_else(no_endpoint))
 }
 
 async fn reach(worker: &Worker, cluster: &WorkerCluster, endpoint: &EndpointState) -> Result<Reached, ConnectError> {
@@ -217,9 +269,17 @@ async fn reach(worker: &Worker, cluster: &WorkerCluster, endpoint: &EndpointStat
     Ok(worker.tls.connect(stream, &encryption, Inside::Bytes).await?)
 }
 
+/// Why bytes no longer pass.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// Whose doing it was: `DC` the caller's, `UC` the endpoint's, `SI` nobody's.
+    pub(super) flag: Flag,
+    pub(super) error: io::Error,
+}
+
 /// Copies both ways until both have ended, or neither has moved a byte for `idle`. The end of one direction is passed
-/// on and the other goes on (half-close).
-pub(super) async fn relay<A, B>(one: A, other: B, idle: Option<Duration>) -> io::Result<()>
+/// on and the other goes on (half-close). `one` is the caller; what passes is counted in `traffic`.
+pub(super) async fn relay<A, B>(one: A, other: B, idle: Option<Duration>, traffic: &Traffic) -> Result<(), Broken>
 where
     A: AsyncRead + AsyncWrite,
     B: AsyncRead + AsyncWrite,
@@ -228,30 +288,37 @@ where
     let (mut one_read, mut one_write) = tokio::io::split(one);
     let (mut other_read, mut other_write) = tokio::io::split(other);
     let both = async {
-        let there = copy(&mut one_read, &mut other_write, &last);
-        let back = copy(&mut other_read, &mut one_write, &last);
+        let (caller, endpoint) = (Flag::DC, Flag::UC);
+        let there = copy((&mut one_read, caller), (&mut other_write, endpoint), &last, |bytes| traffic.receive(bytes));
+        let back = copy((&mut other_read, endpoint), (&mut one_write, caller), &last, |bytes| traffic.send(bytes));
         tokio::try_join!(there, back).map(|_| ())
     };
     let Some(idle) = idle else { return both.await };
     tokio::select! {
         ended = both => ended,
-        () = silence(&last, idle) => Err(io::Error::new(io::ErrorKind::TimedOut, "no byte for the idle timeout")),
+        () = silence(&last, idle) => {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "no byte for the idle timeout");
+            Err(Broken { flag: Flag::SI, error })
+        }
     }
 }
 
+/// Copies one way; each end comes with the flag for when it breaks. `count` is told what has been passed on.
 async fn copy(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
+    (from, from_flag): (&mut (impl AsyncRead + Unpin), Flag),
+    (to, to_flag): (&mut (impl AsyncWrite + Unpin), Flag),
     last: &std::cell::Cell<Instant>,
-) -> io::Result<()> {
+    count: impl Fn(usize),
+) -> Result<(), Broken> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = from.read(&mut buffer).await.map_err(|error| Broken { flag: from_flag, error })?;
         last.set(Instant::now());
         if read == 0 {
-            return to.shutdown().await;
+            return to.shutdown().await.map_err(|error| Broken { flag: to_flag, error });
         }
-        to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+        to.write_all(buffer.get(..read).unwrap_or_default()).await.map_err(|error| Broken { flag: to_flag, error })?;
+        count(read);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::policy::grant::Grant;
 use crate::telemetry::RequestRecord;
 
 use super::Connection;
-use super::tcp::relay;
+use super::tcp::{Broken, relay};
 
 /// An upgrade that was asked for and is allowed.
 #[derive(Debug)]
@@ -83,6 +83,7 @@ pub fn tunnel(
     let Answer { mut response, lease, in_flight, permit, attempt: _ } = answer;
     let upstream = hyper::upgrade::on(&mut response);
     let mut record = record.hand_over();
+    let traffic = record.tunnels();
     let lease = Rc::new(lease);
     let held = Rc::clone(&lease);
     let (connection, extended_connect) = (Rc::clone(connection), upgrade.extended_connect);
@@ -92,8 +93,8 @@ pub fn tunnel(
         match tokio::try_join!(upgrade.downstream, upstream) {
             Ok((downstream, upstream)) => {
                 tokio::select! {
-                    ended = relay(TokioIo::new(downstream), TokioIo::new(upstream), None) => {
-                        if let Err(error) = ended {
+                    ended = relay(TokioIo::new(downstream), TokioIo::new(upstream), None, &traffic) => {
+                        if let Err(Broken { error, .. }) = ended {
                             tracing::debug!(%peer, %error, "the tunnel ended");
                         }
                     }

@@ -5,17 +5,22 @@
 //! per route and worker; within it the few pairs of status and flag that a route really answers with are a short list.
 //!
 //! * [`record`]: one request, counted when its body ends.
+//! * [`tcp`]: one TCP connection, and the bytes of tunnels.
+//! * [`figures`]: the counters as JSON, for `leno stat` and its like.
 //! * [`quiet`]: lines that strangers can cause, kept few.
 //! * [`registry`]: all blocks of all workers, and the Prometheus collector over them.
 
 mod clusters;
 pub mod detail;
+pub mod figures;
 pub mod observe;
 mod quiet;
 mod record;
 mod registry;
+pub mod tcp;
 
 pub use clusters::ClusterMetrics;
+pub use figures::Figures;
 pub use quiet::Quiet;
 pub(crate) use record::add;
 pub use record::{Meter, RequestRecord, RouteSlot};

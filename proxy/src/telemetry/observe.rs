@@ -1,12 +1,14 @@
 //! Who hears of a request when it has ended, besides the counters: the access log, taps and traces.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::downstream::Connection;
 use crate::error::Flags;
+use crate::worker::ListenerView;
 
 use super::detail::Detail;
+use super::tcp::Upstream;
 
 /// A request that has ended, with its last byte or before it.
 #[derive(Debug)]
@@ -29,3 +31,31 @@ pub struct Ended {
 
 /// Tells everybody who wants to know.
 pub fn ended(_ended: Ended) {}
+
+/// A TCP connection that has ended. A request that became a tunnel is none: it is told as the request that it was.
+#[derive(Debug)]
+pub struct ConnectionEnded {
+    /// Who called, and where: addresses, certificate, server name.
+    pub connection: Rc<Connection>,
+    /// The listener as it was when the caller was let in: its name, its direction, its log.
+    pub view: Rc<ListenerView>,
+    /// When the caller was let in.
+    pub began: SystemTime,
+    /// From then to the end.
+    pub duration: Duration,
+    /// What went wrong: `UAEX` a policy said no, `UH` no endpoint, `UF` it could not be reached, `UO` a limit of the
+    /// cluster, `NC` no such cluster, `UC` the endpoint broke it off, `DC` the caller did, `SI` it was idle for too long,
+    /// `DT` it lasted as long as it may. Nothing: both sides have closed.
+    pub flags: Flags,
+    /// Bytes that came from the caller.
+    pub received: u64,
+    /// Bytes that went to the caller.
+    pub sent: u64,
+    /// Where they went, or would have gone.
+    pub upstream: Upstream,
+    /// A sentence about what went wrong.
+    pub error: Option<String>,
+}
+
+/// Tells everybody who wants to know.
+pub fn connection_ended(_ended: ConnectionEnded) {}

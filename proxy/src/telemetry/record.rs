@@ -14,6 +14,7 @@ use crate::policy::grant::Grant;
 
 use super::detail::Detail;
 use super::observe::{self, Ended};
+use super::tcp::Traffic;
 
 /// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
 pub(super) const BUCKETS: [u64; 15] = [
@@ -94,6 +95,8 @@ pub struct RequestRecord {
     request_body: Option<Rc<Meter>>,
     /// Bytes of the body of its answer, so far.
     response_bytes: u64,
+    /// What passes after it has become a tunnel.
+    tunnel: Option<Rc<Traffic>>,
     /// What is told of it, where somebody wants to know.
     detail: Option<Box<Detail>>,
 }
@@ -132,6 +135,7 @@ impl RequestRecord {
             grant: None,
             request_body: None,
             response_bytes: 0,
+            tunnel: None,
             detail,
         }
     }
@@ -149,6 +153,11 @@ impl RequestRecord {
     /// So many bytes of the body of its answer have passed.
     pub fn answered(&mut self, bytes: usize) {
         self.response_bytes += bytes as u64;
+    }
+
+    /// It has become a tunnel, whose bytes count as those of its body and of its answer's.
+    pub fn tunnels(&mut self) -> Rc<Traffic> {
+        Rc::clone(self.tunnel.get_or_insert_default())
     }
 
     /// Policies have let it in.
@@ -234,6 +243,7 @@ impl RequestRecord {
             grant: self.grant.take(),
             request_body: self.request_body.take(),
             response_bytes: self.response_bytes,
+            tunnel: None,
             detail: self.detail.take(),
         }
     }
@@ -252,6 +262,9 @@ impl Drop for RequestRecord {
             return;
         }
         let duration = self.started.elapsed();
+        let (received, sent) = self.tunnel.as_ref().map_or((0, 0), |tunnel| (tunnel.received(), tunnel.sent()));
+        let request_bytes = received + self.request_body.as_ref().map_or(0, |meter| meter.bytes());
+        let response_bytes = sent + self.response_bytes;
         if let Some(slot) = &self.slot {
             slot.count(self.code, self.flags, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
         }
@@ -262,8 +275,8 @@ impl Drop for RequestRecord {
                 code: self.code,
                 flags: self.flags,
                 duration,
-                request_bytes: self.request_body.as_ref().map_or(0, |meter| meter.bytes()),
-                response_bytes: self.response_bytes,
+                request_bytes,
+                response_bytes,
             });
         }
     }

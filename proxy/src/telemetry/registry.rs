@@ -13,6 +13,7 @@ use crate::error::Flags;
 use crate::overload::Overload;
 use crate::tls::peer::Security;
 
+use super::figures::{DURATION_BOUNDS_MS, Figures};
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
 
 pub use leno_config::ir::Direction;
@@ -100,8 +101,9 @@ struct ConfigFigures {
 }
 
 /// Everything counted in this process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Telemetry {
+    started: SystemTime,
     routes: Mutex<BTreeMap<RouteKey, Vec<Arc<RouteBlock>>>>,
     workers: Mutex<Vec<Arc<WorkerStats>>>,
     handshakes: Mutex<BTreeMap<(&'static str, Security), u64>>,
@@ -112,7 +114,38 @@ pub struct Telemetry {
     overload: OnceLock<Arc<Overload>>,
 }
 
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            started: SystemTime::now(),
+            routes: Mutex::default(),
+            workers: Mutex::default(),
+            handshakes: Mutex::default(),
+            handshakes_failed: AtomicU64::default(),
+            refused_plain: AtomicU64::default(),
+            config: Mutex::default(),
+            keys_not_fetched: AtomicU64::default(),
+            overload: OnceLock::new(),
+        }
+    }
+}
+
 impl Telemetry {
+    /// All counters of requests and connections, as values.
+    pub fn figures(&self, now: SystemTime) -> Figures {
+        let millis = |time: SystemTime| {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        };
+        Figures {
+            started_ms: millis(self.started),
+            taken_ms: millis(now),
+            duration_bounds_ms: DURATION_BOUNDS_MS.to_vec(),
+            connections_active: self.connections_active(),
+            ..Figures::default()
+        }
+    }
+
     /// A worker's block for a route. Called once per worker and route.
     pub fn slot(&self, key: RouteKey) -> RouteSlot {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -129,7 +129,7 @@ impl Screen {
     }
 
     fn every(&self) -> Duration {
-        if self.terminal && self.output == Output::Text { REFRESH } else { LINE_EVERY }
+        if self.terminal && self.output.is_for_people() { REFRESH } else { LINE_EVERY }
     }
 
     /// Something else is about to be printed; the next table stands below it.
@@ -142,8 +142,12 @@ impl Screen {
         for (_, sample) in window {
             observed.add(sample, &rules.expectation);
         }
-        if self.output == Output::Json {
-            return print(&format!("{}\n", observed.as_json(&rules.expectation)));
+        match self.output {
+            Output::Table | Output::Wide => {}
+            Output::Json => return print(&format!("{}\n", observed.as_json(&rules.expectation))),
+            Output::Yaml => {
+                return print(&format!("---\n{}", serde_yaml::to_string(&observed.as_json(&rules.expectation))?));
+            }
         }
         let mut text = observed.as_table(&rules.expectation);
         if let Some(finding) = &rules.finding {

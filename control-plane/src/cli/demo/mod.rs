@@ -61,7 +61,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     once: bool,
     /// Form of what is printed on stdout
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
@@ -124,17 +124,10 @@ async fn once(bookshop: &mut Bookshop, arguments: &Arguments) -> anyhow::Result<
     let mut disagreements = observed.disagreements(&expectation);
     disagreements.extend(encryption.disagreements());
     disagreements.extend(bookshop.newly_dead().iter().map(ToString::to_string));
-    match arguments.output {
-        Output::Text => {
-            print(&observed.as_table(&expectation))?;
-            print(&format!("{}\n", encryption.summary()))?;
-        }
-        Output::Json => {
-            let mut json = observed.as_json(&expectation);
-            json["mtls"] = encryption.as_json();
-            print(&format!("{json}\n"))?;
-        }
-    }
+    let mut json = observed.as_json(&expectation);
+    json["mtls"] = encryption.as_json();
+    let text = || format!("{}{}\n", observed.as_table(&expectation), encryption.summary());
+    arguments.output.print(&json, |_| text())?;
     for disagreement in &disagreements {
         progress(&format!("not as the rules say: {disagreement}"));
     }

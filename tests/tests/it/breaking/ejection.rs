@@ -197,10 +197,11 @@ async fn leno_status_shows_the_breakers_of_a_proxy() {
     pair.bad.answers(503);
     pair.until_breaker_is("open").await;
     let admin = format!("http://{}", pair.mesh.client.admin().await);
-    let shown = tokio::task::spawn_blocking(move || run_leno(&["status", "--proxy", &admin], "")).await.unwrap();
+    let shown =
+        tokio::task::spawn_blocking(move || run_leno(&["status", "--proxy", &admin, "-o", "wide"], "")).await.unwrap();
     assert_eq!(shown.code, 0, "{}", shown.stderr);
     let (cluster, address) = ("outbound|80||app.default.svc.cluster.local", pair.bad.address().to_string());
-    let row = shown.stdout.lines().find(|line| line.starts_with(cluster) && line.contains(&address));
+    let row = shown.stdout.lines().find(|line| line.starts_with(&address) && line.ends_with(cluster));
     let row = row.unwrap_or_else(|| panic!("{}", shown.stdout));
     assert!(row.contains("open for ") && row.contains("(consecutive_5xx)"), "{row}");
 }
