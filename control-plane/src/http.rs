@@ -124,7 +124,10 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
         },
         "/debug/status" => json(StatusCode::OK, &board.status(asks_for(request, "resources"), Instant::now())),
         "/debug/ca" => json(StatusCode::OK, &board.authority(Instant::now())),
-        "/" => text(StatusCode::OK, "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/proxies\n".to_owned()),
+        "/" => text(
+            StatusCode::OK,
+            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/proxies\n".to_owned(),
+        ),
         _ => text(StatusCode::NOT_FOUND, "there is: /ready, /metrics, /debug/status, /debug/ca, /proxies\n".to_owned()),
     }
 }

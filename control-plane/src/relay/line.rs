@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use leno_config::node::Node;
@@ -44,7 +44,6 @@ pub(crate) struct Line {
     pub(crate) node: Node,
     /// Its node's id.
     pub(crate) id: String,
-    pub(crate) connected: SystemTime,
     calls: Mutex<Calls>,
     /// There is something to tell.
     wake: Notify,
@@ -87,24 +86,27 @@ pub(super) enum Piece {
 impl Line {
     /// A proxy that has just said who it is.
     pub(crate) fn new(node: Node) -> Arc<Self> {
-        Arc::new(Self {
-            id: node.id(),
-            node,
-            connected: SystemTime::now(),
-            calls: Mutex::default(),
-            wake: Notify::new(),
-        })
+        Arc::new(Self { id: node.id(), node, calls: Mutex::default(), wake: Notify::new() })
     }
 
     /// Asks, and returns when the head of the answer is there. Dropping the answer ends it at the proxy too.
     pub(crate) async fn ask(self: &Arc<Self>, method: &str, path_and_query: &str) -> Result<(Head, Answer), AskError> {
+        self.ask_within(HEAD_DEADLINE, method, path_and_query).await
+    }
+
+    pub(super) async fn ask_within(
+        self: &Arc<Self>,
+        deadline: Duration,
+        method: &str,
+        path_and_query: &str,
+    ) -> Result<(Head, Answer), AskError> {
         let (sender, head) = oneshot::channel();
         // One more than there can be chunks, for the end.
         let (pieces, received) = mpsc::channel(wire::CHUNKS + 1);
         let id = self.calls().open(method, path_and_query, sender, pieces)?;
         let answer = Answer::new(Arc::clone(self), id, received);
         self.wake.notify_one();
-        let head = tokio::time::timeout(HEAD_DEADLINE, head).await.map_err(|_| AskError::Silent)?;
+        let head = tokio::time::timeout(deadline, head).await.map_err(|_| AskError::Silent)?;
         Ok((head.map_err(|_| AskError::Gone)?, answer))
     }
 
@@ -189,8 +191,7 @@ impl Calls {
         let id = self.next;
         self.next += 1;
         let ask = Ask { id, method: method.to_owned(), path_and_query: path_and_query.to_owned() };
-        let call =
-            Call { unsent: Some(ask), head: Some(head), pieces, allowed: wire::WINDOW, owed: 0, answered: 0 };
+        let call = Call { unsent: Some(ask), head: Some(head), pieces, allowed: wire::WINDOW, owed: 0, answered: 0 };
         self.open.insert(id, call);
         Ok(id)
     }

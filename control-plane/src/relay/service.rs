@@ -103,11 +103,7 @@ impl Relay {
 }
 
 /// Passes on what is to be told and takes what is said, until the proxy leaves.
-async fn talk(
-    line: &Line,
-    mut reports: Streaming<Report>,
-    commands: mpsc::Sender<Command>,
-) -> Result<(), Status> {
+async fn talk(line: &Line, mut reports: Streaming<Report>, commands: mpsc::Sender<Command>) -> Result<(), Status> {
     loop {
         tokio::select! {
             report = reports.message() => match report? {

@@ -129,7 +129,8 @@ fn candidates<'a>(lines: impl Iterator<Item = &'a Arc<Line>>) -> String {
 }
 
 fn suggestion(name: &str, nodes: impl Iterator<Item = Node>) -> String {
-    let likeness = |node: &Node| strsim::jaro_winkler(name, &node.name).max(strsim::jaro_winkler(name, &full_name(node)));
+    let likeness =
+        |node: &Node| strsim::jaro_winkler(name, &node.name).max(strsim::jaro_winkler(name, &full_name(node)));
     let mut like = nodes.map(|node| (likeness(&node), full_name(&node))).collect::<Vec<_>>();
     if like.is_empty() {
         return "no proxy has opened a stream for questions yet".to_owned();

@@ -1,6 +1,7 @@
 //! Lines and the switchboard, with a proxy played by the test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -23,6 +24,9 @@ fn node(name: &str, namespace: &str) -> Node {
         interception: Interception::None,
     }
 }
+
+/// For a proxy that does not answer.
+const SHORT: Duration = Duration::from_millis(500);
 
 fn says(line: &Line, said: Said) {
     line.on_report(Report::from(said)).expect("it keeps to the rules");
@@ -117,12 +121,12 @@ async fn a_stream_that_ends_ends_its_answers_with_an_error() {
     assert!(switchboard.all().is_empty());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_silent_proxy_costs_a_place_for_the_deadline_only() {
     let line = Line::new(node("a", "n"));
     let asks = (0..wire::CONCURRENT).map(|_| {
         let line = Arc::clone(&line);
-        tokio::spawn(async move { line.ask("GET", "/").await.map(|_| ()) })
+        tokio::spawn(async move { line.ask_within(SHORT, "GET", "/").await.map(|_| ()) })
     });
     let asks = asks.collect::<Vec<_>>();
     tokio::task::yield_now().await;

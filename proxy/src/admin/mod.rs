@@ -42,6 +42,8 @@ const HEAD: Duration = Duration::from_secs(10);
 pub enum Face {
     /// Everything.
     All,
+    /// What an operator may ask from another machine, through the control plane.
+    Relay,
     /// `/stats/prometheus` and `/metrics`.
     Metrics,
     /// `/ready` and `/healthz/ready`.
@@ -52,13 +54,17 @@ impl fmt::Display for Face {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "admin",
+            Self::Relay => "relayed admin",
             Self::Metrics => "metrics",
             Self::Ready => "readiness",
         })
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+/// Its body.
+pub type AdminBody = Full<Bytes>;
+/// An answer.
+pub type Answer = Response<AdminBody>;
 
 /// Serves an address until the process ends; returns where it really listens.
 pub async fn open(address: SocketAddr, shared: Arc<Shared>, face: Face) -> anyhow::Result<SocketAddr> {
@@ -119,17 +125,28 @@ leno-proxy admin
 ";
 
 fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Answer {
-    let path = request.uri().path();
+    let uri = request.uri();
+    page(shared, face, request.method(), uri.path(), uri.query().unwrap_or_default())
+}
+
+/// The answer to a request that comes by `face`, without any socket.
+pub async fn respond(shared: &Arc<Shared>, face: Face, method: &Method, target: &str) -> Answer {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    page(shared, face, method, path, query)
+}
+
+fn page(shared: &Shared, face: Face, method: &Method, path: &str, query: &str) -> Answer {
     let wanted = match face {
-        Face::All => true,
+        Face::All | Face::Relay => true,
         Face::Metrics => matches!(path, "/stats/prometheus" | "/metrics"),
         Face::Ready => matches!(path, "/ready" | "/healthz/ready"),
     };
     if !wanted {
         return text(StatusCode::NOT_FOUND, "not here\n");
     }
-    match (request.method(), path) {
-        (&Method::GET | &Method::HEAD, path) => get(shared, path, request.uri().query().unwrap_or_default()),
+    match (method, path) {
+        (&Method::GET | &Method::HEAD, path) => get(shared, path, query),
+        (&Method::POST, _) if face == Face::Relay => text(StatusCode::FORBIDDEN, "not from another machine\n"),
         (&Method::POST, "/quitquitquit") => {
             shared.quit();
             text(StatusCode::OK, "OK\n")

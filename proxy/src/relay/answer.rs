@@ -6,13 +6,13 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{Method, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::{Notify, mpsc};
 
-use super::wire::{self, Chunk, End, Head, Report, Said};
 use super::Admin;
+use super::wire::{self, Chunk, End, Head, Report, Said};
 
 /// What may be sent of one answer before more of it has been read.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(super) async fn answer(
 ) {
     // An error means that the stream is over, and with it whoever asked.
     let _ = match permitted(method, path_and_query) {
-        Ok(request) => pass_on(id, admin.answer(request).await, window, reports).await,
+        Ok((method, target)) => pass_on(id, admin.answer(&method, target.as_str()).await, window, reports).await,
         Err((status, reason)) => {
             let mut refusal = Response::new(http_body_util::Full::new(Bytes::from(format!("{reason}\n"))));
             *refusal.status_mut() = status;
@@ -62,8 +62,8 @@ pub(super) async fn answer(
     };
 }
 
-/// The question as a request, if it may be asked from afar.
-fn permitted(method: &str, path_and_query: &str) -> Result<Request<()>, (StatusCode, &'static str)> {
+/// The question, if it may be asked from afar.
+fn permitted(method: &str, path_and_query: &str) -> Result<(Method, PathAndQuery), (StatusCode, &'static str)> {
     let unclear = (StatusCode::BAD_REQUEST, "the question cannot be read");
     let target: PathAndQuery = match path_and_query.len() > wire::LONGEST_PATH {
         true => return Err(unclear),
@@ -76,10 +76,7 @@ fn permitted(method: &str, path_and_query: &str) -> Result<Request<()>, (StatusC
                       use its admin interface on its own machine";
         return Err((StatusCode::FORBIDDEN, reason));
     }
-    let mut request = Request::new(());
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from(target);
-    Ok(request)
+    Ok((method, target))
 }
 
 type Sent = Result<(), mpsc::error::SendError<Report>>;

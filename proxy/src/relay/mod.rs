@@ -33,16 +33,18 @@ pub mod wire;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Response};
 use http_body::Body;
 use leno_config::node::Node;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use self::stream::Lost;
+use crate::admin::{self, AdminBody, Face, Shared};
 use crate::control_plane::Link;
 use crate::xds::Backoff;
 
@@ -57,8 +59,17 @@ pub trait Admin: Clone + 'static {
     /// What it answers with.
     type Body: Body<Data = Bytes, Error = Infallible> + 'static;
 
-    /// Answers a question. The body of some answers (a tap) does not end by itself; dropping it ends it.
-    fn answer(&self, request: Request<()>) -> impl Future<Output = Response<Self::Body>>;
+    /// Answers a question; `target` is path and query. The body of some answers (a tap) does not end by itself; dropping
+    /// it ends it.
+    fn answer(&self, method: &Method, target: &str) -> impl Future<Output = Response<Self::Body>>;
+}
+
+impl Admin for Arc<Shared> {
+    type Body = AdminBody;
+
+    async fn answer(&self, method: &Method, target: &str) -> Response<AdminBody> {
+        admin::respond(self, Face::Relay, method, target).await
+    }
 }
 
 /// Keeps a stream open wherever there is a connection to the control plane, until `stop` turns true or its sender or that

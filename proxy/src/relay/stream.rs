@@ -14,9 +14,9 @@ use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::Admin;
 use super::answer::{self, Window};
 use super::wire::{self, Ask, Cancel, Command, More, Report, Said, Told};
-use super::Admin;
 use crate::control_plane::Link;
 
 /// For the response head; a server that knows the service sends it at once.

@@ -178,7 +178,10 @@ mod tests {
     fn the_numbers_on_the_wire_stay_what_they_are() {
         let reports: [(Said, &[u8]); 4] = [
             (Said::Node(Node::default()), &[0x0a, 0]),
-            (Said::Head(Head { id: 1, status: 200, content_type: "t".to_owned() }), b"\x12\x08\x08\x01\x10\xc8\x01\x1a\x01t"),
+            (
+                Said::Head(Head { id: 1, status: 200, content_type: "t".to_owned() }),
+                b"\x12\x08\x08\x01\x10\xc8\x01\x1a\x01t",
+            ),
             (Said::Chunk(Chunk { id: 1, data: Bytes::from_static(b"d") }), b"\x1a\x05\x08\x01\x12\x01d"),
             (Said::End(End { id: 1, error: "e".to_owned() }), b"\x22\x05\x08\x01\x12\x01e"),
         ];
