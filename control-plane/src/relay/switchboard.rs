@@ -67,6 +67,7 @@ impl Switchboard {
     }
 
     /// Everyone who can be asked, by node id.
+    #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Arc<Line>> {
         self.lines().values().cloned().collect()
     }
