@@ -58,7 +58,7 @@ impl From<Status> for Lost {
 /// Opens a stream on the connection and serves it until it breaks.
 pub(super) async fn serve(link: Link, node: &Node, admin: &impl Admin) -> Lost {
     let (reports, outgoing) = mpsc::channel(QUEUE);
-    let hello = Report::from(Said::Node(node_to_xds(node)));
+    let hello = Report::from(Said::Node(Box::new(node_to_xds(node))));
     // The queue is empty and its other end is here.
     let _ = reports.send(hello).await;
     let commands = match timeout(HEAD_DEADLINE, open(&link, outgoing)).await {

@@ -52,8 +52,8 @@ pub struct Report {
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Said {
     /// Who it is; the first message and only that.
-    #[prost(message, tag = "1")]
-    Node(Node),
+    #[prost(message, boxed, tag = "1")]
+    Node(Box<Node>),
     /// An answer begins.
     #[prost(message, tag = "2")]
     Head(Head),
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn the_numbers_on_the_wire_stay_what_they_are() {
         let reports: [(Said, &[u8]); 4] = [
-            (Said::Node(Node::default()), &[0x0a, 0]),
+            (Said::Node(Box::default()), &[0x0a, 0]),
             (
                 Said::Head(Head { id: 1, status: 200, content_type: "t".to_owned() }),
                 b"\x12\x08\x08\x01\x10\xc8\x01\x1a\x01t",
