@@ -9,6 +9,7 @@
 //! | `/debug/status` | the JSON of `leno status -o json`; with `?resources` the version of each resource too |
 //! | `/debug/ca` | the JSON of `leno ca status -o json` |
 //! | `/proxies`, `/proxies/NODE/PATH` | who is connected, and what a proxy answers: see [`crate::relay::http`] |
+//! | `/figures` | what all proxies count: see [`crate::figures`] |
 //! | `POST /ca/rotate` | takes the next step of a change of roots; with `?force` whatever speaks against it |
 
 use std::convert::Infallible;
@@ -126,9 +127,12 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
         "/debug/ca" => json(StatusCode::OK, &board.authority(Instant::now())),
         "/" => text(
             StatusCode::OK,
-            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/proxies\n".to_owned(),
+            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/proxies\n/figures\n".to_owned(),
         ),
-        _ => text(StatusCode::NOT_FOUND, "there is: /ready, /metrics, /debug/status, /debug/ca, /proxies\n".to_owned()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there is: /ready, /metrics, /debug/status, /debug/ca, /proxies\n/figures\n".to_owned(),
+        ),
     }
 }
 

@@ -30,6 +30,7 @@ use crate::ca::attest::Gate;
 use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
+use crate::figures::gather::Gatherer;
 use crate::generation::Generation;
 use crate::http;
 use crate::metrics::Metrics;
@@ -142,7 +143,9 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     // Ends when it is dropped.
     let mut keeper = JoinSet::new();
     keeper.spawn(terms.keep());
-    let desk = Desk::new(switchboard, Arc::clone(&hub));
+    let gatherer = Gatherer::new(Arc::clone(&switchboard));
+    keeper.spawn(Arc::clone(&gatherer).keep_looking());
+    let desk = Desk::new(switchboard, gatherer, Arc::clone(&hub));
     let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), desk, stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
     let follow = follow(&mut files, &hub, &board, &authority);

@@ -1,10 +1,11 @@
-//! The paths below `/proxies`: who is connected, and questions to one of them.
+//! What is answered by asking proxies: who is connected, questions to one of them, and what all of them count.
 //!
 //! | path | answer |
 //! |---|---|
 //! | `GET /proxies` | all connected proxies, JSON |
 //! | `GET /proxies/NODE/PATH?query` | what the admin interface of that proxy answers to `GET /PATH?query` |
 //! | `POST /proxies/NODE/logging?level=…` | the same for the one command that may be given from afar |
+//! | `GET /figures?window=60s` | what all of them counted in a while that ends now: [`crate::figures`] |
 //!
 //! NODE is a whole node id (percent-encoded), `NAME.NAMESPACE`, or a name that only one proxy has. An answer is passed on
 //! as it comes, at the pace of who reads it; a tap goes on until its reader leaves.
@@ -27,9 +28,13 @@ use super::line::AskError;
 use super::switchboard::{NotFound, Switchboard};
 use crate::ads::push::Hub;
 use crate::ads::status::rfc3339;
+use crate::figures::gather::Gatherer;
+use crate::figures::view;
 
-/// Where all of it is.
+/// Where proxies are.
 pub(crate) const PROXIES: &str = "/proxies";
+/// Where their figures are.
+pub(crate) const FIGURES: &str = "/figures";
 /// Answers that are passed on at a time, taps among them; others get 503.
 const RELAYED: usize = 128;
 
@@ -51,26 +56,30 @@ pub(crate) struct ProxyEntry {
 /// What an HTTP response may hold here.
 pub(crate) type Body = Either<Full<Bytes>, Answer>;
 
-/// Answers what is below [`PROXIES`].
+/// Answers what is below [`PROXIES`], and [`FIGURES`].
 #[derive(Debug, Clone)]
 pub(crate) struct Desk {
     switchboard: Arc<Switchboard>,
+    gatherer: Arc<Gatherer>,
     hub: Arc<Hub>,
     room: Arc<Semaphore>,
 }
 
 impl Desk {
-    pub(crate) fn new(switchboard: Arc<Switchboard>, hub: Arc<Hub>) -> Self {
-        Self { switchboard, hub, room: Arc::new(Semaphore::new(RELAYED)) }
+    pub(crate) fn new(switchboard: Arc<Switchboard>, gatherer: Arc<Gatherer>, hub: Arc<Hub>) -> Self {
+        Self { switchboard, gatherer, hub, room: Arc::new(Semaphore::new(RELAYED)) }
     }
 
     /// Whether the path is answered here.
     pub(crate) fn answers(path: &str) -> bool {
-        path.strip_prefix(PROXIES).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path == FIGURES || path.strip_prefix(PROXIES).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The answer to a request below [`PROXIES`].
+    /// The answer to a request whose path is one of these.
     pub(crate) async fn answer(&self, request: &Request<()>) -> Response<Body> {
+        if request.uri().path() == FIGURES {
+            return self.figures(request).await;
+        }
         let path = request.uri().path().strip_prefix(PROXIES).unwrap_or_default();
         let Some((node, path)) = split(path) else {
             return match *request.method() {
@@ -111,9 +120,22 @@ impl Desk {
         let mut entries = streams.iter().map(|stream| entry(&stream.node, stream.connected)).collect::<Vec<_>>();
         entries.sort_by(|one, other| one.node.cmp(&other.node));
         entries.dedup_by(|one, other| one.node == other.node);
-        match serde_json::to_string(&entries) {
-            Ok(list) => with_type(StatusCode::OK, list, "application/json"),
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the list cannot be written: {error}")),
+        json(&entries)
+    }
+
+    async fn figures(&self, request: &Request<()>) -> Response<Body> {
+        if request.method() != Method::GET {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is understood here");
+        }
+        let query = request.uri().query().unwrap_or_default();
+        let window = match query.strip_prefix("window=").map(view::parse_window) {
+            Some(window) => window,
+            None if query.is_empty() => Ok(view::USUAL),
+            None => Err("the only parameter is window, as in /figures?window=60s".to_owned()),
+        };
+        match window {
+            Ok(window) => json(&self.gatherer.view(window).await),
+            Err(reason) => text(StatusCode::BAD_REQUEST, &reason),
         }
     }
 
@@ -181,6 +203,13 @@ fn failed(error: &AskError) -> StatusCode {
     }
 }
 
+fn json<T: Serialize>(value: &T) -> Response<Body> {
+    match serde_json::to_string(value) {
+        Ok(body) => with_type(StatusCode::OK, body, "application/json"),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the answer cannot be written: {error}")),
+    }
+}
+
 fn text(status: StatusCode, text: &str) -> Response<Body> {
     with_type(status, format!("{text}\n"), "text/plain; charset=utf-8")
 }
@@ -215,10 +244,16 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_below_proxies_is_answered_here() {
-        for (path, expected) in
-            [("/proxies", true), ("/proxies/", true), ("/proxies/a/b", true), ("/proxiesx", false), ("/ready", false)]
-        {
+    fn only_figures_and_what_is_below_proxies_is_answered_here() {
+        for (path, expected) in [
+            ("/proxies", true),
+            ("/proxies/", true),
+            ("/proxies/a/b", true),
+            ("/figures", true),
+            ("/proxiesx", false),
+            ("/figures/x", false),
+            ("/ready", false),
+        ] {
             assert_eq!(Desk::answers(path), expected, "{path}");
         }
     }

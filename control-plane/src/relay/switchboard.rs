@@ -67,7 +67,6 @@ impl Switchboard {
     }
 
     /// Everyone who can be asked, by node id.
-    #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<Arc<Line>> {
         self.lines().values().cloned().collect()
     }
