@@ -57,7 +57,7 @@ impl Relay {
         };
         let connect = tower::service_fn(move |request: Request<Streaming<Report>>| {
             let (sender, commands) = mpsc::channel(QUEUE);
-            let conversation = Box::pin(self.clone().converse(proof.clone(), request.into_inner(), sender));
+            let conversation: Talk = Box::pin(self.clone().converse(proof.clone(), request.into_inner(), sender));
             let conversation = Conversation { conversation: Some(conversation), commands, end: None };
             std::future::ready(Ok::<_, Status>(Response::new(conversation)))
         });
@@ -141,10 +141,13 @@ impl Service<http::Request<Body>> for Relay {
     }
 }
 
+/// A stream until its end.
+type Talk = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
 /// What a stream answers with: the conversation and what it has to say.
 struct Conversation {
     /// `None` once it has come to its end.
-    conversation: Option<Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>>,
+    conversation: Option<Talk>,
     commands: mpsc::Receiver<Command>,
     /// Why it ended, until that was said.
     end: Option<Status>,
