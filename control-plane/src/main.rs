@@ -58,6 +58,8 @@ enum Command {
     /// Show which proxy holds what, and what is wrong with the rules
     #[command(visible_aliases = ["proxy-status", "ps"])]
     Status(cli::status::Arguments),
+    /// Say what is not well with this machine, the control plane and the proxies, and what to type next
+    Check(cli::check::Arguments),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -109,6 +111,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Check(arguments) => cli::check::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Schema(arguments) => cli::schema::run(&arguments),
