@@ -43,6 +43,8 @@ use crate::worker::{Command, Figures, Reserved, Worker};
 const QUEUE: usize = 1024;
 /// How often a listener that could not be bound is tried again.
 const REBIND: Duration = Duration::from_secs(2);
+/// How often names that nobody uses any more are looked for.
+const FORGET: Duration = Duration::from_secs(60);
 /// After a change has been quiet for so long, what it needed is given back.
 const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
@@ -108,7 +110,7 @@ struct Bound {
 
 impl Proxy {
     async fn start(bootstrap: Bootstrap) -> anyhow::Result<Self> {
-        let telemetry = Arc::new(Telemetry::default());
+        let telemetry = Arc::new(Telemetry::new(&bootstrap.node, bootstrap.metrics_dialect));
         let dns = Arc::new(Dns::from_system());
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
@@ -181,7 +183,8 @@ impl Proxy {
     async fn serve(&mut self) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut rebind = tokio::time::interval(REBIND);
+        let (mut rebind, mut forget) = (tokio::time::interval(REBIND), tokio::time::interval(FORGET));
+        let began = Instant::now();
         let mut identity = self.shared.keyring.identity().changes();
         loop {
             tokio::select! {
@@ -196,6 +199,7 @@ impl Proxy {
                 // The keyring that sends lives as long as this.
                 _ = identity.changed() => self.identity_changed(),
                 _ = rebind.tick() => self.bind_missing().await,
+                _ = forget.tick() => self.shared.telemetry.sweep(began.elapsed().as_secs()),
                 () = until(self.settles) => {
                     self.settles = None;
                     // Not needed again until the next change.

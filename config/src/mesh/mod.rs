@@ -67,7 +67,7 @@ pub struct Mesh {
 pub(crate) struct Sidecar {
     pub(crate) id: ResourceId,
     /// `None`: all workloads of the namespace.
-    selector: Option<BTreeMap<String, String>>,
+    pub(crate) selector: Option<BTreeMap<String, String>>,
     pub(crate) spec: rules::Sidecar,
 }
 
@@ -80,7 +80,7 @@ impl Mesh {
         let mut workloads = Workloads::default();
         for (id, entry) in &sorted.workload_entries {
             if let Some(instance) = Instance::from_entry(&entry.spec, &id.namespace, trust_domain) {
-                workloads.insert(id, instance);
+                workloads.insert(id, instance.named(id));
             }
         }
         let services = sorted.services(&workloads, trust_domain);

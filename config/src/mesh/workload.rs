@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::defaults;
 use crate::identity::SpiffeId;
-use crate::ir::{Health, Locality, Port};
+use crate::ir::{Health, Locality, Port, WorkloadName};
 use crate::rules::{self, EndpointSlice, ResourceId};
 
 use super::service::{ServicePort, TargetPort, port_number};
@@ -28,6 +28,8 @@ pub(crate) struct Instance {
     /// Its SPIFFE ID, by its service account or, where it speaks mesh mTLS, by `default`.
     pub(crate) identity: Option<SpiffeId>,
     pub(crate) health: Health,
+    /// The workload that it is, where it has a name of its own.
+    pub(crate) workload: Option<WorkloadName>,
 }
 
 /// Its ports by name.
@@ -60,7 +62,14 @@ impl Instance {
             account: account.map(str::to_owned),
             identity,
             health: Health::Unknown,
+            workload: None,
         })
+    }
+
+    /// Of a workload with a name.
+    pub(super) fn named(self, id: &ResourceId) -> Self {
+        let ResourceId { name, namespace, .. } = id;
+        Self { workload: Some(WorkloadName { name: name.clone(), namespace: namespace.clone() }), ..self }
     }
 
     /// The instances of a slice. What is not ready is kept and marked, so that it is seen in `/clusters`.
@@ -86,6 +95,7 @@ impl Instance {
                 account: None,
                 identity: None,
                 health,
+                workload: None,
             })
         })
     }

@@ -16,7 +16,7 @@ use crate::cluster::limits::Limit;
 use crate::cluster::standing::Reason;
 use crate::state::snapshot::Snapshot;
 
-use super::registry::{counter, family, gauge, to_f64};
+use super::text::{counter, family, gauge, to_f64};
 
 const RETRIES: &str = "leno_cluster_retries_total";
 const RETRIES_ENDED: &str = "leno_cluster_retries_ended_total";
