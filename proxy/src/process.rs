@@ -138,7 +138,7 @@ impl Proxy {
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let (snapshots, current) = watch::channel(Arc::default());
-        shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
+        shared.registry.register(Box::new(ClusterMetrics::new(current.clone(), Arc::clone(&shared.telemetry))?))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
         tokio::task::spawn_local(health::keep_checking(current, sessions, random));

@@ -35,7 +35,7 @@ use crate::policy::{cors, enforce};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
 use crate::telemetry::detail::Detail;
-use crate::telemetry::{Form, RequestRecord, Spoken};
+use crate::telemetry::{RequestRecord, Spoken};
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
 
@@ -47,7 +47,8 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let direction = view.listener.config.direction;
     let mut record = RequestRecord::begin(Rc::clone(connection), direction, detail);
     let grpc = headers::is_grpc(request.headers());
-    record.speaks(if grpc { Spoken::Grpc } else { Spoken::Http }, Form::of(request.method(), request.version()));
+    let form = connection.worker.meters.form(request.method(), request.version());
+    record.speaks(if grpc { Spoken::Grpc } else { Spoken::Http }, form);
     let mut outgoing = None;
     let mut beside = Beside::default();
     let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut beside);

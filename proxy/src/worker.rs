@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::cluster::balance::{PickContext, Position};
+use crate::cluster::metrics::Idle;
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
@@ -102,6 +103,9 @@ pub struct View {
     pub clusters: Vec<Rc<WorkerCluster>>,
 }
 
+type Pools = HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>;
+type PoolsByHost = HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>;
+
 /// A cluster as one worker uses it.
 #[derive(Debug)]
 pub struct WorkerCluster {
@@ -110,9 +114,10 @@ pub struct WorkerCluster {
     position: Position,
     /// What it is counted as, once it is called.
     target: OnceCell<TargetName>,
-    pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
+    idle: Idle,
+    pools: RefCell<Pools>,
     /// Where the server name of TLS follows the request's host.
-    by_host: RefCell<HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>>,
+    by_host: RefCell<PoolsByHost>,
 }
 
 /// A listener as its connections hold it; what it does changes under them with each push.
@@ -243,8 +248,7 @@ impl WorkerCluster {
     /// The cluster in a new snapshot, with the pools of the endpoints that are still there.
     fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
         let Some(before) = before else {
-            let (pools, by_host, target) = (RefCell::default(), RefCell::default(), OnceCell::new());
-            return Rc::new(Self { shared, position: Position::default(), target, pools, by_host });
+            return Rc::new(Self::with_pools(shared, RefCell::default(), RefCell::default()));
         };
         if Arc::ptr_eq(&before.shared, &shared) {
             return Rc::clone(before);
@@ -271,7 +275,12 @@ impl WorkerCluster {
         pools.retain(|address, pool| stays(address, None, pool));
         by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
         let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
-        Rc::new(Self { shared, position: Position::default(), target: OnceCell::new(), pools, by_host })
+        Rc::new(Self::with_pools(shared, pools, by_host))
+    }
+
+    fn with_pools(shared: Arc<Cluster>, pools: RefCell<Pools>, by_host: RefCell<PoolsByHost>) -> Self {
+        let idle = Idle::new(&shared.stats);
+        Self { shared, position: Position::default(), target: OnceCell::new(), idle, pools, by_host }
     }
 }
 
@@ -445,7 +454,12 @@ impl Worker {
             living.is_some()
         });
         for cluster in &self.snapshot.borrow().clusters {
-            cluster.each_pool(|pool| pool.sweep(now));
+            let mut idle = 0;
+            cluster.each_pool(|pool| {
+                pool.sweep(now);
+                idle += pool.idle();
+            });
+            cluster.idle.set(u32::try_from(idle).unwrap_or(u32::MAX));
         }
     }
 }

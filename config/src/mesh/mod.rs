@@ -315,6 +315,7 @@ impl<'a> Sorted<'a> {
                 .endpoints
                 .iter()
                 .filter_map(|endpoint| Instance::from_entry(endpoint, &id.namespace, trust_domain))
+                .map(|instance| instance.within(&id.namespace))
                 .collect();
             services.extend(Service::from_entry(id, entry).into_iter().map(|mut service| {
                 service.instances.clone_from(&inline);

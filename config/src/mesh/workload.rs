@@ -13,6 +13,9 @@ use super::visibility::selects;
 /// Says that an instance speaks mesh mTLS, when its value is `istio`.
 pub(crate) const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 
+/// Labels that name a workload, the better one first.
+const WORKLOAD_LABELS: [&str; 2] = ["service.istio.io/workload-name", "app"];
+
 /// One place where a service runs: the address of the sidecar's inbound listeners there.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Instance {
@@ -70,6 +73,14 @@ impl Instance {
     pub(super) fn named(self, id: &ResourceId) -> Self {
         let ResourceId { name, namespace, .. } = id;
         Self { workload: Some(WorkloadName { name: name.clone(), namespace: namespace.clone() }), ..self }
+    }
+
+    /// Without a name of its own, but of a service in `namespace`: it is called after its label (Istio's
+    /// `service.istio.io/workload-name`, else `app`).
+    pub(super) fn within(self, namespace: &str) -> Self {
+        let name = WORKLOAD_LABELS.iter().find_map(|label| self.labels.get(*label)).filter(|name| !name.is_empty());
+        let workload = name.map(|name| WorkloadName { name: name.clone(), namespace: namespace.to_owned() });
+        Self { workload, ..self }
     }
 
     /// The instances of a slice. What is not ready is kept and marked, so that it is seen in `/clusters`.

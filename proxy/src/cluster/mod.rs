@@ -124,6 +124,8 @@ pub struct ClusterStats {
     pub unsent_retries: AtomicU64,
     /// Of second attempts.
     pub retries: RetryStats,
+    /// Connections that waited for a request when the workers looked last.
+    pub idle: AtomicU32,
     /// What is in use now.
     pub usage: Usage,
     /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has

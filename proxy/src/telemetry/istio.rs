@@ -17,7 +17,7 @@ use super::text::{counter, family, histogram, to_f64};
 use crate::error::Flags;
 
 /// Upper bounds in milliseconds, of all of Istio's histograms.
-const BOUNDS: [f64; 19] = [
+pub(super) const BOUNDS: [f64; 19] = [
     0.5,
     1.0,
     5.0,
@@ -39,7 +39,7 @@ const BOUNDS: [f64; 19] = [
     3_600_000.0,
 ];
 /// The same in microseconds.
-const MICROS: [u64; 19] = [
+pub(super) const MICROS: [u64; 19] = [
     500,
     1_000,
     5_000,

@@ -15,7 +15,7 @@ const MOST_TARGETS: usize = 8_192;
 /// Rules and virtual hosts that are told apart.
 const MOST_ROUTES: usize = 8_192;
 /// Hosts outside the mesh that are told apart.
-pub const MOST_OUTSIDE: usize = 200;
+pub const MOST_OUTSIDE: usize = 50;
 /// Longest host, with its port.
 const LONGEST_HOST: usize = 259;
 /// The route of a request that none takes.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use http::{Method, Version};
 use leno_config::ir::Direction;
 
 use crate::error::Flags;
@@ -59,11 +60,13 @@ impl Meters {
         &self.labels
     }
 
+    /// What else is told apart of a request.
+    pub fn form(&self, method: &Method, version: Version) -> Form {
+        if self.with_form { Form::of(method, version) } else { Form::default() }
+    }
+
     /// Counts a request at its end.
-    pub fn request(&self, mut key: RequestKey, request: &Request) {
-        if !self.with_form {
-            key.form = Form::default();
-        }
+    pub fn request(&self, key: RequestKey, request: &Request) {
         self.requests.count(key, |block| request.count(block));
     }
 

@@ -4,7 +4,7 @@
 //! is a number there, found once per connection, cluster and route ([`names`], [`labels`], [`place`]): what a request adds is
 //! one small key ([`requests`], [`connections`]), looked up in a table of the worker's own, and a few additions to a block that
 //! nobody else writes ([`series`], [`meters`]). A scrape sums the blocks of all workers and only then makes texts of the
-//! numbers: one reading of the same series becomes `istio_*` ([`istio`]), OpenTelemetry's names ([`otel`]), the figures by
+//! numbers: one reading of the same series becomes `istio_*` ([`istio`]), OpenTelemetry's names ([`otel`]), some of Envoy's ([`envoy`]), the figures by
 //! route ([`routes`]) and those that programs read ([`figures`], [`rows`]).
 //!
 //! ```text
@@ -27,6 +27,7 @@ mod clusters;
 pub mod connections;
 pub mod detail;
 pub mod dialect;
+mod envoy;
 pub mod figures;
 pub mod grpc;
 mod istio;
@@ -45,6 +46,8 @@ mod routes;
 mod rows;
 pub mod series;
 pub mod tcp;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use clusters::ClusterMetrics;

@@ -1,7 +1,7 @@
 //! Everything counted in the process, and the Prometheus collector over it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -64,6 +64,14 @@ pub struct WorkerStats {
     pub mirrors_left_out: AtomicU64,
     /// Requests that were not delayed, since too many waited already.
     pub faults_left_out: AtomicU64,
+    /// Connections whose first bytes were HTTP/1.1.
+    pub detected_http1: AtomicU64,
+    /// Connections whose first bytes were HTTP/2.
+    pub detected_http2: AtomicU64,
+    /// Connections whose first bytes were TLS.
+    pub detected_tls: AtomicU64,
+    /// Connections that said nothing that could be told apart, in time.
+    pub detected_nothing: AtomicU64,
 }
 
 /// What the configuration has to say about itself.
@@ -72,6 +80,8 @@ struct ConfigFigures {
     version: u64,
     changed: Option<SystemTime>,
     rejected: u64,
+    /// When a part was refused last.
+    last_rejected: Option<SystemTime>,
 }
 
 /// Everything counted in this process.
@@ -89,6 +99,7 @@ pub struct Telemetry {
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
     overload: OnceLock<Arc<Overload>>,
+    draining: AtomicBool,
 }
 
 impl Default for Telemetry {
@@ -106,6 +117,7 @@ impl Default for Telemetry {
             config: Mutex::default(),
             keys_not_fetched: AtomicU64::default(),
             overload: OnceLock::new(),
+            draining: AtomicBool::new(false),
         }
     }
 }
@@ -192,12 +204,23 @@ impl Telemetry {
 
     /// So many parts of configurations were refused since the start.
     pub fn set_rejected(&self, count: u64) {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected = count;
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if count > config.rejected {
+            config.last_rejected = Some(SystemTime::now());
+        }
+        config.rejected = count;
     }
 
     /// A part of a configuration was refused.
     pub fn rejected(&self) {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected += 1;
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.rejected += 1;
+        config.last_rejected = Some(SystemTime::now());
+    }
+
+    /// From now on it takes nothing new.
+    pub fn drains(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// An issuer's keys could not be fetched.
@@ -307,9 +330,29 @@ impl Telemetry {
         for (kind, count) in [("request", self.requests.len()), ("tcp", self.tcp.len())] {
             series.mut_metric().push(gauge(&[("kind", kind)], to_f64(count as u64)));
         }
+        let help = "Connections by what their first bytes were, inside of TLS as well.";
+        let mut detected = family("leno_protocol_detected_total", help, proto::MetricType::COUNTER);
+        for (protocol, count) in [
+            ("http1", sum(|w| &w.detected_http1)),
+            ("http2", sum(|w| &w.detected_http2)),
+            ("tls", sum(|w| &w.detected_tls)),
+            ("timeout", sum(|w| &w.detected_nothing)),
+        ] {
+            detected.mut_metric().push(counter(&[("protocol", protocol)], count));
+        }
+        let seconds = |time: Option<SystemTime>| time.map_or(0.0, |time| to_f64(millis(time)) / 1e3);
+        let live = if self.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
             series,
+            detected,
+            one_gauge("envoy_server_live", "1 until it drains.", live),
+            one_gauge("process_start_time_seconds", "Since 1970.", seconds(Some(self.started))),
+            one_gauge(
+                "leno_config_last_rejected_timestamp_seconds",
+                "When a part of a configuration was refused last, since 1970; 0: never.",
+                seconds(config.last_rejected),
+            ),
             denied,
             faults,
             mirrors,
@@ -330,7 +373,7 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 25] = [
     "leno_shed_total",
     "leno_concurrency_limit",
     "leno_rate_limited_total",
@@ -342,6 +385,10 @@ const NAMES: [&str; 21] = [
     "leno_jwt_refused_total",
     "leno_jwks_fetch_failures_total",
     "leno_series",
+    "leno_protocol_detected_total",
+    "envoy_server_live",
+    "process_start_time_seconds",
+    "leno_config_last_rejected_timestamp_seconds",
     "leno_tls_handshakes_total",
     "leno_tls_handshakes_failed_total",
     "leno_clear_text_refused_total",
