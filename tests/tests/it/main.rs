@@ -10,6 +10,7 @@ mod changes;
 mod chaos;
 mod cli;
 mod connections;
+mod dashboards;
 mod demo;
 mod drain;
 #[path = "../../../config/tests/real_envoy/ads.rs"]
@@ -18,6 +19,7 @@ mod examples;
 mod explain;
 mod faults;
 mod foreign;
+mod generated;
 mod grpc;
 mod identity;
 mod judge;
