@@ -148,7 +148,7 @@ async fn what_a_client_sends_is_counted_once_on_both_sides() {
             assert_eq!(mesh.send(call).await.status, 200, "request {number}");
         }
         assert_eq!(mesh.send(Call::get("http://nobody.example/")).await.status, 404);
-        let sides = [(&mesh.client, "source", "outbound"), (&mesh.peers()[0], "destination", "inbound")];
+        let sides = [(&mesh.client, "source", "outbound"), (&mesh.peers[0], "destination", "inbound")];
         for (proxy, reporter, direction) in sides {
             let seen = eventually("all requests have ended", async || {
                 let samples = samples(&proxy.metrics().await);
