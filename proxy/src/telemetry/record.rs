@@ -183,7 +183,8 @@ impl RequestRecord {
 
     /// The answer begins.
     pub fn answer<B>(&mut self, response: &Response<B>) {
-        self.key.code = response.status().as_u16();
+        // Who has left gets no answer, and none is counted.
+        self.key.code = if self.flags.is_left() { 0 } else { response.status().as_u16() };
         if self.key.spoken == Spoken::Grpc {
             self.key.grpc = grpc::status(response.headers());
         }
