@@ -39,6 +39,7 @@ mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod relay;
 mod retries;
 mod revocation;
 mod rotation;
