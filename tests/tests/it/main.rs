@@ -3,6 +3,7 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
@@ -29,6 +30,7 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod metrics;
 mod mirrors;
 mod mtls;
 mod outages;
@@ -39,6 +41,7 @@ mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod relay;
 mod retries;
 mod revocation;
 mod rotation;
