@@ -101,8 +101,11 @@ impl HttpBody for RequestBody {
                     end.touch();
                 }
                 let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
-                if ended && let Some(end) = end.take() {
-                    end.signal();
+                if ended {
+                    meter.ended();
+                    if let Some(end) = end.take() {
+                        end.signal();
+                    }
                 }
                 polled.map_err(BodyError::Peer)
             }
@@ -334,6 +337,9 @@ impl HttpBody for Body {
                 }
                 if let (Poll::Ready(Some(Ok(frame))), Some(record)) = (&polled, &mut body.record) {
                     record.answered(frame.data_ref().map_or(0, Bytes::len));
+                    if let Some(trailers) = frame.trailers_ref() {
+                        record.trailers(trailers);
+                    }
                 }
                 match &polled {
                     Poll::Ready(None) => body.finish(),

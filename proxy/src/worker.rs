@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use leno_config::ir;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::attempt::given_up::GivenUp;
@@ -26,6 +26,7 @@ use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::telemetry::log::{self, Desks, OpenLogs};
 use crate::telemetry::{Quiet, RouteKey, RouteSlot, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
@@ -41,6 +42,8 @@ pub enum Command {
     Connection(std::net::TcpStream, SocketAddr, Arc<str>, ConnectionCount),
     /// A new configuration.
     Snapshot(Arc<Snapshot>),
+    /// The end is near: lines of logs are handed over, which is then said.
+    HandOverLogs(oneshot::Sender<()>),
 }
 
 /// Pools of hosts outside the mesh that one worker keeps; the next one replaces them all.
@@ -82,6 +85,8 @@ pub struct Worker {
     pub given_up: Arc<GivenUp>,
     /// What policies remember.
     pub policy: Memory,
+    /// Lines that were not handed over yet.
+    pub logs: Rc<Desks>,
     telemetry: Arc<Telemetry>,
     /// Keeps the log readable when many callers are refused.
     pub quiet: Quiet,
@@ -131,6 +136,8 @@ pub struct ListenerView {
     pub listener: Arc<Listener>,
     /// Two per route, without and with mTLS, found at the first request.
     slots: Box<[OnceCell<Rc<RouteSlot>>]>,
+    /// Where its logs go, in the order of [`ir::AccessLogs`].
+    pub logs: OpenLogs,
 }
 
 impl ListenerHandle {
@@ -148,7 +155,7 @@ impl ListenerHandle {
 impl ListenerView {
     /// Whether somebody wants to know more of its requests than their figures: a log, a tap or a trace.
     pub fn wants_detail(&self) -> bool {
-        false
+        !self.logs.is_empty()
     }
 
     /// Where requests of a route are counted: by its rule, else by its virtual host, and by how they came.
@@ -317,6 +324,7 @@ impl Worker {
             given_up,
             tls: Rc::new(tls),
             policy: Memory::default(),
+            logs: Rc::new(Desks::new(Arc::clone(&telemetry.logs))),
             telemetry,
             quiet: Quiet::default(),
             lives: RefCell::default(),
@@ -330,6 +338,8 @@ impl Worker {
 
     /// Does what it is told until the other end is gone.
     pub async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let logs = Rc::clone(&self.logs);
+        tokio::task::spawn_local(async move { logs.keep_handing_over().await });
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -339,6 +349,11 @@ impl Worker {
                         self.adopt(stream, peer, &listener, counted);
                     }
                     Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
+                    Some(Command::HandOverLogs(done)) => {
+                        self.logs.hand_over();
+                        // An error means that nobody waits any more.
+                        let _ = done.send(());
+                    }
                     None => return,
                 },
                 now = sweep.tick() => self.sweep(now),
@@ -385,7 +400,7 @@ impl Worker {
         let mut rules_changed = false;
         for (name, listener) in &snapshot.listeners {
             rules_changed |= before.shared.listeners.get(name).is_some_and(|old| review::differs(old, listener));
-            let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener)));
+            let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener), &self.logs));
             match listeners.get(name.as_str()) {
                 Some(handle) => *handle.current.borrow_mut() = current,
                 None => {
@@ -462,12 +477,13 @@ fn close_removed(before: &View, snapshot: &Snapshot) {
 }
 
 impl ListenerView {
-    fn new(view: Rc<View>, listener: Arc<Listener>) -> Self {
+    fn new(view: Rc<View>, listener: Arc<Listener>, desks: &Desks) -> Self {
+        let logs = log::open(desks, &listener.config.access_logs.logs);
         let routes = match &listener.handler {
             Handler::Http(http) => http.table.len(),
             Handler::Tcp(_) => 0,
         };
-        Self { view, listener, slots: (0..2 * routes).map(|_| OnceCell::new()).collect() }
+        Self { view, listener, logs, slots: (0..2 * routes).map(|_| OnceCell::new()).collect() }
     }
 }
 

@@ -13,9 +13,11 @@
 mod clusters;
 pub mod detail;
 pub mod figures;
+pub mod log;
 pub mod observe;
 mod quiet;
 mod record;
+pub mod redact;
 mod registry;
 pub mod tcp;
 

@@ -4,8 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::downstream::Connection;
@@ -105,12 +106,27 @@ pub struct RequestRecord {
 #[derive(Debug, Default)]
 pub struct Meter {
     bytes: Cell<u64>,
+    /// When it ended, where somebody wants to know.
+    ended: Cell<Option<Instant>>,
+    is_timed: bool,
 }
 
 impl Meter {
     /// So many bytes have passed.
     pub fn passed(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// All of it has come.
+    pub fn ended(&self) {
+        if self.is_timed {
+            self.ended.set(Some(Instant::now()));
+        }
+    }
+
+    /// From `started` to its end, if it has ended.
+    fn took(&self, started: Instant) -> Option<Duration> {
+        self.ended.get().map(|ended| ended.saturating_duration_since(started))
     }
 
     /// All that has passed.
@@ -147,7 +163,8 @@ impl RequestRecord {
 
     /// It has a body, and what of it passes is to be counted there.
     pub fn has_body(&mut self) -> Rc<Meter> {
-        Rc::clone(self.request_body.get_or_insert_default())
+        let is_timed = self.detail.is_some();
+        Rc::clone(self.request_body.get_or_insert_with(|| Rc::new(Meter { is_timed, ..Meter::default() })))
     }
 
     /// So many bytes of the body of its answer have passed.
@@ -158,6 +175,13 @@ impl RequestRecord {
     /// It has become a tunnel, whose bytes count as those of its body and of its answer's.
     pub fn tunnels(&mut self) -> Rc<Traffic> {
         Rc::clone(self.tunnel.get_or_insert_default())
+    }
+
+    /// What follows the body of its answer.
+    pub fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(detail) = &mut self.detail {
+            detail.trailers = trailers.clone();
+        }
     }
 
     /// Policies have let it in.
@@ -191,7 +215,7 @@ impl RequestRecord {
     pub fn failed(&mut self, error: &ProxyError) {
         self.flag(error.reply().flag);
         if let Some(detail) = &mut self.detail {
-            detail.error = Some(error.to_string());
+            detail.failed(error);
         }
     }
 
@@ -227,8 +251,11 @@ impl RequestRecord {
     }
 
     /// The same request, counted from now on by somebody else: a tunnel outlives the exchange that opened it. What is
-    /// left behind counts nothing.
-    pub fn hand_over(&mut self) -> Self {
+    /// left behind counts nothing. `answer` is the head that opens it.
+    pub fn hand_over(&mut self, answer: &HeaderMap) -> Self {
+        if let Some(detail) = &mut self.detail {
+            detail.response_headers = answer.clone();
+        }
         add(&self.connection.life.stats.requests_active, 1);
         self.connection.life.begin();
         self.handed_over = true;
@@ -274,6 +301,8 @@ impl Drop for RequestRecord {
                 connection: Rc::clone(&self.connection),
                 code: self.code,
                 flags: self.flags,
+                started: self.started,
+                request_took: self.request_body.as_ref().map_or(Some(Duration::ZERO), |body| body.took(self.started)),
                 duration,
                 request_bytes,
                 response_bytes,

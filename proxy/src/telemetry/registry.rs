@@ -14,6 +14,7 @@ use crate::overload::Overload;
 use crate::tls::peer::Security;
 
 use super::figures::{DURATION_BOUNDS_MS, Figures};
+use super::log::Hub;
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
 
 pub use leno_config::ir::Direction;
@@ -103,6 +104,8 @@ struct ConfigFigures {
 /// Everything counted in this process.
 #[derive(Debug)]
 pub struct Telemetry {
+    /// Where lines of access logs leave the process.
+    pub logs: Arc<Hub>,
     started: SystemTime,
     routes: Mutex<BTreeMap<RouteKey, Vec<Arc<RouteBlock>>>>,
     workers: Mutex<Vec<Arc<WorkerStats>>>,
@@ -117,6 +120,7 @@ pub struct Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
+            logs: Arc::default(),
             started: SystemTime::now(),
             routes: Mutex::default(),
             workers: Mutex::default(),

@@ -100,6 +100,8 @@ struct Idle {
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
+    /// Where it begins.
+    local: Option<SocketAddr>,
     opened: Instant,
 }
 
@@ -108,6 +110,8 @@ struct Http1 {
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
+    /// Where it begins.
+    local: Option<SocketAddr>,
     streams: Cell<usize>,
     max_streams: Rc<Cell<usize>>,
     requests: Cell<u32>,
@@ -116,6 +120,9 @@ pub struct Multiplexed {
     opened: Instant,
     line: Rc<Line<Idle>>,
 }
+
+/// Bytes, whose they are, and where they begin.
+type Opened = (Counted, Option<Rc<Peer>>, Option<SocketAddr>);
 
 /// A connection that can carry a request now.
 #[derive(Debug)]
@@ -277,7 +284,7 @@ impl Pool {
     }
 
     async fn open_http1(&self, slot: Slot) -> Result<Http1, ConnectError> {
-        let (stream, peer) = self.open(Inside::Http1, slot).await?;
+        let (stream, peer, local) = self.open(Inside::Http1, slot).await?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .handshake(TokioIo::new(stream))
@@ -286,11 +293,11 @@ impl Pool {
         // Ends with the connection; what went wrong reaches whoever waits for the response.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         self.ends_with(peer.as_ref(), task.abort_handle());
-        Ok(Http1 { sender, peer, opened: Instant::now() })
+        Ok(Http1 { sender, peer, local, opened: Instant::now() })
     }
 
     async fn open_http2(&self, slot: Slot) -> Result<Rc<Multiplexed>, ConnectError> {
-        let (stream, peer) = self.open(Inside::Http2, slot).await?;
+        let (stream, peer, local) = self.open(Inside::Http2, slot).await?;
         let nest = Nest::default();
         let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
@@ -316,6 +323,7 @@ impl Pool {
         Ok(Rc::new(Multiplexed {
             sender,
             peer,
+            local,
             streams: Cell::new(0),
             max_streams,
             requests: Cell::new(0),
@@ -334,7 +342,7 @@ impl Pool {
         self.revocable.borrow_mut().push(Revocable { peer: Rc::clone(peer), task });
     }
 
-    async fn open(&self, inside: Inside, slot: Slot) -> Result<(Counted, Option<Rc<Peer>>), ConnectError> {
+    async fn open(&self, inside: Inside, slot: Slot) -> Result<Opened, ConnectError> {
         let opened = self.reach(inside).await.inspect_err(|_| {
             self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -342,7 +350,7 @@ impl Pool {
         if let Some(security) = opened.security {
             self.tls.agreed(security);
         }
-        Ok((Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new)))
+        Ok((Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new), opened.local))
     }
 
     async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
@@ -410,6 +418,22 @@ impl Pool {
 const MAX_RESPONSE_HEADERS: usize = 100;
 
 impl Lease {
+    /// Where its connection begins.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Http1(lease) => lease.connection.local,
+            Self::Http2(lease) => lease.connection.local,
+        }
+    }
+
+    /// Who the endpoint is, where it showed a certificate of the mesh.
+    pub fn peer(&self) -> Option<&Rc<Peer>> {
+        match self {
+            Self::Http1(lease) => lease.connection.peer.as_ref(),
+            Self::Http2(lease) => lease.connection.peer.as_ref(),
+        }
+    }
+
     /// Gives back what no request was sent on.
     pub fn unused(self) {
         match self {
