@@ -124,7 +124,11 @@ impl<'a> Facts<'a> {
     fn plain(&self, plain: Plain) -> Value<'a> {
         match plain {
             Plain::Protocol => self.request().map_or(Value::Missing, |ended| version(ended.detail.version)),
-            Plain::UpstreamProtocol => self.last().map_or(Value::Missing, |last| version(last.protocol.version())),
+            Plain::UpstreamProtocol => match self.last() {
+                Some(last) if last.local.is_some() => version(last.protocol.version()),
+                // Nothing was spoken.
+                Some(_) | None => Value::Missing,
+            },
             Plain::ResponseCode => Value::Number(self.subject.figures().code.into()),
             Plain::ResponseCodeDetails => self.request().map_or(Value::Missing, code_details),
             Plain::ConnectionTerminationDetails => self.termination(),
@@ -140,10 +144,9 @@ impl<'a> Facts<'a> {
             Plain::UpstreamHost => self.address(End::UpstreamRemote).map_or(Value::Missing, Value::Socket),
             Plain::UpstreamCluster | Plain::UpstreamClusterRaw => text(self.cluster()),
             Plain::UpstreamTransportFailureReason => self.transport_failure(),
-            Plain::UpstreamRequestAttemptCount => match self.request().map(|ended| ended.detail.attempts.len()) {
-                Some(0) | None => Value::Missing,
-                Some(attempts) => Value::Number(attempts as u64),
-            },
+            Plain::UpstreamRequestAttemptCount => {
+                self.request().map_or(Value::Missing, |ended| Value::Number(ended.detail.attempts.len() as u64))
+            }
             Plain::RequestedServerName => text(self.connection().server_name.as_deref()),
             Plain::RouteName => text(self.route().map(|route| route.name.as_str()).filter(|name| !name.is_empty())),
             Plain::DownstreamPeerUriSan => text(self.caller().map(|peer| peer.id.as_str())),

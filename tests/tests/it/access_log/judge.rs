@@ -63,7 +63,7 @@ const ASKS: [Ask; 16] = [
     Ask { path: "/words", ..ask("answered by a rule", "shop", "200") },
     Ask { path: "/old", ..ask("redirected", "shop", "200") },
     Ask { path: "/fault", ..ask("failed on purpose", "shop", "200") },
-    Ask { path: "/else", ..ask("without a route", "there", "200") },
+    Ask { path: "/else", ..ask("without a route", "there.example.com", "200") },
     ask("broken off in its body", "shop", "close-in-body"),
     ask("refused", "refused", "200"),
     ask("without an endpoint", "nobody", "200"),
@@ -71,8 +71,15 @@ const ASKS: [Ask; 16] = [
 ];
 
 /// Where Leno is meant to differ, by request and key.
-const DIFFERENCES: [(&str, &str); 1] = [
-    // Envoy puts the system's words behind, in a form of its own.
+const DIFFERENCES: [(&str, &str); 5] = [
+    // Envoy's `:path` is what it sends, Leno's what the caller wrote.
+    ("tried again in vain", "short"),
+    ("tried again with success", "short"),
+    // Leno names the cluster that a request was sent to, Envoy the one that it would have been.
+    ("failed on purpose", "cluster"),
+    // Envoy counts an attempt for which there was no endpoint.
+    ("without an endpoint", "attempts"),
+    // Each has the system's words behind Envoy's.
     ("refused", "details"),
 ];
 
@@ -171,7 +178,7 @@ spec: {hosts: [refused], http: [{retries: {attempts: 0}, route: [{destination: {
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: there}
-spec: {hosts: [there], http: [{match: [{uri: {prefix: /only}}], route: [{destination: {host: shop}}]}]}
+spec: {hosts: [there.example.com], http: [{match: [{uri: {prefix: /only}}], route: [{destination: {host: shop}}]}]}
 ";
 
 fn service(name: &str, protocol: &str, port: Option<u16>) -> String {

@@ -78,12 +78,12 @@ async fn a_bad_request_and_one_without_a_route_have_a_line_too() {
     let file = directory.path().join("access.log");
     let app = origin("shop").await;
     let rules = json_into(&file)
-        + "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: there}\nspec: {hosts: [there], http: [{match: [{uri: {prefix: /old}}], redirect: {uri: /new}}, {match: [{uri: {prefix: /words}}], directResponse: {status: 418, body: {string: hi}}}]}\n";
+        + "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: there}\nspec: {hosts: [there.example.com], http: [{match: [{uri: {prefix: /old}}], redirect: {uri: /new}}, {match: [{uri: {prefix: /words}}], directResponse: {status: 418, body: {string: hi}}}]}\n";
     let shop = sidecar(app.address(), &rules).start().await;
     raw::exchange(shop.address(), b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n").await;
     wait_for_json(&file, 1).await;
     for (path, status) in [("/old", 301), ("/words", 418), ("/nowhere", 404)] {
-        assert_eq!(Call::get(&format!("http://there{path}")).send(shop.outbound()).await.status, status);
+        assert_eq!(Call::get(&format!("http://there.example.com{path}")).send(shop.outbound()).await.status, status);
     }
     let read = wait_for_json(&file, 4).await;
     for (line, (status, flag, details)) in read.iter().zip([
