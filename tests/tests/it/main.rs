@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod access_log;
+mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
@@ -38,6 +39,7 @@ mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod relay;
 mod retries;
 mod revocation;
 mod rotation;
