@@ -52,6 +52,7 @@ impl ProxyError {
                 return Cow::Owned(format!("jwt_authn_access_denied{{{}}}", one_word(reason.as_str())));
             }
             Self::Fault { .. } => "fault_filter_abort",
+            Self::CallerLeft => CALLER_LEFT,
             Self::RateLimited { .. } => "local_rate_limited",
             Self::Overloaded(Shed::Concurrency) => "reached_concurrency_limit",
             Self::Overloaded(Shed::Connections | Shed::Requests) => "overload",
