@@ -30,6 +30,8 @@ use crate::body::RequestBody;
 use crate::cluster::ClusterStats;
 use crate::cluster::limits::{Limit, Overflow};
 use crate::nest::{Nest, Nested};
+use crate::telemetry::LinkName;
+use crate::telemetry::place::Place;
 use crate::tls::Sessions;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
@@ -65,7 +67,7 @@ pub struct PoolSettings {
 /// Connections to one endpoint.
 #[derive(Debug)]
 pub struct Pool {
-    address: SocketAddr,
+    place: Place,
     encryption: Encryption,
     tls: Rc<Sessions>,
     settings: PoolSettings,
@@ -100,8 +102,10 @@ struct Idle {
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
-    /// Where it begins.
-    local: Option<SocketAddr>,
+    /// Where it begins. A lease lies in every answer's body, so this is kept small.
+    local: Option<Box<SocketAddr>>,
+    /// As whom its requests are counted.
+    link: LinkName,
     opened: Instant,
 }
 
@@ -110,8 +114,10 @@ struct Http1 {
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
-    /// Where it begins.
-    local: Option<SocketAddr>,
+    /// Where it begins. A lease lies in every answer's body, so this is kept small.
+    local: Option<Box<SocketAddr>>,
+    /// As whom its requests are counted.
+    link: LinkName,
     streams: Cell<usize>,
     max_streams: Rc<Cell<usize>>,
     requests: Cell<u32>,
@@ -121,8 +127,13 @@ pub struct Multiplexed {
     line: Rc<Line<Idle>>,
 }
 
-/// Bytes, whose they are, and where they begin.
-type Opened = (Counted, Option<Rc<Peer>>, Option<SocketAddr>);
+/// A connection on which nothing has been said yet.
+struct Opened {
+    stream: Counted,
+    peer: Option<Rc<Peer>>,
+    link: LinkName,
+    local: Option<Box<SocketAddr>>,
+}
 
 /// A connection that can carry a request now.
 #[derive(Debug)]
@@ -150,14 +161,14 @@ pub struct Http2Lease {
 impl Pool {
     /// No connection yet.
     pub fn new(
-        address: SocketAddr,
+        place: Place,
         encryption: Encryption,
         settings: PoolSettings,
         stats: Arc<ClusterStats>,
         tls: Rc<Sessions>,
     ) -> Self {
         Self {
-            address,
+            place,
             encryption,
             tls,
             settings,
@@ -172,8 +183,8 @@ impl Pool {
     }
 
     /// Where its connections lead.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// How its connections are encrypted.
@@ -284,7 +295,7 @@ impl Pool {
     }
 
     async fn open_http1(&self, slot: Slot) -> Result<Http1, ConnectError> {
-        let (stream, peer, local) = self.open(Inside::Http1, slot).await?;
+        let Opened { stream, peer, link, local } = self.open(Inside::Http1, slot).await?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .handshake(TokioIo::new(stream))
@@ -293,11 +304,11 @@ impl Pool {
         // Ends with the connection; what went wrong reaches whoever waits for the response.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         self.ends_with(peer.as_ref(), task.abort_handle());
-        Ok(Http1 { sender, peer, local, opened: Instant::now() })
+        Ok(Http1 { sender, peer, local, link, opened: Instant::now() })
     }
 
     async fn open_http2(&self, slot: Slot) -> Result<Rc<Multiplexed>, ConnectError> {
-        let (stream, peer, local) = self.open(Inside::Http2, slot).await?;
+        let Opened { stream, peer, link, local } = self.open(Inside::Http2, slot).await?;
         let nest = Nest::default();
         let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
@@ -324,6 +335,7 @@ impl Pool {
             sender,
             peer,
             local,
+            link,
             streams: Cell::new(0),
             max_streams,
             requests: Cell::new(0),
@@ -350,11 +362,14 @@ impl Pool {
         if let Some(security) = opened.security {
             self.tls.agreed(security);
         }
-        Ok((Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new), opened.local))
+        let link = self.place.reached(opened.peer.as_ref(), opened.security);
+        let (stream, peer) = (Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new));
+        Ok(Opened { stream, peer, link, local: opened.local.map(Box::new) })
     }
 
     async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
-        let stream = connect(self.address, self.settings.connect_timeout, self.settings.keepalive.as_ref()).await?;
+        let stream =
+            connect(self.place.address, self.settings.connect_timeout, self.settings.keepalive.as_ref()).await?;
         Ok(self.tls.connect(stream, &self.encryption, inside).await?)
     }
 
@@ -421,8 +436,8 @@ impl Lease {
     /// Where its connection begins.
     pub fn local(&self) -> Option<SocketAddr> {
         match self {
-            Self::Http1(lease) => lease.connection.local,
-            Self::Http2(lease) => lease.connection.local,
+            Self::Http1(lease) => lease.connection.local.as_deref().copied(),
+            Self::Http2(lease) => lease.connection.local.as_deref().copied(),
         }
     }
 
@@ -431,6 +446,14 @@ impl Lease {
         match self {
             Self::Http1(lease) => lease.connection.peer.as_ref(),
             Self::Http2(lease) => lease.connection.peer.as_ref(),
+        }
+    }
+
+    /// As whom a request on it is counted: a number.
+    pub fn link(&self) -> u32 {
+        match self {
+            Self::Http1(lease) => lease.connection.link.id(),
+            Self::Http2(lease) => lease.connection.link.id(),
         }
     }
 

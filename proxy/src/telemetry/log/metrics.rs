@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
-use crate::telemetry::registry::{counter, family};
+use crate::telemetry::text::{counter, family};
 
 use super::writer::{Counts, Hub};
 
