@@ -30,6 +30,8 @@ mod local_replies;
 mod matches;
 mod mirrors;
 mod mtls;
+mod namespaces;
+mod observed;
 mod outages;
 mod overload;
 mod protocols;
