@@ -156,7 +156,7 @@ async fn show(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut taps = Taps::open(wish, &query).await?;
     let (mut shown, mut dropped) = (0, 0);
     if *output == Output::Table {
-        write!(anstream::stderr(), "tapping {}; ctrl-c ends it\n", taps.names())?;
+        writeln!(anstream::stderr(), "tapping {}; ctrl-c ends it", taps.names())?;
     }
     while max.is_none_or(|max| shown < max) {
         let line = tokio::select! {
