@@ -28,6 +28,7 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod metrics;
 mod mirrors;
 mod mtls;
 mod namespaces;
