@@ -31,8 +31,6 @@ mod matches;
 mod metrics;
 mod mirrors;
 mod mtls;
-mod namespaces;
-mod observed;
 mod outages;
 mod overload;
 mod protocols;

@@ -2,7 +2,6 @@
 
 mod certificates;
 mod refusals;
-mod relay;
 mod roots;
 mod rotation;
 mod streams;
