@@ -60,12 +60,18 @@ enum Command {
     /// Show which proxy holds what, and what is wrong with the rules
     #[command(visible_aliases = ["proxy-status", "ps"])]
     Status(cli::status::Arguments),
+    /// Say what is not well with this machine, the control plane and the proxies, and what to type next
+    Check(cli::check::Arguments),
     /// Show how workloads and services are doing: success, requests per second, latencies
     Stat(cli::stat::Arguments),
     /// Show what each rule does with its requests, and splits as they are written and as they come out
     Routes(cli::routes::Arguments),
     /// Show who talks to whom, as whom, and how it is secured
     Edges(cli::edges::Arguments),
+    /// Show requests and connections live, as they end
+    Tap(Box<cli::tap::Arguments>),
+    /// Show what is asked of whom right now: counts, best, worst and last latency, success
+    Top(Box<cli::top::Arguments>),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -117,9 +123,12 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Check(arguments) => cli::check::run(&arguments),
         Command::Stat(arguments) => cli::stat::run(&arguments),
         Command::Routes(arguments) => cli::routes::run(&arguments),
         Command::Edges(arguments) => cli::edges::run(&arguments),
+        Command::Tap(arguments) => cli::tap::run(&arguments),
+        Command::Top(arguments) => cli::top::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Schema(arguments) => cli::schema::run(&arguments),

@@ -5,6 +5,7 @@ mod ask;
 mod authority;
 mod breakers;
 pub(crate) mod ca;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod demo;
 pub(crate) mod echo;
@@ -20,7 +21,9 @@ pub(crate) mod serve;
 pub(crate) mod stat;
 pub(crate) mod status;
 mod table;
+pub(crate) mod tap;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod validate;
 pub(crate) mod version;
 

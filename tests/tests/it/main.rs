@@ -3,14 +3,17 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod access_log;
 mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
 mod changes;
 mod chaos;
+mod check;
 mod cli;
 mod connections;
+mod csds;
 mod dashboards;
 mod demo;
 mod drain;
@@ -28,6 +31,7 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod metrics;
 mod mirrors;
 mod mtls;
 mod outages;
