@@ -8,13 +8,15 @@
 //!
 //! A busy data path cannot starve readiness, and a large push cannot stall a request.
 
+mod drain;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use leno_config::ir;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -40,6 +42,8 @@ use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
 use crate::worker::{Command, Figures, Reserved, Worker};
 
+use drain::Drained;
+
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
 /// How often a listener that could not be bound is tried again.
@@ -48,10 +52,6 @@ const REBIND: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
 const CLOSE: Duration = Duration::from_secs(1);
-/// How often the end of draining is looked for.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
-const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
 /// Runs a proxy until it is told to stop.
 pub fn run(bootstrap: Bootstrap) -> anyhow::Result<()> {
@@ -90,6 +90,8 @@ struct Proxy {
     /// For whoever looks after its endpoints.
     snapshots: watch::Sender<Arc<Snapshot>>,
     bound: HashMap<Arc<str>, Bound>,
+    /// Listeners that somebody wants drained.
+    drained: Drained,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
     /// When what reading and compiling needed is given back; `None`: it was.
@@ -151,6 +153,7 @@ impl Proxy {
             snapshot: Arc::default(),
             snapshots,
             bound: HashMap::new(),
+            drained: Drained::default(),
             drain,
             stop_source,
             settles: None,
@@ -184,6 +187,7 @@ impl Proxy {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut rebind = tokio::time::interval(REBIND);
         let mut identity = self.shared.keyring.identity().changes();
+        let mut listener_drains = self.shared.listener_drains();
         loop {
             tokio::select! {
                 changed = self.effective.changed() => {
@@ -197,6 +201,12 @@ impl Proxy {
                 // The keyring that sends lives as long as this.
                 _ = identity.changed() => self.identity_changed(),
                 _ = rebind.tick() => self.bind_missing().await,
+                // The sender lives as long as this.
+                _ = listener_drains.changed() => {
+                    let asked = *listener_drains.borrow_and_update();
+                    self.drain_listeners(asked).await;
+                }
+                () = until(self.drained.due) => self.close_drained().await,
                 () = until(self.settles) => {
                     self.settles = None;
                     // Not needed again until the next change.
@@ -295,7 +305,8 @@ impl Proxy {
     }
 
     async fn open_new(&mut self) {
-        for (name, listener) in &self.snapshot.listeners {
+        let open = self.snapshot.listeners.iter().filter(|(_, one)| !self.drained.is_closed(one.config.direction));
+        for (name, listener) in open {
             let asked = listener.config.address;
             self.bound.entry(Arc::from(name.as_str())).or_insert(Bound { asked, real: None });
         }
@@ -328,33 +339,14 @@ impl Proxy {
 
     /// Tells where everything listens: with port 0, nobody else knows.
     fn write_ports(&self) {
+        let real = self.bound.iter().filter_map(|(name, bound)| Some((name.to_string(), bound.real?)));
+        self.shared.set_bound(real.collect());
         let Some(state) = &self.bootstrap.state else { return };
         let listeners: std::collections::BTreeMap<String, String> =
             self.bound.iter().filter_map(|(name, bound)| Some((name.to_string(), bound.real?.to_string()))).collect();
         let ports = serde_json::json!({ "admin": self.shared.admin_address(), "listeners": listeners });
         if let Err(error) = write_atomically(state, "ports.json", ports.to_string().as_bytes()) {
             tracing::warn!(%error, state = %state.display(), "cannot write ports.json");
-        }
-    }
-
-    /// Readiness fails first; then connections are asked to end, and what is under way does. Listeners stay open for a
-    /// moment: a caller that has not heard yet gets an answer and `connection: close`.
-    async fn drain(&mut self) {
-        tracing::info!(limit = ?self.bootstrap.drain, "draining");
-        let end = Instant::now() + self.bootstrap.drain;
-        self.shared.set_draining();
-        self.drain.send_replace(true);
-        self.stop_source.send_replace(true);
-        tokio::time::sleep(DRAIN_GRACE.min(self.bootstrap.drain)).await;
-        for name in self.bound.keys() {
-            self.close(Arc::clone(name)).await;
-        }
-        while self.shared.telemetry.connections_active() > 0 && Instant::now() < end {
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-        let left = self.shared.telemetry.connections_active();
-        if left > 0 {
-            tracing::warn!(connections = left, "the drain time is over; these connections are cut");
         }
     }
 }

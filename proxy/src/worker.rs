@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::admin::ListenerDrain;
 use crate::attempt::given_up::GivenUp;
 use crate::cluster::balance::{PickContext, Position};
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
@@ -41,6 +42,8 @@ pub enum Command {
     Connection(std::net::TcpStream, SocketAddr, Arc<str>, ConnectionCount),
     /// A new configuration.
     Snapshot(Arc<Snapshot>),
+    /// The connections of these listeners are to end well.
+    Drain(ListenerDrain),
 }
 
 /// Pools of hosts outside the mesh that one worker keeps; the next one replaces them all.
@@ -339,9 +342,19 @@ impl Worker {
                         self.adopt(stream, peer, &listener, counted);
                     }
                     Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
+                    Some(Command::Drain(asked)) => self.drain_listeners(asked),
                     None => return,
                 },
                 now = sweep.tick() => self.sweep(now),
+            }
+        }
+    }
+
+    /// Asks the connections of some listeners to end, also those that still come.
+    fn drain_listeners(&self, asked: ListenerDrain) {
+        for listener in self.listeners.borrow().values() {
+            if asked.of(listener.current.borrow().listener.config.direction).is_some() {
+                listener.closing.send_replace(true);
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use leno_config::diagnostic::Diagnostic;
+use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,23 +76,14 @@ pub(crate) struct Arguments {
     /// in clear text
     #[arg(long)]
     allow_plain_text: bool,
-    /// Form of the log on stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people
-    Text,
-    /// For programs
-    Json,
+    #[command(flatten)]
+    logging: logging::Flags,
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     check_addresses(&arguments).map_err(Failure::usage)?;
-    log_to_stderr(arguments.log_format);
+    logging::start(&arguments.logging);
     allow_many_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(arguments));
@@ -288,19 +280,4 @@ fn allow_many_sockets() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         warn!("the limit on open files stays at {:?}, which bounds the number of proxies: {error}", limit.current);
     }
-}
-
-pub(super) fn log_to_stderr(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LENO_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let set = match format {
-        LogFormat::Text => {
-            let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-            log.with_ansi(colour).try_init()
-        }
-        LogFormat::Json => log.json().try_init(),
-    };
-    // Set already: whoever did it decides.
-    drop(set);
 }

@@ -5,13 +5,16 @@
 //!
 //! * [`routes`]: which page answers which request, without any socket: [`respond`].
 //! * [`guard`]: keeps web pages out. [`query`]: filters, read strictly. [`answer`]: texts and streams.
-//! * [`dump`], [`clusters`], [`stats`]: the pages. [`redact`]: what none of them shows.
+//! * [`dump`], [`clusters`], [`stats`], [`process`], [`logging`](mod@logging), [`drain`]: the pages. [`redact`]: what none of them shows.
 //! * [`shared`]: what the control thread puts up for them to read.
 
 mod answer;
 pub mod clusters;
+mod drain;
 mod dump;
-mod guard;
+pub mod guard;
+mod logging;
+mod process;
 mod query;
 mod redact;
 mod routes;
@@ -34,6 +37,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 pub use answer::{AdminBody, Answer};
+pub use drain::{Closing, ListenerDrain};
+pub use logging::logging;
 pub use routes::respond;
 pub use shared::Shared;
 

@@ -76,7 +76,8 @@ impl Query {
         }
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// All of them.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
