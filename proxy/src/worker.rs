@@ -27,6 +27,7 @@ use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::telemetry::tap::WorkerTaps;
 use crate::telemetry::{Quiet, RouteKey, RouteSlot, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
@@ -86,6 +87,8 @@ pub struct Worker {
     /// What policies remember.
     pub policy: Memory,
     telemetry: Arc<Telemetry>,
+    /// Who wants to see live traffic.
+    pub taps: WorkerTaps,
     /// Keeps the log readable when many callers are refused.
     pub quiet: Quiet,
     lives: RefCell<Vec<Weak<Life>>>,
@@ -149,7 +152,7 @@ impl ListenerHandle {
 }
 
 impl ListenerView {
-    /// Whether somebody wants to know more of its requests than their figures: a log, a tap or a trace.
+    /// Whether somebody wants to know more of its requests than their figures: a log or a trace. Taps are the worker's.
     pub fn wants_detail(&self) -> bool {
         false
     }
@@ -321,6 +324,7 @@ impl Worker {
             tls: Rc::new(tls),
             policy: Memory::default(),
             telemetry,
+            taps: WorkerTaps::default(),
             quiet: Quiet::default(),
             lives: RefCell::default(),
             connections: RefCell::default(),
@@ -335,6 +339,7 @@ impl Worker {
     pub async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut taps = self.telemetry.taps.watch();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -345,6 +350,8 @@ impl Worker {
                     Some(Command::Drain(asked)) => self.drain_listeners(asked),
                     None => return,
                 },
+                // The sender lives as long as the worker's telemetry.
+                _ = taps.changed() => self.taps.set(Arc::clone(&taps.borrow_and_update())),
                 now = sweep.tick() => self.sweep(now),
             }
         }

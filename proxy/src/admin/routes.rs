@@ -15,7 +15,7 @@ use crate::identity;
 
 use super::answer::{Answer, json, ok, text};
 use super::query::{Query, QueryError, did_you_mean};
-use super::{Face, Shared, clusters, drain, dump, logging, process, stats};
+use super::{Face, Shared, clusters, drain, dump, logging, process, stats, tap};
 
 /// What there is to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,7 @@ enum Page {
     Prometheus,
     Figures,
     Memory,
+    Tap,
     Logging,
     DrainListeners,
     HealthFail,
@@ -140,6 +141,13 @@ const PAGES: &[Entry] = &[
         acts: Acts::Reads,
         parameters: &[],
         help: "memory of the process (JSON)",
+    },
+    Entry {
+        page: Page::Tap,
+        paths: &["/tap"],
+        acts: Acts::Reads,
+        parameters: tap::PARAMETERS,
+        help: "requests and connections as they end, one JSON object a line",
     },
     Entry {
         page: Page::Logging,
@@ -272,6 +280,7 @@ impl Page {
             | Self::Listeners
             | Self::Certs
             | Self::Memory
+            | Self::Tap
             | Self::Logging
             | Self::DrainListeners
             | Self::HealthFail
@@ -296,6 +305,7 @@ impl Page {
             Self::Prometheus => Ok(stats::prometheus(shared)),
             Self::Figures => Ok(json(&shared.telemetry.figures(SystemTime::now()))),
             Self::Memory => Ok(process::memory()),
+            Self::Tap => tap::answer(shared, query),
             Self::Logging => Ok(logging::page(act, query)),
             Self::DrainListeners => drain::answer(shared, query),
             Self::HealthFail => {
@@ -334,3 +344,6 @@ fn help(face: Face) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

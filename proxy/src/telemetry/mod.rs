@@ -7,6 +7,7 @@
 //! * [`record`]: one request, counted when its body ends.
 //! * [`tcp`]: one TCP connection, and the bytes of tunnels.
 //! * [`figures`]: the counters as JSON, for `leno stat` and its like.
+//! * [`tap`]: live traffic for who wants to look.
 //! * [`quiet`]: lines that strangers can cause, kept few.
 //! * [`registry`]: all blocks of all workers, and the Prometheus collector over them.
 
@@ -17,6 +18,7 @@ pub mod observe;
 mod quiet;
 mod record;
 mod registry;
+pub mod tap;
 pub mod tcp;
 
 pub use clusters::ClusterMetrics;

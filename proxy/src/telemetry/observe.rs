@@ -30,7 +30,10 @@ pub struct Ended {
 }
 
 /// Tells everybody who wants to know.
-pub fn ended(_ended: Ended) {}
+pub fn ended(ended: Ended) {
+    let worker = &ended.connection.worker;
+    worker.taps.ended(&ended, &worker.random);
+}
 
 /// A TCP connection that has ended. A request that became a tunnel is none: it is told as the request that it was.
 #[derive(Debug)]
@@ -58,4 +61,7 @@ pub struct ConnectionEnded {
 }
 
 /// Tells everybody who wants to know.
-pub fn connection_ended(_ended: ConnectionEnded) {}
+pub fn connection_ended(ended: ConnectionEnded) {
+    let worker = &ended.connection.worker;
+    worker.taps.connection_ended(&ended, &worker.random);
+}
