@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::bootstrap::{Bootstrap, Flags};
-use crate::{logging, process};
+use crate::logging::{self, Colour};
+use crate::{process, version};
 
 /// The sidecar of the Leno service mesh.
 #[derive(Debug, Parser)]
-#[command(name = "leno-proxy", version, about, max_term_width = 100)]
+#[command(name = "leno-proxy", version = version::SHORT, long_version = version::LONG, about, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,7 +50,7 @@ impl Command {
 
 impl Run {
     fn run(self) -> ExitCode {
-        logging::start(&self.logging);
+        logging::start(&self.logging, Colour::ByTerminal);
         let bootstrap = match Bootstrap::load(self.flags) {
             Ok(bootstrap) => bootstrap,
             Err(error) => return fail(2, &chain(&error)),

@@ -45,6 +45,17 @@ pub enum Format {
     Json,
 }
 
+/// Whether lines for people are coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    /// On a terminal, unless the environment says otherwise (<https://no-color.org>, <https://bixense.com/clicolors>).
+    ByTerminal,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
 /// The log of this process.
 pub struct Log {
     levels: Mutex<Levels>,
@@ -69,10 +80,12 @@ pub struct Logged {
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Begins to log, once per process.
-pub fn start(flags: &Flags) {
+pub fn start(flags: &Flags, colour: Colour) {
     let (filter, handle) = reload::Layer::new(flags.log_level.targets());
     let form: Box<dyn Layer<Registry> + Send + Sync> = match flags.log_format {
-        Format::Text => lines::layer().with_writer(std::io::stderr).with_target(false).with_ansi(is_coloured()).boxed(),
+        Format::Text => {
+            lines::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colour.is_on()).boxed()
+        }
         Format::Json => lines::layer().with_writer(std::io::stderr).json().boxed(),
     };
     // Set already: whoever did it decides.
@@ -87,11 +100,18 @@ pub fn current() -> Option<&'static Log> {
     LOG.get()
 }
 
-/// On a terminal, unless the operator wants it otherwise (<https://no-color.org>, <https://bixense.com/clicolors>).
-fn is_coloured() -> bool {
-    let says = |name: &str| std::env::var_os(name).is_some_and(|set| !set.is_empty() && set != "0");
-    let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
-    !says("NO_COLOR") && (says("CLICOLOR_FORCE") || std::io::stderr().is_terminal() && !is_dumb)
+impl Colour {
+    fn is_on(self) -> bool {
+        match self {
+            Self::On => true,
+            Self::Off => false,
+            Self::ByTerminal => {
+                let says = |name: &str| std::env::var_os(name).is_some_and(|set| !set.is_empty() && set != "0");
+                let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+                !says("NO_COLOR") && (says("CLICOLOR_FORCE") || std::io::stderr().is_terminal() && !is_dumb)
+            }
+        }
+    }
 }
 
 impl Log {

@@ -83,7 +83,7 @@ pub(crate) struct Arguments {
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     check_addresses(&arguments).map_err(Failure::usage)?;
-    logging::start(&arguments.logging);
+    start_log(&arguments.logging);
     allow_many_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(arguments));
@@ -280,4 +280,13 @@ fn allow_many_sockets() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         warn!("the limit on open files stays at {:?}, which bounds the number of proxies: {error}", limit.current);
     }
+}
+
+/// Begins to log, in colour or not as `--color` and the terminal say.
+pub(super) fn start_log(flags: &logging::Flags) {
+    let colour = match anstream::AutoStream::choice(&std::io::stderr()) {
+        anstream::ColorChoice::Never => logging::Colour::Off,
+        _ => logging::Colour::On,
+    };
+    logging::start(flags, colour);
 }

@@ -6,6 +6,8 @@ use http::StatusCode;
 use leno_config::ir::Direction;
 use serde_json::{Map, Value, json};
 
+use crate::version;
+
 use super::answer::{self, Answer, json, text};
 use super::query::{Query, QueryError};
 use super::{Shared, redact};
@@ -15,7 +17,7 @@ pub(super) fn server_info(shared: &Shared) -> Value {
     let node = &shared.node;
     let uptime = format!("{}s", shared.started.elapsed().as_secs());
     json!({
-        "version": concat!("leno-proxy/", env!("CARGO_PKG_VERSION")),
+        "version": version::SHORT,
         "state": shared.state(),
         "reason": shared.why_not_ready(),
         "uptime_current_epoch": uptime,

@@ -20,6 +20,7 @@ mod examples;
 mod explain;
 mod faults;
 mod foreign;
+mod generated;
 mod grpc;
 mod identity;
 mod judge;

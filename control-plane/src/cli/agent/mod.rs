@@ -32,7 +32,7 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::failure::Failure;
-use super::serve::told_to_stop;
+use super::serve::{start_log, told_to_stop};
 
 /// `leno agent`
 #[derive(Debug, Clone, clap::Args)]
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
              or the files of identity"
         )));
     }
-    logging::start(&arguments.logging);
+    start_log(&arguments.logging);
     if !bootstrap.dumpable {
         forbid_dumps();
     }
