@@ -29,7 +29,7 @@ pub struct Run {
     #[command(flatten)]
     flags: Flags,
     #[command(flatten)]
-    logging: logging::Flags,
+    logging: logging::LogFlags,
 }
 
 impl Cli {

@@ -26,7 +26,7 @@ pub use page::answer;
 
 /// Flags of a program that logs.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Flags {
+pub struct LogFlags {
     /// How much is logged: error, warn, info, debug, trace or off, also per module, as info,leno_proxy::xds=debug
     #[arg(long, value_name = "LEVELS", default_value = "info", env = "LENO_LOG")]
     pub log_level: Levels,
@@ -80,7 +80,7 @@ pub struct Logged {
 static LOG: OnceLock<Log> = OnceLock::new();
 
 /// Begins to log, once per process.
-pub fn start(flags: &Flags, colour: Colour) {
+pub fn start(flags: &LogFlags, colour: Colour) {
     let (filter, handle) = reload::Layer::new(flags.log_level.targets());
     let form: Box<dyn Layer<Registry> + Send + Sync> = match flags.log_format {
         Format::Text => {

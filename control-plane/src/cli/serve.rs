@@ -77,7 +77,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     allow_plain_text: bool,
     #[command(flatten)]
-    logging: logging::Flags,
+    logging: logging::LogFlags,
 }
 
 /// Serves until SIGTERM or SIGINT.
@@ -283,7 +283,7 @@ fn allow_many_sockets() {
 }
 
 /// Begins to log, in colour or not as `--color` and the terminal say.
-pub(super) fn start_log(flags: &logging::Flags) {
+pub(super) fn start_log(flags: &logging::LogFlags) {
     let colour = match anstream::AutoStream::choice(&std::io::stderr()) {
         anstream::ColorChoice::Never => logging::Colour::Off,
         _ => logging::Colour::On,

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     bootstrap: Flags,
     #[command(flatten)]
-    logging: logging::Flags,
+    logging: logging::LogFlags,
 }
 
 /// Keeps the files fresh until SIGTERM or SIGINT.
