@@ -165,6 +165,7 @@ impl Shared {
 
     /// From now on, not ready.
     pub fn set_draining(&self) {
+        self.telemetry.drains();
         self.draining.store(true, Ordering::Relaxed);
     }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod admin;
+mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
@@ -28,6 +29,7 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod metrics;
 mod mirrors;
 mod mtls;
 mod outages;
@@ -38,6 +40,7 @@ mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod relay;
 mod retries;
 mod revocation;
 mod rotation;
