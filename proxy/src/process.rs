@@ -38,6 +38,7 @@ use crate::relay;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
+use crate::telemetry::log::LogMetrics;
 use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
@@ -148,6 +149,7 @@ impl Proxy {
         tokio::task::spawn_local(relay::run(links, node, Arc::clone(&shared), random, source_stopped));
         let (snapshots, current) = watch::channel(Arc::default());
         shared.registry.register(Box::new(ClusterMetrics::new(current.clone(), Arc::clone(&shared.telemetry))?))?;
+        shared.registry.register(Box::new(LogMetrics::new(&shared.telemetry.logs)?))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
         tokio::task::spawn_local(health::keep_checking(current, sessions, random));
@@ -193,6 +195,7 @@ impl Proxy {
     async fn serve(&mut self) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut reopen = signal(SignalKind::user_defined1())?;
         let (mut rebind, mut forget) = (tokio::time::interval(REBIND), tokio::time::interval(FORGET));
         let began = Instant::now();
         let mut identity = self.shared.keyring.identity().changes();
@@ -221,6 +224,10 @@ impl Proxy {
                     self.settles = None;
                     // Not needed again until the next change.
                     memory::forget_code();
+                }
+                _ = reopen.recv() => {
+                    tracing::info!("opening the access log anew");
+                    self.shared.telemetry.logs.reopen();
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,

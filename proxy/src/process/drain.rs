@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leno_config::ir::Direction;
+use tokio::sync::oneshot;
 
 use crate::admin::{Closing, ListenerDrain};
 use crate::worker::Command;
@@ -12,6 +13,8 @@ use super::Proxy;
 
 /// How often the end of draining is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long the end waits for the last lines of access logs, at each step.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
 const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
@@ -106,5 +109,23 @@ impl Proxy {
         if left > 0 {
             tracing::warn!(connections = left, "the drain time is over; these connections are cut");
         }
+        self.flush_logs().await;
+    }
+
+    /// Lines of the access log that are on their way get a moment to arrive.
+    async fn flush_logs(&self) {
+        let handed_over = async {
+            for worker in &self.workers {
+                let (done, handed_over) = oneshot::channel();
+                // An error means that the worker's thread has ended, and its lines with it.
+                if worker.commands.send(Command::HandOverLogs(done)).await.is_ok() {
+                    let _ = handed_over.await;
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_LINES, handed_over).await.is_err() {
+            tracing::warn!("a worker is too busy to hand over its last lines of the access log");
+        }
+        self.shared.telemetry.logs.flush(LAST_LINES).await;
     }
 }

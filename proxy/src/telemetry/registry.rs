@@ -16,6 +16,7 @@ use super::connections::TcpBook;
 use super::dialect::Dialect;
 use super::figures::{DURATION_BOUNDS_MS, Figures};
 use super::labels::Labels;
+use super::log::Hub;
 use super::requests::RequestBook;
 use super::series::IDLE;
 use super::tap::Taps;
@@ -88,6 +89,8 @@ struct ConfigFigures {
 /// Everything counted in this process.
 #[derive(Debug)]
 pub struct Telemetry {
+    /// Where lines of access logs leave the process.
+    pub logs: Arc<Hub>,
     started: SystemTime,
     dialect: Dialect,
     labels: Arc<Labels>,
@@ -108,6 +111,7 @@ pub struct Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
+            logs: Arc::default(),
             started: SystemTime::now(),
             dialect: Dialect::default(),
             labels: Arc::default(),
