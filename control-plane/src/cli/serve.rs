@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
+use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use leno_config::diagnostic::Diagnostic;
 use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 
 use super::authority::AuthorityArguments;
 use crate::ads::credentials::Access;
+use crate::ads::csds::{MAX_QUESTION, Statuses};
 use crate::ads::push::Hub;
 use crate::ads::service::Discovery;
 use crate::ads::status::{ClearText, RulesStatus};
@@ -188,6 +190,7 @@ async fn clear(
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = Arc::clone(&hub);
     server()
+        .add_service(statuses(&hub, Access::Open))
         .add_service(Discovery::new(Arc::clone(&hub), Access::Open))
         .add_service(Relay::new(switchboard, hub, Access::Open))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
@@ -205,11 +208,18 @@ async fn encrypted(
     let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
     let stopped = Arc::clone(&hub);
     server()
+        .add_service(statuses(&hub, Access::Credential(Arc::clone(&gate))))
         .add_service(Discovery::new(Arc::clone(&hub), Access::Credential(Arc::clone(&gate))))
         .add_service(Relay::new(switchboard, hub, Access::Credential(Arc::clone(&gate))))
         .add_service(Certificates::new(authority, gate))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
         .await
+}
+
+/// Who is told what, for who has the same access.
+fn statuses(hub: &Arc<Hub>, access: Access) -> ClientStatusDiscoveryServiceServer<Statuses> {
+    ClientStatusDiscoveryServiceServer::new(Statuses::new(Arc::clone(hub), access))
+        .max_decoding_message_size(MAX_QUESTION)
 }
 
 fn server() -> Server {
