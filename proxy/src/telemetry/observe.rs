@@ -39,6 +39,8 @@ pub struct Ended {
 /// Tells everybody who wants to know.
 pub fn ended(ended: Ended) {
     log::request(&ended);
+    let worker = &ended.connection.worker;
+    worker.taps.ended(&ended, &worker.random);
 }
 
 /// A TCP connection that has ended. A request that became a tunnel is none: it is told as the request that it was.
@@ -69,4 +71,6 @@ pub struct ConnectionEnded {
 /// Tells everybody who wants to know.
 pub fn connection_ended(ended: ConnectionEnded) {
     log::connection(&ended);
+    let worker = &ended.connection.worker;
+    worker.taps.connection_ended(&ended, &worker.random);
 }

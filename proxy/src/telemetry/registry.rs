@@ -19,6 +19,7 @@ use super::labels::Labels;
 use super::log::Hub;
 use super::requests::RequestBook;
 use super::series::IDLE;
+use super::tap::Taps;
 use super::text::{counter, family, gauge, one_counter, one_gauge, to_f64};
 use super::{istio, otel, routes, rows};
 
@@ -102,6 +103,8 @@ pub struct Telemetry {
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
     overload: OnceLock<Arc<Overload>>,
+    /// Who wants to see live traffic.
+    pub taps: Arc<Taps>,
     draining: AtomicBool,
 }
 
@@ -121,6 +124,7 @@ impl Default for Telemetry {
             config: Mutex::default(),
             keys_not_fetched: AtomicU64::default(),
             overload: OnceLock::new(),
+            taps: Arc::default(),
             draining: AtomicBool::new(false),
         }
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod access_log;
+mod admin;
 mod agreement;
 mod amplification;
 mod authorization;
