@@ -16,6 +16,9 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::{Cluster, EndpointState};
 use crate::worker::ListenerView;
 
+use super::trace::context;
+use super::trace::id::{SpanId, TraceId};
+
 /// One request, as far as it has come.
 #[derive(Debug)]
 pub struct Detail {
@@ -33,6 +36,10 @@ pub struct Detail {
     pub request_headers: HeaderMap,
     /// The `x-request-id` that goes with it, the caller's or ours.
     pub request_id: Option<HeaderValue>,
+    /// The trace it belongs to: the caller's, else ours where the listener traces; prints as 32 digits.
+    pub trace_id: Option<TraceId>,
+    /// The span that stands for it in that trace: our own if it is recorded, else the caller's; prints as 16 digits.
+    pub span_id: Option<SpanId>,
     /// Its route, by place in the listener's table.
     pub route: Option<(usize, usize)>,
     /// Where it was sent.
@@ -65,6 +72,7 @@ pub struct AttemptDetail {
 impl Detail {
     /// Of a request that has just come.
     pub fn of<B>(view: &Rc<ListenerView>, request: &Request<B>) -> Box<Self> {
+        let parent = context::extract(request.headers()).parent;
         Box::new(Self {
             view: Rc::clone(view),
             began: SystemTime::now(),
@@ -73,6 +81,8 @@ impl Detail {
             version: request.version(),
             request_headers: request.headers().clone(),
             request_id: None,
+            trace_id: parent.map(|parent| parent.trace),
+            span_id: parent.map(|parent| parent.span),
             route: None,
             cluster: None,
             attempts: Vec::new(),

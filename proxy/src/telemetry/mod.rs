@@ -8,6 +8,7 @@
 //! * [`tcp`]: one TCP connection, and the bytes of tunnels.
 //! * [`figures`]: the counters as JSON, for `leno stat` and its like.
 //! * [`quiet`]: lines that strangers can cause, kept few.
+//! * [`mod@trace`]: which requests become spans, and what the next one is told of its trace.
 //! * [`registry`]: all blocks of all workers, and the Prometheus collector over them.
 
 mod clusters;
@@ -18,6 +19,7 @@ mod quiet;
 mod record;
 mod registry;
 pub mod tcp;
+pub mod trace;
 
 pub use clusters::ClusterMetrics;
 pub use figures::Figures;
