@@ -129,7 +129,8 @@ fn each_format_that_came_is_written_and_traceparent_always() {
     let (trace, span) = known();
     let parent = SpanId::new(5);
     let context = Context { trace, span, parent, sampled: true, random: false };
-    let rows: [(&[(&str, &str)], &[(&str, &str)]); 5] = [
+    type Fields = &'static [(&'static str, &'static str)];
+    let rows: [(Fields, Fields); 5] = [
         (&[], &[]),
         (&[("b3", "0")], &[("b3", "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1-0000000000000005")]),
         (
