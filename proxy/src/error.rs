@@ -117,6 +117,11 @@ impl Flags {
         }
     }
 
+    /// Why it ended; [`Flag::None`]: as it should.
+    pub fn reason(&self) -> Flag {
+        self.reason
+    }
+
     /// A limit did not allow a retry; what the attempt before brought stays the reason.
     pub fn add_retry_overflow(&mut self) {
         self.overflow = true;

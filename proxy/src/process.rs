@@ -35,6 +35,8 @@ use crate::random::Random;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
+use crate::telemetry::trace::export::{Exporter, Setting};
+use crate::telemetry::trace::figures::SpanMetrics;
 use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
@@ -48,6 +50,8 @@ const REBIND: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
 const CLOSE: Duration = Duration::from_secs(1);
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// How often the end of draining is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
@@ -94,6 +98,8 @@ struct Proxy {
     stop_source: watch::Sender<bool>,
     /// When what reading and compiling needed is given back; `None`: it was.
     settles: Option<tokio::time::Instant>,
+    /// Sends spans.
+    exporter: Exporter,
     /// Whether the own certificate is there, or none is wanted.
     has_certificate: bool,
     #[allow(dead_code)] // Held, so that the threads' end is the process's.
@@ -138,9 +144,15 @@ impl Proxy {
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
         let (snapshots, current) = watch::channel(Arc::default());
         shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
+        let spans = SpanMetrics::new(Arc::clone(&shared.telemetry.spans.figures))?;
+        shared.registry.register(Box::new(spans))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
-        tokio::task::spawn_local(health::keep_checking(current, sessions, random));
+        tokio::task::spawn_local(health::keep_checking(current.clone(), Rc::clone(&sessions), Rc::clone(&random)));
+        let exporter = Exporter::start(
+            &shared.telemetry.spans,
+            Setting { node: bootstrap.node.clone(), snapshots: current, tls: sessions, random },
+        );
         let mut proxy = Self {
             has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
@@ -154,6 +166,7 @@ impl Proxy {
             drain,
             stop_source,
             settles: None,
+            exporter,
             threads,
             bootstrap,
             shared,
@@ -356,6 +369,7 @@ impl Proxy {
         if left > 0 {
             tracing::warn!(connections = left, "the drain time is over; these connections are cut");
         }
+        self.exporter.flush(LAST_SPANS).await;
     }
 }
 

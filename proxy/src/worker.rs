@@ -26,6 +26,7 @@ use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::telemetry::trace::export::traced;
 use crate::telemetry::{Quiet, RouteKey, RouteSlot, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
@@ -149,6 +150,11 @@ impl ListenerView {
     /// Whether somebody wants to know more of its requests than their figures: a log, a tap or a trace.
     pub fn wants_detail(&self) -> bool {
         false
+    }
+
+    /// How its requests are traced; `None`: not at all.
+    pub fn tracing(&self) -> Option<&ir::Tracing> {
+        traced(&self.listener).map(|(tracing, _)| tracing)
     }
 
     /// Where requests of a route are counted: by its rule, else by its virtual host, and by how they came.

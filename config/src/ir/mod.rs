@@ -22,6 +22,7 @@ mod rate_limit;
 mod retry;
 mod route;
 mod secret;
+mod tracing;
 mod units;
 mod virtual_host;
 
@@ -38,6 +39,7 @@ pub use rate_limit::*;
 pub use retry::*;
 pub use route::*;
 pub use secret::*;
+pub use tracing::*;
 pub use units::*;
 pub use virtual_host::*;
 

@@ -65,6 +65,8 @@ pub struct Fraction(u32);
 impl Fraction {
     /// All requests.
     pub const ALL: Self = Self(1_000_000);
+    /// One request in a hundred.
+    pub const ONE_PERCENT: Self = Self(10_000);
     /// No request.
     pub const NONE: Self = Self(0);
 

@@ -43,11 +43,6 @@ const FEATURES: &[Feature] = &[
         instead: "requests are not logged",
         first: |rule| mesh(rule, "access_log", |mesh| mesh.access_log.is_some()),
     },
-    Feature {
-        name: "`tracing`",
-        instead: "requests are not traced",
-        first: |rule| mesh(rule, "tracing", |mesh| mesh.tracing.is_some()),
-    },
 ];
 
 /// What is about how endpoints are called.

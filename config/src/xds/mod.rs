@@ -46,6 +46,7 @@ mod scalar;
 mod secret;
 mod tcp;
 mod tls;
+mod tracing;
 mod upstream_http;
 mod validation;
 

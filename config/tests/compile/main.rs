@@ -15,3 +15,4 @@ mod profiles;
 mod properties;
 mod render;
 mod support;
+mod tracing;

@@ -22,5 +22,13 @@ pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
 pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
     let captured = |cluster: &ir::Cluster| matches!(cluster.discovery, ir::Discovery::OriginalDestination);
     let clusters = resources.clusters.values().filter(|cluster| captured(cluster));
-    clusters.map(|cluster| format!("cluster {}: original destination", cluster.name)).collect()
+    let clusters = clusters.map(|cluster| format!("cluster {}: original destination", cluster.name));
+    let tracers = resources.listeners.values().filter_map(|listener| {
+        let ir::ListenerProtocol::Http(manager) = &listener.protocol else { return None };
+        match &manager.tracing.as_ref()?.provider {
+            ir::TracingProvider::Foreign(name) => Some(format!("listener {}: traces for {name}", listener.name)),
+            ir::TracingProvider::OpenTelemetry(_) => None,
+        }
+    });
+    clusters.chain(tracers).collect()
 }

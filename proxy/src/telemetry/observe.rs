@@ -9,6 +9,7 @@ use crate::worker::ListenerView;
 
 use super::detail::Detail;
 use super::tcp::Upstream;
+use super::trace;
 
 /// A request that has ended, with its last byte or before it.
 #[derive(Debug)]
@@ -29,8 +30,10 @@ pub struct Ended {
     pub response_bytes: u64,
 }
 
-/// Tells everybody who wants to know.
-pub fn ended(_ended: Ended) {}
+/// Tells everybody who wants to know; the trace last, since it keeps what it is told.
+pub fn ended(ended: Ended) {
+    trace::ended(ended);
+}
 
 /// A TCP connection that has ended. A request that became a tunnel is none: it is told as the request that it was.
 #[derive(Debug)]

@@ -268,7 +268,8 @@ impl Drop for RequestRecord {
         if let Some(slot) = &self.slot {
             slot.count(self.code, self.flags, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
         }
-        if let Some(detail) = self.detail.take() {
+        if let Some(mut detail) = self.detail.take() {
+            detail.finish();
             observe::ended(Ended {
                 detail,
                 connection: Rc::clone(&self.connection),

@@ -15,6 +15,7 @@ use crate::tls::peer::Security;
 
 use super::figures::{DURATION_BOUNDS_MS, Figures};
 use super::record::{BUCKETS, RouteBlock, RouteSlot};
+use super::trace::spans::Spans;
 
 pub use leno_config::ir::Direction;
 
@@ -112,6 +113,8 @@ pub struct Telemetry {
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
     overload: OnceLock<Arc<Overload>>,
+    /// The way of spans out of the workers.
+    pub spans: Spans,
 }
 
 impl Default for Telemetry {
@@ -126,6 +129,7 @@ impl Default for Telemetry {
             config: Mutex::default(),
             keys_not_fetched: AtomicU64::default(),
             overload: OnceLock::new(),
+            spans: Spans::default(),
         }
     }
 }

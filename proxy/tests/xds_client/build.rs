@@ -147,6 +147,7 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
             jwt: Default::default(),
             rate_limits: Vec::new(),
             streams: Default::default(),
+            tracing: None,
         }),
     }
 }

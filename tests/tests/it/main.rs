@@ -46,3 +46,4 @@ mod split;
 mod status;
 mod streaming;
 mod tools;
+mod tracing;

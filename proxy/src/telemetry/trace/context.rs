@@ -46,6 +46,8 @@ pub struct Arrived {
     pub forced: bool,
     /// How it says so.
     pub formats: Formats,
+    /// Of these, the one that is believed.
+    pub source: Formats,
 }
 
 /// The span that a request continues.
@@ -94,6 +96,8 @@ pub struct Context {
     pub parent: Option<SpanId>,
     /// Whether it is recorded.
     pub sampled: bool,
+    /// That was an order (B3's and Jaeger's debug flag), which goes on.
+    pub ordered: bool,
     /// The trace id is known to be random.
     pub random: bool,
 }
@@ -111,7 +115,7 @@ pub fn extract(headers: &HeaderMap) -> Arrived {
         arrived.forced |= forced;
         // Ids count for more than a bare decision.
         if arrived.parent.is_none() && (parent.is_some() || arrived.sampled.is_none()) {
-            (arrived.parent, arrived.sampled) = (parent, sampled);
+            (arrived.parent, arrived.sampled, arrived.source) = (parent, sampled, format);
         }
     }
     arrived
@@ -120,7 +124,7 @@ pub fn extract(headers: &HeaderMap) -> Arrived {
 impl Arrived {
     /// It goes on as it came.
     fn is_settled(&self) -> bool {
-        self.formats == Formats::W3C && self.parent.is_some() && self.sampled == Some(false)
+        self.source == Formats::W3C && self.sampled == Some(false)
     }
 }
 
@@ -181,7 +185,13 @@ impl Context {
         let mut text = Text::default();
         text.add(self.short_trace(&mut long));
         hex(&self.span.bytes(), &mut digits);
-        text.add(b"-").add(&digits).add(if self.sampled { b"-1" } else { b"-0" });
+        text.add(b"-").add(&digits).add(if self.ordered {
+            b"-d"
+        } else if self.sampled {
+            b"-1"
+        } else {
+            b"-0"
+        });
         if let Some(parent) = self.parent {
             hex(&parent.bytes(), &mut digits);
             text.add(b"-").add(&digits);
@@ -195,7 +205,14 @@ impl Context {
         let mut text = Text::default();
         text.add(self.short_trace(&mut long));
         hex(&self.span.bytes(), &mut digits);
-        text.add(b":").add(&digits).add(if self.sampled { b":0:1" } else { b":0:0" });
+        text.add(b":").add(&digits);
+        text.add(if self.ordered {
+            b":0:3"
+        } else if self.sampled {
+            b":0:1"
+        } else {
+            b":0:0"
+        });
         value(text.as_bytes())
     }
 

@@ -128,7 +128,7 @@ fn the_first_format_with_ids_is_believed_and_an_order_counts_wherever_it_stands(
 fn each_format_that_came_is_written_and_traceparent_always() {
     let (trace, span) = known();
     let parent = SpanId::new(5);
-    let context = Context { trace, span, parent, sampled: true, random: false };
+    let context = Context { trace, span, parent, sampled: true, ordered: false, random: false };
     type Fields = &'static [(&'static str, &'static str)];
     let rows: [(Fields, Fields); 5] = [
         (&[], &[]),
@@ -162,6 +162,11 @@ fn each_format_that_came_is_written_and_traceparent_always() {
         expected.insert("traceparent", traceparent.parse().expect("a value"));
         assert_eq!(headers, expected, "{came:?}");
     }
+    let ordered = Context { ordered: true, parent: None, ..context };
+    let mut headers = map(&[("b3", "d"), ("uber-trace-id", "x")]);
+    ordered.write_all(&mut headers, extract(&map(&[("b3", "d"), ("uber-trace-id", "x")])).formats);
+    assert_eq!(headers["b3"], format!("{TRACE}-{SPAN}-d"));
+    assert_eq!(headers["uber-trace-id"], format!("{TRACE}:{SPAN}:0:3"));
     let short = Context { trace: ids(7, 1).0, parent: None, sampled: false, ..context };
     let mut headers = map(&[("b3", "0"), ("uber-trace-id", "x")]);
     short.write_all(&mut headers, extract(&map(&[("b3", "0"), ("uber-trace-id", "x")])).formats);
@@ -202,7 +207,7 @@ proptest! {
         let mut headers = map(&fields);
         let arrived = extract(&headers);
         let (trace, span) = known();
-        Context { trace, span, parent: None, sampled: true, random: true }.write_all(&mut headers, arrived.formats);
+        Context { trace, span, parent: None, sampled: true, ordered: false, random: true }.write_all(&mut headers, arrived.formats);
         // Whatever came, one trace is told of in all the formats.
         let after = extract(&headers);
         prop_assert_eq!(after.parent.map(|parent| (parent.trace, parent.span)), Some((trace, span)));
@@ -211,7 +216,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read_again(trace in 1_u128.., span in 1_u64.., sampled: bool, random: bool) {
         let (trace, span) = ids(trace, span);
-        let context = Context { trace, span, parent: SpanId::new(span.bytes()[7].into()), sampled, random };
+        let context = Context { trace, span, parent: SpanId::new(span.bytes()[7].into()), sampled, ordered: false, random };
         for format in [Formats::W3C, Formats::B3, Formats::B3_MULTI, Formats::UBER] {
             let mut headers = HeaderMap::new();
             context.write_all(&mut headers, format);
@@ -219,7 +224,7 @@ proptest! {
                 headers.remove(TRACEPARENT);
             }
             let parent = Some(Parent { trace, span, random: random && format == Formats::W3C });
-            let expected = Arrived { parent, sampled: Some(sampled), forced: false, formats: format };
+            let expected = Arrived { parent, sampled: Some(sampled), forced: false, formats: format, source: format };
             prop_assert_eq!(extract(&headers), expected);
         }
     }
