@@ -4,25 +4,29 @@ mod ads;
 mod board;
 mod ca;
 mod cli;
+mod figures;
 mod generation;
 mod http;
 mod metrics;
+mod relay;
 mod snapshot;
 mod source;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use cli::failure::Failure;
+use leno_proxy::version;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A service mesh that reads Istio's rules
 #[derive(Debug, Parser)]
-#[command(name = "leno", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "leno", version = version::SHORT, long_version = version::LONG)]
+#[command(propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
     /// Colour in the output
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
@@ -56,12 +60,24 @@ enum Command {
     /// Show which proxy holds what, and what is wrong with the rules
     #[command(visible_aliases = ["proxy-status", "ps"])]
     Status(cli::status::Arguments),
+    /// Show how workloads and services are doing: success, requests per second, latencies
+    Stat(cli::stat::Arguments),
+    /// Show what each rule does with its requests, and splits as they are written and as they come out
+    Routes(cli::routes::Arguments),
+    /// Show who talks to whom, as whom, and how it is secured
+    Edges(cli::edges::Arguments),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
     /// Look after the certificate authority
     #[command(subcommand)]
     Ca(cli::ca::Command),
+    /// Print JSON Schemas of rules and bootstraps, for editors
+    Schema(cli::schema::Arguments),
+    /// Print what a shell needs to complete the command line
+    Completion(cli::completion::Arguments),
+    /// Print the manual pages
+    Man(cli::man::Arguments),
     /// Print the version
     Version(cli::version::Arguments),
     /// A small service that says who it is and what it was asked, for the demo
@@ -101,10 +117,21 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Stat(arguments) => cli::stat::run(&arguments),
+        Command::Routes(arguments) => cli::routes::run(&arguments),
+        Command::Edges(arguments) => cli::edges::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
+        Command::Schema(arguments) => cli::schema::run(&arguments),
+        Command::Completion(arguments) => cli::completion::run(&arguments, Arguments::command(), proxy()),
+        Command::Man(arguments) => cli::man::run(&arguments, Arguments::command(), proxy()),
         Command::Version(arguments) => cli::version::run(&arguments),
         Command::Echo(arguments) => cli::echo::run(arguments),
         Command::Proxy(command) => Ok(command.run()),
     }
+}
+
+/// The command line of `leno-proxy`.
+fn proxy() -> clap::Command {
+    leno_proxy::cli::Cli::command()
 }

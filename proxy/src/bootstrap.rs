@@ -4,6 +4,7 @@
 //! variable over the file. What is wrong is said with its place.
 
 mod limits;
+mod schema;
 mod security;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ use crate::identity::IdentityFiles;
 use crate::overload::Limits;
 
 use limits::FileLimits;
+pub use limits::LimitFlags;
+pub use schema::schema;
 pub use security::SecurityFlags;
 use security::{FileControlPlane, FileIdentity};
 
@@ -143,6 +146,9 @@ pub struct Flags {
     /// Where the random numbers of splits and balancing begin, so that a test can be repeated
     #[arg(long, hide = true, env = "LENO_SEED")]
     pub seed: Option<u64>,
+    /// What it takes on at once.
+    #[command(flatten)]
+    pub limits: LimitFlags,
     /// Let debuggers and core dumps see the process's memory, in which its keys are
     #[arg(long, env = "LENO_DUMPABLE")]
     pub dumpable: bool,
@@ -233,7 +239,7 @@ impl Bootstrap {
             ready: flags.ready.or(file.ready),
             workers: count(workers)?,
             drain: duration("drain", &drain)?,
-            limits: limits::read(file.limits.unwrap_or_default())?,
+            limits: limits::read(&flags.limits, file.limits.unwrap_or_default())?,
             seed: flags.seed.or(file.seed),
         })
     }

@@ -32,6 +32,7 @@ use crate::memory;
 use crate::overload::Overload;
 use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
+use crate::relay;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
@@ -41,6 +42,7 @@ use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
 use crate::worker::{Command, Figures, Reserved, Worker};
+use crate::xds::Hooks;
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
@@ -133,15 +135,19 @@ impl Proxy {
         let Common { telemetry, identity, own, .. } = common;
         let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own));
         tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
+        let link = watch::Sender::new(None);
+        let links = link.subscribe();
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(plane) => {
                 let (node, state) = (bootstrap.node.clone(), bootstrap.state.clone());
                 let access = start::access(plane, &keyring);
-                source::control_plane(access, node, state, Arc::clone(&telemetry), source_stopped)
+                source::control_plane(access, node, state, Arc::clone(&telemetry), link, source_stopped.clone())
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
+        let (node, random) = (bootstrap.node.clone(), Hooks::default().random);
+        tokio::task::spawn_local(relay::run(links, node, Arc::clone(&shared), random, source_stopped));
         let (snapshots, current) = watch::channel(Arc::default());
         shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
         let spans = SpanMetrics::new(Arc::clone(&shared.telemetry.spans.figures))?;

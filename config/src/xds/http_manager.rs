@@ -95,7 +95,7 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         strip_port_mode,
         stream_idle_timeout,
         tracing,
-        // Logs and request ids.
+        // Logs, which were taken out before; request ids.
         access_log: _,
         access_log_flush_interval: _,
         flush_access_log_on_new_request: _,

@@ -1,6 +1,6 @@
 //! `leno serve`: the control plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -30,9 +30,13 @@ use crate::ca::attest::Gate;
 use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
-use crate::generation::Generation;
+use crate::figures::gather::Gatherer;
+use crate::generation::{Contents, Generation};
 use crate::http;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Rules};
+use crate::relay::http::Desk;
+use crate::relay::service::Relay;
+use crate::relay::switchboard::Switchboard;
 use crate::snapshot::Shelf;
 use crate::source::files::{Files, Options, State, write_atomically};
 
@@ -124,6 +128,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
 
     let hub = Hub::new(metrics);
+    let switchboard = Arc::new(Switchboard::default());
     let board = Arc::new(Board::new(Arc::clone(&hub), Arc::clone(&authority)));
     let options = Options { rules: arguments.rules, state: arguments.state, allow_empty: arguments.allow_empty };
     let mut files = Files::watch(options);
@@ -132,12 +137,16 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         async move { hub.stopped().await }
     };
     let mut servers = JoinSet::new();
-    servers.spawn(clear(xds, Arc::clone(&hub)));
-    servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&authority), Arc::clone(&terms)));
+    servers.spawn(clear(xds, Arc::clone(&hub), Arc::clone(&switchboard)));
+    let own = (Arc::clone(&authority), Arc::clone(&terms));
+    servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&switchboard), own));
     // Ends when it is dropped.
     let mut keeper = JoinSet::new();
     keeper.spawn(terms.keep());
-    let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), stopped()));
+    let gatherer = Gatherer::new(Arc::clone(&switchboard));
+    keeper.spawn(Arc::clone(&gatherer).keep_looking());
+    let desk = Desk::new(switchboard, gatherer, Arc::clone(&hub));
+    let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), desk, stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
     let follow = follow(&mut files, &hub, &board, &authority);
     tokio::select! {
@@ -179,11 +188,16 @@ fn announce(state: Option<&Path>, listeners: [&TcpListener; 3]) -> anyhow::Resul
 }
 
 /// The gRPC server of this machine, until the hub stops and its streams have ended.
-async fn clear(listener: TcpListener, hub: Arc<Hub>) -> Result<(), tonic::transport::Error> {
+async fn clear(
+    listener: TcpListener,
+    hub: Arc<Hub>,
+    switchboard: Arc<Switchboard>,
+) -> Result<(), tonic::transport::Error> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = Arc::clone(&hub);
     server()
-        .add_service(Discovery::new(hub, Access::Open))
+        .add_service(Discovery::new(Arc::clone(&hub), Access::Open))
+        .add_service(Relay::new(switchboard, hub, Access::Open))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
         .await
 }
@@ -192,14 +206,15 @@ async fn clear(listener: TcpListener, hub: Arc<Hub>) -> Result<(), tonic::transp
 async fn encrypted(
     listener: TcpListener,
     hub: Arc<Hub>,
-    authority: Arc<Authority>,
-    terms: Arc<Terms>,
+    switchboard: Arc<Switchboard>,
+    (authority, terms): (Arc<Authority>, Arc<Terms>),
 ) -> Result<(), tonic::transport::Error> {
     let gate = Arc::new(Gate::new(&authority));
     let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
     let stopped = Arc::clone(&hub);
     server()
-        .add_service(Discovery::new(hub, Access::Credential(Arc::clone(&gate))))
+        .add_service(Discovery::new(Arc::clone(&hub), Access::Credential(Arc::clone(&gate))))
+        .add_service(Relay::new(switchboard, hub, Access::Credential(Arc::clone(&gate))))
         .add_service(Certificates::new(authority, gate))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
         .await
@@ -227,7 +242,8 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authori
         if let Some(documents) = state.documents.as_ref().filter(|_| state.changed) {
             let newest = Generation::new(documents.iter(), &authority.bundles(), Arc::clone(&shelf));
             authority.set_domains(newest.domains());
-            hub.metrics().in_force(newest.version(), newest.documents());
+            let Contents { services, virtual_services } = newest.contents();
+            hub.metrics().in_force(newest.version(), newest.documents(), services, virtual_services);
             version = Some(newest.version().to_owned());
             generation = Some(newest);
         }
@@ -235,10 +251,15 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authori
             clear_text = generation.in_clear_text();
         }
         let rules = rules_status(&state, version.clone(), clear_text.clone());
-        hub.metrics().rule_errors.set(i64::try_from(rules.errors()).unwrap_or(i64::MAX));
+        hub.metrics().rules(Rules {
+            findings: &state.diagnostics,
+            errors: rules.errors(),
+            rejected: rejected_documents(&state.diagnostics),
+            held_back: rules.held_back.len(),
+        });
         board.note(rules);
         if let Some(generation) = generation {
-            hub.publish(generation);
+            hub.publish_edit(generation, state.noticed);
         }
         files.report(&state);
     }
@@ -271,6 +292,17 @@ fn rules_status(state: &State, version: Option<String>, clear_text: BTreeMap<Str
         problem: state.problem.clone(),
         clear_text,
     }
+}
+
+/// Documents with an error; a file that cannot be read as documents is one.
+fn rejected_documents(findings: &[Diagnostic]) -> usize {
+    let errors = findings.iter().filter(|finding| finding.is_error());
+    let file = |finding: &Diagnostic| finding.place.as_ref().map(|place| Arc::clone(&place.file));
+    let of = errors.map(|finding| match &finding.resource {
+        Some(resource) => (Some(resource.to_string()), None),
+        None => (None, file(finding)),
+    });
+    of.collect::<BTreeSet<_>>().len()
 }
 
 pub(super) async fn told_to_stop() -> std::io::Result<&'static str> {

@@ -237,6 +237,8 @@ impl<'a> Attempts<'a> {
             SendFailure::Unprocessed(_) | SendFailure::Closed(_) | SendFailure::Reset(_) | SendFailure::Protocol(_) => {
                 run.report(Outcome::Reset)
             }
+            // Nothing is to be learned of the endpoint.
+            SendFailure::Body(_) => {}
         }
         Err(failed)
     }

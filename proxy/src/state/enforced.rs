@@ -30,5 +30,8 @@ pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
             ir::TracingProvider::OpenTelemetry(_) => None,
         }
     });
-    clusters.chain(tracers).collect()
+    let logs = resources.listeners.values().flat_map(|listener| {
+        listener.access_logs.left_out.iter().map(|what| format!("listener {}: {what}", listener.name))
+    });
+    clusters.chain(tracers).chain(logs).collect()
 }

@@ -180,7 +180,8 @@ impl RequestRecord {
 
     /// The answer begins; `no_route` counts it where no route was found.
     pub fn answer<B>(&mut self, response: &Response<B>, no_route: impl FnOnce() -> Rc<RouteSlot>) {
-        self.code = response.status().as_u16();
+        // Who has left gets no answer, and none is counted.
+        self.code = if self.flags.is_left() { 0 } else { response.status().as_u16() };
         self.slot.get_or_insert_with(no_route);
         if let Some(detail) = &mut self.detail {
             detail.response_headers = response.headers().clone();

@@ -3,6 +3,7 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
@@ -19,6 +20,7 @@ mod examples;
 mod explain;
 mod faults;
 mod foreign;
+mod generated;
 mod grpc;
 mod identity;
 mod judge;
@@ -36,6 +38,7 @@ mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod relay;
 mod retries;
 mod revocation;
 mod rotation;

@@ -158,7 +158,7 @@ spec:
         .await;
     mesh.answers("http://shop/", "v1").await;
     let gone = mesh.get("http://shop/gone").await;
-    assert_eq!((gone.status.as_u16(), gone.flag()), (503, "NC"));
+    assert_eq!((gone.status, gone.flag()), (503, "NC"));
     let spans = collector.find("what led nowhere", 1, |span| span.says("url.path") == "/gone").await;
     assert_eq!(spans.len(), 1, "there was no attempt: {spans:#?}");
     assert_eq!((spans[0].says("leno.flags"), spans[0].is_error), ("NC", true));
