@@ -145,6 +145,9 @@ impl<'a> Way<'a> {
             Some(clocks) => Box::pin(clocks.race(sending)).await.inspect_err(|error| attempts.failed(error)),
         };
         record.note(attempts.notes.get());
+        if let Some(link) = attempts.link.get() {
+            record.reached(link);
+        }
         if let Some(detail) = record.detail() {
             detail.upstream_time = Some(sent.elapsed());
         }

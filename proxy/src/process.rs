@@ -36,6 +36,7 @@ use crate::relay;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
+use crate::telemetry::log::LogMetrics;
 use crate::telemetry::trace::export::{Exporter, Setting};
 use crate::telemetry::trace::figures::SpanMetrics;
 use crate::telemetry::{ClusterMetrics, Telemetry};
@@ -48,6 +49,8 @@ use crate::xds::Hooks;
 const QUEUE: usize = 1024;
 /// How often a listener that could not be bound is tried again.
 const REBIND: Duration = Duration::from_secs(2);
+/// How often names that nobody uses any more are looked for.
+const FORGET: Duration = Duration::from_secs(60);
 /// After a change has been quiet for so long, what it needed is given back.
 const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
@@ -56,6 +59,8 @@ const CLOSE: Duration = Duration::from_secs(1);
 const LAST_SPANS: Duration = Duration::from_secs(2);
 /// How often the end of draining is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long the end waits for the last lines of access logs, at each step.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
 const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
@@ -117,7 +122,7 @@ struct Bound {
 
 impl Proxy {
     async fn start(bootstrap: Bootstrap) -> anyhow::Result<Self> {
-        let telemetry = Arc::new(Telemetry::default());
+        let telemetry = Arc::new(Telemetry::new(&bootstrap.node, bootstrap.metrics_dialect));
         let dns = Arc::new(Dns::from_system());
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
@@ -149,7 +154,8 @@ impl Proxy {
         let (node, random) = (bootstrap.node.clone(), Hooks::default().random);
         tokio::task::spawn_local(relay::run(links, node, Arc::clone(&shared), random, source_stopped));
         let (snapshots, current) = watch::channel(Arc::default());
-        shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
+        shared.registry.register(Box::new(ClusterMetrics::new(current.clone(), Arc::clone(&shared.telemetry))?))?;
+        shared.registry.register(Box::new(LogMetrics::new(&shared.telemetry.logs)?))?;
         let spans = SpanMetrics::new(Arc::clone(&shared.telemetry.spans.figures))?;
         shared.registry.register(Box::new(spans))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
@@ -201,7 +207,9 @@ impl Proxy {
     async fn serve(&mut self) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut rebind = tokio::time::interval(REBIND);
+        let mut reopen = signal(SignalKind::user_defined1())?;
+        let (mut rebind, mut forget) = (tokio::time::interval(REBIND), tokio::time::interval(FORGET));
+        let began = Instant::now();
         let mut identity = self.shared.keyring.identity().changes();
         loop {
             tokio::select! {
@@ -216,10 +224,15 @@ impl Proxy {
                 // The keyring that sends lives as long as this.
                 _ = identity.changed() => self.identity_changed(),
                 _ = rebind.tick() => self.bind_missing().await,
+                _ = forget.tick() => self.shared.telemetry.sweep(began.elapsed().as_secs()),
                 () = until(self.settles) => {
                     self.settles = None;
                     // Not needed again until the next change.
                     memory::forget_code();
+                }
+                _ = reopen.recv() => {
+                    tracing::info!("opening the access log anew");
+                    self.shared.telemetry.logs.reopen();
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -376,6 +389,24 @@ impl Proxy {
             tracing::warn!(connections = left, "the drain time is over; these connections are cut");
         }
         self.exporter.flush(LAST_SPANS).await;
+        self.flush_logs().await;
+    }
+
+    /// Lines of the access log that are on their way get a moment to arrive.
+    async fn flush_logs(&self) {
+        let handed_over = async {
+            for worker in &self.workers {
+                let (done, handed_over) = oneshot::channel();
+                // An error means that the worker's thread has ended, and its lines with it.
+                if worker.commands.send(Command::HandOverLogs(done)).await.is_ok() {
+                    let _ = handed_over.await;
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_LINES, handed_over).await.is_err() {
+            tracing::warn!("a worker is too busy to hand over its last lines of the access log");
+        }
+        self.shared.telemetry.logs.flush(LAST_LINES).await;
     }
 }
 

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use leno_config::ir;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::attempt::given_up::GivenUp;
 use crate::cluster::balance::{PickContext, Position};
+use crate::cluster::metrics::Idle;
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
@@ -26,8 +27,11 @@ use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::telemetry::log::{self, Desks, OpenLogs};
+use crate::telemetry::party::Target;
+use crate::telemetry::place::Place;
 use crate::telemetry::trace::export::traced;
-use crate::telemetry::{Quiet, RouteKey, RouteSlot, Telemetry, WorkerStats};
+use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
 use crate::upstream::pool::{Pool, PoolSettings};
@@ -42,6 +46,8 @@ pub enum Command {
     Connection(std::net::TcpStream, SocketAddr, Arc<str>, ConnectionCount),
     /// A new configuration.
     Snapshot(Arc<Snapshot>),
+    /// The end is near: lines of logs are handed over, which is then said.
+    HandOverLogs(oneshot::Sender<()>),
 }
 
 /// Pools of hosts outside the mesh that one worker keeps; the next one replaces them all.
@@ -83,7 +89,12 @@ pub struct Worker {
     pub given_up: Arc<GivenUp>,
     /// What policies remember.
     pub policy: Memory,
+    /// Lines that were not handed over yet.
+    pub logs: Rc<Desks>,
     telemetry: Arc<Telemetry>,
+    /// Counts requests and connections.
+    pub meters: Meters,
+    began: Instant,
     /// Keeps the log readable when many callers are refused.
     pub quiet: Quiet,
     lives: RefCell<Vec<Weak<Life>>>,
@@ -92,7 +103,6 @@ pub struct Worker {
     reviewed: Cell<u64>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
-    slots: RefCell<HashMap<RouteKey, Rc<RouteSlot>>>,
 }
 
 /// A snapshot with this worker's own state of its clusters.
@@ -104,15 +114,21 @@ pub struct View {
     pub clusters: Vec<Rc<WorkerCluster>>,
 }
 
+type Pools = HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>;
+type PoolsByHost = HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>;
+
 /// A cluster as one worker uses it.
 #[derive(Debug)]
 pub struct WorkerCluster {
     /// What all workers see.
     pub shared: Arc<Cluster>,
     position: Position,
-    pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
+    /// What it is counted as, once it is called.
+    target: OnceCell<TargetName>,
+    idle: Idle,
+    pools: RefCell<Pools>,
     /// Where the server name of TLS follows the request's host.
-    by_host: RefCell<HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>>,
+    by_host: RefCell<PoolsByHost>,
 }
 
 /// A listener as its connections hold it; what it does changes under them with each push.
@@ -130,8 +146,10 @@ pub struct ListenerView {
     pub view: Rc<View>,
     /// The listener in it.
     pub listener: Arc<Listener>,
-    /// Two per route, without and with mTLS, found at the first request.
-    slots: Box<[OnceCell<Rc<RouteSlot>>]>,
+    /// Where its logs go, in the order of [`ir::AccessLogs`].
+    pub logs: OpenLogs,
+    /// What each route is counted as, found at its first request.
+    names: Box<[OnceCell<RouteNames>]>,
 }
 
 impl ListenerHandle {
@@ -149,7 +167,7 @@ impl ListenerHandle {
 impl ListenerView {
     /// Whether somebody wants to know more of its requests than their figures: a log, a tap or a trace.
     pub fn wants_detail(&self) -> bool {
-        false
+        !self.logs.is_empty()
     }
 
     /// How its requests are traced; `None`: not at all.
@@ -157,28 +175,15 @@ impl ListenerView {
         traced(&self.listener).map(|(tracing, _)| tracing)
     }
 
-    /// Where requests of a route are counted: by its rule, else by its virtual host, and by how they came.
-    pub fn slot(&self, worker: &Worker, route: Option<(usize, usize)>, mutual_tls: bool) -> Rc<RouteSlot> {
-        let key = |route: String| RouteKey::new(self.listener.config.direction, mutual_tls, route);
-        let Handler::Http(http) = &self.listener.handler else {
-            return worker.slot(key("tcp".to_owned()));
-        };
-        let found = route.and_then(|(host, route)| {
-            let at = 2 * http.table.position(host, route)? + usize::from(mutual_tls);
-            Some((self.slots.get(at)?, host, route))
-        });
-        let slot = match found {
-            Some((cell, host, route)) => cell.get_or_init(|| {
-                let named = http.table.route(host, route).and_then(|route| route.origin.as_ref());
-                let name = named.map_or_else(
-                    || http.table.config().virtual_hosts.get(host).map(|host| host.name.clone()).unwrap_or_default(),
-                    ToString::to_string,
-                );
-                worker.slot(key(name))
-            }),
-            None => return worker.slot(key("none".to_owned())),
-        };
-        Rc::clone(slot)
+    /// Tells what requests of a route are counted as: its rule, else its virtual host.
+    pub fn named(&self, worker: &Worker, (host, route): (usize, usize), tell: impl FnOnce(&RouteNames)) {
+        let Handler::Http(http) = &self.listener.handler else { return };
+        let Some(names) = http.table.position(host, route).and_then(|at| self.names.get(at)) else { return };
+        tell(names.get_or_init(|| {
+            let rule = http.table.route(host, route).and_then(|route| route.origin.as_ref()).map(ToString::to_string);
+            let host = http.table.config().virtual_hosts.get(host).map(|host| host.name.as_str());
+            worker.meters.labels().route(rule, host.unwrap_or_default())
+        }));
     }
 }
 
@@ -188,6 +193,19 @@ impl WorkerCluster {
         match &self.shared.members {
             Members::Balanced(balancer) => self.position.pick(balancer, &self.shared.stats, context),
             Members::RequestHost | Members::OriginalDestination => None,
+        }
+    }
+
+    /// The number of what a request for `host` calls here: the cluster's service, or outside the mesh that very host.
+    pub fn target(&self, worker: &Worker, host: &str) -> u32 {
+        let meters = &worker.meters;
+        let own = self.target.get_or_init(|| {
+            let labels = meters.labels();
+            labels.targets.intern(Target::of_cluster(&self.shared.config, labels.own()))
+        });
+        match &self.shared.members {
+            Members::RequestHost => meters.outside(own, host),
+            Members::Balanced(_) | Members::OriginalDestination => own.id(),
         }
     }
 
@@ -236,7 +254,8 @@ impl WorkerCluster {
         let config = &self.shared.config;
         let encryption = Encryption::new(&config.tls, &endpoint.security, host);
         let stats = Arc::clone(&self.shared.stats);
-        Rc::new(Pool::new(endpoint.address, encryption, settings(config), stats, Rc::clone(&worker.tls)))
+        let place = Place::new(&self.shared, endpoint.address, worker.meters.labels());
+        Rc::new(Pool::new(place, encryption, settings(config), stats, Rc::clone(&worker.tls)))
     }
 
     fn each_pool(&self, mut each: impl FnMut(&Rc<Pool>)) {
@@ -247,8 +266,7 @@ impl WorkerCluster {
     /// The cluster in a new snapshot, with the pools of the endpoints that are still there.
     fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
         let Some(before) = before else {
-            let (pools, by_host) = (RefCell::default(), RefCell::default());
-            return Rc::new(Self { shared, position: Position::default(), pools, by_host });
+            return Rc::new(Self::with_pools(shared, RefCell::default(), RefCell::default()));
         };
         if Arc::ptr_eq(&before.shared, &shared) {
             return Rc::clone(before);
@@ -264,7 +282,8 @@ impl WorkerCluster {
         let stays = |address: &SocketAddr, host: Option<&str>, pool: &Rc<Pool>| {
             let security = members.as_ref().map_or(Some(&outside), |members| members.get(address).copied());
             let same = |security| *pool.encryption() == Encryption::new(&shared.config.tls, security, host);
-            let stays = security.is_some_and(same) && *pool.settings() == wanted;
+            let is_told = pool.place().is_told(&shared);
+            let stays = security.is_some_and(same) && *pool.settings() == wanted && is_told;
             if !stays {
                 pool.close();
             }
@@ -274,7 +293,12 @@ impl WorkerCluster {
         pools.retain(|address, pool| stays(address, None, pool));
         by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
         let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
-        Rc::new(Self { shared, position: Position::default(), pools, by_host })
+        Rc::new(Self::with_pools(shared, pools, by_host))
+    }
+
+    fn with_pools(shared: Arc<Cluster>, pools: RefCell<Pools>, by_host: RefCell<PoolsByHost>) -> Self {
+        let idle = Idle::new(&shared.stats);
+        Self { shared, position: Position::default(), target: OnceCell::new(), idle, pools, by_host }
     }
 }
 
@@ -323,6 +347,9 @@ impl Worker {
             given_up,
             tls: Rc::new(tls),
             policy: Memory::default(),
+            logs: Rc::new(Desks::new(Arc::clone(&telemetry.logs))),
+            meters: Meters::new(&telemetry),
+            began: Instant::now(),
             telemetry,
             quiet: Quiet::default(),
             lives: RefCell::default(),
@@ -330,12 +357,13 @@ impl Worker {
             reviewed: Cell::new(0),
             snapshot: RefCell::default(),
             listeners: RefCell::default(),
-            slots: RefCell::default(),
         })
     }
 
     /// Does what it is told until the other end is gone.
     pub async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let logs = Rc::clone(&self.logs);
+        tokio::task::spawn_local(async move { logs.keep_handing_over().await });
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -345,6 +373,11 @@ impl Worker {
                         self.adopt(stream, peer, &listener, counted);
                     }
                     Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
+                    Some(Command::HandOverLogs(done)) => {
+                        self.logs.hand_over();
+                        // An error means that nobody waits any more.
+                        let _ = done.send(());
+                    }
                     None => return,
                 },
                 now = sweep.tick() => self.sweep(now),
@@ -391,7 +424,7 @@ impl Worker {
         let mut rules_changed = false;
         for (name, listener) in &snapshot.listeners {
             rules_changed |= before.shared.listeners.get(name).is_some_and(|old| review::differs(old, listener));
-            let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener)));
+            let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener), &self.logs));
             match listeners.get(name.as_str()) {
                 Some(handle) => *handle.current.borrow_mut() = current,
                 None => {
@@ -434,6 +467,7 @@ impl Worker {
     }
 
     fn sweep(&self, now: Instant) {
+        self.meters.tick(now.saturating_duration_since(self.began).as_secs());
         let generation = self.tls.generation();
         if self.reviewed.replace(generation) != generation {
             self.review();
@@ -447,14 +481,13 @@ impl Worker {
             living.is_some()
         });
         for cluster in &self.snapshot.borrow().clusters {
-            cluster.each_pool(|pool| pool.sweep(now));
+            let mut idle = 0;
+            cluster.each_pool(|pool| {
+                pool.sweep(now);
+                idle += pool.idle();
+            });
+            cluster.idle.set(u32::try_from(idle).unwrap_or(u32::MAX));
         }
-    }
-
-    fn slot(&self, key: RouteKey) -> Rc<RouteSlot> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(key).or_insert_with_key(|key| Rc::new(self.telemetry.slot(key.clone())));
-        Rc::clone(slot)
     }
 }
 
@@ -468,12 +501,13 @@ fn close_removed(before: &View, snapshot: &Snapshot) {
 }
 
 impl ListenerView {
-    fn new(view: Rc<View>, listener: Arc<Listener>) -> Self {
+    fn new(view: Rc<View>, listener: Arc<Listener>, desks: &Desks) -> Self {
+        let logs = log::open(desks, &listener.config.access_logs.logs);
         let routes = match &listener.handler {
             Handler::Http(http) => http.table.len(),
             Handler::Tcp(_) => 0,
         };
-        Self { view, listener, slots: (0..2 * routes).map(|_| OnceCell::new()).collect() }
+        Self { view, listener, logs, names: (0..routes).map(|_| OnceCell::new()).collect() }
     }
 }
 

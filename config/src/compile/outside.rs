@@ -16,6 +16,7 @@ pub(super) fn cluster(name: ClusterName, host: &str, port: u16, tls: bool) -> Cl
         mesh_tls: false,
         identity: None,
         labels: Default::default(),
+        workload: None,
     });
     let endpoints = endpoint.into_iter().collect();
     let locality = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints };

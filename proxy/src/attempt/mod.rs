@@ -42,7 +42,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use leno_config::ir::{RetryOn, UpstreamProtocol};
 use tokio::time::Instant;
@@ -108,6 +108,8 @@ pub struct Attempts<'a> {
     pub notes: Cell<Flags>,
     /// The request's time is over: what is under way is the endpoint's fault.
     pub timed_out: Cell<bool>,
+    /// As whom the last attempt is counted: a number. `None`: there was no endpoint.
+    pub link: Cell<Option<u32>>,
     /// Each attempt, where somebody wants to know.
     pub seen: Option<Rc<Seen>>,
 }
@@ -122,6 +124,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// The same, as HTTP has it.
+    pub fn version(self) -> Version {
+        match self {
+            Self::Http1 => Version::HTTP_11,
+            Self::Http2 => Version::HTTP_2,
+        }
+    }
+
     /// What a cluster speaks with a caller who came by `http2`. An upgrade always travels over HTTP/1.1.
     pub fn of(upstream: UpstreamProtocol, http2: bool, upgrade: bool) -> Self {
         match upstream {
@@ -160,7 +170,8 @@ impl<'a> Attempts<'a> {
         (plan, end): (&'a RetryPlan<'a>, Option<&'a RequestEnd>),
     ) -> Self {
         let (notes, timed_out) = (Cell::default(), Cell::new(false));
-        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out, seen: None }
+        let link = Cell::default();
+        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out, link, seen: None }
     }
 
     /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.
@@ -213,12 +224,15 @@ impl<'a> Attempts<'a> {
             }
             Err(NoConnection::Failed(error)) => {
                 run.report(Outcome::of_connect(&error));
+                self.miss(run);
                 return Err(Failed::connect(self.name(), address, &error));
             }
         };
         let Some(mut request) = outgoing.take() else { return Err(Failed::here(ProxyError::NoEndpoint(self.name()))) };
         run.mark(&mut request);
+        run.connected(&lease);
         run.kept = self.keep(run, &mut request, &lease);
+        self.link.set(Some(lease.link()));
         let sending = lease.send(request);
         let sent = match self.plan.limits.per_try {
             None => sending.await,
@@ -241,6 +255,15 @@ impl<'a> Attempts<'a> {
             SendFailure::Body(_) => {}
         }
         Err(failed)
+    }
+
+    /// Nobody was reached: remembers whom it was meant for.
+    #[cold]
+    fn miss(&self, run: &Run<'_, 'a>) {
+        if let Some(endpoint) = run.endpoint() {
+            let pool = self.cluster.pool(self.worker, endpoint, self.host);
+            self.link.set(Some(pool.place().unreached().id()));
+        }
     }
 
     /// What is kept of a request costs something, so it is kept only where it can be of use: where the policy could

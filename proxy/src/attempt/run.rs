@@ -89,6 +89,8 @@ impl<'r, 'a> Run<'r, 'a> {
                 began,
                 ended: None,
                 outcome: None,
+                local: None,
+                peer: None,
                 status: None,
                 protocol: self.attempts.protocol,
                 span: seen.trace.and_then(|trace| trace.attempt(&self.attempts.worker.random)),
@@ -96,6 +98,15 @@ impl<'r, 'a> Run<'r, 'a> {
         }
         self.in_flight = Some(in_flight);
         self.is_open = true;
+    }
+
+    /// It has a connection.
+    pub(super) fn connected(&self, lease: &Lease) {
+        if let Some(seen) = &self.attempts.seen {
+            seen.last(|last| {
+                (last.local, last.peer) = (lease.local(), lease.peer().cloned());
+            });
+        }
     }
 
     /// Tells what became of it.
@@ -107,6 +118,11 @@ impl<'r, 'a> Run<'r, 'a> {
             }
         }
         self.is_open = false;
+    }
+
+    /// The endpoint of the one under way.
+    pub(super) fn endpoint(&self) -> Option<&EndpointState> {
+        self.in_flight.as_ref().map(|in_flight| &**in_flight.endpoint())
     }
 
     /// Leaves its endpoint aside from now on.

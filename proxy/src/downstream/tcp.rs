@@ -160,20 +160,20 @@ async fn pass(mut record: TcpRecord, stream: impl AsyncRead + AsyncWrite, opened
     let Upstream { stream: upstream, to, idle, longest, in_use } = match opened {
         Ok(upstream) => upstream,
         Err(NoUpstream { flag, to, error }) => {
-            record.leads_to(to);
+            record.leads_to(to, false);
             return record.failed(flag, error);
         }
     };
     let connection = Rc::clone(record.connection());
     if let Some(endpoint) = &to.peer {
         if connection.worker.tls.has_revoked_server(endpoint) {
-            record.leads_to(to);
+            record.leads_to(to, false);
             return record.failed(Flag::UF, "the certificate of the endpoint has been revoked");
         }
         // There is none before: a connection is passed on once.
         let _ = connection.endpoint.set(endpoint.clone());
     }
-    record.leads_to(to);
+    record.leads_to(to, true);
     let traffic = Rc::clone(record.traffic());
     let relay = relay(stream, upstream, idle, &traffic);
     tokio::select! {
@@ -236,7 +236,7 @@ async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
         }
         let in_flight = picked.begin();
         match reach(worker, cluster, &endpoint).await {
-            Ok(Reached { stream, peer, security }) => {
+            Ok(Reached { stream, peer, security, local }) => {
                 cluster.report(&in_flight, Outcome::Connected);
                 cluster.shared.stats.opened(security.is_some());
                 if let Some(security) = security {
@@ -244,7 +244,7 @@ async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
                 }
                 let (idle, longest) = (route.idle_timeout, cluster.shared.config.max_connection_duration);
                 let (endpoint, peer) = (Some(endpoint), peer.map(Box::new));
-                let to = tcp::Upstream { cluster: Some(Arc::clone(&cluster.shared)), endpoint, peer, security };
+                let to = tcp::Upstream { cluster: Some(Arc::clone(&cluster.shared)), endpoint, peer, security, local };
                 return Ok(Upstream { stream, to, idle, longest, in_use: (in_flight, permit) });
             }
             Err(error) => {

@@ -4,7 +4,9 @@
 //! request of which nobody asks pays for one branch. What is kept are handles (a header value, a URI and a cluster are
 //! counted references), so nothing is formatted before the request has ended.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,6 +19,8 @@ use crate::attempt::Protocol;
 use crate::cluster::outcome::Outcome;
 use crate::cluster::{Cluster, EndpointState};
 use crate::downstream::Connection;
+use crate::error::ProxyError;
+use crate::tls::peer::Peer;
 use crate::worker::ListenerView;
 
 use super::trace::id::{SpanId, TraceId};
@@ -59,8 +63,14 @@ pub struct Detail {
     pub upstream_time: Option<Duration>,
     /// As the caller got them.
     pub response_headers: HeaderMap,
+    /// What followed the body of the answer.
+    pub trailers: HeaderMap,
     /// The sentence of `x-leno-error`, where the answer was made here because something went wrong.
     pub error: Option<String>,
+    /// The same in one word of Envoy's ([`crate::error::details`]).
+    pub code_details: Option<Cow<'static, str>>,
+    /// Why TLS with the endpoint failed.
+    pub transport_failure: Option<String>,
 }
 
 /// One attempt at one endpoint.
@@ -76,10 +86,14 @@ pub struct AttemptDetail {
     pub ended: Option<Instant>,
     /// What became of it.
     pub outcome: Option<Outcome>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Where its connection begins; `None`: there was none.
+    pub local: Option<SocketAddr>,
+    /// Who the endpoint is, where it showed a certificate of the mesh.
+    pub peer: Option<Rc<Peer>>,
     /// The status of its answer.
     pub status: Option<StatusCode>,
-    /// What was spoken with the endpoint.
-    pub protocol: Protocol,
     /// The span that stands for it, where the request is recorded.
     pub span: Option<SpanId>,
 }
@@ -138,13 +152,23 @@ impl Detail {
             seen: Rc::new(Seen { attempts: RefCell::default(), trace: trace.filter(Trace::is_sampled) }),
             upstream_time: None,
             response_headers: HeaderMap::new(),
+            trailers: HeaderMap::new(),
             error: None,
+            code_details: None,
+            transport_failure: None,
         })
     }
 
     /// It has ended.
     pub fn finish(&mut self) {
         self.attempts = self.seen.attempts.take();
+    }
+
+    /// It is answered here because something went wrong.
+    pub fn failed(&mut self, error: &ProxyError) {
+        self.error = Some(error.to_string());
+        self.code_details = Some(error.details());
+        self.transport_failure = error.transport_failure().map(str::to_owned);
     }
 
     /// What goes to the endpoint is settled.

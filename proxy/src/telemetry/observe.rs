@@ -3,11 +3,14 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use crate::downstream::Connection;
 use crate::error::Flags;
 use crate::worker::ListenerView;
 
 use super::detail::Detail;
+use super::log;
 use super::tcp::Upstream;
 use super::trace;
 
@@ -22,6 +25,10 @@ pub struct Ended {
     pub code: u16,
     /// What went wrong, or was done on purpose.
     pub flags: Flags,
+    /// When its head had come.
+    pub started: Instant,
+    /// From its head to its last byte; `None`: the rest of it never came.
+    pub request_took: Option<Duration>,
     /// From its head to the last byte of its answer.
     pub duration: Duration,
     /// Bytes of its body that came.
@@ -32,6 +39,7 @@ pub struct Ended {
 
 /// Tells everybody who wants to know; the trace last, since it keeps what it is told.
 pub fn ended(ended: Ended) {
+    log::request(&ended);
     trace::ended(ended);
 }
 
@@ -61,4 +69,6 @@ pub struct ConnectionEnded {
 }
 
 /// Tells everybody who wants to know.
-pub fn connection_ended(_ended: ConnectionEnded) {}
+pub fn connection_ended(ended: ConnectionEnded) {
+    log::connection(&ended);
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
-use crate::telemetry::registry::{counter, family};
+use crate::telemetry::text::{counter, family};
 
 const EXPORTED: &str = "leno_spans_exported_total";
 const DROPPED: &str = "leno_spans_dropped_total";

@@ -21,10 +21,9 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use crate::attempt::Protocol;
 use crate::cluster::outcome::Outcome;
 use crate::state::snapshot::Handler;
-use crate::telemetry::detail::AttemptDetail;
 
 use super::id::SpanId;
-use super::spans::Finished;
+use super::spans::{Attempted, Finished};
 
 /// Longest value that is taken from a header, in bytes.
 const MOST_TEXT: usize = 256;
@@ -208,7 +207,7 @@ fn rule(finished: &Finished) -> Option<String> {
     http.table.route(host, route)?.origin.as_ref().map(ToString::to_string)
 }
 
-fn attempt_span(finished: &Finished, common: &Common, at: usize, attempt: &AttemptDetail, span: SpanId) -> Span {
+fn attempt_span(finished: &Finished, common: &Common, at: usize, attempt: &Attempted, span: SpanId) -> Span {
     let context = &finished.trace.context;
     let mut attributes = Attributes(common.attributes.0.clone());
     let endpoint = attempt.endpoint.address;
@@ -229,7 +228,7 @@ fn attempt_span(finished: &Finished, common: &Common, at: usize, attempt: &Attem
     if let Some(cluster) = &finished.cluster {
         attributes.text("leno.cluster", cluster.config.name.to_string());
     }
-    if let Some(identity) = &attempt.endpoint.security.identity {
+    if let Some(identity) = attempt.identity.as_ref().or(attempt.endpoint.security.identity.as_ref()) {
         attributes.text("leno.destination.identity", identity.to_string());
     }
     let last = at + 1 == finished.attempts.len();
@@ -278,7 +277,7 @@ fn request_error(finished: &Finished, common: &Common, is_server: bool) -> Optio
     broken.then_some(flags).filter(|flags| flags != "-")
 }
 
-fn attempt_error(finished: &Finished, attempt: &AttemptDetail, last: bool) -> Option<String> {
+fn attempt_error(finished: &Finished, attempt: &Attempted, last: bool) -> Option<String> {
     match (attempt.outcome, attempt.status) {
         (Some(Outcome::Answered(_)), Some(status)) if status.as_u16() >= 400 => Some(status.as_str().to_owned()),
         // A gRPC error without a message, by the HTTP status that it stands for.

@@ -3,16 +3,18 @@
 //! A worker must not wait and must not format, so it gives away what the request had gathered: counted references and
 //! numbers. A full queue means that the collector does not keep up; then spans are lost, and counted.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use leno_config::identity::SpiffeId;
-use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::attempt::Protocol;
+use crate::cluster::outcome::Outcome;
+use crate::cluster::{Cluster, EndpointState};
 use crate::error::Flags;
 use crate::state::snapshot::Listener;
 use crate::telemetry::detail::{AttemptDetail, Detail};
@@ -21,6 +23,7 @@ use crate::tls::exchange::Workload;
 
 use super::Trace;
 use super::figures::{Lost, SpanFigures};
+use super::id::SpanId;
 
 /// Requests that wait to be sent (OpenTelemetry's batch processor has the same bound).
 pub const QUEUE: usize = 2048;
@@ -88,7 +91,7 @@ pub struct Finished {
     /// Where it was sent.
     pub cluster: Option<Arc<Cluster>>,
     /// In order.
-    pub attempts: Vec<AttemptDetail>,
+    pub attempts: Vec<Attempted>,
     /// What went wrong, as the caller was told.
     pub error: Option<String>,
     /// The status of the answer; 0: there was none.
@@ -103,6 +106,37 @@ pub struct Finished {
     pub caller: SocketAddr,
     /// Who called, where that is known.
     pub peer: Option<(SpiffeId, Option<Arc<Workload>>)>,
+}
+
+/// One attempt of it, as far as it may leave its thread.
+#[derive(Debug)]
+pub struct Attempted {
+    /// Which, from 1.
+    pub number: u32,
+    /// Where.
+    pub endpoint: Arc<EndpointState>,
+    /// Who the endpoint is, where it showed a certificate of the mesh.
+    pub identity: Option<SpiffeId>,
+    /// When a connection was looked for.
+    pub began: Instant,
+    /// When it was over, or its answer began; `None`: it was given up.
+    pub ended: Option<Instant>,
+    /// What became of it.
+    pub outcome: Option<Outcome>,
+    /// The status of its answer.
+    pub status: Option<StatusCode>,
+    /// What was spoken.
+    pub protocol: Protocol,
+    /// The span that stands for it.
+    pub span: Option<SpanId>,
+}
+
+impl Attempted {
+    fn of(detail: AttemptDetail) -> Self {
+        let AttemptDetail { number, endpoint, began, ended, outcome, protocol, status, span, peer, local: _ } = detail;
+        let identity = peer.map(|peer| peer.id.clone());
+        Self { number, endpoint, identity, began, ended, outcome, status, protocol, span }
+    }
 }
 
 impl Finished {
@@ -138,7 +172,7 @@ impl Finished {
             request_id,
             route,
             cluster,
-            attempts,
+            attempts: attempts.into_iter().map(Attempted::of).collect(),
             error,
             code,
             flags,
