@@ -122,8 +122,8 @@ impl Detail {
     /// know of it.
     pub fn begin<B>(connection: &Connection, view: &Rc<ListenerView>, request: &mut Request<B>) -> Option<Box<Self>> {
         let trace = trace::begin(connection, view, request.headers());
-        let wanted = view.wants_detail() || trace.is_some_and(|trace| trace.is_sampled());
-        let detail = wanted.then(|| Self::of(view, request, trace));
+        let is_told = view.wants_detail() || connection.worker.taps.any() || trace.is_some_and(|it| it.is_sampled());
+        let detail = is_told.then(|| Self::of(view, request, trace));
         if let Some(trace) = trace {
             trace.write(request.headers_mut());
         }

@@ -40,6 +40,8 @@ pub struct Ended {
 /// Tells everybody who wants to know; the trace last, since it keeps what it is told.
 pub fn ended(ended: Ended) {
     log::request(&ended);
+    let connection = Rc::clone(&ended.connection);
+    connection.worker.taps.ended(&ended, &connection.worker.random);
     trace::ended(ended);
 }
 
@@ -71,4 +73,6 @@ pub struct ConnectionEnded {
 /// Tells everybody who wants to know.
 pub fn connection_ended(ended: ConnectionEnded) {
     log::connection(&ended);
+    let worker = &ended.connection.worker;
+    worker.taps.connection_ended(&ended, &worker.random);
 }

@@ -19,6 +19,7 @@ use super::labels::Labels;
 use super::log::Hub;
 use super::requests::RequestBook;
 use super::series::IDLE;
+use super::tap::Taps;
 use super::text::{counter, family, gauge, one_counter, one_gauge, to_f64};
 use super::trace::spans::Spans;
 use super::{istio, otel, routes, rows};
@@ -105,6 +106,8 @@ pub struct Telemetry {
     overload: OnceLock<Arc<Overload>>,
     /// The way of spans out of the workers.
     pub spans: Spans,
+    /// Who wants to see live traffic.
+    pub taps: Arc<Taps>,
     draining: AtomicBool,
 }
 
@@ -125,6 +128,7 @@ impl Default for Telemetry {
             keys_not_fetched: AtomicU64::default(),
             overload: OnceLock::new(),
             spans: Spans::default(),
+            taps: Arc::default(),
             draining: AtomicBool::new(false),
         }
     }

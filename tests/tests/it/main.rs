@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod access_log;
+mod admin;
 mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
 mod changes;
 mod chaos;
+mod check;
 mod cli;
 mod connections;
+mod csds;
 mod dashboards;
 mod demo;
 mod drain;
