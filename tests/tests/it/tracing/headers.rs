@@ -9,6 +9,8 @@ use super::{rule, told};
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
 
+type Fields<'t> = &'t [(&'t str, &'t str)];
+
 async fn ask(mesh: &Mesh, app: &Origin, path: &str, headers: &[(&str, &str)]) -> HeaderMap {
     let reply = mesh.ask(Method::GET, &format!("http://shop{path}"), headers).await;
     assert_eq!(reply.status, 200, "{headers:?}");
@@ -20,16 +22,16 @@ async fn the_caller_decides_then_chance_and_an_order_stands_above_both() {
     let sampled = format!("00-{TRACE}-{SPAN}-01");
     let not_sampled = format!("00-{TRACE}-{SPAN}-00");
     let debug = format!("{TRACE}-{SPAN}-d");
-    let rows: [(f64, Vec<(&str, &str)>, bool); 9] = [
-        (0.0, vec![], false),
-        (0.0, vec![("traceparent", &sampled)], true),
-        (0.0, vec![("x-envoy-force-trace", "1")], true),
-        (0.0, vec![("b3", &debug)], true),
-        (0.0, vec![("traceparent", "garbage")], false),
-        (100.0, vec![], true),
-        (100.0, vec![("traceparent", &not_sampled)], false),
-        (100.0, vec![("b3", "0")], false),
-        (100.0, vec![("traceparent", &not_sampled), ("x-envoy-force-trace", "1")], true),
+    let rows: [(f64, Fields<'_>, bool); 9] = [
+        (0.0, &[], false),
+        (0.0, &[("traceparent", &sampled)], true),
+        (0.0, &[("x-envoy-force-trace", "1")], true),
+        (0.0, &[("b3", &debug)], true),
+        (0.0, &[("traceparent", "garbage")], false),
+        (100.0, &[], true),
+        (100.0, &[("traceparent", &not_sampled)], false),
+        (100.0, &[("b3", "0")], false),
+        (100.0, &[("traceparent", &not_sampled), ("x-envoy-force-trace", "1")], true),
     ];
     for sampling in [0.0, 100.0] {
         let (app, collector) = (origin("v1").await, collector().await);
@@ -74,7 +76,8 @@ async fn each_format_comes_in_and_goes_out_again_with_traceparent_beside_it() {
     let w3c = format!("00-{TRACE}-{SPAN}-01");
     let (b3, uber) = (format!("{TRACE}-{SPAN}-1"), format!("{TRACE}:{SPAN}:0:1"));
     let multi = [("x-b3-traceid", TRACE), ("x-b3-spanid", SPAN), ("x-b3-sampled", "1")];
-    let rows: [(&[(&str, &str)], &str, fn(&str) -> String); 4] = [
+    type Written = fn(&str) -> String;
+    let rows: [(Fields<'_>, &str, Written); 4] = [
         (&[("traceparent", &w3c)], "traceparent", |span| format!("00-{TRACE}-{span}-01")),
         (&[("b3", &b3)], "b3", |span| format!("{TRACE}-{span}-1-")),
         (&multi, "x-b3-spanid", str::to_owned),
