@@ -8,6 +8,7 @@
 //! | `/metrics` | Prometheus' text format |
 //! | `/debug/status` | the JSON of `leno status -o json`; with `?resources` the version of each resource too |
 //! | `/debug/ca` | the JSON of `leno ca status -o json` |
+//! | `/logging` | how much this process logs; `POST /logging?level=debug` or `?MODULE=LEVEL` changes it |
 //! | `/proxies`, `/proxies/NODE/PATH` | who is connected, and what a proxy answers: see [`crate::relay::http`] |
 //! | `/figures` | what all proxies count: see [`crate::figures`] |
 //! | `POST /ca/rotate` | takes the next step of a change of roots; with `?force` whatever speaks against it |
@@ -23,6 +24,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use leno_proxy::admin::{self, guard};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -111,6 +113,9 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
     if request.method() == Method::POST && request.uri().path() == "/ca/rotate" {
         return rotate(board, request);
     }
+    if request.uri().path() == "/logging" {
+        return logging(request);
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is understood here\n".to_owned());
     }
@@ -127,11 +132,12 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
         "/debug/ca" => json(StatusCode::OK, &board.authority(Instant::now())),
         "/" => text(
             StatusCode::OK,
-            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/proxies\n/figures\n".to_owned(),
+            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/logging\n/proxies\n/figures\n"
+                .to_owned(),
         ),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there is: /ready, /metrics, /debug/status, /debug/ca, /proxies\n/figures\n".to_owned(),
+            "there is: /ready, /metrics, /debug/status, /debug/ca, /logging, /proxies, /figures\n".to_owned(),
         ),
     }
 }
@@ -147,6 +153,17 @@ fn rotate(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
         Err(error @ CommandError::Token(_)) => text(StatusCode::UNAUTHORIZED, format!("{error}\n")),
         Err(error @ CommandError::Failed(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
+}
+
+/// The same page as a proxy's. A web page must not turn the log off.
+fn logging(request: &Request<()>) -> Response<Full<Bytes>> {
+    if request.method() == Method::POST
+        && let Err(refusal) = guard::may_change(request.headers())
+    {
+        return text(StatusCode::FORBIDDEN, refusal);
+    }
+    let answer = admin::logging(request.method(), request.uri().query().unwrap_or_default());
+    answer.map(|body| Full::new(body.into_whole().unwrap_or_default()))
 }
 
 fn asks_for(request: &Request<()>, key: &str) -> bool {

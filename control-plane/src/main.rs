@@ -60,6 +60,8 @@ enum Command {
     /// Show which proxy holds what, and what is wrong with the rules
     #[command(visible_aliases = ["proxy-status", "ps"])]
     Status(cli::status::Arguments),
+    /// Say what is not well with this machine, the control plane and the proxies, and what to type next
+    Check(cli::check::Arguments),
     /// Show how workloads and services are doing: success, requests per second, latencies
     Stat(cli::stat::Arguments),
     /// Show what each rule does with its requests, and splits as they are written and as they come out
@@ -121,6 +123,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Check(arguments) => cli::check::run(&arguments),
         Command::Stat(arguments) => cli::stat::run(&arguments),
         Command::Routes(arguments) => cli::routes::run(&arguments),
         Command::Edges(arguments) => cli::edges::run(&arguments),

@@ -5,6 +5,7 @@ mod ask;
 mod authority;
 mod breakers;
 pub(crate) mod ca;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod demo;
 pub(crate) mod echo;
