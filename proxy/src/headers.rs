@@ -31,6 +31,8 @@ pub mod name {
     pub const RATE_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
     /// Milliseconds the endpoint has, where there is a timeout (Envoy).
     pub const EXPECTED_TIME: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+    /// Between sidecars: whoever answers has tried again already ([`crate::attempt::given_up`]).
+    pub const GAVE_UP: HeaderName = HeaderName::from_static("x-leno-gave-up");
     /// Why this proxy answered itself: `FLAG; sentence`.
     pub const ERROR: HeaderName = HeaderName::from_static("x-leno-error");
     /// Not registered, but still sent.

@@ -22,6 +22,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Shared};
+use crate::attempt::given_up::GivenUp;
 use crate::bootstrap::{Bootstrap, Source};
 use crate::cluster::{health, upkeep};
 use crate::dns::{Dns, Names};
@@ -397,17 +398,18 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
     let stats: Vec<_> = (0..count).map(|_| common.telemetry.worker()).collect();
     let overload = Overload::new(bootstrap.limits, stats.clone());
     common.telemetry.watch(&overload);
+    let given_up = Arc::<GivenUp>::default();
     for (index, stats) in stats.into_iter().enumerate() {
         let (commands, inbox) = mpsc::channel(QUEUE);
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
         let Common { telemetry, dns, draining, reserved, identity, own } = common.clone();
-        let limits = Arc::clone(&overload);
+        let (limits, given_up) = (Arc::clone(&overload), Arc::clone(&given_up));
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
             let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
-            let figures = Figures { telemetry, stats, overload: Arc::clone(&limits) };
+            let figures = Figures { telemetry, stats, overload: Arc::clone(&limits), given_up };
             let worker = Worker::new(figures, dns, draining, reserved, tls, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits));

@@ -20,7 +20,9 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use leno_config::ir::{self, Action, Forward, Route, WeightedCluster};
 
+use crate::attempt::given_up;
 use crate::body::{Body, RequestBody};
+use crate::cluster::standing::Moment;
 use crate::downstream::Connection;
 use crate::downstream::upgrade::Upgrade;
 use crate::error::ProxyError;
@@ -49,6 +51,7 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let mut outgoing = None;
     let mut beside = Beside::default();
     let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut beside);
+    let sent_on = matches!(planned, Ok(Plan::Forward(_)));
     let answered = match (planned, beside.pause.take()) {
         (Ok(Plan::Answer(response)), None) => Ok(response),
         (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
@@ -68,6 +71,10 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
             None => made_here,
         }
     });
+    if sent_on && given_up::is_failure(&response, grpc) {
+        let direction = view.listener.config.direction;
+        connection.worker.given_up.note(direction, response.headers_mut(), Moment::now());
+    }
     if let Some(quota) = &beside.quota {
         quota.tell(response.headers_mut());
     }

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::attempt::given_up::GivenUp;
 use crate::cluster::balance::{PickContext, Position};
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
@@ -56,6 +57,8 @@ pub struct Figures {
     pub stats: Arc<WorkerStats>,
     /// What the process takes on at once.
     pub overload: Arc<Overload>,
+    /// Failures that the own app was given.
+    pub given_up: Arc<GivenUp>,
 }
 
 /// What all tasks of a worker share.
@@ -75,6 +78,8 @@ pub struct Worker {
     pub overload: Arc<Overload>,
     /// For handshakes with callers and endpoints.
     pub tls: Rc<Sessions>,
+    /// Failures that the own app was given, of the whole process.
+    pub given_up: Arc<GivenUp>,
     /// What policies remember.
     pub policy: Memory,
     telemetry: Arc<Telemetry>,
@@ -295,7 +300,7 @@ fn settings(cluster: &ir::Cluster) -> PoolSettings {
 impl Worker {
     /// A worker with nothing to do yet.
     pub fn new(
-        Figures { telemetry, stats, overload }: Figures,
+        Figures { telemetry, stats, overload, given_up }: Figures,
         dns: Arc<Dns>,
         drain: watch::Receiver<bool>,
         reserved: Reserved,
@@ -309,6 +314,7 @@ impl Worker {
             drain,
             reserved,
             overload,
+            given_up,
             tls: Rc::new(tls),
             policy: Memory::default(),
             telemetry,

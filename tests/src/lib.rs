@@ -18,6 +18,7 @@
 //! * [`sidecar()`] starts a sidecar alone in front of an app, and [`pki::Authority`] gives it and its callers certificates.
 //! * [`origin()`] is the app behind a service; [`raw`] is one that speaks bytes.
 //! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
+//! * [`prometheus`] scrapes a running mesh; [`promql`] and [`exposition`] read what dashboards ask and programs emit.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
 //!
@@ -27,6 +28,7 @@
 mod admin;
 mod anybody;
 mod client;
+pub mod exposition;
 mod mesh;
 mod node;
 mod origin;
@@ -34,6 +36,8 @@ pub mod pki;
 mod ports;
 mod process;
 mod program;
+pub mod prometheus;
+pub mod promql;
 mod python;
 mod random;
 pub mod raw;

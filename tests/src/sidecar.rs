@@ -24,6 +24,7 @@ pub struct Sidecar {
     /// The running program.
     pub proxy: Proxy,
     inbound: SocketAddr,
+    outbound: SocketAddr,
     // Last: the process writes into it until it ends.
     directory: TempDir,
 }
@@ -34,6 +35,7 @@ pub struct SidecarBuilder<'a> {
     speaks: Speaks,
     rules: String,
     workers: usize,
+    outbound: Option<u16>,
     identity: Option<(&'a Authority, &'a str)>,
     environment: Vec<(&'a str, PathBuf)>,
     keys: Vec<(&'a str, Value)>,
@@ -47,6 +49,7 @@ pub fn sidecar<'a>(app: SocketAddr, rules: &str) -> SidecarBuilder<'a> {
         speaks: Speaks::Http,
         rules,
         workers: 1,
+        outbound: None,
         identity: None,
         environment: Vec::new(),
         keys: Vec::new(),
@@ -62,6 +65,11 @@ impl<'a> SidecarBuilder<'a> {
     /// With so many worker threads.
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
+    }
+
+    /// With this port for what the app calls.
+    pub fn outbound(self, port: u16) -> Self {
+        Self { outbound: Some(port), ..self }
     }
 
     /// With a certificate of this authority for this SPIFFE ID; callers of the authority are believed.
@@ -84,9 +92,10 @@ impl<'a> SidecarBuilder<'a> {
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Sidecar {
         let directory = TempDir::with_prefix("leno-test-").expect("cannot create a directory");
-        let (rules, state, port) = (directory.path().join("rules"), directory.path().join("state"), free_port());
+        let (rules, state) = (directory.path().join("rules"), directory.path().join("state"));
+        let (port, outbound) = (free_port(), self.outbound.unwrap_or_else(free_port));
         std::fs::create_dir_all(&rules).expect("cannot create a directory");
-        write(&rules, "sidecar.yaml", &format!("{:#}\n", listeners(port, self.speaks, self.app)));
+        write(&rules, "sidecar.yaml", &format!("{:#}\n", listeners((port, outbound), self.speaks, self.app)));
         write(&rules, RULES, &self.rules);
         let mut bootstrap = json!({
             "node": {
@@ -113,7 +122,8 @@ impl<'a> SidecarBuilder<'a> {
         std::fs::write(&file, format!("{bootstrap:#}\n")).expect("cannot write a file");
         let proxy = Proxy::from_file_with("shop", &file, &state, directory.path(), &self.environment);
         proxy.ready(port).await;
-        Sidecar { proxy, inbound: ([127, 0, 0, 1], port).into(), directory }
+        let [inbound, outbound] = [port, outbound].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        Sidecar { proxy, inbound, outbound, directory }
     }
 }
 
@@ -124,6 +134,11 @@ impl Sidecar {
     /// Where it takes what is meant for the app.
     pub fn address(&self) -> SocketAddr {
         self.inbound
+    }
+
+    /// Where it takes what the app calls.
+    pub fn outbound(&self) -> SocketAddr {
+        self.outbound
     }
 
     /// Replaces the rules of the test.
@@ -137,7 +152,7 @@ impl Sidecar {
     }
 }
 
-fn listeners(port: u16, speaks: Speaks, app: SocketAddr) -> Value {
+fn listeners((port, outbound): (u16, u16), speaks: Speaks, app: SocketAddr) -> Value {
     let (protocol, name) = match speaks {
         Speaks::Http => ("HTTP", "http"),
         Speaks::Tcp => ("TCP", "tcp"),
@@ -154,7 +169,7 @@ fn listeners(port: u16, speaks: Speaks, app: SocketAddr) -> Value {
                 "defaultEndpoint": app.to_string(),
             }],
             "egress": [{
-                "port": {"number": free_port(), "protocol": "HTTP", "name": "http"},
+                "port": {"number": outbound, "protocol": "HTTP", "name": "http"},
                 "bind": "127.0.0.1",
                 "captureMode": "NONE",
                 "hosts": ["./*"],

@@ -12,6 +12,10 @@ use crate::cluster::standing::{Moment, Standing};
 use crate::cluster::{Cluster, EndpointState, Members};
 use crate::state::snapshot::Snapshot;
 
+use super::Shared;
+use super::answer::{self, Answer};
+use super::query::{Query, QueryError};
+
 /// How a cluster stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {
@@ -73,8 +77,17 @@ pub fn status(snapshot: &Snapshot) -> Vec<ClusterStatus> {
     snapshot.clusters.iter().map(|cluster| ClusterStatus::of(cluster, now)).collect()
 }
 
+/// `/clusters`.
+pub(super) fn answer(shared: &Shared, query: &Query) -> Result<Answer, QueryError> {
+    let snapshot = shared.snapshot();
+    Ok(match query.one_of("format", &["text", "json"])? {
+        Some("json") => answer::json(&status(&snapshot)),
+        Some(_) | None => answer::lines(text(&snapshot)),
+    })
+}
+
 /// One line per fact, as Envoy writes it.
-pub(super) fn text(snapshot: &Snapshot) -> String {
+fn text(snapshot: &Snapshot) -> String {
     let mut out = String::new();
     for cluster in status(snapshot) {
         cluster.write(&mut out);

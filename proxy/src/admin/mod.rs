@@ -1,34 +1,43 @@
 //! What an operator asks a proxy.
 //!
 //! Loopback unless the bootstrap says otherwise; what changes something is POST only. Served from the control thread by
-//! plain hyper: a web framework for ten paths would double the program.
+//! plain hyper: a web framework for twenty paths would double the program.
+//!
+//! * [`routes`]: which page answers which request, without any socket: [`respond`].
+//! * [`guard`]: keeps web pages out. [`query`]: filters, read strictly. [`answer`]: texts and streams.
+//! * [`dump`], [`clusters`], [`stats`]: the pages. [`redact`]: what none of them shows.
+//! * [`shared`]: what the control thread puts up for them to read.
 
+mod answer;
 pub mod clusters;
 mod dump;
+mod guard;
+mod query;
+mod redact;
+mod routes;
 mod shared;
+mod stats;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus::Encoder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+pub use answer::{AdminBody, Answer};
+pub use routes::respond;
 pub use shared::Shared;
 
-use crate::{cluster, identity};
+use routes::Act;
 
 /// Connections at a time on one admin address.
 const CONNECTIONS: usize = 64;
@@ -36,12 +45,17 @@ const CONNECTIONS: usize = 64;
 const LIFE: Duration = Duration::from_secs(300);
 /// From a connection to the head of its request.
 const HEAD: Duration = Duration::from_secs(10);
+/// Bytes of the head of a request.
+const MAX_HEAD: usize = 16 << 10;
 
-/// What an address answers.
+/// By which way a request comes, and so what it may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Face {
-    /// Everything.
+    /// The admin address: everything.
     All,
+    /// From afar, through the control plane: whatever only reads, and `POST /logging`. Nobody drains or ends a proxy from
+    /// another machine.
+    Relay,
     /// `/stats/prometheus` and `/metrics`.
     Metrics,
     /// `/ready` and `/healthz/ready`.
@@ -52,13 +66,12 @@ impl fmt::Display for Face {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "admin",
+            Self::Relay => "relayed admin",
             Self::Metrics => "metrics",
             Self::Ready => "readiness",
         })
     }
 }
-
-type Answer = Response<Full<Bytes>>;
 
 /// Serves an address until the process ends; returns where it really listens.
 pub async fn open(address: SocketAddr, shared: Arc<Shared>, face: Face) -> anyhow::Result<SocketAddr> {
@@ -91,13 +104,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, face: Face) {
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>, face: Face) {
+    let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(&shared, face, &request);
-        async move { Ok::<_, Infallible>(answer) }
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(&shared, face, on_loopback, &request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let ended = tokio::time::timeout(LIFE, pin!(served)).await;
     if let Ok(Err(error)) = ended {
@@ -105,81 +120,16 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, face: Face) {
     }
 }
 
-const HELP: &str = "\
-leno-proxy admin
-  GET  /ready              200 when it can serve, 503 with the reason when it cannot
-  GET  /config_dump        what is in force, with versions and what is not enforced (JSON)
-  GET  /clusters           clusters, their limits and endpoints, breakers and health (?format=json)
-  GET  /certs              own certificate, trusted roots, renewals (JSON)
-  GET  /listeners          listeners and their addresses
-  GET  /stats/prometheus   metrics
-  GET  /figures            counters of requests and connections since the start (JSON)
-  GET  /server_info        version, node, state (JSON)
-  POST /quitquitquit       drain and exit
-";
-
-fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Answer {
-    let path = request.uri().path();
-    let wanted = match face {
-        Face::All => true,
-        Face::Metrics => matches!(path, "/stats/prometheus" | "/metrics"),
-        Face::Ready => matches!(path, "/ready" | "/healthz/ready"),
+async fn answer(shared: &Arc<Shared>, face: Face, on_loopback: bool, request: &Request<Incoming>) -> Answer {
+    let allowed = match (face, routes::act(request.method())) {
+        // Anybody may know these, by whatever name: a kubelet, a scraper.
+        (Face::Metrics | Face::Ready, _) => Ok(()),
+        (Face::All | Face::Relay, Act::Read) => guard::may_read(request.headers(), on_loopback),
+        (Face::All | Face::Relay, Act::Change) => guard::may_change(request.headers()),
     };
-    if !wanted {
-        return text(StatusCode::NOT_FOUND, "not here\n");
+    if let Err(refusal) = allowed {
+        return answer::text(StatusCode::FORBIDDEN, refusal);
     }
-    match (request.method(), path) {
-        (&Method::GET | &Method::HEAD, path) => get(shared, path, request.uri().query().unwrap_or_default()),
-        (&Method::POST, "/quitquitquit") => {
-            shared.quit();
-            text(StatusCode::OK, "OK\n")
-        }
-        (&Method::POST, _) => text(StatusCode::NOT_FOUND, HELP),
-        _ => text(StatusCode::METHOD_NOT_ALLOWED, "use GET, or POST for what changes something\n"),
-    }
-}
-
-fn get(shared: &Shared, path: &str, query: &str) -> Answer {
-    match path {
-        "/" | "/help" => text(StatusCode::OK, HELP),
-        "/ready" | "/healthz/ready" => match shared.why_not_ready() {
-            None => text(StatusCode::OK, "LIVE\n"),
-            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-        },
-        "/config_dump" => json(&dump::config(shared)),
-        "/clusters" if query == "format=json" => json(&serde_json::json!(clusters::status(&shared.snapshot()))),
-        "/clusters" => text(StatusCode::OK, clusters::text(&shared.snapshot())),
-        "/certs" => json(&identity::certs(&shared.keyring, SystemTime::now())),
-        "/listeners" => text(StatusCode::OK, dump::listeners(shared)),
-        "/figures" => json(&serde_json::json!(shared.telemetry.figures(SystemTime::now()))),
-        "/server_info" => json(&dump::server_info(shared)),
-        "/stats/prometheus" | "/metrics" => metrics(shared),
-        "/quitquitquit" => text(StatusCode::METHOD_NOT_ALLOWED, "use POST: it changes something\n"),
-        _ => text(StatusCode::NOT_FOUND, HELP),
-    }
-}
-
-fn metrics(shared: &Shared) -> Answer {
-    let mut encoded = Vec::new();
-    let mut families = shared.registry.gather();
-    families.extend(cluster::metrics::collected(shared.snapshot().clusters.iter().map(|cluster| &**cluster)));
-    match prometheus::TextEncoder::new().encode(&families, &mut encoded) {
-        Ok(()) => with_type(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {error}\n")),
-    }
-}
-
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    with_type(status, "text/plain; charset=utf-8", body)
-}
-
-fn json(value: &serde_json::Value) -> Answer {
-    with_type(StatusCode::OK, "application/json", format!("{value:#}\n"))
-}
-
-fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    respond(shared, face, request.method(), target).await
 }

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leno_config::node::Node;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::identity::{CertificateMetrics, Keyring};
 use crate::source::Status;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::{Telemetry, build_info};
+
+use super::stats::Baseline;
 
 /// The state of the process, written by the control thread alone.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub struct Shared {
     draining: AtomicBool,
     quit: Notify,
     current: Mutex<Current>,
+    /// Whose turn it is to write a long answer.
+    pub(super) writing: Semaphore,
+    /// From where on `/stats` counts.
+    pub(super) baseline: Baseline,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +76,8 @@ impl Shared {
             draining: AtomicBool::new(false),
             quit: Notify::new(),
             current: Mutex::default(),
+            writing: Semaphore::new(1),
+            baseline: Baseline::default(),
         }
     }
 

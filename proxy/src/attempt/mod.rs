@@ -31,6 +31,7 @@ mod choice;
 pub mod conditions;
 pub mod deadline;
 mod failure;
+pub mod given_up;
 mod kept;
 pub mod plan;
 pub mod replay;
@@ -273,6 +274,10 @@ impl<'a> Attempts<'a> {
             }
             return Next::Taken(arrived);
         };
+        if self.cluster.shared.config.limits.retry_budget.is_some() && given_up::has_given_up(headers) {
+            self.stats().count(|stats| &stats.given_up);
+            return Next::Taken(arrived);
+        }
         if !self.again(run, reason, kept.and_then(Kept::again), outgoing) {
             return Next::Taken(arrived);
         }

@@ -18,6 +18,8 @@ pub struct RetryStats {
     pub succeeded: AtomicU64,
     /// Requests for which no retry was left.
     pub used_up: AtomicU64,
+    /// Answers that were not tried again since whoever answered had done so already.
+    pub given_up: AtomicU64,
     /// Retries that were not possible since the body had been too large to be kept.
     pub body_too_large: AtomicU64,
     /// Requests that took longer than the route's timeout.

@@ -135,6 +135,11 @@ impl Moment {
         self.0
     }
 
+    /// In whole seconds since the process began to look at the clock.
+    pub fn seconds(self) -> u32 {
+        u32::try_from(self.0 / 1_000).unwrap_or(u32::MAX)
+    }
+
     /// From here to `later`; zero when that is over.
     pub fn until(self, later: Self) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))

@@ -117,7 +117,7 @@ fn ejections(clusters: &[Arc<Cluster>]) -> Vec<MetricFamily> {
 
 fn retries(clusters: &[Arc<Cluster>]) -> Vec<MetricFamily> {
     let mut begun = family(RETRIES, "Retries, by their reason.", MetricType::COUNTER);
-    let help = "Requests that a retry has saved, or for which no retry was left.";
+    let help = "Requests that a retry has saved, for which no retry was left, or that a hop further on had tried again already.";
     let mut ended = family(RETRIES_ENDED, help, MetricType::COUNTER);
     let mut timeouts = family(TIMEOUTS, "Requests and attempts that took too long.", MetricType::COUNTER);
     let help = "Requests that could not be tried again because their body was too large to be kept.";
@@ -129,6 +129,7 @@ fn retries(clusters: &[Arc<Cluster>]) -> Vec<MetricFamily> {
         }
         add(&mut ended, &[of, ("outcome", "success")], &stats.succeeded);
         add(&mut ended, &[of, ("outcome", "limit_exceeded")], &stats.used_up);
+        add(&mut ended, &[of, ("outcome", "given_up_further_on")], &stats.given_up);
         add(&mut timeouts, &[of, ("of", "request")], &stats.timeouts);
         add(&mut timeouts, &[of, ("of", "attempt")], &stats.try_timeouts);
         add(&mut too_large, &[of], &stats.body_too_large);

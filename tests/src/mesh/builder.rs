@@ -1,7 +1,6 @@
 //! Putting a mesh together.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,6 +41,7 @@ enum Source {
 enum Instances {
     Bare,
     BehindSidecars,
+    Encrypted,
 }
 
 impl MeshBuilder {
@@ -54,8 +54,12 @@ impl MeshBuilder {
     /// With a service on any port: number, name and protocol as a ServiceEntry has them. A TCP service needs a port
     /// of its own, since the sidecar listens there.
     pub fn service_on(mut self, name: &str, port: (u16, &str, &str), instances: &[(&str, SocketAddr)]) -> Self {
-        let instance =
-            |(version, app): &(&str, SocketAddr)| Instance { version: (*version).to_owned(), app: *app, inbound: None };
+        let instance = |(version, app): &(&str, SocketAddr)| Instance {
+            version: (*version).to_owned(),
+            app: *app,
+            inbound: None,
+            encrypted: false,
+        };
         let (number, port_name, protocol) = port;
         self.services.push(Service {
             name: name.to_owned(),
@@ -91,6 +95,13 @@ impl MeshBuilder {
         self
     }
 
+    /// The same, and all sidecars have certificates of the control plane: they speak mTLS with each other. A service is
+    /// its own service account.
+    pub fn encrypted(mut self) -> Self {
+        self.instances = Instances::Encrypted;
+        self
+    }
+
     /// Writes the documents, starts the programs and waits until every proxy is ready.
     pub async fn start(mut self) -> Mesh {
         let directory = TempDir::with_prefix("leno-test-").expect("cannot create a directory");
@@ -107,9 +118,16 @@ impl MeshBuilder {
             Source::ControlPlane => Some(ControlPlane::start(directory.path(), &rules, &[]).await),
             Source::Files => None,
         };
-        let source = source(control_plane.as_ref(), &rules);
         let start = |name: &str, app: &str, version: &str| {
-            let bootstrap = Bootstrap { name, app, version, workers: self.workers, source: source.clone() };
+            let source = match &control_plane {
+                Some(control_plane) if self.instances == Instances::Encrypted => {
+                    control_plane.way(app, &directory.path().join(format!("{name}.token")))
+                }
+                Some(control_plane) => json!({"address": format!("http://{}", control_plane.xds())}),
+                None => json!([rules]),
+            };
+            let source = (if control_plane.is_some() { "control_plane" } else { "rules" }, source);
+            let bootstrap = Bootstrap { name, app, version, workers: self.workers, source };
             Proxy::start(directory.path(), &bootstrap)
         };
         let client = start("client", "client", "v1");
@@ -138,6 +156,7 @@ impl MeshBuilder {
                 let (port, outbound) = (free_port(), free_port());
                 documents.push(documents::instance_sidecar(service, &service.instances[at], port, outbound));
                 service.instances[at].inbound = Some(port);
+                service.instances[at].encrypted = self.instances == Instances::Encrypted;
                 let version = service.instances[at].version.clone();
                 given.push(Inbound { app: service.name.clone(), version, port });
             }
@@ -151,11 +170,4 @@ struct Inbound {
     app: String,
     version: String,
     port: u16,
-}
-
-fn source(control_plane: Option<&ControlPlane>, rules: &Path) -> (&'static str, Value) {
-    match control_plane {
-        Some(control_plane) => ("control_plane", json!({"address": format!("http://{}", control_plane.xds())})),
-        None => ("rules", json!([rules])),
-    }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{address, written};
 use crate::client::Call;
@@ -65,6 +65,13 @@ impl ControlPlane {
         let account = ["--namespace", "default", "--service-account", service_account];
         let made = run_leno(&[&["token", "create", "--state", &state, "-o", &file], &account[..]].concat(), "");
         assert_eq!(made.code, 0, "{}", made.stderr);
+    }
+
+    /// The `control_plane` of a bootstrap whose proxy gets a certificate for this service account, by a token that is
+    /// written to a file.
+    pub fn way(&self, service_account: &str, token: &Path) -> Value {
+        self.write_token(service_account, token);
+        json!({"address": format!("https://{}", self.tls()), "root": self.state.join("root.pem"), "token": token})
     }
 
     /// What a crash looks like.

@@ -28,6 +28,8 @@ pub(super) struct Instance {
     pub(super) app: SocketAddr,
     /// Where its sidecar listens for peers, if it has one.
     pub(super) inbound: Option<u16>,
+    /// Whether its sidecar has a certificate.
+    pub(super) encrypted: bool,
 }
 
 impl Service {
@@ -48,11 +50,16 @@ impl Service {
             .iter()
             .map(|instance| {
                 let port = instance.inbound.unwrap_or(instance.app.port());
-                json!({
+                let mut endpoint = json!({
                     "address": "127.0.0.1",
                     "ports": {self.port_name.as_str(): port},
                     "labels": {"app": self.name, "version": instance.version},
-                })
+                });
+                if instance.encrypted {
+                    endpoint["labels"]["security.istio.io/tlsMode"] = json!("istio");
+                    endpoint["serviceAccount"] = json!(self.name);
+                }
+                endpoint
             })
             .collect();
         let entry = document(

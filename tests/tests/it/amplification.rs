@@ -1,54 +1,82 @@
 //! What a brown-out costs when every hop tries again: half of the answers of the last service are 503.
 //!
 //! ```text
-//! callers ──▶ sidecar ──▶ app ──▶ sidecar ──▶ app ──▶ sidecar ──▶ scripted server
+//! callers ──▶ sidecar ──▶ sidecar ─ app ─ sidecar ──▶ sidecar ─ app ─ sidecar ──▶ scripted server
+//!             of the callers        the first                   the second
 //! ```
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 
 use leno_tests::scripted::{Fleet, Manner, RUN, SCRIPT};
-use leno_tests::{Call, Connection, Mesh, Origin, Protocol, Random, full, mesh};
+use leno_tests::{Call, Connection, Origin, Protocol, Random, Sidecar, free_port, full, metric, origin, sidecar};
 use tokio::task::JoinSet;
 
 const CALLERS: usize = 48;
 const CALLS: usize = 20;
-/// What a budget of 20 % lets through at one hop, and what the three that are always allowed add when few are left.
+/// What a budget of 20 % lets through, and what the three that are always allowed add when few requests are left.
 const MOST: f64 = 1.25;
 
-const RULES: &str = "
+/// A service `next` at this address, which every hop tries again.
+fn rules(next: SocketAddr) -> String {
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: next, namespace: default}}
+spec:
+  hosts: [next.default.svc.cluster.local]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints: [{{address: {}, ports: {{http: {}}}}}]
+---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
-metadata: {name: next, namespace: default}
+metadata: {{name: next, namespace: default}}
 spec:
-  hosts: [next]
-  http: [{retries: {attempts: 3, retryOn: 5xx, backoff: 1ms}, route: [{destination: {host: next}}]}]
+  hosts: [next.default.svc.cluster.local]
+  http:
+    - retries: {{attempts: 3, retryOn: 5xx, backoff: 1ms}}
+      route: [{{destination: {{host: next.default.svc.cluster.local}}}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {name: budget, namespace: default}
+metadata: {{name: budget, namespace: default}}
 spec:
   host: next.default.svc.cluster.local
-  trafficPolicy: {retryBudget: {percent: 20, minRetryConcurrency: 3}}
-";
-
-/// One sidecar whose service `next` is at this address.
-async fn hop(next: std::net::SocketAddr) -> Mesh {
-    mesh().without_control_plane().service("next", &[("v1", next)]).rules(RULES).start().await
+  trafficPolicy: {{retryBudget: {{percent: 20, minRetryConcurrency: 3}}}}
+",
+        next.ip(),
+        next.port()
+    )
 }
 
-/// An app that asks the next hop, and says what it heard.
-async fn forwarder(through: std::net::SocketAddr) -> Origin {
-    Origin::scripted(move |request| async move {
-        let header = |name: &str| request.headers()[name].to_str().expect("it is text").to_owned();
-        let call = Call::get("http://next/").header(RUN, &header(RUN)).header(SCRIPT, &header(SCRIPT));
-        let reply = call.send(through).await;
-        http::Response::builder().status(reply.status).body(full(reply.body)).expect("it is a status")
-    })
-    .await
+/// One app with its sidecar.
+struct Hop {
+    app: Origin,
+    sidecar: Sidecar,
+}
+
+impl Hop {
+    /// An app that asks the next hop, and says what it heard.
+    async fn toward(next: SocketAddr) -> Self {
+        let outbound = free_port();
+        let through = SocketAddr::from(([127, 0, 0, 1], outbound));
+        let app = Origin::scripted(move |request| async move {
+            let header = |name: &str| request.headers()[name].to_str().expect("it is text").to_owned();
+            let call = Call::get("http://next/").header(RUN, &header(RUN)).header(SCRIPT, &header(SCRIPT));
+            let reply = call.send(through).await;
+            let told = reply.headers.contains_key("x-leno-gave-up");
+            assert!(!told, "what sidecars tell each other is not for apps");
+            http::Response::builder().status(reply.status).body(full(reply.body)).expect("it is a status")
+        })
+        .await;
+        let sidecar = sidecar(app.address(), &rules(next)).outbound(outbound).start().await;
+        Self { app, sidecar }
+    }
 }
 
 /// Requests of many callers; each attempt at the last service fails with even chances, by a seed.
-async fn call(through: std::net::SocketAddr) -> usize {
+async fn call(through: SocketAddr) -> usize {
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         callers.spawn(async move {
@@ -68,21 +96,27 @@ async fn call(through: std::net::SocketAddr) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_hop_makes_more_than_a_fifth_more_of_a_brown_out() {
+async fn three_hops_make_no_more_of_a_brown_out_than_one() {
     let fleet = Fleet::new();
     let last = fleet.server("v1", Manner::Obeys).await;
-    let third = hop(last.address()).await;
-    let second_app = Arc::new(forwarder(third.outbound()).await);
-    let second = hop(second_app.address()).await;
-    let first_app = Arc::new(forwarder(second.outbound()).await);
-    let first = hop(first_app.address()).await;
-    let served = call(first.outbound()).await;
+    let second = Hop::toward(last.address()).await;
+    let first = Hop::toward(second.sidecar.address()).await;
+    let unused = origin("unused").await;
+    let callers = sidecar(unused.address(), &rules(first.sidecar.address())).start().await;
+    let served = call(callers.outbound()).await;
     let asked = CALLERS * CALLS;
-    let seen = [asked, first_app.count(), second_app.count(), fleet.all().len()];
+    let seen = [asked, first.app.count(), second.app.count(), fleet.all().len()];
     let hops: Vec<f64> = seen.windows(2).map(|pair| pair[1] as f64 / pair[0] as f64).collect();
     let whole = seen[3] as f64 / asked as f64;
     println!("half of the answers are 503: {served} of {asked} served; {hops:.2?} by hop, {whole:.2} in all");
     for hop in hops {
         assert!((1.0..=MOST).contains(&hop), "{hop}");
     }
+    assert!(whole <= MOST, "{whole}");
+    let heard = metric(
+        &callers.proxy.metrics().await,
+        "leno_cluster_retries_ended_total",
+        &["outcome=\"given_up_further_on\""],
+    );
+    assert!(heard > 0.0, "the first hop has heard that it need not try again");
 }

@@ -10,6 +10,7 @@ mod changes;
 mod chaos;
 mod cli;
 mod connections;
+mod dashboards;
 mod demo;
 mod drain;
 #[path = "../../../config/tests/real_envoy/ads.rs"]
