@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leno_config::compile::{Scope, compile, scope};
+use leno_config::diagnostic::Place;
 use leno_config::ir;
 use leno_config::mesh::Mesh;
 use leno_config::node::{Interception, Node};
@@ -102,6 +103,11 @@ impl Generation {
     pub(crate) fn in_clear_text(&self) -> BTreeMap<String, ClearText> {
         let services = self.mesh.in_clear_text().into_iter();
         services.map(|(host, (endpoints, of))| (host, ClearText { endpoints, of })).collect()
+    }
+
+    /// Where a rule stands.
+    pub(crate) fn place_of(&self, origin: &ir::Origin) -> Option<Place> {
+        self.mesh.place_of(origin)
     }
 
     /// How many documents are in force.

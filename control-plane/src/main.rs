@@ -7,6 +7,7 @@ mod cli;
 mod generation;
 mod http;
 mod metrics;
+mod percent;
 mod snapshot;
 mod source;
 
@@ -59,6 +60,11 @@ enum Command {
     /// Show what a proxy holds: listeners, routes, clusters, endpoints, certificates
     #[command(visible_aliases = ["proxy-config", "pc"])]
     Config(cli::config::Arguments),
+    /// Show or change what a running program logs
+    #[command(subcommand)]
+    Logs(cli::logs::Command),
+    /// Gather what somebody needs who is to help, redacted, in one file
+    BugReport(cli::bug_report::Arguments),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -105,6 +111,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
         Command::Config(arguments) => cli::config::run(&arguments),
+        Command::Logs(command) => cli::logs::run(&command),
+        Command::BugReport(arguments) => cli::bug_report::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Version(arguments) => cli::version::run(&arguments),

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The rule that a route was compiled from. It travels as route metadata `leno.mesh` and names no file or line: those
 /// change when a comment is added, and would push every route anew. The control plane resolves them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     /// `VirtualService`, `Service`, `ServiceEntry`, `Sidecar`, …
     pub kind: String,

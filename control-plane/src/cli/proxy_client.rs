@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::ask::{Question, ask, ask_whom};
 use super::failure::Failure;
 use super::status::short;
+use crate::percent::escaped;
 
 /// By which way a proxy is asked.
 #[derive(Debug, Clone, clap::Args)]
@@ -106,9 +107,11 @@ impl ProxyClient {
     fn refusal(&self, status: StatusCode, body: &str, path: &str) -> Failure {
         let error = anyhow!("{self} answers {path} with {status}: {body}");
         match (self, status) {
+            // Either nobody is called so, or several are, or the proxy itself does not know the page.
             (Self::Relayed { address, node }, StatusCode::NOT_FOUND) => match connected(address) {
-                Ok(known) if !known.iter().any(|known| is_meant(node, known)) => Failure::usage(anyhow!(
-                    "no proxy `{node}` is connected to {address}; there are: {}",
+                Ok(known) if known.iter().filter(|known| is_meant(node, known)).count() != 1 => Failure::usage(anyhow!(
+                    "{}; connected are: {}",
+                    body.lines().next().unwrap_or_default(),
                     if known.is_empty() { "none".to_owned() } else { names(&known) }
                 )),
                 Ok(_) | Err(_) => error.into(),
@@ -153,18 +156,6 @@ fn names(nodes: &[String]) -> String {
     nodes.iter().map(|node| short(node)).collect::<Vec<_>>().join(", ")
 }
 
-/// A part of a path or a value of a query: all that is not unreserved (RFC 3986 §2.3) percent-encoded.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,11 +180,5 @@ mod tests {
             assert!(is_meant(written, node), "{written}");
         }
         assert!(!is_meant("shop", node) && !is_meant("default", node));
-    }
-
-    #[test]
-    fn what_stands_in_a_path_is_encoded() {
-        assert_eq!(escaped("a~b.c-d_e"), "a~b.c-d_e");
-        assert_eq!(escaped("a/b c?ä&"), "a%2Fb%20c%3F%C3%A4%26");
     }
 }

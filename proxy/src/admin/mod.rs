@@ -11,6 +11,7 @@
 mod answer;
 pub mod clusters;
 mod dump;
+mod explain;
 mod guard;
 mod query;
 mod redact;

@@ -15,7 +15,7 @@ use crate::identity;
 
 use super::answer::{Answer, json, lines, ok, text};
 use super::query::{Query, QueryError, did_you_mean};
-use super::{Face, Shared, clusters, dump, stats};
+use super::{Face, Shared, clusters, dump, explain, stats};
 
 /// What there is to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ enum Page {
     Stats,
     Prometheus,
     Figures,
+    Explain,
     ResetCounters,
     Quit,
 }
@@ -126,6 +127,13 @@ const PAGES: &[Entry] = &[
         help: "counters of requests and connections since the start (JSON)",
     },
     Entry {
+        page: Page::Explain,
+        paths: &["/explain"],
+        acts: Acts::Reads,
+        parameters: explain::PARAMETERS,
+        help: "where a request would go, and by which rule (JSON)",
+    },
+    Entry {
         page: Page::ResetCounters,
         paths: &["/reset_counters"],
         acts: Acts::Changes,
@@ -219,6 +227,7 @@ impl Page {
             | Self::Stats
             | Self::Prometheus
             | Self::Figures
+            | Self::Explain
             | Self::ResetCounters => true,
             Self::Help | Self::Ready | Self::ServerInfo | Self::Listeners | Self::Certs | Self::Quit => false,
         }
@@ -239,6 +248,7 @@ impl Page {
             Self::Stats => stats::answer(shared, query),
             Self::Prometheus => Ok(stats::prometheus(shared)),
             Self::Figures => Ok(json(&shared.telemetry.figures(SystemTime::now()))),
+            Self::Explain => explain::answer(shared, query),
             Self::ResetCounters => Ok(stats::reset(shared)),
             Self::Quit => {
                 shared.quit();

@@ -33,7 +33,9 @@ pub(super) fn find(words: &[String]) -> anyhow::Result<Vec<Explanation>> {
     let mut found: Vec<Explanation> = Vec::new();
     let asked = words.iter().flat_map(|word| word.split([',', ' '])).map(str::trim).filter(|word| !word.is_empty());
     for word in asked {
-        let Some(explanation) = known().find(|known| known.flag.eq_ignore_ascii_case(word)) else { return unknown(word) };
+        let Some(explanation) = known().find(|known| known.flag.eq_ignore_ascii_case(word)) else {
+            return unknown(word);
+        };
         if !found.contains(&explanation) {
             found.push(explanation);
         }
@@ -73,7 +75,10 @@ pub(super) fn render(explanations: &[Explanation]) -> String {
         let _ = writeln!(text, "{gap}{STRONG}{flag}{STRONG:#}  {name}\n");
         let _ = writeln!(text, "  cause   {cause}");
         let _ = writeln!(text, "  remedy  {remedy}");
-        let _ = writeln!(text, "  seen    response_flags in the access log, istio_requests_total{{response_flags=\"{flag}\"}}");
+        let _ = writeln!(
+            text,
+            "  seen    response_flags in the access log, istio_requests_total{{response_flags=\"{flag}\"}}"
+        );
         for metric in *metrics {
             let _ = writeln!(text, "          {metric}");
         }
@@ -217,7 +222,13 @@ fn explanation(flag: Flag) -> Explanation {
 }
 
 const fn envoys(flag: &'static str, name: &'static str, cause: &'static str) -> Explanation {
-    Explanation { flag, name, cause, remedy: "Only Envoy sets it; look at the Envoy that wrote the line.", metrics: &[] }
+    Explanation {
+        flag,
+        name,
+        cause,
+        remedy: "Only Envoy sets it; look at the Envoy that wrote the line.",
+        metrics: &[],
+    }
 }
 
 /// Flags that Leno has no occasion to set.
@@ -279,9 +290,13 @@ mod tests {
     #[test]
     fn the_text_names_cause_remedy_and_where_it_is_seen() {
         let text = anstream::adapter::strip_str(&render(&find(&["UO".to_owned()]).unwrap())).to_string();
-        for part in
-            ["UO  UpstreamOverflow\n", "  cause   A limit of the cluster", "  remedy  `leno status", "response_flags=\"UO\"", "leno_cluster_overflows_total"]
-        {
+        for part in [
+            "UO  UpstreamOverflow\n",
+            "  cause   A limit of the cluster",
+            "  remedy  `leno status",
+            "response_flags=\"UO\"",
+            "leno_cluster_overflows_total",
+        ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }
