@@ -14,16 +14,18 @@ mod source;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use cli::failure::Failure;
+use leno_proxy::version;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A service mesh that reads Istio's rules
 #[derive(Debug, Parser)]
-#[command(name = "leno", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "leno", version = version::SHORT, long_version = version::LONG)]
+#[command(propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
     /// Colour in the output
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
@@ -71,6 +73,12 @@ enum Command {
     /// Look after the certificate authority
     #[command(subcommand)]
     Ca(cli::ca::Command),
+    /// Print JSON Schemas of rules and bootstraps, for editors
+    Schema(cli::schema::Arguments),
+    /// Print what a shell needs to complete the command line
+    Completion(cli::completion::Arguments),
+    /// Print the manual pages
+    Man(cli::man::Arguments),
     /// Print the version
     Version(cli::version::Arguments),
     /// A small service that says who it is and what it was asked, for the demo
@@ -115,8 +123,16 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::BugReport(arguments) => cli::bug_report::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
+        Command::Schema(arguments) => cli::schema::run(&arguments),
+        Command::Completion(arguments) => cli::completion::run(&arguments, Arguments::command(), proxy()),
+        Command::Man(arguments) => cli::man::run(&arguments, Arguments::command(), proxy()),
         Command::Version(arguments) => cli::version::run(&arguments),
         Command::Echo(arguments) => cli::echo::run(arguments),
         Command::Proxy(command) => Ok(command.run()),
     }
+}
+
+/// The command line of `leno-proxy`.
+fn proxy() -> clap::Command {
+    leno_proxy::cli::Cli::command()
 }

@@ -4,6 +4,7 @@
 //! variable over the file. What is wrong is said with its place.
 
 mod limits;
+mod schema;
 mod security;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::identity::IdentityFiles;
 use crate::overload::Limits;
 
 use limits::FileLimits;
+pub use schema::schema;
 pub use security::SecurityFlags;
 use security::{FileControlPlane, FileIdentity};
 

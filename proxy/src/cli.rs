@@ -7,11 +7,11 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::bootstrap::{Bootstrap, Flags};
-use crate::process;
+use crate::{process, version};
 
 /// The sidecar of the Leno service mesh.
 #[derive(Debug, Parser)]
-#[command(name = "leno-proxy", version, about, max_term_width = 100)]
+#[command(name = "leno-proxy", version = version::SHORT, long_version = version::LONG, about, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -36,5 +36,6 @@ pub mod stream_limits;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod version;
 pub mod worker;
 pub mod xds;

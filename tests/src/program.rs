@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -90,26 +90,26 @@ pub struct Outcome {
 
 /// Runs `leno` in the root of the workspace until it ends, with `stdin` as its input.
 pub fn run_leno(arguments: &[&str], stdin: &str) -> Outcome {
-    let mut child = Command::new(leno())
-        .args(arguments)
-        .current_dir(workspace())
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("cannot start leno");
-    let mut input = child.stdin.take().expect("stdin is a pipe");
-    let text = stdin.to_owned();
-    // A child that does not read ends the pipe, which is its right.
-    let writer = std::thread::spawn(move || drop(std::io::Write::write_all(&mut input, text.as_bytes())));
-    let output = child.wait_with_output().expect("cannot wait for leno");
-    let _ = writer.join();
+    let mut command = Command::new(leno());
+    command.args(arguments).current_dir(workspace()).env("NO_COLOR", "1");
+    let output = feed(&mut command, stdin).expect("cannot run leno");
     Outcome {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Runs a program until it ends, with `stdin` as its input.
+pub fn feed(command: &mut Command, stdin: &str) -> std::io::Result<Output> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut input = child.stdin.take().expect("stdin is a pipe");
+    let text = stdin.to_owned();
+    // A child that does not read ends the pipe, which is its right.
+    let writer = std::thread::spawn(move || drop(std::io::Write::write_all(&mut input, text.as_bytes())));
+    let output = child.wait_with_output();
+    let _ = writer.join();
+    output
 }
 
 #[cfg(test)]

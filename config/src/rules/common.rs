@@ -15,29 +15,56 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// A message of a kind: every field may be left out (what is required is said by [`crate::validate`], with a place and
 /// a remedy), names are camel case, and what is at its default is not written. Presence that means something, as in
-/// `{}` for a header that is just there, is an `Option`.
+/// `{}` for a header that is just there, is an `Option`. The comments are also the descriptions in the JSON Schema.
 macro_rules! message {
-    ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* })+) => {$(
-        $(#[$meta])*
+    ($($(#[doc = $about:literal])* pub struct $name:ident {
+        $($(#[doc = $doc:literal])* $(#[serde(rename = $rename:literal)])? pub $field:ident: $type:ty,)*
+    })+) => {$(
+        $(#[doc = $about])*
         #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         pub struct $name {
-            $($(#[$field_meta])* #[serde(skip_serializing_if = "crate::rules::common::is_default")] pub $field: $type,)*
+            $(
+                $(#[doc = $doc])*
+                $(#[serde(rename = $rename)])?
+                #[serde(skip_serializing_if = "crate::rules::common::is_default")]
+                pub $field: $type,
+            )*
+        }
+
+        impl crate::rules::schema::Describe for $name {
+            fn describe(definitions: &mut crate::rules::schema::Definitions) -> serde_json::Value {
+                use crate::rules::schema::{camel_case, fields, sentence};
+                definitions.part(stringify!($name), |definitions| fields(&[$($about),*], [$({
+                    let renamed = [$($rename)?].first().map(|name: &&str| (*name).to_owned());
+                    let name = renamed.unwrap_or_else(|| camel_case(stringify!($field)));
+                    (name, sentence(&[$($doc),*]), <$type>::describe(definitions))
+                }),*]))
+            }
         }
     )+};
 }
 
-/// A closed set of words, written in capitals as protobuf writes them. The first word is the default.
+/// A closed set of words, written in capitals as protobuf writes them. One word is marked as the default.
 macro_rules! words {
-    ($($(#[$meta:meta])* pub enum $name:ident { $($(#[$word_meta:meta])* $word:ident = $text:literal,)+ })+) => {$(
-        $(#[$meta])*
+    ($($(#[doc = $about:literal])* pub enum $name:ident {
+        $($(#[doc = $doc:literal])* $(#[default $($default:tt)?])? $word:ident = $text:literal,)+
+    })+) => {$(
+        $(#[doc = $about])*
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[$word_meta])* #[serde(rename = $text)] $word,)+ }
+        pub enum $name { $($(#[doc = $doc])* $(#[default $($default)?])? #[serde(rename = $text)] $word,)+ }
 
         impl $name {
             /// As it is written in a rule.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$word => $text,)+ }
+            }
+        }
+
+        impl crate::rules::schema::Describe for $name {
+            fn describe(definitions: &mut crate::rules::schema::Definitions) -> serde_json::Value {
+                use crate::rules::schema::{choice, sentence};
+                definitions.part(stringify!($name), |_| choice(&[$($about),*], &[$(($text, sentence(&[$($doc),*]))),+]))
             }
         }
     )+};

@@ -5,10 +5,11 @@ use serde::Deserialize;
 use super::document::{ResourceId, Rule};
 use super::path::Path;
 use super::reader::{self, Fault, closest, listed};
+use super::schema::{Definitions, Describe as _};
 use super::yaml::{Node, Value};
 use super::{Metadata, Resource, Status};
-use crate::defaults;
 use crate::diagnostic::{Code, codes};
+use crate::{defaults, rules};
 
 /// What a document is.
 pub(super) enum Envelope {
@@ -25,43 +26,58 @@ pub(super) struct Read {
     pub(super) faults: Vec<Fault>,
 }
 
-/// Reads the spec of one kind.
-type ReadKind = fn(&Node, &mut Vec<Fault>) -> Option<Rule>;
+/// A kind that Leno reads.
+pub(super) struct KnownKind {
+    pub(super) name: &'static str,
+    /// Of its `apiVersion`; empty: Kubernetes' core.
+    pub(super) group: &'static str,
+    pub(super) versions: &'static [&'static str],
+    pub(super) layout: Layout,
+    read: fn(&Node, &mut Vec<Fault>) -> Option<Rule>,
+    /// Its schema, without the envelope.
+    pub(super) describe: fn(&mut Definitions) -> serde_json::Value,
+}
 
-/// Kinds that Leno reads: name, group, versions.
-const KINDS: &[(&str, &str, &[&str], ReadKind)] = &[
-    ("VirtualService", NETWORKING, NETWORKING_VERSIONS, |node, faults| {
-        resource(node, faults).map(Rule::VirtualService)
-    }),
-    ("DestinationRule", NETWORKING, NETWORKING_VERSIONS, |node, faults| {
-        resource(node, faults).map(Rule::DestinationRule)
-    }),
-    ("ServiceEntry", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::ServiceEntry)),
-    ("WorkloadEntry", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::WorkloadEntry)),
-    ("Sidecar", NETWORKING, NETWORKING_VERSIONS, |node, faults| resource(node, faults).map(Rule::Sidecar)),
-    ("PeerAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| {
-        resource(node, faults).map(Rule::PeerAuthentication)
-    }),
-    ("AuthorizationPolicy", SECURITY, SECURITY_VERSIONS, |node, faults| {
-        resource(node, faults).map(Rule::AuthorizationPolicy)
-    }),
-    ("RequestAuthentication", SECURITY, SECURITY_VERSIONS, |node, faults| {
-        resource(node, faults).map(Rule::RequestAuthentication)
-    }),
-    ("MeshConfig", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::MeshConfig)),
-    ("HealthCheck", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::HealthCheck)),
-    ("RateLimit", "leno.mesh", &["v1alpha1"], |node, faults| resource(node, faults).map(Rule::RateLimit)),
-    ("Service", "", &["v1"], |node, faults| resource(node, faults).map(Rule::Service)),
-    ("EndpointSlice", "discovery.k8s.io", &["v1"], |node, faults| without_spec(node, faults).map(Rule::EndpointSlice)),
-];
+/// Where the fields of a kind stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Below `spec`.
+    Spec,
+    /// Beside `metadata`.
+    Beside,
+}
+
+macro_rules! kinds {
+    ($($group:ident $versions:tt $layout:ident: $($kind:ident)+;)+) => {
+        /// Kinds that Leno reads.
+        pub(super) const KINDS: &[KnownKind] = &[$($(KnownKind {
+            name: stringify!($kind),
+            group: $group,
+            versions: &$versions,
+            layout: Layout::$layout,
+            read: |node, faults| read(Layout::$layout, node, faults).map(Rule::$kind),
+            describe: rules::$kind::describe,
+        },)+)+];
+    };
+}
+
+kinds! {
+    NETWORKING ["v1", "v1beta1", "v1alpha3"] Spec: VirtualService DestinationRule ServiceEntry WorkloadEntry Sidecar;
+    SECURITY ["v1", "v1beta1"] Spec: PeerAuthentication AuthorizationPolicy RequestAuthentication;
+    LENO ["v1alpha1"] Spec: MeshConfig HealthCheck RateLimit;
+    CORE ["v1"] Spec: Service;
+    DISCOVERY ["v1"] Beside: EndpointSlice;
+}
+
 const NETWORKING: &str = "networking.istio.io";
-const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const SECURITY: &str = "security.istio.io";
-const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
+const LENO: &str = "leno.mesh";
+const CORE: &str = "";
+const DISCOVERY: &str = "discovery.k8s.io";
 
 /// Whether Leno reads a kind, of whichever group.
 pub(super) fn is_ours(kind: &str) -> bool {
-    KINDS.iter().any(|(name, ..)| *name == kind)
+    KINDS.iter().any(|known| known.name == kind)
 }
 
 /// Reads a document of whatever kind.
@@ -82,8 +98,8 @@ pub(super) fn envelope(node: &Node) -> Envelope {
         return fault(codes::NOT_A_RESOURCE, "", message, "a document starts with `apiVersion:` and `kind:`");
     };
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let found = KINDS.iter().find(|(name, of, ..)| *name == kind && *of == group);
-    let Some((.., versions, read)) = found else { return foreign(group, api_version, kind, fault) };
+    let found = KINDS.iter().find(|known| known.name == kind && known.group == group);
+    let Some(KnownKind { versions, read, .. }) = found else { return foreign(group, api_version, kind, fault) };
     if !versions.contains(&version) {
         let message = format!("{kind} has no version `{version}`");
         return fault(codes::UNKNOWN_VERSION, "apiVersion", message, &format!("it has {}", listed(versions)));
@@ -104,7 +120,7 @@ fn foreign(
     if !is_of_a_mesh(group) {
         return Envelope::Foreign(format!("{api_version}/{kind}"));
     }
-    let kinds: Vec<&str> = KINDS.iter().filter(|(_, of, ..)| *of == group).map(|(name, ..)| *name).collect();
+    let kinds: Vec<&str> = KINDS.iter().filter(|known| known.group == group).map(|known| known.name).collect();
     let help = match closest(kind, &kinds) {
         Some(meant) if meant != kind => format!("did you mean `{meant}`?"),
         _ => String::new(),
@@ -115,14 +131,25 @@ fn foreign(
 
 /// Whether a kind of somebody else is known not to be any of ours and nothing that a mesh should know.
 pub(super) fn is_foreign(group: &str, kind: &str) -> bool {
-    !is_of_a_mesh(group) && !KINDS.iter().any(|(name, of, ..)| *name == kind && *of == group)
+    !is_of_a_mesh(group) && !KINDS.iter().any(|known| known.name == kind && known.group == group)
 }
 
 fn is_of_a_mesh(group: &str) -> bool {
-    group == "istio.io" || group.ends_with(".istio.io") || group == "gateway.networking.k8s.io" || group == "leno.mesh"
+    group == "istio.io" || group.ends_with(".istio.io") || group == "gateway.networking.k8s.io" || group == LENO
 }
 
 const ENVELOPE: &[&str] = &["apiVersion", "kind", "metadata", "spec", "status"];
+
+fn read<T: for<'a> Deserialize<'a> + Default>(
+    layout: Layout,
+    node: &Node,
+    faults: &mut Vec<Fault>,
+) -> Option<Resource<T>> {
+    match layout {
+        Layout::Spec => resource(node, faults),
+        Layout::Beside => without_spec(node, faults),
+    }
+}
 
 /// Reads a document with a `spec`.
 fn resource<T: for<'a> Deserialize<'a> + Default>(node: &Node, faults: &mut Vec<Fault>) -> Option<Resource<T>> {

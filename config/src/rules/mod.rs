@@ -28,6 +28,7 @@ mod peer_authentication;
 mod rate_limit;
 mod reader;
 mod request_authentication;
+pub mod schema;
 mod service;
 mod service_entry;
 mod sidecar;

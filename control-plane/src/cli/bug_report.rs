@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
 use leno_config::rules;
+use leno_proxy::version::{REVISION, RUSTC, TARGET, TLS, VERSION};
 use serde::Serialize;
 
 use super::ask::{Question, ask};
@@ -81,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     report.add("versions.json", "leno", Ok(versions()), redact::page)?;
     for source in &written {
         let name = format!("rules/{}", inside(&source.name));
-        report.add(&name, &source.name, Ok(source.text.to_string()), redact::yaml)?;
+        report.add(&name, &source.name, Ok(String::from_utf8_lossy(&source.text).into_owned()), redact::yaml)?;
     }
     let asked = control_plane(&mut report, &arguments.address)? + proxies(&mut report, arguments)?;
     report.finish()?;
@@ -153,8 +154,11 @@ fn proxies(report: &mut Report, arguments: &Arguments) -> Result<usize, Failure>
 fn versions() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let versions = serde_json::json!({
-        "leno": env!("CARGO_PKG_VERSION"),
-        "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "leno": VERSION,
+        "revision": REVISION,
+        "target": TARGET,
+        "rustc": RUSTC,
+        "tls": TLS,
         "kernel": kernel.trim(),
     });
     versions.to_string()
@@ -168,7 +172,10 @@ fn path(asked: Option<&Path>, now: SystemTime) -> anyhow::Result<PathBuf> {
     };
     let is_packed = path.extension().is_some_and(|end| end == "gz" || end == "tgz" || end == "zip");
     if is_packed {
-        anyhow::bail!("a report is a plain tar; name it {} and pack it afterwards", path.with_extension("tar").display());
+        anyhow::bail!(
+            "a report is a plain tar; name it {} and pack it afterwards",
+            path.with_extension("tar").display()
+        );
     }
     Ok(path.to_owned())
 }
@@ -243,7 +250,7 @@ impl Report {
             left: MAX_TOTAL,
             manifest: Manifest {
                 created: rfc3339(now),
-                leno: env!("CARGO_PKG_VERSION"),
+                leno: VERSION,
                 redacts: [
                     "values of authorization and cookie headers, and conditions on them",
                     "fields named like a token, secret, password, key of an API or session",
@@ -265,7 +272,7 @@ impl Report {
         from: &str,
         text: Result<String, Failure>,
         redact: fn(&str, &mut Counts) -> String,
-    ) -> Result<(), Failure> {
+    ) -> anyhow::Result<()> {
         let text = match text {
             Ok(text) => text,
             Err(failure) => {
@@ -298,7 +305,7 @@ impl Report {
         self.manifest.omitted.push(Omitted { name: name.to_owned(), reason: reason.to_owned() });
     }
 
-    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    fn write(&mut self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(bytes.len())?);
         header.set_mode(0o600);
@@ -307,7 +314,7 @@ impl Report {
     }
 
     /// Writes the manifest.
-    fn finish(mut self) -> Result<(), Failure> {
+    fn finish(mut self) -> anyhow::Result<()> {
         let manifest = serde_json::to_string_pretty(&self.manifest)? + "\n";
         self.write("manifest.json", manifest.as_bytes())?;
         Ok(self.tar.into_inner()?.sync_all()?)

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     kind: Kind,
     /// Which proxy: NAME.NAMESPACE, NAME or its node id, as `leno status` shows it; may be left out where there is only one
     #[arg(value_name = "PROXY")]
-    name: Option<String>,
+    of: Option<String>,
     #[command(flatten)]
     way: Way,
     #[command(flatten)]
@@ -90,9 +90,9 @@ impl Kind {
 
 /// Asks a proxy and prints what it holds.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { kind, name, way, filter, output } = arguments;
+    let Arguments { kind, of, way, filter, output } = arguments;
     filter.check(*kind).map_err(Failure::usage)?;
-    let holdings = Holdings::of(&ProxyClient::new(way, name.as_deref())?, *kind)?;
+    let holdings = Holdings::of(&ProxyClient::new(way, of.as_deref())?, *kind)?;
     let shown = holdings.shown(filter);
     output.print(&shown.raw(*kind), |room| shown.text(*kind, room))?;
     Ok(ExitCode::SUCCESS)

@@ -36,6 +36,9 @@ use access::Credentials;
 pub(crate) struct Arguments {
     #[command(flatten)]
     request: Option<RequestArguments>,
+    // Not in there: clap does not see whether a group is given that has others in it.
+    #[command(flatten)]
+    way: Way,
     #[command(subcommand)]
     word: Option<Word>,
 }
@@ -73,8 +76,6 @@ struct RequestArguments {
     /// Ask this running proxy, by what it really holds: NAME.NAMESPACE, NAME or its node id
     #[arg(long, value_name = "PROXY", conflicts_with = "proxy")]
     of: Option<String>,
-    #[command(flatten)]
-    way: Way,
     /// Who calls: a WorkloadEntry, an app or a service, with its namespace where that is not `default`; or an identity, as
     /// in spiffe://cluster.local/ns/default/sa/productpage
     #[arg(long, value_name = "[NAMESPACE/]WORKLOAD|SPIFFE-ID", conflicts_with_all = ["of", "proxy"])]
@@ -102,13 +103,13 @@ struct TokenClaims {
 
 /// Explains and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let Arguments { request, word } = arguments;
+    let Arguments { request, way, word } = arguments;
     let answer = match (word, request) {
         (Some(Word::Flag { flags, output }), _) => {
             let found = flag::find(flags).map_err(Failure::usage)?;
             output.render(&found, |_| flag::render(&found))?
         }
-        (None, Some(request)) if request.of.is_some() || request.way.proxy.is_some() => by_proxy(request)?,
+        (None, Some(request)) if request.of.is_some() || way.proxy.is_some() => by_proxy(request, way)?,
         (None, Some(request)) => by_rules(request).map_err(Failure::usage)?,
         (None, None) => {
             return Err(Failure::usage(anyhow::anyhow!(
@@ -136,17 +137,17 @@ fn by_rules(arguments: &RequestArguments) -> anyhow::Result<String> {
 }
 
 /// By what a running proxy holds.
-fn by_proxy(arguments: &RequestArguments) -> Result<String, Failure> {
+fn by_proxy(arguments: &RequestArguments, way: &Way) -> Result<String, Failure> {
     // What makes no sense is refused before anybody is asked.
     request(arguments).map_err(Failure::usage)?;
     let documents = match arguments.rules.is_empty() {
         true => None,
         false => Some(served(&arguments.rules).map_err(Failure::usage)?),
     };
-    let proxy = ProxyClient::new(&arguments.way, arguments.of.as_deref())?;
+    let proxy = ProxyClient::new(way, arguments.of.as_deref())?;
     let mut verdict = running::verdict(&proxy, arguments)?;
     let mesh = documents.as_ref().map(|documents| Mesh::new(documents));
-    running::find_places(&mut verdict, mesh.as_ref(), &arguments.way.address);
+    running::find_places(&mut verdict, mesh.as_ref(), &way.address);
     let caller = format!("the app of {proxy}, by what it holds now");
     Ok(arguments.output.render(&verdict, |_| text::render(&arguments.asked(), &caller, &verdict))?)
 }

@@ -53,7 +53,9 @@ pub(crate) fn run(command: &Command) -> Result<ExitCode, Failure> {
     };
     let answer = match (arguments.control_plane, name) {
         (true, Some(name)) => {
-            return Err(Failure::usage(anyhow!("`{name}` names a proxy, and --control-plane none; leave one of them out")));
+            return Err(Failure::usage(anyhow!(
+                "`{name}` names a proxy, and --control-plane none; leave one of them out"
+            )));
         }
         (true, None) => control_plane(&arguments.way.address, method, &path)?,
         (false, name) => {

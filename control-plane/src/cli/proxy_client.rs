@@ -109,11 +109,13 @@ impl ProxyClient {
         match (self, status) {
             // Either nobody is called so, or several are, or the proxy itself does not know the page.
             (Self::Relayed { address, node }, StatusCode::NOT_FOUND) => match connected(address) {
-                Ok(known) if known.iter().filter(|known| is_meant(node, known)).count() != 1 => Failure::usage(anyhow!(
-                    "{}; connected are: {}",
-                    body.lines().next().unwrap_or_default(),
-                    if known.is_empty() { "none".to_owned() } else { names(&known) }
-                )),
+                Ok(known) if known.iter().filter(|known| is_meant(node, known)).count() != 1 => {
+                    Failure::usage(anyhow!(
+                        "{}; connected are: {}",
+                        body.lines().next().unwrap_or_default(),
+                        if known.is_empty() { "none".to_owned() } else { names(&known) }
+                    ))
+                }
                 Ok(_) | Err(_) => error.into(),
             },
             (

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use leno_proxy::version::{LONG, REVISION, RUSTC, TARGET, TLS, VERSION};
+
 use super::Output;
 use super::failure::Failure;
 
@@ -18,9 +20,14 @@ pub(crate) struct Arguments {
 
 /// Prints the version.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let version = env!("CARGO_PKG_VERSION");
-    let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
-    let text = if arguments.short { format!("{version}\n") } else { format!("leno {version} ({target})\n") };
-    arguments.output.print(&serde_json::json!({ "version": version, "target": target }), |_| text)?;
+    let text = if arguments.short { format!("{VERSION}\n") } else { format!("leno {LONG}\n") };
+    let build = serde_json::json!({
+        "version": VERSION,
+        "revision": REVISION,
+        "target": TARGET,
+        "rustc": RUSTC,
+        "tls": TLS,
+    });
+    arguments.output.print(&build, |_| text)?;
     Ok(ExitCode::SUCCESS)
 }

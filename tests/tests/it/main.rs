@@ -19,6 +19,7 @@ mod examples;
 mod explain;
 mod faults;
 mod foreign;
+mod generated;
 mod grpc;
 mod identity;
 mod judge;
@@ -40,6 +41,7 @@ mod retries;
 mod revocation;
 mod rotation;
 mod routing;
+mod running;
 #[path = "../../../config/tests/skip/mod.rs"]
 mod skip;
 mod split;

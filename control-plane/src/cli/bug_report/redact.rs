@@ -157,12 +157,10 @@ fn patterns(text: &str, counts: &mut Counts) -> String {
     });
     static JWT: LazyLock<Regex> =
         LazyLock::new(|| compiled(r"()()\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*"));
-    static SCHEME: LazyLock<Regex> =
-        LazyLock::new(|| compiled(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{6,}"));
+    static SCHEME: LazyLock<Regex> = LazyLock::new(|| compiled(r"(?i)\b(bearer|basic)(\s+)[A-Za-z0-9._~+/=-]{6,}"));
     // The secret halves of JSON Web Keys (RFC 7518 §6).
-    static JWK: LazyLock<Regex> = LazyLock::new(|| {
-        compiled(r#"(\\?["']?\b(?:k|d|p|q|dp|dq|qi)\\?["']?)(\s*:\s*\\?["'])[A-Za-z0-9_=-]{6,}"#)
-    });
+    static JWK: LazyLock<Regex> =
+        LazyLock::new(|| compiled(r#"(\\?["']?\b(?:k|d|p|q|dp|dq|qi)\\?["']?)(\s*:\s*\\?["'])[A-Za-z0-9_=-]{6,}"#));
     let text = replaced(text, &KEY, "private key", counts);
     let text = replaced(&text, &JWT, "JWT", counts);
     let text = replaced(&text, &SCHEME, "credentials", counts);
@@ -260,7 +258,8 @@ mod tests {
         let rules = "# for cookies see below\nkind: VirtualService\nmetadata: {name: token-service}\nspec:\n  hosts: [secret-santa]\n---\nkind: DestinationRule\nspec:\n  credentialName: somewhere\n";
         let mut counts = Counts::new();
         assert_eq!(yaml(rules, &mut counts), rules);
-        let dump = serde_json::json!({"secrets": [{"name": "ROOTCA"}], "name": "x-version", "value": "v1", "p": "public"});
+        let dump =
+            serde_json::json!({"secrets": [{"name": "ROOTCA"}], "name": "x-version", "value": "v1", "p": "public"});
         assert_eq!(serde_json::from_str::<Value>(&page(&dump.to_string(), &mut counts)).unwrap(), dump);
         let metrics = "leno_jwt_refused_total{reason=\"token\"} 3\n";
         assert_eq!(page(metrics, &mut counts), metrics);

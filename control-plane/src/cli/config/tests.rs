@@ -128,7 +128,9 @@ ADDRESS    PORT  DIRECTION  PROTOCOL  ROUTE/CLUSTER    MTLS
 #[test]
 fn routes_are_shown_with_conditions_shares_and_rules() {
     let table = shown(&["routes", "--fqdn", "reviews"]);
-    for part in ["reviews +7", "/a* end-user=jason", "reviews.default:9080/v2", "redirected", "75%", "default/reviews[2]"] {
+    for part in
+        ["reviews +7", "/a* end-user=jason", "reviews.default:9080/v2", "redirected", "75%", "default/reviews[2]"]
+    {
         let flat: Vec<_> = table.split_whitespace().collect();
         assert!(flat.join(" ").contains(part) || table.contains(part), "{part}\n{table}");
     }
@@ -173,7 +175,10 @@ default  certificate  yes    2026-11-23T19:40:32Z  spiffe://cluster.local/ns/def
                                                    shop
 ROOTCA   root         NO     2026-11-19T19:40:31Z  cluster.local
 "
-        .replace("/sa/\n                                                   shop", "/s\n                                                   a/shop")
+        .replace(
+            "/sa/\n                                                   shop",
+            "/s\n                                                   a/shop"
+        )
     );
 }
 
@@ -196,7 +201,10 @@ fn all_has_every_table_and_data_has_everything() {
 fn a_filter_that_makes_no_sense_is_refused_with_those_that_do() {
     for (words, says) in [
         (&["secrets", "--port", "1"][..], "secrets have no --port; leave it out"),
-        (&["listeners", "--fqdn", "a"], "listeners have no --fqdn; what there is to choose by: --port, --direction, --name"),
+        (
+            &["listeners", "--fqdn", "a"],
+            "listeners have no --fqdn; what there is to choose by: --port, --direction, --name",
+        ),
         (&["routes", "--direction", "inbound"], "routes have no --direction"),
     ] {
         let Arguments { kind, filter, .. } = parsed(words);

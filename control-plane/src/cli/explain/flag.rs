@@ -90,7 +90,7 @@ pub(super) fn render(explanations: &[Explanation]) -> String {
 #[allow(clippy::too_many_lines)] // A table: one entry for each flag.
 fn explanation(flag: Flag) -> Explanation {
     let (name, cause, remedy, metrics): (_, _, _, &[&str]) = match flag {
-        Flag::None => ("None", "Nothing went wrong on the way.", "None is needed.", &[]),
+        Flag::None => ("None", "Nothing went wrong on the way.", "There is nothing to remedy.", &[]),
         Flag::NR => (
             "NoRouteFound",
             "No virtual host has the requested host, or none of its routes takes the request.",

@@ -231,7 +231,7 @@ async fn authorization_lets_each_caller_do_what_its_policies_say() {
 fn authorization_is_explained_as_its_readme_says() {
     let spiffe = "spiffe://cluster.local/ns/other/sa/web";
     let allowed =
-        "allowed by AuthorizationPolicy default/callers rules[1], examples/authorization/rules/policies.yaml:16";
+        "allowed by AuthorizationPolicy default/callers rules[1], examples/authorization/rules/policies.yaml:17";
     let rows: [(&[&str], &str, &str); 5] = [
         (
             &["--from", "web", "GET"],
