@@ -4,21 +4,23 @@
 //! others of that scope for as long as the generation lasts.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use leno_config::compile::{Scope, compile, scope};
 use leno_config::diagnostic::Place;
 use leno_config::ir;
 use leno_config::mesh::Mesh;
 use leno_config::node::{Interception, Node};
-use leno_config::rules::Document;
-use leno_config::xds::{self, Dialect, grpc};
+use leno_config::rules::{Document, Rule};
+use leno_config::xds::{self, Dialect, Kind, grpc};
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::ads::status::ClearText;
 use crate::ca::bundle::{Bundles, Domains};
-use crate::snapshot::{Shelf, Snapshot};
+use crate::snapshot::{Shelf, Size, Snapshot};
 
 /// Most scopes whose snapshots are kept. Labels come from proxies, so their number is not ours to decide; beyond it,
 /// snapshots that nobody holds any more make room.
@@ -32,9 +34,30 @@ pub(crate) struct Generation {
     /// The trust bundle, which is the same for every proxy. No other secret ever travels.
     roots: Option<Arc<ir::Secret>>,
     documents: usize,
+    contents: Contents,
+    number: u64,
     scopes: Mutex<BTreeMap<(Scope, Dialect), Slot>>,
     shelf: Arc<Mutex<Shelf>>,
 }
+
+/// How much of what dashboards ask for is in force.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Contents {
+    /// Hosts of Services and ServiceEntries.
+    pub(crate) services: usize,
+    pub(crate) virtual_services: usize,
+}
+
+/// What a proxy is to hold, and what it cost.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// How long the compilation took, for the one that asked first.
+    pub(crate) took: Option<Duration>,
+}
+
+/// Of the next generation of this process.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Filled once, however many ask at the same time.
 type Slot = Arc<OnceCell<Arc<Snapshot>>>;
@@ -62,6 +85,8 @@ impl Generation {
             mesh,
             version: version(&documents),
             documents: documents.len(),
+            contents: contents(&documents),
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             scopes: Mutex::default(),
             shelf,
         })
@@ -79,6 +104,8 @@ impl Generation {
             mesh: Arc::clone(&self.mesh),
             version: self.version.clone(),
             documents: self.documents,
+            contents: self.contents,
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             scopes: Mutex::default(),
             shelf: Arc::clone(&self.shelf),
         }))
@@ -115,11 +142,28 @@ impl Generation {
         self.documents
     }
 
+    /// Counts up from 1 in the order in which generations are made.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How much is in force.
+    pub(crate) fn contents(&self) -> Contents {
+        self.contents
+    }
+
+    /// How many different resources the snapshots hold, of this generation and of older ones that somebody still holds.
+    pub(crate) fn size(&self) -> BTreeMap<Kind, Size> {
+        lock(&self.shelf).size()
+    }
+
     /// What a proxy is to hold, in the words that it understands.
-    pub(crate) async fn snapshot(&self, node: &Node, dialect: &Dialect) -> Result<Arc<Snapshot>, CompileError> {
+    pub(crate) async fn snapshot(&self, node: &Node, dialect: &Dialect) -> Result<Compiled, CompileError> {
         let node = in_its_place(node, dialect);
         let slot = self.slot((scope(&self.mesh, &node), dialect.clone()));
+        let mut took = None;
         let snapshot = slot.get_or_try_init(|| async {
+            let begun = Instant::now();
             let (mesh, shelf) = (Arc::clone(&self.mesh), Arc::clone(&self.shelf));
             let (dialect, roots) = (dialect.clone(), self.roots.clone());
             let work = move || {
@@ -134,9 +178,12 @@ impl Generation {
                     }
                 })
             };
-            tokio::task::spawn_blocking(work).await.map_err(CompileError)
+            let compiled = tokio::task::spawn_blocking(work).await.map_err(CompileError);
+            took = Some(begun.elapsed());
+            compiled
         });
-        snapshot.await.map(Arc::clone)
+        let snapshot = snapshot.await.map(Arc::clone)?;
+        Ok(Compiled { snapshot, took })
     }
 
     fn slot(&self, scope: (Scope, Dialect)) -> Slot {
@@ -163,6 +210,28 @@ fn in_its_place(node: &Node, dialect: &Dialect) -> Node {
 fn domains(mesh: &Mesh) -> Domains {
     let aliases = mesh.trust_domains().into_iter().skip(1).map(str::to_owned).collect();
     Domains { own: mesh.trust_domain().to_owned(), aliases }
+}
+
+fn contents(documents: &[Document]) -> Contents {
+    let mut contents = Contents::default();
+    for document in documents {
+        match &document.rule {
+            Rule::Service(_) => contents.services += 1,
+            Rule::ServiceEntry(entry) => contents.services += entry.spec.hosts.len(),
+            Rule::VirtualService(_) => contents.virtual_services += 1,
+            Rule::DestinationRule(_)
+            | Rule::WorkloadEntry(_)
+            | Rule::Sidecar(_)
+            | Rule::PeerAuthentication(_)
+            | Rule::AuthorizationPolicy(_)
+            | Rule::RequestAuthentication(_)
+            | Rule::MeshConfig(_)
+            | Rule::HealthCheck(_)
+            | Rule::RateLimit(_)
+            | Rule::EndpointSlice(_) => {}
+        }
+    }
+    contents
 }
 
 fn version(documents: &[Document]) -> String {

@@ -132,6 +132,15 @@ pub(crate) struct Shelf {
     resources: HashMap<(Kind, Arc<str>), Weak<Resource>>,
 }
 
+/// How much there is of one kind of resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Different ones.
+    pub(crate) resources: usize,
+    /// As they are sent.
+    pub(crate) bytes: usize,
+}
+
 impl Shelf {
     fn take(&mut self, kind: Kind, name: &str, encoded: Encoded) -> Arc<Resource> {
         let key = (kind, Arc::<str>::from(encoded.version.as_str()));
@@ -141,6 +150,19 @@ impl Shelf {
         let resource = Arc::new(Resource::new(name, encoded));
         self.resources.insert(key, Arc::downgrade(&resource));
         resource
+    }
+
+    /// How much of each kind some snapshot holds.
+    pub(crate) fn size(&self) -> BTreeMap<Kind, Size> {
+        let mut sizes = BTreeMap::<_, Size>::new();
+        for ((kind, _), resource) in &self.resources {
+            if let Some(resource) = resource.upgrade() {
+                let size = sizes.entry(*kind).or_default();
+                size.resources += 1;
+                size.bytes += resource.bytes.len();
+            }
+        }
+        sizes
     }
 
     /// Forgets what no snapshot holds any more; called once per generation, so that the shelf stays as large as what

@@ -22,6 +22,7 @@ use crate::identity::IdentityFiles;
 use crate::overload::Limits;
 
 use limits::FileLimits;
+pub use limits::LimitFlags;
 pub use schema::schema;
 pub use security::SecurityFlags;
 use security::{FileControlPlane, FileIdentity};
@@ -145,6 +146,9 @@ pub struct Flags {
     /// Where the random numbers of splits and balancing begin, so that a test can be repeated
     #[arg(long, hide = true, env = "LENO_SEED")]
     pub seed: Option<u64>,
+    /// What it takes on at once.
+    #[command(flatten)]
+    pub limits: LimitFlags,
     /// Let debuggers and core dumps see the process's memory, in which its keys are
     #[arg(long, env = "LENO_DUMPABLE")]
     pub dumpable: bool,
@@ -235,7 +239,7 @@ impl Bootstrap {
             ready: flags.ready.or(file.ready),
             workers: count(workers)?,
             drain: duration("drain", &drain)?,
-            limits: limits::read(file.limits.unwrap_or_default())?,
+            limits: limits::read(&flags.limits, file.limits.unwrap_or_default())?,
             seed: flags.seed.or(file.seed),
         })
     }

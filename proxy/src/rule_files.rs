@@ -25,6 +25,8 @@ pub struct RuleFiles {
     events: FileEvents,
     /// The newest contents that were handed out; `None` before the first.
     seen: Option<u128>,
+    /// When the change that was handed out last was first seen.
+    noticed: Option<Instant>,
 }
 
 /// All rule files at one time, or why they could not be read.
@@ -33,7 +35,7 @@ pub type Look = Result<Vec<SourceText>, ReadError>;
 impl RuleFiles {
     /// Watches files and directories. They need not exist yet.
     pub fn watch(paths: Vec<PathBuf>) -> Self {
-        Self { events: FileEvents::watch(paths), seen: None }
+        Self { events: FileEvents::watch(paths), seen: None, noticed: None }
     }
 
     /// The files as they are, at the first call; afterwards the files after the next change, once they are at rest or
@@ -41,7 +43,9 @@ impl RuleFiles {
     pub async fn next(&mut self, mut is_urgent: impl FnMut(&[SourceText]) -> bool) -> Look {
         let is_first = self.seen.is_none();
         let mut newest = self.changed().await;
-        let latest = Instant::now() + PATIENCE;
+        let noticed = Instant::now();
+        self.noticed = Some(noticed);
+        let latest = noticed + PATIENCE;
         while !is_first && Instant::now() < latest {
             let urgent = newest.as_ref().is_ok_and(|texts| is_urgent(texts));
             let rest = if urgent { SECOND_LOOK } else { QUIET };
@@ -51,6 +55,11 @@ impl RuleFiles {
             }
         }
         newest
+    }
+
+    /// When the change that was handed out last was first seen, before the files came to rest; `None` before the first.
+    pub fn noticed(&self) -> Option<std::time::Instant> {
+        self.noticed.map(Instant::into_std)
     }
 
     async fn changed(&mut self) -> Look {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::defaults;
 use crate::ir::{
-    Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, Health,
+    Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, FilePlace, Health,
     HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization,
     Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, StreamLimits, TcpRoute, UpstreamProtocol, VirtualHost,
     WeightedClusters,
@@ -267,5 +267,6 @@ fn origin(sidecar: &Sidecar, index: usize) -> Origin {
         namespace: id.namespace.clone(),
         name: id.name.clone(),
         index: u32::try_from(index).unwrap_or(u32::MAX),
+        place: FilePlace::default(),
     }
 }

@@ -5,6 +5,7 @@
 //!   rules that [`destination_rule`] finds; [`endpoints`]: who they are, in the order of [`locality`].
 //!   [`mod@health_check`]: how endpoints are asked whether they are well.
 //! * [`mod@protection`]: what stands before the own app: [`mod@authorization`] and [`tokens`].
+//! * [`mod@access_log`]: what is written of requests.
 //!
 //! The work goes from the sockets inward, and only what a route can reach is compiled further: a cluster exists
 //! because a route, or a host without one, names its service and port. With it come all subsets of the service, also
@@ -14,6 +15,7 @@
 //! the one route is left out that cannot be made, and an unknown destination is named by its route as Istio does, so
 //! that the proxy answers 503 NC.
 
+mod access_log;
 mod authorization;
 mod authorization_values;
 mod clusters;
@@ -63,6 +65,7 @@ pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
         clusters::outbound(&view, service, port, &mut output.resources);
     }
     profile::finish(mesh, &mut output);
+    access_log::finish(mesh, &mut output);
     output.resources
 }
 

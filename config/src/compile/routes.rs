@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use http::StatusCode;
 
 use crate::ir::{
-    Action, AttemptCount, DirectResponse, Domain, Forward, HeaderOps, Origin, Port, Route, RouteConfig, RouteMatch,
-    VirtualHost, WeightedClusters,
+    Action, AttemptCount, DirectResponse, Domain, FilePlace, Forward, HeaderOps, Origin, Port, Route, RouteConfig,
+    RouteMatch, VirtualHost, WeightedClusters,
 };
 use crate::mesh::{Service, VirtualService, in_cluster};
 use crate::rules::{OutboundTrafficMode, OutboundTrafficPolicy, ResourceId};
@@ -125,7 +125,11 @@ impl<'a> Table<'_, 'a> {
             hash: hash.into_iter().collect(),
             ..Forward::plain(WeightedClusters::single(self.output.reach(service, port)))
         };
-        vec![row("default", Some(Origin { kind, namespace, name, index: 0 }), Action::Forward(forward))]
+        vec![row(
+            "default",
+            Some(Origin { kind, namespace, name, index: 0, place: FilePlace::default() }),
+            Action::Forward(forward),
+        )]
     }
 
     /// Hosts that a VirtualService names and no service has; of two that name one, the oldest.

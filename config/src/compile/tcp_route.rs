@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::defaults;
-use crate::ir::{Invalid, Origin, Port, TcpRoute, WeightedCluster, WeightedClusters};
+use crate::ir::{FilePlace, Invalid, Origin, Port, TcpRoute, WeightedCluster, WeightedClusters};
 use crate::mesh::{Service, TcpRule};
 use crate::rules::{L4MatchAttributes, ResourceId};
 
@@ -27,8 +27,9 @@ pub(super) fn route<'a>(
     let own = output.reach(service, port);
     let ruled = ruled(view, egress, service, port, output);
     let ResourceId { kind, namespace, name } = service.id.clone();
-    let (origin, clusters) =
-        ruled.unwrap_or_else(|| (Origin { kind, namespace, name, index: 0 }, WeightedClusters::single(own.clone())));
+    let (origin, clusters) = ruled.unwrap_or_else(|| {
+        (Origin { kind, namespace, name, index: 0, place: FilePlace::default() }, WeightedClusters::single(own.clone()))
+    });
     let policy = Policy::of(view.mesh, view.destination_rule(service), port, "");
     let written = policy.connection_pool.and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.idle_timeout.as_ref());
     TcpRoute {

@@ -71,6 +71,7 @@ codes! {
     TOKEN = "L0126" Error "a rule on tokens that cannot be";
     LOOPHOLE = "L0127" Warning "a policy that protects less than it seems";
     IDENTITY = "L0128" Warning "an identity that nobody has";
+    LOG_FORMAT = "L0129" Error "a form of log lines that cannot be";
 
     UNKNOWN_HOST = "L0201" Warning "a host that no service has";
     UNKNOWN_SUBSET = "L0202" Error "a subset that no DestinationRule defines";

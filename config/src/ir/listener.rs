@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute};
+use super::{AccessLogs, Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute};
 
 /// One listening socket.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,15 +21,18 @@ pub struct Listener {
     pub mtls: MtlsMode,
     /// Who may do what; on TCP, conditions on HTTP never hold.
     pub authorization: Authorization,
+    /// What is logged of its requests, or of its connections on TCP.
+    #[serde(skip_serializing_if = "AccessLogs::is_empty")]
+    pub access_logs: AccessLogs,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
 }
 
 impl Listener {
-    /// A listener in clear text that lets everybody in, to be refined with struct update syntax.
+    /// A listener in clear text that lets everybody in and logs nothing, to be refined with struct update syntax.
     pub fn new(name: String, address: SocketAddr, direction: Direction, protocol: ListenerProtocol) -> Self {
-        let (mtls, authorization) = (MtlsMode::Disable, Authorization::default());
-        Self { name, address, direction, mtls, authorization, protocol }
+        let (mtls, authorization, access_logs) = Default::default();
+        Self { name, address, direction, mtls, authorization, access_logs, protocol }
     }
 }
 

@@ -9,12 +9,16 @@
 //! Everything serialises in a fixed order: [`version`] of a resource is a hash of that form, so two processes that
 //! compile the same rules name the same versions.
 
+mod access_log;
 mod authorization;
 mod cluster;
 mod endpoint;
 mod health;
 mod jwt;
 mod listener;
+mod log_format;
+mod log_operator;
+mod log_time;
 mod matcher;
 mod origin;
 mod policy;
@@ -25,12 +29,16 @@ mod secret;
 mod units;
 mod virtual_host;
 
+pub use access_log::*;
 pub use authorization::*;
 pub use cluster::*;
 pub use endpoint::*;
 pub use health::*;
 pub use jwt::*;
 pub use listener::*;
+pub use log_format::*;
+pub use log_operator::*;
+pub use log_time::*;
 pub use matcher::*;
 pub use origin::*;
 pub use policy::*;

@@ -12,6 +12,7 @@ mod delegate;
 mod destination_rule;
 mod health_check;
 mod host;
+mod places;
 mod proxy;
 mod security;
 mod service;
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::defaults;
 use crate::diagnostic::Place;
-use crate::ir::Origin;
+use crate::ir::{FilePlace, Origin};
 use crate::node::Node;
 use crate::rules::{self, Document, EndpointSlice, Resource, ResourceId, Rule, SERVICE_NAME_LABEL, WorkloadEntry};
 
@@ -39,6 +40,7 @@ pub(crate) use workload::{Instance, TLS_MODE_LABEL, speaks_mesh_tls};
 
 use destination_rule::DestinationRules;
 use health_check::HealthChecks;
+use places::Places;
 use security::Protections;
 use virtual_service::VirtualServices;
 use workload::Workloads;
@@ -58,6 +60,7 @@ pub struct Mesh {
     /// The oldest first.
     sidecars: Vec<Sidecar>,
     documents: HashMap<ResourceId, Document>,
+    places: Places,
     /// Keys of labels that any rule asks a proxy for.
     client_labels: BTreeSet<String>,
 }
@@ -107,6 +110,7 @@ impl Mesh {
             destination_rules: DestinationRules::new(&sorted.destination_rules),
             health_checks: HealthChecks::new(&sorted.health_checks),
             documents: sorted.documents.into_iter().map(|document| (document.id.clone(), document.clone())).collect(),
+            places: Places::default(),
             workloads,
             settings,
             services,
@@ -117,25 +121,22 @@ impl Mesh {
     /// Where the rule behind something in the IR stands: the entry of its list, where there is one. `None`: no such
     /// document is known. Reads the document's text anew, so this is for people, not for every request.
     pub fn place_of(&self, origin: &Origin) -> Option<Place> {
-        let Origin { kind, namespace, name, index } = origin.clone();
-        let document = self.documents.get(&ResourceId { kind, namespace, name })?;
-        let list = match &document.rule {
-            Rule::VirtualService(rule) if (index as usize) < rule.spec.http.len() => "http",
-            Rule::VirtualService(_) => "tcp",
-            Rule::Sidecar(_) => "ingress",
-            Rule::AuthorizationPolicy(_) => "rules",
-            Rule::RequestAuthentication(_) => "jwtRules",
-            Rule::RateLimit(_) => "limits",
-            Rule::DestinationRule(_)
-            | Rule::ServiceEntry(_)
-            | Rule::WorkloadEntry(_)
-            | Rule::PeerAuthentication(_)
-            | Rule::MeshConfig(_)
-            | Rule::HealthCheck(_)
-            | Rule::Service(_)
-            | Rule::EndpointSlice(_) => return Some(document.place.clone()),
-        };
-        Some(document.place_of(&format!("spec.{list}[{index}]")))
+        let document = self.document_of(origin)?;
+        let (list, _) = places::list_of(document, origin.index as usize);
+        Some(match list {
+            "" => document.place.clone(),
+            list => document.place_of(&format!("spec.{list}[{}]", origin.index)),
+        })
+    }
+
+    /// The same for routes, of which there are many: each document is read anew only once.
+    pub(crate) fn known_place_of(&self, origin: &Origin) -> FilePlace {
+        FilePlace(self.document_of(origin).and_then(|document| self.places.of(document, origin)))
+    }
+
+    fn document_of(&self, origin: &Origin) -> Option<&Document> {
+        let Origin { kind, namespace, name, index: _, place: _ } = origin.clone();
+        self.documents.get(&ResourceId { kind, namespace, name })
     }
 
     /// The rule behind a route, as it is in force, delegation included: a delegate's rule is there once for each

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::ir::Origin;
+use crate::ir::{FilePlace, Origin};
 use crate::rules::{self, Destination, HttpRoute, Resource, ResourceId, RouteDestination};
 
 use super::delegate;
@@ -151,5 +151,6 @@ fn origin(id: &ResourceId, index: usize) -> Origin {
         namespace: id.namespace.clone(),
         name: id.name.clone(),
         index: u32::try_from(index).unwrap_or(u32::MAX),
+        place: FilePlace::default(),
     }
 }

@@ -163,6 +163,16 @@ impl Document {
         }
     }
 
+    /// The same of several, for which the text is read once.
+    pub(crate) fn places_of(&self, paths: &[String]) -> Vec<Place> {
+        let tree = self.source.tree();
+        let place = |path: &String| match &tree {
+            Some(tree) => self.source.locate(tree, path, Aim::Value).0,
+            None => self.place.clone(),
+        };
+        paths.iter().map(place).collect()
+    }
+
     /// Gives findings about this document their place and line.
     pub(crate) fn locate(&self, findings: &mut [(Diagnostic, Aim)]) {
         self.source.place(findings, &self.id);

@@ -1,5 +1,7 @@
 //! `MeshConfig` (`leno.mesh/v1alpha1`): what holds for the whole mesh.
 
+use std::collections::BTreeMap;
+
 use super::common::{message, words};
 use super::{DurationText, LocalityLoadBalancerSetting, OutboundTrafficPolicy, TrafficPolicy};
 
@@ -22,17 +24,32 @@ message! {
         pub locality_lb_setting: Option<Box<LocalityLoadBalancerSetting>>,
         /// What is logged of each request.
         #[serde(rename = "access_log")]
-        pub access_log: Option<AccessLog>,
+        pub access_log: Option<Box<AccessLog>>,
         /// What is traced of each request.
         pub tracing: Option<Tracing>,
     }
 
-    /// What is logged of each request.
+    /// What is logged of each request and each TCP connection; `{}` is Envoy's text on standard output.
     pub struct AccessLog {
-        /// How.
+        /// One of the forms that everybody knows; `text` by default.
         pub format: Option<AccessLogFormat>,
+        /// A form of one's own instead.
+        pub custom: Option<CustomLogFormat>,
         /// Which; absent: all.
         pub filter: Option<AccessLogFilter>,
+        /// The file that lines are appended to; `/dev/stdout` by default. It is opened anew on SIGUSR1, and when it was
+        /// renamed or removed.
+        pub path: Option<String>,
+        /// What becomes of credentials and queries.
+        pub sensitive: Option<SensitiveWords>,
+    }
+
+    /// A form of one's own, with Envoy's operators: one of the two.
+    pub struct CustomLogFormat {
+        /// `%REQ(:METHOD)% %RESPONSE_CODE% %DURATION%`
+        pub text: Option<String>,
+        /// `{code: "%RESPONSE_CODE%"}`: an operator by itself keeps its type, a number stays a number.
+        pub json: BTreeMap<String, String>,
     }
 
     /// Which requests are logged; all conditions hold.
@@ -43,6 +60,8 @@ message! {
         pub min_duration: Option<DurationText>,
         /// Percent of those.
         pub sample: Option<f64>,
+        /// One of these response flags, in Envoy's letters: `UF`, `UH`, …
+        pub flags: Vec<String>,
     }
 
     /// What is traced of each request.
@@ -71,5 +90,14 @@ words! {
         Text = "text",
         /// Istio's keys.
         Json = "json",
+    }
+
+    /// What becomes of `authorization`, `cookie` and the like, and of queries.
+    pub enum SensitiveWords {
+        /// That there was something is said, not what.
+        #[default]
+        Redacted = "redacted",
+        /// As they came.
+        Shown = "shown",
     }
 }

@@ -1,8 +1,8 @@
 //! `MeshConfig` by itself.
 
 use super::findings::{Findings, spec};
-use super::values::{Zero, is_host};
-use super::{load_balancer, sidecar, traffic_policy};
+use super::values::is_host;
+use super::{access_log, load_balancer, sidecar, traffic_policy};
 use crate::diagnostic::codes;
 use crate::identity::check_trust_domain;
 use crate::rules::{MeshConfig, is_dns_label};
@@ -30,15 +30,8 @@ pub(super) fn check(config: &MeshConfig, found: &mut Findings) {
     if let Some(setting) = &config.locality_lb_setting {
         load_balancer::check_locality(setting, &spec.key("localityLbSetting"), found);
     }
-    if let Some(filter) = config.access_log.as_ref().and_then(|log| log.filter.as_ref()) {
-        let path = spec.key("access_log").key("filter");
-        found.duration(&path.key("minDuration"), filter.min_duration.as_ref(), Zero::Allowed);
-        if let Some(sample) = filter.sample {
-            found.percentage(&path.key("sample"), sample);
-        }
-        if let Some(status) = filter.min_status.filter(|status| !(100..=599).contains(status)) {
-            found.add(codes::STATUS, &path.key("minStatus"), format!("{status} is not a status"));
-        }
+    if let Some(log) = &config.access_log {
+        access_log::check(log, &spec.key("access_log"), found);
     }
     if let Some(tracing) = &config.tracing {
         let path = spec.key("tracing");

@@ -8,6 +8,7 @@
 //! version. Warnings are served. Where the IR has a constructor that may refuse a value, that constructor decides here
 //! too, so that what passes can be compiled.
 
+mod access_log;
 mod authorization_policy;
 mod authorization_values;
 mod conflicts;

@@ -39,11 +39,6 @@ const FEATURES: &[Feature] = &[
         first: ingress_tls,
     },
     Feature {
-        name: "`access_log`",
-        instead: "requests are not logged",
-        first: |rule| mesh(rule, "access_log", |mesh| mesh.access_log.is_some()),
-    },
-    Feature {
         name: "`tracing`",
         instead: "requests are not traced",
         first: |rule| mesh(rule, "tracing", |mesh| mesh.tracing.is_some()),

@@ -1,5 +1,7 @@
 //! What every resource uses: addresses, metadata and where other resources come from.
 
+use std::sync::Arc;
+
 use super::pb;
 use super::refusal::{Problem, Result, required, unsupported};
 use crate::ir;
@@ -124,29 +126,40 @@ pub(super) fn metadata(parts: impl IntoIterator<Item = (&'static str, Struct)>) 
 
 /// The rule that something was compiled from, as metadata `leno.mesh`.
 pub(super) fn origin_to_xds(origin: Option<&ir::Origin>) -> Option<pb::core::Metadata> {
-    let ir::Origin { kind, namespace, name, index } = origin?;
+    let ir::Origin { kind, namespace, name, index, place: ir::FilePlace(place) } = origin?;
     let mut fields = texts([("kind", kind), ("namespace", namespace), ("name", name)]);
     fields.fields.insert("index".to_owned(), Value { kind: Some(ValueKind::NumberValue((*index).into())) });
+    if let Some(place) = place {
+        fields.fields.extend(texts([("file", place.file.as_ref())]).fields);
+        fields.fields.insert("line".to_owned(), Value { kind: Some(ValueKind::NumberValue(place.line.into())) });
+    }
     metadata([(NAMESPACE, fields)])
 }
 
 /// Metadata is only told to the operator: what is not ours, or not whole, is left aside.
 pub(super) fn origin_from_xds(metadata: Option<&pb::core::Metadata>) -> Option<ir::Origin> {
     let fields = metadata?.filter_metadata.get(NAMESPACE)?;
-    let index = match fields.fields.get("index")?.kind.as_ref()? {
-        ValueKind::NumberValue(number) => *number,
-        _ => return None,
-    };
-    if !(0.0..=f64::from(u32::MAX)).contains(&index) {
-        return None;
-    }
-    // In range by the test above.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let index = index as u32;
     Some(ir::Origin {
         kind: text_of(fields, "kind")?.to_owned(),
         namespace: text_of(fields, "namespace")?.to_owned(),
         name: text_of(fields, "name")?.to_owned(),
-        index,
+        index: whole_of(fields, "index")?,
+        place: ir::FilePlace(text_of(fields, "file").zip(whole_of(fields, "line")).map(|(file, line)| {
+            let file = file.into();
+            Arc::new(ir::FileLine { file, line })
+        })),
     })
+}
+
+fn whole_of(fields: &Struct, name: &str) -> Option<u32> {
+    let number = match fields.fields.get(name)?.kind.as_ref()? {
+        ValueKind::NumberValue(number) => *number,
+        _ => return None,
+    };
+    if !(0.0..=f64::from(u32::MAX)).contains(&number) {
+        return None;
+    }
+    // In range by the test above.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    Some(number as u32)
 }

@@ -93,7 +93,7 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         route_specifier,
         strip_port_mode,
         stream_idle_timeout,
-        // Logs, traces and request ids.
+        // Logs, which were taken out before; traces and request ids.
         tracing: _,
         access_log: _,
         access_log_flush_interval: _,

@@ -17,6 +17,7 @@
 //! A client that is no sidecar of Leno or Istio gets the same resources in other words: an Envoy with certificates of its
 //! own has another [`Flavour`], and a client of gRPC another [`Dialect`].
 
+mod access_log;
 mod any;
 mod balance;
 mod base;

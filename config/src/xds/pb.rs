@@ -1,6 +1,7 @@
 //! Short names for the generated modules. A message reads `pb::route::Route`, so it is never mistaken for the IR's type
 //! of the same name.
 
+pub(super) use envoy_types::pb::envoy::config::accesslog::v3 as access_log;
 pub(super) use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 pub(super) use envoy_types::pb::envoy::config::common::matcher::v3 as predicate;
 pub(super) use envoy_types::pb::envoy::config::core::v3 as core;
@@ -8,6 +9,8 @@ pub(super) use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub(super) use envoy_types::pb::envoy::config::listener::v3 as listener;
 pub(super) use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub(super) use envoy_types::pb::envoy::config::route::v3 as route;
+pub(super) use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file_log;
+pub(super) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream_log;
 pub(super) use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;
 pub(super) use envoy_types::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3 as forward_proxy_cluster;
 pub(super) use envoy_types::pb::envoy::extensions::common::dynamic_forward_proxy::v3 as dns_cache;

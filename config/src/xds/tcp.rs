@@ -52,7 +52,8 @@ pub(super) fn from_xds(proxy: TcpProxy, origin: Option<Origin>) -> Result<TcpRou
         upstream_connect_mode,
         max_early_data_bytes,
         cluster_specifier,
-        // Logs.
+        // Logs: those that are asked for were taken out before; how often one is flushed is Leno's own affair, and a line
+        // is written when the connection ends.
         access_log: _,
         access_log_flush_interval: _,
         flush_access_log_on_connected: _,

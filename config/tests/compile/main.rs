@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod access_logs;
 mod authentication;
 mod authorization;
 mod destination_rules;

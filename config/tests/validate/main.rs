@@ -345,7 +345,40 @@ fn the_mesh_and_kubernetes_kinds_are_checked() {
                 "tracing: {otlp: localhost, sampling: 101}",
                 &[("L0115", "spec.tracing.otlp", "localhost"), ("L0106", "spec.tracing.sampling", "101")],
             ),
+            ("access_log: {}", &[]),
+            (
+                "access_log: {format: json, filter: {minStatus: 500, minDuration: 1s, sample: 0.5, flags: [UF, UAEX]}}",
+                &[],
+            ),
+            (
+                "access_log: {custom: {text: '%REQ(:METHOD)% %RESPONSE_CODE%'}, path: /var/log/a.log, sensitive: shown}",
+                &[],
+            ),
+            ("access_log: {custom: {json: {code: '%RESPONSE_CODE%'}}}", &[]),
             ("access_log: {format: xml}", &[("L0007", "spec.access_log.format", "xml")]),
+            (
+                "access_log: {custom: {json: {a: '%RESPONSE_COD%', b: '%ENVIRONMENT(TOKEN)%'}}}",
+                &[
+                    ("L0129", "spec.access_log.custom.json.a", "'%RESPONSE_COD%'"),
+                    ("L0129", "spec.access_log.custom.json.b", "'%ENVIRONMENT(TOKEN)%'"),
+                ],
+            ),
+            ("access_log: {custom: {text: '50%'}}", &[("L0129", "spec.access_log.custom.text", "'50%'")]),
+            ("access_log: {custom: {}}", &[("L0101", "spec.access_log.custom", "custom")]),
+            (
+                "access_log: {format: text, custom: {text: a, json: {a: b}}}",
+                &[("L0102", "spec.access_log.format", "text"), ("L0102", "spec.access_log.custom", "{")],
+            ),
+            (
+                "access_log: {filter: {minStatus: 600, sample: 101, minDuration: 5, flags: [UFO]}}",
+                &[
+                    ("L0110", "spec.access_log.filter.minStatus", "600"),
+                    ("L0106", "spec.access_log.filter.sample", "101"),
+                    ("L0105", "spec.access_log.filter.minDuration", "5"),
+                    ("L0007", "spec.access_log.filter.flags[0]", "UFO"),
+                ],
+            ),
+            ("access_log: {path: access.log}", &[("L0112", "spec.access_log.path", "access.log")]),
             ("accessLog: {}", &[("L0005", "spec.accessLog", "accessLog")]),
         ],
     );

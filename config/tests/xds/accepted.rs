@@ -177,13 +177,11 @@ fn the_first_known_policy_of_a_list_counts() {
 fn what_only_measures_traces_or_limits_is_left_aside() {
     let mut listener = messages::listener();
     listener.stat_prefix = "x".to_owned();
-    listener.access_log.push(Default::default());
     listener.per_connection_buffer_limit_bytes = Some(UInt32Value { value: 32_768 });
     listener.enable_reuse_port = Some(BoolValue { value: true });
     let expected = http(&messages::listener());
     change(filter_config(&mut listener), |manager: &mut hcm::HttpConnectionManager| {
         manager.codec_type = 1;
-        manager.access_log.push(Default::default());
         manager.tracing = Some(Default::default());
         manager.use_remote_address = Some(BoolValue { value: true });
         manager.generate_request_id = Some(BoolValue { value: true });

@@ -50,6 +50,11 @@ fn bootstrap(flavour: &Flavour) -> Bootstrap {
         messages::ir_listener(),
         messages::ir_inline_listener(),
         messages::ir_tcp_listener(),
+        ir::Listener {
+            name: "all operators".to_owned(),
+            access_logs: crate::access_logs::every_operator(),
+            ..messages::ir_listener()
+        },
         ir::Listener { name: "strict".to_owned(), ..messages::ir_strict_listener() },
         permissive(messages::ir_strict_listener()),
         ir::Listener { name: "permissive".to_owned(), ..messages::ir_permissive_tcp_listener() },

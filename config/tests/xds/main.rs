@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accepted;
+mod access_logs;
 mod envoy;
 mod flavour;
 mod garbage;

@@ -55,6 +55,7 @@ pub(crate) fn ir_route_table() -> ir::RouteConfig {
             namespace: "default".to_owned(),
             name: "reviews".to_owned(),
             index: 1,
+            place: ir::FilePlace(Some(Arc::new(ir::FileLine { file: "rules/reviews.yaml".into(), line: 12 }))),
         }),
         request_headers: ir::HeaderOps {
             remove: vec!["x-secret".parse().unwrap()],
@@ -166,6 +167,7 @@ pub(crate) fn ir_listener() -> ir::Listener {
         direction: ir::Direction::Outbound,
         mtls: Default::default(),
         authorization: Default::default(),
+        access_logs: access_logs(ir::LogFormat::default_json(ir::Direction::Outbound)),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
             stat_prefix: "outbound".to_owned(),
             routes: ir::RouteSource::Named("15001".to_owned()),
@@ -178,6 +180,29 @@ pub(crate) fn ir_listener() -> ir::Listener {
     }
 }
 
+/// Everything that a filter can ask for.
+fn access_logs(format: ir::LogFormat) -> ir::AccessLogs {
+    let filter = ir::LogFilter::And(vec![
+        ir::LogFilter::Or(vec![
+            ir::LogFilter::Status(ir::Comparison::AtLeast, 500),
+            ir::LogFilter::Flags(vec![ir::ResponseFlag::parse("DC").unwrap(), ir::ResponseFlag::parse("OM").unwrap()]),
+        ]),
+        ir::LogFilter::Duration(ir::Comparison::AtMost, 60_000),
+        ir::LogFilter::Sample(ir::Fraction::from_percent(12.5).unwrap()),
+    ]);
+    let sink = ir::LogSink::Stdout;
+    let custom =
+        "%RESPONSE_CODE% %REQ(x-a?:path):10% %START_TIME(%s.%3f)% %GRPC_STATUS(NUMBER)% %TRAILER(grpc-status)%";
+    let second = ir::AccessLog {
+        sink: ir::LogSink::Stderr,
+        format: ir::LogFormat::Text(ir::LogText::parse(custom).unwrap()),
+        filter: ir::LogFilter::default(),
+        sensitive: ir::Sensitive::Shown,
+    };
+    let first = ir::AccessLog { sink, format, filter, sensitive: ir::Sensitive::Redacted };
+    ir::AccessLogs { logs: vec![first, second], left_out: Vec::new() }
+}
+
 /// Inbound, with its routes inside.
 pub(crate) fn ir_inline_listener() -> ir::Listener {
     ir::Listener {
@@ -186,6 +211,7 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
         direction: ir::Direction::Inbound,
         mtls: Default::default(),
         authorization: Default::default(),
+        access_logs: access_logs(ir::LogFormat::default_text()),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
             stat_prefix: "inbound".to_owned(),
             routes: ir::RouteSource::Inline(Arc::new(ir_route_table())),
@@ -208,6 +234,7 @@ pub(crate) fn ir_tcp_listener() -> ir::Listener {
         direction: ir::Direction::Outbound,
         mtls: Default::default(),
         authorization: Default::default(),
+        access_logs: access_logs(ir::LogFormat::default_json(ir::Direction::Inbound)),
         protocol: ir::ListenerProtocol::Tcp(ir::TcpRoute {
             stat_prefix: "db".to_owned(),
             origin: None,

@@ -258,6 +258,7 @@ fn origin() -> impl Strategy<Value = Origin> {
         namespace,
         name,
         index,
+        place: FilePlace::default(),
     })
 }
 
@@ -384,6 +385,59 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
     )
 }
 
+fn access_log() -> impl Strategy<Value = AccessLog> {
+    let text = prop::sample::select(vec![
+        "%% %START_TIME(%s.%3f)% %REQ(x-a?:path):10%",
+        "%RESPONSE_CODE%",
+        "[%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%] ü",
+        "%METADATA(ROUTE:leno.mesh:name)% %FILTER_STATE_OF_NOBODY%",
+    ]);
+    let text = text.prop_map(|text| LogText::tolerant(text).unwrap());
+    let value = prop_oneof![
+        text.clone().prop_map(LogValue::Text),
+        (0..1000_u32).prop_map(|number| LogValue::Number(number.into())),
+        any::<bool>().prop_map(LogValue::Bool),
+        Just(LogValue::Null),
+    ];
+    let value = value.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(LogValue::List),
+            btree_map(name(), inner, 0..3).prop_map(LogValue::Object),
+        ]
+    });
+    let json = btree_map(name(), value, 1..4).prop_map(|object| LogFormat::json(object).unwrap());
+    let format = prop_oneof![text.prop_map(LogFormat::Text), json];
+    let comparison =
+        prop::sample::select(vec![Comparison::Equal, Comparison::NotEqual, Comparison::AtLeast, Comparison::AtMost]);
+    let filter = prop_oneof![
+        (comparison.clone(), any::<u32>()).prop_map(|(how, bound)| LogFilter::Status(how, bound)),
+        (comparison, any::<u32>()).prop_map(|(how, bound)| LogFilter::Duration(how, bound)),
+        (0..=1_000_000_u32).prop_map(|share| LogFilter::Sample(Fraction::from_millionths(share).unwrap())),
+        Just(LogFilter::Flags(vec![ResponseFlag::parse("UF").unwrap(), ResponseFlag::parse("DC").unwrap()])),
+    ];
+    let filter = filter.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![vec(inner.clone(), 2..4).prop_map(LogFilter::And), vec(inner, 2..4).prop_map(LogFilter::Or),]
+    });
+    let filter = prop_oneof![Just(LogFilter::default()), filter];
+    let sink = prop::sample::select(vec!["/dev/stdout", "/dev/stderr", "/var/log/leno/access.log"]);
+    let sensitive = prop::sample::select(vec![Sensitive::Redacted, Sensitive::Shown]);
+    (sink, format, filter, sensitive).prop_map(|(path, format, filter, sensitive)| AccessLog {
+        sink: LogSink::at(path).unwrap(),
+        format,
+        filter,
+        sensitive,
+    })
+}
+
+/// What nobody knows is said again by whoever reads it.
+fn access_logs() -> impl Strategy<Value = AccessLogs> {
+    vec(access_log(), 0..3).prop_map(|logs| {
+        let unknown = logs.iter().flat_map(|log| log.format.unknown());
+        let left_out = unknown.map(|text| format!("access log: Leno has nothing for `%{text}%`")).collect();
+        AccessLogs { logs, left_out }
+    })
+}
+
 pub(crate) fn listener() -> impl Strategy<Value = Listener> {
     let direction = prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)];
     let authorization = |of| vec(security::rbac_filter(true, of), 0..3).prop_map(Authorization);
@@ -392,10 +446,11 @@ pub(crate) fn listener() -> impl Strategy<Value = Listener> {
         (tcp_route().prop_map(ListenerProtocol::Tcp), authorization(security::Of::Connections)),
     ];
     let mtls = prop_oneof![Just(MtlsMode::Disable), Just(MtlsMode::Permissive), Just(MtlsMode::Strict)];
-    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol, mtls).prop_map(
-        |(name, ip, port, direction, (protocol, authorization), mtls)| Listener {
+    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol, mtls, access_logs()).prop_map(
+        |(name, ip, port, direction, (protocol, authorization), mtls, access_logs)| Listener {
             mtls,
             authorization,
+            access_logs,
             ..Listener::new(name, SocketAddr::new(ip, port), direction, protocol)
         },
     )

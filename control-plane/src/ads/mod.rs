@@ -12,11 +12,13 @@
 //! * [`order`]: which part of a change goes first.
 //! * [`wire`]: Envoy's messages ⇄ the session's words.
 //! * [`push`]: who is connected, and how a new snapshot reaches them.
+//! * [`edits`]: how long a change takes to be in force everywhere.
 //! * [`service`]: the gRPC methods.
 //! * [`credentials`]: who may open a stream, as what, and for how long.
 //! * [`status`]: what `leno status` says about it.
 
 pub(crate) mod credentials;
+pub(crate) mod edits;
 #[cfg(test)]
 mod model;
 pub(crate) mod order;

@@ -13,6 +13,7 @@ use leno_config::node::Node;
 use leno_config::xds::Dialect;
 use tokio::sync::watch;
 
+use super::edits::{Edits, Settled};
 use super::session::Session;
 use super::variant::Protocol;
 use crate::generation::Generation;
@@ -30,6 +31,7 @@ pub(crate) struct Hub {
     stopping: watch::Sender<bool>,
     streams: Mutex<BTreeMap<u64, Arc<Stream>>>,
     next_stream: AtomicU64,
+    edits: Mutex<Edits>,
     metrics: Metrics,
 }
 
@@ -42,6 +44,8 @@ pub(crate) struct Stream {
     pub(crate) dialect: Dialect,
     pub(crate) connected: SystemTime,
     session: Mutex<Session>,
+    /// Number of the newest generation that the session was given; 0: none.
+    given: AtomicU64,
 }
 
 /// More proxies than one process serves.
@@ -52,18 +56,28 @@ pub(crate) struct Full;
 impl Hub {
     /// Nobody is connected and nothing is known.
     pub(crate) fn new(metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self {
+        let hub = Arc::new(Self {
             newest: watch::Sender::new(None),
             stopping: watch::Sender::new(false),
             streams: Mutex::default(),
             next_stream: AtomicU64::new(0),
+            edits: Mutex::default(),
             metrics,
-        })
+        });
+        hub.metrics.watch(Arc::downgrade(&hub));
+        hub
     }
 
     /// From now on this is what proxies are to hold.
     pub(crate) fn publish(&self, generation: Arc<Generation>) {
         self.newest.send_replace(Some(generation));
+    }
+
+    /// The same for a generation that an edit made, which was noticed at this time.
+    pub(crate) fn publish_edit(&self, generation: Arc<Generation>, noticed: Instant) {
+        let streams = lock(&self.streams).keys().copied().collect::<Vec<_>>();
+        lock(&self.edits).begin(generation.number(), noticed, streams.into_iter());
+        self.publish(generation);
     }
 
     /// The newest generation, and word of every later one.
@@ -101,13 +115,13 @@ impl Hub {
     ) -> Result<Connection, Full> {
         let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let session = Mutex::new(protocol.session(now));
-        let stream = Arc::new(Stream { node, protocol, dialect, connected: SystemTime::now(), session });
+        let given = AtomicU64::new(0);
+        let stream = Arc::new(Stream { node, protocol, dialect, connected: SystemTime::now(), session, given });
         let mut streams = lock(&self.streams);
         if streams.len() >= MAX_STREAMS {
             return Err(Full);
         }
         streams.insert(id, Arc::clone(&stream));
-        self.metrics.connected.set(i64::try_from(streams.len()).unwrap_or(i64::MAX));
         Ok(Connection { hub: Arc::clone(self), id, stream })
     }
 
@@ -119,12 +133,27 @@ impl Hub {
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
+
+    fn count(&self, settled: &Settled) {
+        settled.proxy.iter().for_each(|after| self.metrics.proxy_converged(*after));
+        settled.edits.iter().for_each(|after| self.metrics.converged(*after));
+    }
 }
 
 impl Stream {
     /// The state of the stream, for a moment: never across an await.
     pub(crate) fn session(&self) -> MutexGuard<'_, Session> {
         lock(&self.session)
+    }
+
+    /// Notes that the session was given what this generation makes for it.
+    pub(crate) fn was_given(&self, number: u64) {
+        self.given.store(number, Ordering::Relaxed);
+    }
+
+    /// Whether something is ready for it and not sent, where this is the newest generation.
+    pub(crate) fn waits_for(&self, newest: u64) -> bool {
+        self.given.load(Ordering::Relaxed) < newest || self.session().has_something_due()
     }
 }
 
@@ -136,11 +165,24 @@ pub(crate) struct Connection {
     pub(crate) stream: Arc<Stream>,
 }
 
+impl Connection {
+    /// Notes that the proxy has answered all that the generation it was given makes for it. `settled` is the newest of
+    /// which that is known, so that it is told once.
+    pub(crate) fn settle(&self, settled: &mut u64, now: Instant) {
+        let given = self.stream.given.load(Ordering::Relaxed);
+        if given > *settled && self.stream.session().is_settled() {
+            *settled = given;
+            let answered = lock(&self.hub.edits).answered(self.id, given, now);
+            self.hub.count(&answered);
+        }
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut streams = lock(&self.hub.streams);
-        streams.remove(&self.id);
-        self.hub.metrics.connected.set(i64::try_from(streams.len()).unwrap_or(i64::MAX));
+        lock(&self.hub.streams).remove(&self.id);
+        let left = lock(&self.hub.edits).left(self.id);
+        self.hub.count(&left);
     }
 }
 

@@ -26,7 +26,7 @@ use leno_config::xds::{self, Kind};
 use tokio::sync::mpsc;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, error, info, warn};
 
 use super::credentials::{self, Access, Proof};
@@ -36,7 +36,8 @@ use super::variant::{Delta, Sent, Variant};
 use super::wire::{self, MAX_MESSAGE, MessageDecoder};
 use super::world::World;
 use crate::ca::attest::Peer;
-use crate::generation::Generation;
+use crate::generation::{Compiled, Generation};
+use crate::metrics::{Metrics, StreamEnd};
 
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
@@ -98,22 +99,59 @@ fn converse<V: Variant>(
     let (head, body) = request.into_parts();
     let requests = Streaming::new_request(decoder, body, None, Some(MAX_MESSAGE));
     let (sender, pieces) = mpsc::channel(QUEUE);
+    let ending = Ending { metrics: hub.metrics().clone(), end: StreamEnd::Lost };
     let conversation = Box::pin(async move {
         let peer = head.extensions.get::<Peer>().cloned();
-        let proof = match access.admit(&head.headers, peer, SystemTime::now()).await {
-            Ok(proof) => proof,
-            Err(status) => return status,
+        let ended = match access.admit(&head.headers, peer, SystemTime::now()).await {
+            Ok(proof) => {
+                drop(head);
+                serve::<V>(hub, access, proof, requests, sender).await
+            }
+            Err(status) => Err(status),
         };
-        drop(head);
-        match serve::<V>(hub, access, proof, requests, sender).await {
+        ending.with(match ended {
             Ok(()) => Status::ok(""),
             Err(status) => status,
-        }
+        })
     });
     let body = Conversation { conversation: Some(conversation), pieces, end: None };
     let mut response = http::Response::new(tonic::body::Body::new(body));
     response.headers_mut().insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
     response
+}
+
+/// Counts a stream's end, also where its connection is gone and nobody polls it any more.
+struct Ending {
+    metrics: Metrics,
+    end: StreamEnd,
+}
+
+impl Ending {
+    /// It ends with this status, which is handed on.
+    fn with(mut self, status: Status) -> Status {
+        self.end = reason(&status);
+        status
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.metrics.stream_ended(self.end);
+    }
+}
+
+/// The statuses that this file and [`credentials`] make; all others come from the connection.
+fn reason(status: &Status) -> StreamEnd {
+    match status.code() {
+        Code::Ok => StreamEnd::Left,
+        Code::Unauthenticated => StreamEnd::Credential,
+        Code::PermissionDenied => StreamEnd::Identity,
+        Code::InvalidArgument => StreamEnd::NotUnderstood,
+        Code::DeadlineExceeded => StreamEnd::Silent,
+        Code::ResourceExhausted => StreamEnd::TooMuch,
+        Code::Unavailable => StreamEnd::Stopping,
+        _ => StreamEnd::Lost,
+    }
 }
 
 /// One stream, from the first request to its end.
@@ -139,7 +177,8 @@ async fn serve<V: Variant>(
     let dialect = connection.stream.dialect.label();
     info!(node = %id, variant = V::PROTOCOL.label(), dialect, "proxy connected");
     let (variant, remarked) = (V::default(), Remarks::new());
-    let serving = Serving { hub: &hub, connection: &connection, id: &id, proof: &proof, pieces, variant, remarked };
+    let (hub, connection, proof) = (&hub, &connection, &proof);
+    let serving = Serving { hub, connection, id: &id, proof, pieces, variant, remarked, settled: 0 };
     let end = serving.run(first, requests).await;
     match &end {
         Ok(()) => info!(node = %id, "proxy left"),
@@ -168,6 +207,8 @@ struct Serving<'a, V> {
     variant: V,
     /// What the log was told.
     remarked: Remarks,
+    /// Number of the newest generation that the proxy has answered in full.
+    settled: u64,
 }
 
 impl<V: Variant> Serving<'_, V> {
@@ -198,6 +239,7 @@ impl<V: Variant> Serving<'_, V> {
                 () = self.hub.stopped() => return Err(stopping()),
             }
             self.send_what_is_due().await?;
+            self.connection.settle(&mut self.settled, Instant::now());
             self.log_remarks();
         }
     }
@@ -210,9 +252,10 @@ impl<V: Variant> Serving<'_, V> {
         };
         let outcome = self.variant.on_request(&mut self.connection.stream.session(), kind, request);
         match outcome.map_err(|error| Status::resource_exhausted(error.to_string()))? {
-            Received::Subscription | Received::Ack => {}
+            Received::Subscription => {}
+            Received::Ack => self.hub.metrics().acked(kind),
             Received::Nack(text) => {
-                self.hub.metrics().nacks.with_label_values(&[kind.label()]).inc();
+                self.hub.metrics().nacked(kind);
                 let text = text.chars().take(LOGGED).collect::<String>();
                 warn!(
                     node = self.id,
@@ -227,8 +270,17 @@ impl<V: Variant> Serving<'_, V> {
 
     async fn take(&self, generation: &Generation) {
         match generation.snapshot(&self.connection.stream.node, &self.connection.stream.dialect).await {
-            Ok(snapshot) => self.connection.stream.session().on_snapshot(snapshot),
-            Err(error) => error!(node = self.id, cause = error.source().map(ToString::to_string), "{error}"),
+            Ok(Compiled { snapshot, took }) => {
+                if let Some(took) = took {
+                    self.hub.metrics().compiled(took);
+                }
+                self.connection.stream.session().on_snapshot(snapshot);
+                self.connection.stream.was_given(generation.number());
+            }
+            Err(error) => {
+                self.hub.metrics().compile_failed();
+                error!(node = self.id, cause = error.source().map(ToString::to_string), "{error}");
+            }
         }
     }
 
@@ -246,14 +298,15 @@ impl<V: Variant> Serving<'_, V> {
 
     async fn send_what_is_due(&mut self) -> Result<(), Status> {
         loop {
+            let begun = Instant::now();
             let polled = self.variant.poll(&mut self.connection.stream.session(), Instant::now());
             let sent = polled.map_err(|error| Status::resource_exhausted(error.to_string()))?;
             let Some(Sent { kind, resources, removed, pieces }) = sent else { return Ok(()) };
-            self.hub.metrics().pushes.with_label_values(&[kind.label()]).inc();
             debug!(node = self.id, kind = kind.label(), resources, removed, "sent");
             for piece in pieces {
                 self.pieces.send(piece).await.map_err(|_| Status::cancelled("the stream was closed"))?;
             }
+            self.hub.metrics().pushed(kind, begun.elapsed());
         }
     }
 }

@@ -307,6 +307,25 @@ impl Session {
         held.is_some_and(|held| **held == *version)
     }
 
+    /// Whether something waits to be sent.
+    pub(crate) fn has_something_due(&self) -> bool {
+        let waits = |progress: Progress| progress.due || progress.removals;
+        self.kinds.values().any(|state| waits(state.progress()))
+    }
+
+    /// Whether a response waits for its answer.
+    pub(crate) fn owes_an_answer(&self) -> bool {
+        self.kinds.values().any(|state| !state.in_flight.is_empty())
+    }
+
+    /// Whether the client has answered all that the snapshot makes for it. To be asked after [`Session::poll`] returned
+    /// `None`. What a refusal holds back (clusters that the old routes still use) is not waited for.
+    pub(crate) fn is_settled(&self) -> bool {
+        let refused = self.kinds.values().any(|state| !state.rejected.is_empty());
+        let settled = |progress: Progress| !progress.due && !progress.in_flight && (refused || !progress.removals);
+        self.snapshot.is_some() && self.kinds.values().all(|state| settled(state.progress()))
+    }
+
     /// What could not be said of resources that the client has asked for by name.
     pub(crate) fn remarks(&self) -> Remarks {
         let Some(snapshot) = &self.snapshot else { return Remarks::new() };

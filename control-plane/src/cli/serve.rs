@@ -1,6 +1,6 @@
 //! `leno serve`: the control plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -30,9 +30,9 @@ use crate::ca::attest::Gate;
 use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
-use crate::generation::Generation;
+use crate::generation::{Contents, Generation};
 use crate::http;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Rules};
 use crate::snapshot::Shelf;
 use crate::source::files::{Files, Options, State, write_atomically};
 
@@ -227,7 +227,8 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authori
         if let Some(documents) = state.documents.as_ref().filter(|_| state.changed) {
             let newest = Generation::new(documents.iter(), &authority.bundles(), Arc::clone(&shelf));
             authority.set_domains(newest.domains());
-            hub.metrics().in_force(newest.version(), newest.documents());
+            let Contents { services, virtual_services } = newest.contents();
+            hub.metrics().in_force(newest.version(), newest.documents(), services, virtual_services);
             version = Some(newest.version().to_owned());
             generation = Some(newest);
         }
@@ -235,10 +236,15 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authori
             clear_text = generation.in_clear_text();
         }
         let rules = rules_status(&state, version.clone(), clear_text.clone());
-        hub.metrics().rule_errors.set(i64::try_from(rules.errors()).unwrap_or(i64::MAX));
+        hub.metrics().rules(Rules {
+            findings: &state.diagnostics,
+            errors: rules.errors(),
+            rejected: rejected_documents(&state.diagnostics),
+            held_back: rules.held_back.len(),
+        });
         board.note(rules);
         if let Some(generation) = generation {
-            hub.publish(generation);
+            hub.publish_edit(generation, state.noticed);
         }
         files.report(&state);
     }
@@ -271,6 +277,17 @@ fn rules_status(state: &State, version: Option<String>, clear_text: BTreeMap<Str
         problem: state.problem.clone(),
         clear_text,
     }
+}
+
+/// Documents with an error; a file that cannot be read as documents is one.
+fn rejected_documents(findings: &[Diagnostic]) -> usize {
+    let errors = findings.iter().filter(|finding| finding.is_error());
+    let file = |finding: &Diagnostic| finding.place.as_ref().map(|place| Arc::clone(&place.file));
+    let of = errors.map(|finding| match &finding.resource {
+        Some(resource) => (Some(resource.to_string()), None),
+        None => (None, file(finding)),
+    });
+    of.collect::<BTreeSet<_>>().len()
 }
 
 pub(super) async fn told_to_stop() -> std::io::Result<&'static str> {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use leno_config::diagnostic::Diagnostic;
 use leno_config::rules::last_good::{LastGood, Outcome};
@@ -58,6 +59,8 @@ pub(crate) struct State {
     pub(crate) held_back: BTreeMap<ResourceId, String>,
     /// Why the files as a whole are not taken.
     pub(crate) problem: Option<String>,
+    /// When the change was first seen.
+    pub(crate) noticed: Instant,
 }
 
 impl Files {
@@ -108,7 +111,7 @@ impl Files {
         self.complete = true;
         let Outcome { diagnostics, held_back, changed } = self.last_good.update(parsed);
         let held_back = held_back.into_iter().map(|(resource, reason)| (resource, reason.to_string())).collect();
-        State { documents: self.documents(), changed, diagnostics, held_back, problem: None }
+        State { documents: self.documents(), changed, diagnostics, held_back, problem: None, noticed: self.noticed() }
     }
 
     /// What is in force stays.
@@ -119,7 +122,12 @@ impl Files {
             diagnostics: Vec::new(),
             held_back: BTreeMap::new(),
             problem: Some(problem),
+            noticed: self.noticed(),
         }
+    }
+
+    fn noticed(&self) -> Instant {
+        self.files.noticed().unwrap_or_else(Instant::now)
     }
 
     fn documents(&self) -> Option<Vec<Document>> {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use http::request::Parts;
 use leno_config::ir::{
-    Action, Discovery, Domain, Forward, HttpManager, Listener, ListenerProtocol, Origin, PathNormalization, Resources,
-    RetryPolicy, Route, RouteSource, WeightedCluster,
+    Action, Discovery, Domain, FilePlace, Forward, HttpManager, Listener, ListenerProtocol, Origin, PathNormalization,
+    Resources, RetryPolicy, Route, RouteSource, WeightedCluster,
 };
 use leno_config::ir::{Direction, VirtualHost};
 
@@ -301,12 +301,10 @@ fn add_uncompiled(winner: &Origin, lost: &mut Vec<Lost>) {
     let missing: Vec<_> =
         (0..winner.index).filter(|index| lost.iter().all(|lost| lost.rule.origin.index != *index)).collect();
     let reason = "does not hold for this workload or port (sourceLabels, sourceNamespace, gateways, port)";
-    lost.extend(
-        missing.into_iter().map(|index| Lost {
-            rule: RulePlace::from(&Origin { index, ..winner.clone() }),
-            reason: reason.to_owned(),
-        }),
-    );
+    lost.extend(missing.into_iter().map(|index| Lost {
+        rule: RulePlace::from(&Origin { index, place: FilePlace::default(), ..winner.clone() }),
+        reason: reason.to_owned(),
+    }));
     lost.sort_by_key(|lost| lost.rule.origin.index);
 }
 

@@ -36,7 +36,7 @@ pub struct Verdict {
     pub lost: Vec<Lost>,
 }
 
-/// A rule and where it stands. A proxy does not know the place: it holds what was made of the rules.
+/// A rule and where it stands. A proxy knows at most where it stood when the route was sent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RulePlace {
     /// Which rule.
@@ -50,7 +50,9 @@ pub struct RulePlace {
 
 impl From<&Origin> for RulePlace {
     fn from(origin: &Origin) -> Self {
-        Self { origin: origin.clone(), file: None, line: None }
+        let place = origin.place.0.as_deref();
+        let (file, line) = (place.map(|place| Arc::clone(&place.file)), place.map(|place| place.line));
+        Self { origin: origin.clone(), file, line }
     }
 }
 

@@ -5,6 +5,7 @@
 //! Whoever carries the request looks at its grant: while the answer is awaited, at each frame of either body, and beside
 //! the bytes of a tunnel.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
@@ -13,6 +14,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use http::Request;
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 
 use crate::error::ProxyError;
@@ -25,6 +27,8 @@ const FEW: usize = 8;
 /// The permission of one request.
 pub struct Grant {
     head: Parts,
+    /// Its `Host`, where no other header is kept.
+    host: Option<HeaderValue>,
     token: Option<Rc<Verified>>,
     revoked: Cell<bool>,
     /// Of the one who waits: for the head of the answer, then for its body or in its tunnel.
@@ -42,17 +46,34 @@ pub struct Grants {
 impl Grant {
     /// Keeps what policies see of a request.
     pub fn new(head: &Parts, token: Option<&Rc<Verified>>) -> Rc<Self> {
+        let mut grant = Self::bare(head);
+        grant.head.headers = head.headers.clone();
+        grant.token = token.cloned();
+        Rc::new(grant)
+    }
+
+    /// Keeps what the first policy that comes is most likely to ask about: method, host and path. Headers would have to be
+    /// copied for every request where nobody has asked for policies; an ALLOW that goes by them ends such a request, a DENY
+    /// that does lets it finish.
+    pub fn without_headers(head: &Parts) -> Rc<Self> {
+        let host = head.headers.get(header::HOST).cloned();
+        Rc::new(Self { host, ..Self::bare(head) })
+    }
+
+    fn bare(head: &Parts) -> Self {
         // What hyper keeps beside a head (upgrades) is not needed, and would live longer for it.
         let mut kept = Request::new(()).into_parts().0;
         kept.method = head.method.clone();
         kept.uri = head.uri.clone();
-        kept.headers = head.headers.clone();
-        Rc::new(Self { head: kept, token: token.cloned(), revoked: Cell::new(false), waker: RefCell::default() })
+        Self { head: kept, host: None, token: None, revoked: Cell::new(false), waker: RefCell::default() }
     }
 
-    /// The request as policies saw it.
-    pub fn head(&self) -> &Parts {
-        &self.head
+    /// The request as policies saw it, or would have.
+    pub fn head(&self) -> Cow<'_, Parts> {
+        let Some(host) = &self.host else { return Cow::Borrowed(&self.head) };
+        let mut head = self.head.clone();
+        head.headers.insert(header::HOST, host.clone());
+        Cow::Owned(head)
     }
 
     /// Its token, as it was verified then.

@@ -22,5 +22,9 @@ pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
 pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
     let captured = |cluster: &ir::Cluster| matches!(cluster.discovery, ir::Discovery::OriginalDestination);
     let clusters = resources.clusters.values().filter(|cluster| captured(cluster));
-    clusters.map(|cluster| format!("cluster {}: original destination", cluster.name)).collect()
+    let clusters = clusters.map(|cluster| format!("cluster {}: original destination", cluster.name));
+    let logs = resources.listeners.values().flat_map(|listener| {
+        listener.access_logs.left_out.iter().map(|what| format!("listener {}: {what}", listener.name))
+    });
+    clusters.chain(logs).collect()
 }

@@ -122,6 +122,7 @@ pub(crate) fn tcp_listener(name: &str, port: u16, cluster: &str) -> ir::Listener
         direction: ir::Direction::Outbound,
         mtls: Default::default(),
         authorization: Default::default(),
+        access_logs: Default::default(),
         protocol: ir::ListenerProtocol::Tcp(ir::TcpRoute {
             stat_prefix: name.to_owned(),
             origin: None,
@@ -139,6 +140,7 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
         direction: ir::Direction::Outbound,
         mtls: Default::default(),
         authorization: Default::default(),
+        access_logs: Default::default(),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
             stat_prefix: name.to_owned(),
             routes,

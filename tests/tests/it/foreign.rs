@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use leno_tests::{Call, Process, Proxy, eventually, free_port, origin, pki, python_with_xds};
+use leno_tests::{Call, Origin, Process, Protocol, Proxy, eventually, free_port, metric, origin, pki, python_with_xds};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -95,14 +95,20 @@ fn socket(address: SocketAddr) -> Value {
 }
 
 fn listener(name: &str, port: u16, table: &str, filters: &[Value]) -> Value {
+    listener_with(name, port, table, filters, &json!({}))
+}
+
+/// With more keys in its connection manager.
+fn listener_with(name: &str, port: u16, table: &str, filters: &[Value], keys: &Value) -> Value {
     let router = json!({"name": "envoy.filters.http.router", "typedConfig": {"@type": ROUTER}});
     let filters = filters.iter().cloned().chain([router]).collect::<Vec<_>>();
-    let manager = json!({
+    let mut manager = json!({
         "@type": MANAGER,
         "statPrefix": name,
         "rds": {"configSource": {"ads": {}, "resourceApiVersion": "V3"}, "routeConfigName": table},
         "httpFilters": filters,
     });
+    manager.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
     let filter = json!({"name": "envoy.filters.network.http_connection_manager", "typedConfig": manager});
     json!({"name": name, "address": socket(([127, 0, 0, 1], port).into()), "filterChains": [{"filters": [filter]}]})
 }
@@ -297,4 +303,35 @@ async fn secrets_are_taken_without_keys_and_the_last_good_ones_stay() {
         if now == first { Err(now.to_string()) } else { Ok(()) }
     })
     .await;
+}
+
+/// The limits of a listener for one stream, which Istio has no rule for.
+#[tokio::test]
+async fn a_stream_that_rests_or_lasts_too_long_ends_with_its_flag() {
+    let app = Origin::scripted(|_| std::future::pending()).await;
+    let (idle, long) = (free_port(), free_port());
+    let resources = json!({
+        "listeners": {
+            "idle": listener_with("idle", idle, "table", &[], &json!({"streamIdleTimeout": "0.3s"})),
+            "long": listener_with(
+                "long", long, "table", &[], &json!({"commonHttpProtocolOptions": {"maxStreamDuration": "0.3s"}}),
+            ),
+        },
+        "routes": {"table": table("table", json!([{
+            "match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"},
+        }]))},
+        "clusters": {"app": eds("app")},
+        "endpoints": {"app": endpoints("app", &[app.address()])},
+        "secrets": {},
+    });
+    let Some(world) = World::start("limits of a stream from a foreign control plane", resources).await else { return };
+    for (port, flag, body) in [(idle, "SI", "stream timeout"), (long, "DT", "downstream duration timeout")] {
+        world.answers(port, "/", 504, body).await;
+        for protocol in Protocol::ALL {
+            let reply = Call::get("http://any/").over(protocol).send(([127, 0, 0, 1], port).into()).await;
+            assert_eq!((reply.status, reply.text().as_str(), reply.flag()), (504, body, flag), "{protocol:?}");
+        }
+        let flag = format!("response_flags=\"{flag}\"");
+        assert!(metric(&world.proxy.metrics().await, "http_requests_total", &[&flag]) >= 2.0, "{flag}");
+    }
 }

@@ -2,11 +2,13 @@
 
 use super::callers::{self, Entry, Place};
 use super::pb;
-use crate::ir::{Authorization, Direction, ListenerProtocol, StringMatch};
+use crate::ir::{AccessLogs, Authorization, Direction, ListenerProtocol, StringMatch};
 use crate::xds::refusal::{Problem, Result, Within, is_true, unsupported};
-use crate::xds::{any, base, http_manager, rbac, tcp};
+use crate::xds::{access_log, any, base, http_manager, rbac, tcp};
+use pb::hcm::HttpConnectionManager;
 use pb::listener::{Filter, FilterChain, filter};
 use pb::protobuf::Any;
+use pb::tcp_proxy::TcpProxy;
 
 /// Istio's filters that only measure, by their types.
 const TELEMETRY: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.config.MetadataExchange"];
@@ -18,20 +20,29 @@ pub(super) struct Chain {
     /// Conditions of which a caller with a certificate fulfils one; none: the roots decide.
     pub(super) callers: Vec<StringMatch>,
     pub(super) authorization: Authorization,
+    pub(super) access_logs: AccessLogs,
     pub(super) protocol: ListenerProtocol,
 }
 
 /// For every caller, in clear text.
-pub(super) fn to_xds(protocol: &ListenerProtocol, direction: Direction, authorization: &Authorization) -> FilterChain {
+pub(super) fn to_xds(
+    protocol: &ListenerProtocol,
+    direction: Direction,
+    authorization: &Authorization,
+    access_logs: &AccessLogs,
+) -> FilterChain {
+    let access_log = access_log::to_xds(access_logs);
     match protocol {
         ListenerProtocol::Http(manager) => {
-            let manager = any::pack(&http_manager::to_xds(manager, direction, authorization));
-            let filters = vec![filter_to_xds("envoy.filters.network.http_connection_manager", manager)];
+            let manager =
+                HttpConnectionManager { access_log, ..http_manager::to_xds(manager, direction, authorization) };
+            let filters = vec![filter_to_xds("envoy.filters.network.http_connection_manager", any::pack(&manager))];
             FilterChain { filters, ..Default::default() }
         }
         ListenerProtocol::Tcp(route) => {
             let deciding = rbac::to_network(authorization, &route.stat_prefix);
-            let proxy = ("envoy.filters.network.tcp_proxy".to_owned(), any::pack(&tcp::to_xds(route)));
+            let proxy = TcpProxy { access_log, ..tcp::to_xds(route) };
+            let proxy = ("envoy.filters.network.tcp_proxy".to_owned(), any::pack(&proxy));
             let filters = deciding.into_iter().chain([proxy]);
             FilterChain {
                 filters: filters.map(|(name, config)| filter_to_xds(&name, config)).collect(),
@@ -62,7 +73,8 @@ pub(super) fn from_xds(chain: FilterChain, place: Place) -> Result<Chain> {
     for (index, filter) in filters.into_iter().enumerate() {
         authorization.0.extend(deciding_from_xds(filter).within_item("filters", index)?);
     }
-    let (protocol, inside) = terminal_from_xds(terminal, metadata.as_ref()).within_item("filters", last)?;
+    let (protocol, inside, access_logs) =
+        terminal_from_xds(terminal, metadata.as_ref()).within_item("filters", last)?;
     match (&protocol, authorization.0.is_empty()) {
         (ListenerProtocol::Http(_), false) => {
             let reason = "on HTTP, Leno decides about requests: put RBAC among the `http_filters`";
@@ -71,7 +83,7 @@ pub(super) fn from_xds(chain: FilterChain, place: Place) -> Result<Chain> {
         (ListenerProtocol::Http(_), true) => authorization = inside,
         (ListenerProtocol::Tcp(_), _) => {}
     }
-    Ok(Chain { entry, callers, authorization, protocol })
+    Ok(Chain { entry, callers, authorization, access_logs, protocol })
 }
 
 /// A filter before the last one: decides about the connection, or only measures.
@@ -86,19 +98,23 @@ fn deciding_from_xds(filter: Filter) -> Result<Option<crate::ir::RbacFilter>> {
     Err(Problem::new("", format!("Leno has no network filter `{name}` (`{}`)", any::type_name(&config))))
 }
 
-/// The last filter, and who may send requests where that is HTTP.
+/// The last filter, who may send requests where that is HTTP, and what is logged.
 fn terminal_from_xds(
     filter: Filter,
     metadata: Option<&pb::core::Metadata>,
-) -> Result<(ListenerProtocol, Authorization)> {
+) -> Result<(ListenerProtocol, Authorization, AccessLogs)> {
     let (name, config) = config_of(filter)?;
-    if any::is::<pb::hcm::HttpConnectionManager>(&config) {
-        let (manager, authorization) = http_manager::from_xds(any::unpack(&config)?)?;
-        return Ok((ListenerProtocol::Http(manager), authorization));
+    if any::is::<HttpConnectionManager>(&config) {
+        let mut manager: HttpConnectionManager = any::unpack(&config)?;
+        let access_logs = access_log::from_xds(std::mem::take(&mut manager.access_log));
+        let (manager, authorization) = http_manager::from_xds(manager)?;
+        return Ok((ListenerProtocol::Http(manager), authorization, access_logs));
     }
-    if any::is::<pb::tcp_proxy::TcpProxy>(&config) {
-        let route = tcp::from_xds(any::unpack(&config)?, base::origin_from_xds(metadata))?;
-        return Ok((ListenerProtocol::Tcp(route), Authorization::default()));
+    if any::is::<TcpProxy>(&config) {
+        let mut proxy: TcpProxy = any::unpack(&config)?;
+        let access_logs = access_log::from_xds(std::mem::take(&mut proxy.access_log));
+        let route = tcp::from_xds(proxy, base::origin_from_xds(metadata))?;
+        return Ok((ListenerProtocol::Tcp(route), Authorization::default(), access_logs));
     }
     let reason =
         format!("a chain ends in HttpConnectionManager or TcpProxy, not in `{name}` (`{}`)", any::type_name(&config));

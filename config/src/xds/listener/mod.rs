@@ -12,15 +12,15 @@ use super::node::Flavour;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, is_false, is_true, nonempty, required, unsupported};
 use super::{any, base, rbac};
-use crate::ir::{Authorization, Direction, Listener, ListenerProtocol, MtlsMode};
+use crate::ir::{AccessLogs, Authorization, Direction, Listener, ListenerProtocol, MtlsMode};
 use callers::Place;
 use chain::Chain;
 use pb::core::TrafficDirection;
 use pb::listener::{FilterChain, ListenerFilter, listener_filter};
 
 pub(super) fn to_xds(listener: &Listener, flavour: &Flavour) -> pb::listener::Listener {
-    let Listener { name, address, direction, mtls, authorization, protocol } = listener;
-    let chain = chain::to_xds(protocol, *direction, authorization);
+    let Listener { name, address, direction, mtls, authorization, access_logs, protocol } = listener;
+    let chain = chain::to_xds(protocol, *direction, authorization, access_logs);
     let inside = callers::inside(protocol);
     let inspector = ListenerFilter {
         name: "envoy.filters.listener.tls_inspector".to_owned(),
@@ -65,7 +65,7 @@ pub(super) fn from_xds(listener: pb::listener::Listener) -> Result<Listener> {
         api_listener,
         bind_to_port,
         listener_specifier,
-        // Statistics and logs.
+        // Statistics; and a log of connections that no chain takes, of which Leno has none.
         stat_prefix: _,
         stats_matcher: _,
         metadata: _,
@@ -105,18 +105,19 @@ pub(super) fn from_xds(listener: pb::listener::Listener) -> Result<Listener> {
     let direction = direction_from_xds(traffic_direction)?;
     let name = nonempty("name", name)?;
     let address = socket_from_xds(required("address", address)?).within("address")?;
-    let Folded { mtls, authorization, protocol } = fold(filter_chains, default_filter_chain)?;
-    Ok(Listener { name, address, direction, mtls, authorization, protocol })
+    let Folded { mtls, authorization, access_logs, protocol } = fold(filter_chains, default_filter_chain)?;
+    Ok(Listener { name, address, direction, mtls, authorization, access_logs, protocol })
 }
 
 /// What the chains of a listener say together.
 struct Folded {
     mtls: MtlsMode,
     authorization: Authorization,
+    access_logs: AccessLogs,
     protocol: ListenerProtocol,
 }
 
-/// Chains may differ in how callers come in, and in nothing else.
+/// Chains may differ in how callers come in, and in nothing else; what is logged, the first one says.
 fn fold(chains: Vec<FilterChain>, default: Option<FilterChain>) -> Result<Folded> {
     let mut read = each("filter_chains", chains, |chain| chain::from_xds(chain, Place::Listed))?;
     let listed = read.len();
@@ -124,7 +125,7 @@ fn fold(chains: Vec<FilterChain>, default: Option<FilterChain>) -> Result<Folded
         read.push(chain::from_xds(chain, Place::Default).within("default_filter_chain")?);
     }
     let mut chains = read.into_iter();
-    let Some(Chain { entry, callers, authorization, protocol }) = chains.next() else {
+    let Some(Chain { entry, callers, authorization, access_logs, protocol }) = chains.next() else {
         return Err(Problem::missing("filter_chains"));
     };
     let mut entries = vec![entry];
@@ -145,7 +146,7 @@ fn fold(chains: Vec<FilterChain>, default: Option<FilterChain>) -> Result<Folded
     if !named.is_empty() {
         filters.insert(0, rbac::only_callers(named));
     }
-    Ok(Folded { mtls, authorization: Authorization(filters), protocol })
+    Ok(Folded { mtls, authorization: Authorization(filters), access_logs, protocol })
 }
 
 /// Unspecified, as control planes written by hand leave it, is outbound: the side that binds loopback only.

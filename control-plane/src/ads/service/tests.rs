@@ -63,6 +63,7 @@ fn node(name: &str) -> Node {
     }
 }
 
+mod counts;
 mod world;
 
 /// A server on a free port.
@@ -210,12 +211,12 @@ async fn a_refusal_is_shown_until_it_is_repaired_and_a_proxy_that_leaves_is_forg
     assert_eq!(stream.node.name, "productpage");
     let status = stream.session().status();
     assert_eq!(status[&Kind::Cluster].nack.as_deref(), Some("PassthroughCluster: lb_policy: not understood"));
-    assert_eq!(running.hub.metrics().nacks.with_label_values(&["clusters"]).get(), 1);
+    assert_eq!(running.counted("leno_control_plane_nacks_total{type=\"clusters\"}"), 1.0);
     drop(proxy);
     while !running.hub.streams().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(running.hub.metrics().connected.get(), 0);
+    assert_eq!(running.counted("pilot_xds"), 0.0);
 }
 
 #[tokio::test]
@@ -268,7 +269,7 @@ async fn proxies_of_one_scope_share_one_snapshot() {
     let generation = running.hub.generations().borrow().clone().unwrap();
     let snapshot = |name: &'static str| {
         let generation = Arc::clone(&generation);
-        async move { generation.snapshot(&node(name), &Dialect::Envoy(Flavour::Sidecar)).await.unwrap() }
+        async move { generation.snapshot(&node(name), &Dialect::Envoy(Flavour::Sidecar)).await.unwrap().snapshot }
     };
     let (one, other) = tokio::join!(snapshot("one"), snapshot("other"));
     assert!(Arc::ptr_eq(&one, &other));

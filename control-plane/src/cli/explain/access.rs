@@ -10,7 +10,7 @@ use http::HeaderMap;
 use leno_config::compile::{Protection, Traffic, protection};
 use leno_config::identity::SpiffeId;
 use leno_config::ir::{
-    Address, Cluster, Discovery, Endpoint, MtlsMode, Origin, Port, RbacAction, Resources, UpstreamTls,
+    Address, Cluster, Discovery, Endpoint, FilePlace, MtlsMode, Origin, Port, RbacAction, Resources, UpstreamTls,
 };
 use leno_config::mesh::{Mesh, PeerMode};
 use leno_config::node::Node;
@@ -183,7 +183,7 @@ fn parts(cluster: &str) -> Option<(Port, &str, &str)> {
 /// A rule as a whole.
 fn whole(id: ResourceId) -> Origin {
     let ResourceId { kind, namespace, name } = id;
-    Origin { kind, namespace, name, index: 0 }
+    Origin { kind, namespace, name, index: 0, place: FilePlace::default() }
 }
 
 /// The rule behind `ns[NAMESPACE]-policy[NAME]-rule[INDEX]`.
@@ -195,6 +195,7 @@ fn origin(policy: &str) -> Option<Origin> {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         index: index.parse().ok()?,
+        place: FilePlace::default(),
     })
 }
 
@@ -203,7 +204,8 @@ fn limit_origin(limit: &str) -> Option<Origin> {
     let mut parts = limit.splitn(3, '/');
     let (namespace, name, index) = (parts.next()?, parts.next()?, parts.next()?);
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
-    Some(Origin { kind: "RateLimit".to_owned(), namespace, name, index: index.parse().ok()? })
+    let (index, place) = (index.parse().ok()?, FilePlace::default());
+    Some(Origin { kind: "RateLimit".to_owned(), namespace, name, index, place })
 }
 
 /// The headers as they come to the called workload.

@@ -1,7 +1,7 @@
 //! What becomes of a request by what a running proxy holds: the proxy is asked, for it alone knows.
 //!
-//! Its answer names rules, but not where they stand, since it holds what was made of them. That is looked up in files
-//! where some are given, else at the control plane; where neither knows, places are left out.
+//! Its answer names rules, but it holds what was made of them: where they stand is looked up in files where some are given,
+//! else at the control plane. Where neither knows, the places stay that the routes came with, if any.
 
 use anyhow::Context as _;
 use leno_config::ir::Origin;
@@ -49,7 +49,9 @@ pub(super) fn find_places(verdict: &mut Verdict, rules: Option<&Mesh>, address: 
         // Who asks a proxy directly may well have no control plane.
         let Ok(places) = places_of(&origins, address) else { return };
         for (rule, Place { file, line }) in some.iter_mut().zip(places) {
-            (rule.file, rule.line) = (file.map(Into::into), line);
+            if let Some(file) = file {
+                (rule.file, rule.line) = (Some(file.into()), line);
+            }
         }
     }
 }

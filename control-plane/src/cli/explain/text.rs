@@ -248,7 +248,7 @@ fn access_of(answer: &Access, alone: bool) -> Vec<(&'static str, String)> {
 
 /// `AuthorizationPolicy default/reviews rules[0], rules.yaml:12`
 fn named(rule: &RulePlace) -> String {
-    let Origin { kind, namespace, name, index } = &rule.origin;
+    let Origin { kind, namespace, name, index, place: _ } = &rule.origin;
     let which = match kind.as_str() {
         "AuthorizationPolicy" => format!(" rules[{index}]"),
         "RateLimit" => format!(" limits[{index}]"),

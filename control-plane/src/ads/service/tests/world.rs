@@ -118,7 +118,7 @@ async fn a_refusal_is_logged_counted_and_shown_as_that_of_the_other_variant() {
     assert_eq!(stream.protocol, Protocol::World);
     let status = stream.session().status();
     assert_eq!(status[&Kind::Cluster].nack.as_deref(), Some("PassthroughCluster: lb_policy: not understood"));
-    assert_eq!(running.hub.metrics().nacks.with_label_values(&["clusters"]).get(), 1);
+    assert_eq!(running.counted("leno_control_plane_nacks_total{type=\"clusters\"}"), 1.0);
 }
 
 #[tokio::test]
