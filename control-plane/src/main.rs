@@ -4,10 +4,12 @@ mod ads;
 mod board;
 mod ca;
 mod cli;
+mod figures;
 mod generation;
 mod http;
 mod metrics;
 mod percent;
+mod relay;
 mod snapshot;
 mod source;
 
@@ -67,6 +69,12 @@ enum Command {
     Logs(cli::logs::Command),
     /// Gather what somebody needs who is to help, redacted, in one file
     BugReport(cli::bug_report::Arguments),
+    /// Show how workloads and services are doing: success, requests per second, latencies
+    Stat(cli::stat::Arguments),
+    /// Show what each rule does with its requests, and splits as they are written and as they come out
+    Routes(cli::routes::Arguments),
+    /// Show who talks to whom, as whom, and how it is secured
+    Edges(cli::edges::Arguments),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -121,6 +129,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(arguments) => cli::config::run(&arguments),
         Command::Logs(command) => cli::logs::run(&command),
         Command::BugReport(arguments) => cli::bug_report::run(&arguments),
+        Command::Stat(arguments) => cli::stat::run(&arguments),
+        Command::Routes(arguments) => cli::routes::run(&arguments),
+        Command::Edges(arguments) => cli::edges::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Schema(arguments) => cli::schema::run(&arguments),

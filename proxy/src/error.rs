@@ -143,6 +143,11 @@ impl Flags {
         }
     }
 
+    /// Whether its caller is gone.
+    pub fn is_left(self) -> bool {
+        self.reason == Flag::DC
+    }
+
     /// A limit did not allow a retry; what the attempt before brought stays the reason.
     pub fn add_retry_overflow(&mut self) {
         self.overflow = true;
@@ -324,6 +329,9 @@ pub enum ProxyError {
     /// This process has more to do than it can.
     #[error("{0}; try again a moment later")]
     Overloaded(Shed),
+    /// The caller left in the middle of its request's body.
+    #[error("the caller left in the middle of its request's body")]
+    CallerLeft,
     /// A request that is not acceptable HTTP.
     #[error("{reason}")]
     BadRequest {
@@ -438,6 +446,8 @@ impl ProxyError {
             Self::Overloaded(Shed::Connections | Shed::Requests) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "envoy overloaded")
             }
+            // Nobody hears it.
+            Self::CallerLeft => (StatusCode::BAD_REQUEST, Flag::DC, ""),
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),
         };
         Reply { status, flag, body }

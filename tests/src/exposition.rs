@@ -14,6 +14,12 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// The value of a counter.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Written as a float, exact below 2^53.
+    pub fn count(&self) -> usize {
+        self.value as usize
+    }
+
     /// The value of a label; empty when it is not there, as in PromQL.
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)

@@ -1,6 +1,10 @@
 //! What went wrong with an attempt: for the policy and for the caller.
 
+use std::error::Error as _;
+use std::io;
 use std::net::SocketAddr;
+
+use http::StatusCode;
 
 use crate::error::ProxyError;
 use crate::tls::server::HandshakeError;
@@ -33,22 +37,41 @@ impl Failed {
 
     /// Sent, as far as that went.
     pub(super) fn send(cluster: String, address: SocketAddr, failure: &SendFailure) -> Self {
-        let reason = match failure {
-            SendFailure::Unsent(_) => "it was closed before the request could be sent".to_owned(),
-            SendFailure::Closed(error)
-            | SendFailure::Unprocessed(error)
-            | SendFailure::Reset(error)
-            | SendFailure::Protocol(error) => error.to_string(),
-        };
         let (failure, error) = match failure {
-            SendFailure::Unsent(_) => (Failure::NotSent, ProxyError::Closed { cluster, address, reason }),
-            SendFailure::Closed(_) => (Failure::Closed, ProxyError::Closed { cluster, address, reason }),
-            SendFailure::Unprocessed(_) => (Failure::Refused, ProxyError::Refused { cluster, address, reason }),
-            SendFailure::Reset(_) => (Failure::Broken, ProxyError::Reset { cluster, address, reason }),
-            SendFailure::Protocol(_) => (Failure::Broken, ProxyError::UpstreamProtocol { cluster, address, reason }),
+            SendFailure::Unsent(_) => {
+                let reason = "it was closed before the request could be sent".to_owned();
+                (Failure::NotSent, ProxyError::Closed { cluster, address, reason })
+            }
+            SendFailure::Closed(error) => {
+                (Failure::Closed, ProxyError::Closed { cluster, address, reason: error.to_string() })
+            }
+            SendFailure::Unprocessed(error) => {
+                (Failure::Refused, ProxyError::Refused { cluster, address, reason: error.to_string() })
+            }
+            SendFailure::Reset(error) => {
+                (Failure::Broken, ProxyError::Reset { cluster, address, reason: error.to_string() })
+            }
+            SendFailure::Protocol(error) => {
+                (Failure::Broken, ProxyError::UpstreamProtocol { cluster, address, reason: error.to_string() })
+            }
+            SendFailure::Body(error) => return Self::here(of_body(error)),
         };
         Self { failure: Some(failure), error }
     }
+}
+
+/// What the caller did to the body of its request: left in the middle, or sent something that is not HTTP.
+fn of_body(error: &hyper::Error) -> ProxyError {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) {
+            let reason = "the body of the request is not valid HTTP";
+            return ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason };
+        }
+        cause = error.source();
+    }
+    ProxyError::CallerLeft
 }
 
 fn is_timeout(error: &ConnectError) -> bool {

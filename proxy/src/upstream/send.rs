@@ -24,6 +24,8 @@ pub enum SendFailure {
     Reset(hyper::Error),
     /// The answer was not HTTP.
     Protocol(hyper::Error),
+    /// The body of the request ended early, or is not HTTP: its caller's doing, and not the endpoint's.
+    Body(hyper::Error),
 }
 
 impl Lease {
@@ -66,12 +68,17 @@ pub fn broken_off(error: &hyper::Error) -> Flag {
 }
 
 fn classify(error: hyper::Error) -> SendFailure {
+    if error.is_user() {
+        return SendFailure::Body(error);
+    }
     let h2 = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<h2::Error>());
     if let Some(h2) = h2 {
         let refused = h2.reason() == Some(h2::Reason::REFUSED_STREAM);
         let above_last = h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
         return match () {
             () if refused || above_last => SendFailure::Unprocessed(error),
+            // A stream that neither the peer nor the library has reset: hyper did, since the request's body failed.
+            () if h2.is_reset() && !h2.is_remote() && !h2.is_library() => SendFailure::Body(error),
             () if h2.is_reset() || h2.is_go_away() => SendFailure::Reset(error),
             () if h2.is_io() => SendFailure::Closed(error),
             () => SendFailure::Protocol(error),

@@ -96,6 +96,11 @@ impl Book {
         }
     }
 
+    /// How many attempts at a run have begun.
+    pub(super) fn count(&self, run: &str) -> usize {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).runs.get(run).copied().unwrap_or_default()
+    }
+
     pub(super) fn attempts(&self, wanted: impl Fn(&Attempt) -> bool) -> Vec<Attempt> {
         let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         pages.attempts.iter().filter(|attempt| wanted(attempt)).cloned().collect()

@@ -72,6 +72,13 @@ async fn act(wire: &mut Wire, socket: &Socket, name: &str, head: &Request<()>, s
             let ending = if step.deed == Deed::ResetInBody { Deed::Reset } else { Deed::Close };
             end(wire, socket, ending).await.map(|()| Goes::Ends)
         }
+        Deed::Half => {
+            let half = format!("HTTP/1.1 200 OK\r\n{more}content-length: 10\r\n\r\nhello");
+            wire.write_all(half.as_bytes()).await?;
+            wire.flush().await?;
+            wire.read_to_end(&mut Vec::new()).await?;
+            Ok(Goes::Ends)
+        }
         Deed::Trickle => {
             wire.write_all(format!("HTTP/1.1 200 OK\r\n{more}content-length: {}\r\n\r\n", name.len()).as_bytes())
                 .await?;

@@ -115,6 +115,10 @@ async fn act(respond: &mut SendResponse<Bytes>, name: &str, step: &Step) -> Resu
             trailers.insert("grpc-status", status.into());
             body.send_trailers(trailers)?;
         }
+        Deed::Half => {
+            let mut body = half(respond, step).await?;
+            std::future::poll_fn(|context| body.poll_reset(context)).await?;
+        }
         Deed::Trickle => {
             let mut body = respond.send_response(head(StatusCode::OK, &step.headers), false)?;
             for byte in name.bytes() {

@@ -10,6 +10,7 @@
 //! | `grpc-late=14` | gRPC: a message, and the status in the trailers |
 //! | `reset` `close` | RST or FIN before the first byte of an answer (HTTP/2: of the connection) |
 //! | `reset-in-body` `close-in-body` | the same after the head and half of the body |
+//! | `half` | the head and half of the body, and nothing more until the caller goes |
 //! | `trickle` | the body byte by byte |
 //! | `silent` | nothing, until the caller goes |
 //! | `garbage` | bytes that are no HTTP |
@@ -53,6 +54,7 @@ pub(super) enum Deed {
     Close,
     ResetInBody,
     CloseInBody,
+    Half,
     Trickle,
     Silent,
     Garbage,
@@ -137,6 +139,7 @@ impl FromStr for Deed {
             "close" => Self::Close,
             "reset-in-body" => Self::ResetInBody,
             "close-in-body" => Self::CloseInBody,
+            "half" => Self::Half,
             "trickle" => Self::Trickle,
             "silent" => Self::Silent,
             "garbage" => Self::Garbage,

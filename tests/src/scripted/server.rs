@@ -76,6 +76,11 @@ impl Fleet {
         self.book.attempts(|attempt| attempt.run == run)
     }
 
+    /// How many attempts at a run have begun.
+    pub fn count(&self, run: &str) -> usize {
+        self.book.count(run)
+    }
+
     /// All attempts of all runs.
     pub fn all(&self) -> Vec<Attempt> {
         self.book.attempts(|_| true)

@@ -3,6 +3,7 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
@@ -27,6 +28,7 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod metrics;
 mod mirrors;
 mod mtls;
 mod outages;
@@ -37,11 +39,11 @@ mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod relay;
 mod retries;
 mod revocation;
 mod rotation;
 mod routing;
-mod running;
 #[path = "../../../config/tests/skip/mod.rs"]
 mod skip;
 mod split;

@@ -113,13 +113,10 @@ fn listeners_are_shown_with_what_they_lead_to() {
     assert_eq!(
         shown(&["listeners"]),
         "\
-ADDRESS    PORT  DIRECTION  PROTOCOL  ROUTE/CLUSTER    MTLS
-127.0.0.1  5432  outbound   TCP       db.default:5432  -
-127.0.0.1  15001 outbound   HTTP      15001            -
+ADDRESS     PORT  DIRECTION  PROTOCOL  ROUTE/CLUSTER    MTLS
+127.0.0.1  15001  outbound   HTTP      15001            -
+127.0.0.1   5432  outbound   TCP       db.default:5432  -
 "
-        .replace("5432  outbound", " 5432  outbound")
-        .replace("15001 outbound", "15001  outbound")
-        .replace("ADDRESS    PORT", "ADDRESS     PORT")
     );
     assert!(shown(&["listener", "--port", "5432"]).lines().count() == 2);
     assert_eq!(shown(&["l", "--direction", "inbound"]), "There are no listeners, or the filters leave none.\n");
@@ -128,11 +125,8 @@ ADDRESS    PORT  DIRECTION  PROTOCOL  ROUTE/CLUSTER    MTLS
 #[test]
 fn routes_are_shown_with_conditions_shares_and_rules() {
     let table = shown(&["routes", "--fqdn", "reviews"]);
-    for part in
-        ["reviews +7", "/a* end-user=jason", "reviews.default:9080/v2", "redirected", "75%", "default/reviews[2]"]
-    {
-        let flat: Vec<_> = table.split_whitespace().collect();
-        assert!(flat.join(" ").contains(part) || table.contains(part), "{part}\n{table}");
+    for part in ["reviews +7", "/a* end-user=jason", "redirected with 301", "75%", "default/reviews[2]"] {
+        assert!(table.contains(part), "{part}\n{table}");
     }
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     assert!(!table.contains("Passthrough"), "{table}");
@@ -171,14 +165,10 @@ fn secrets_are_shown_without_keys() {
         shown(&["secrets"]),
         "\
 NAME     TYPE         VALID  NOT-AFTER             IDENTITY
-default  certificate  yes    2026-11-23T19:40:32Z  spiffe://cluster.local/ns/default/sa/
-                                                   shop
+default  certificate  yes    2026-11-23T19:40:32Z  spiffe://cluster.local/ns/def
+                                                   ault/sa/shop
 ROOTCA   root         NO     2026-11-19T19:40:31Z  cluster.local
 "
-        .replace(
-            "/sa/\n                                                   shop",
-            "/s\n                                                   a/shop"
-        )
     );
 }
 

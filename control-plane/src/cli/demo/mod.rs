@@ -21,6 +21,7 @@ mod load;
 mod observation;
 mod processes;
 mod report;
+mod targets;
 mod topology;
 
 use std::io::Write as _;
@@ -60,6 +61,9 @@ pub(crate) struct Arguments {
     /// Send the requests, check the observed split against the rules, and end with 0 or 1
     #[arg(long)]
     once: bool,
+    /// Directory for proxies.json and control-plane.json, by which a Prometheus finds the demo (examples/prometheus)
+    #[arg(long, value_name = "DIR")]
+    targets: Option<PathBuf>,
     /// Form of what is printed on stdout
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -87,6 +91,9 @@ async fn perform(arguments: &Arguments) -> Result<ExitCode, Failure> {
     progress("starting a control plane, six sidecars and six services …");
     let mut bookshop = Bookshop::open(rules, scratch.path()).await?;
     progress(&report::introduction(&bookshop, &program()));
+    if let Some(directory) = &arguments.targets {
+        targets::write(&bookshop, directory)?;
+    }
     Ok(if arguments.once { once(&mut bookshop, arguments).await } else { live::run(&mut bookshop, arguments).await }?)
 }
 

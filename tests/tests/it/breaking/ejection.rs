@@ -1,6 +1,8 @@
 //! Outlier detection: a bad endpoint is left out by all workers, and comes back with one request.
 
-use leno_tests::{Mesh, eventually, get, mesh, metric, run_leno};
+use http::Method;
+use hyper::body::Frame;
+use leno_tests::{Call, Connection, Mesh, Protocol, eventually, get, mesh, metric, run_leno, stream};
 
 use super::{App, app, begin, fact, policy};
 
@@ -204,4 +206,38 @@ async fn leno_status_shows_the_breakers_of_a_proxy() {
     let row = shown.stdout.lines().find(|line| line.starts_with(&address) && line.ends_with(cluster));
     let row = row.unwrap_or_else(|| panic!("{}", shown.stdout));
     assert!(row.contains("open for ") && row.contains("(consecutive_5xx)"), "{row}");
+}
+
+/// An endpoint that waits for the rest of a body has done nothing wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_leave_in_the_middle_of_a_body_eject_nobody() {
+    let pair = pair(1, &rules("1s", "300s")).await;
+    pair.good.hold(true);
+    pair.bad.hold(true);
+    for protocol in Protocol::ALL {
+        for _ in 0..10 {
+            let before = pair.good.count() + pair.bad.count();
+            let mut connection = Connection::open(pair.mesh.outbound(), protocol).await;
+            let (frames, body) = stream();
+            let call = Call::new(Method::POST, "http://app/").over(protocol).body(body);
+            let leaves = async {
+                frames.send(Ok(Frame::data("half of".into()))).await.unwrap();
+                eventually("an app has the request", async || match pair.good.count() + pair.bad.count() {
+                    now if now > before => Ok(()),
+                    _ => Err("not yet".to_owned()),
+                })
+                .await;
+                frames.send(Err(std::io::Error::other("the caller leaves"))).await.unwrap();
+            };
+            let (response, ()) = tokio::join!(connection.begin(call), leaves);
+            assert!(response.is_err(), "{response:?}");
+        }
+    }
+    eventually("all of them are counted as what they are", async || {
+        let metrics = pair.mesh.client.metrics().await;
+        let left = metric(&metrics, "http_requests_total", &["response_code=\"0\"", "response_flags=\"DC\""]);
+        if left == 20.0 { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+    assert_eq!(metric(&pair.mesh.client.metrics().await, "leno_cluster_ejections_total", &[]), 0.0);
 }
