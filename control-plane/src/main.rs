@@ -69,12 +69,18 @@ enum Command {
     Logs(cli::logs::Command),
     /// Gather what somebody needs who is to help, redacted, in one file
     BugReport(cli::bug_report::Arguments),
+    /// Say what is not well with this machine, the control plane and the proxies, and what to type next
+    Check(cli::check::Arguments),
     /// Show how workloads and services are doing: success, requests per second, latencies
     Stat(cli::stat::Arguments),
     /// Show what each rule does with its requests, and splits as they are written and as they come out
     Routes(cli::routes::Arguments),
     /// Show who talks to whom, as whom, and how it is secured
     Edges(cli::edges::Arguments),
+    /// Show requests and connections live, as they end
+    Tap(Box<cli::tap::Arguments>),
+    /// Show what is asked of whom right now: counts, best, worst and last latency, success
+    Top(Box<cli::top::Arguments>),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -129,9 +135,12 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(arguments) => cli::config::run(&arguments),
         Command::Logs(command) => cli::logs::run(&command),
         Command::BugReport(arguments) => cli::bug_report::run(&arguments),
+        Command::Check(arguments) => cli::check::run(&arguments),
         Command::Stat(arguments) => cli::stat::run(&arguments),
         Command::Routes(arguments) => cli::routes::run(&arguments),
         Command::Edges(arguments) => cli::edges::run(&arguments),
+        Command::Tap(arguments) => cli::tap::run(&arguments),
+        Command::Top(arguments) => cli::top::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Schema(arguments) => cli::schema::run(&arguments),

@@ -18,6 +18,7 @@ pub mod forward;
 mod forwarding;
 pub mod headers;
 pub mod identity;
+pub mod logging;
 pub mod memory;
 pub mod nest;
 pub mod overload;

@@ -45,7 +45,8 @@ use crate::{prepare, reply, sanitize};
 pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let is_http1 = request.version() != Version::HTTP_2;
     let view = connection.listener.view();
-    let detail = view.wants_detail().then(|| Detail::of(&view, &request));
+    let is_told = view.wants_detail() || connection.worker.taps.any();
+    let detail = is_told.then(|| Detail::of(&view, &request));
     let direction = view.listener.config.direction;
     let mut record = RequestRecord::begin(Rc::clone(connection), direction, detail);
     let grpc = headers::is_grpc(request.headers());

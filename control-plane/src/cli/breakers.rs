@@ -87,6 +87,11 @@ mod tests {
         let endpoint = |port: u16, breaker: &str, reason: Option<&str>, healthy| EndpointStatus {
             address: ([10, 0, 0, 1], port).into(),
             weight: 1,
+            priority: 0,
+            locality: String::new(),
+            advertised: None,
+            identity: None,
+            ewma_ms: None,
             breaker: breaker.to_owned(),
             reason: reason.map(str::to_owned),
             open_for_ms: reason.map(|_| 61_000),

@@ -6,6 +6,7 @@ mod authority;
 mod breakers;
 pub(crate) mod bug_report;
 pub(crate) mod ca;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod demo;
@@ -24,7 +25,9 @@ pub(crate) mod serve;
 pub(crate) mod stat;
 pub(crate) mod status;
 mod table;
+pub(crate) mod tap;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod validate;
 pub(crate) mod version;
 

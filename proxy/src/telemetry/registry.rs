@@ -16,8 +16,10 @@ use super::connections::TcpBook;
 use super::dialect::Dialect;
 use super::figures::{DURATION_BOUNDS_MS, Figures};
 use super::labels::Labels;
+use super::log::Hub;
 use super::requests::RequestBook;
 use super::series::IDLE;
+use super::tap::Taps;
 use super::text::{counter, family, gauge, one_counter, one_gauge, to_f64};
 use super::{istio, otel, routes, rows};
 
@@ -87,6 +89,8 @@ struct ConfigFigures {
 /// Everything counted in this process.
 #[derive(Debug)]
 pub struct Telemetry {
+    /// Where lines of access logs leave the process.
+    pub logs: Arc<Hub>,
     started: SystemTime,
     dialect: Dialect,
     labels: Arc<Labels>,
@@ -99,12 +103,15 @@ pub struct Telemetry {
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
     overload: OnceLock<Arc<Overload>>,
+    /// Who wants to see live traffic.
+    pub taps: Arc<Taps>,
     draining: AtomicBool,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
+            logs: Arc::default(),
             started: SystemTime::now(),
             dialect: Dialect::default(),
             labels: Arc::default(),
@@ -117,6 +124,7 @@ impl Default for Telemetry {
             config: Mutex::default(),
             keys_not_fetched: AtomicU64::default(),
             overload: OnceLock::new(),
+            taps: Arc::default(),
             draining: AtomicBool::new(false),
         }
     }

@@ -3,14 +3,18 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod access_log;
+mod admin;
 mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
 mod changes;
 mod chaos;
+mod check;
 mod cli;
 mod connections;
+mod csds;
 mod dashboards;
 mod demo;
 mod drain;
