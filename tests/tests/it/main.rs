@@ -35,6 +35,8 @@ mod matches;
 mod metrics;
 mod mirrors;
 mod mtls;
+mod namespaces;
+mod observed;
 mod outages;
 mod overload;
 mod protocols;
