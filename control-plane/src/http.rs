@@ -7,6 +7,7 @@
 //! | `/ready` | 200 once rules are in force, else 503 with the reason |
 //! | `/metrics` | Prometheus' text format |
 //! | `/debug/status` | the JSON of `leno status -o json`; with `?resources` the version of each resource too |
+//! | `/debug/places?rules=` | where rules stand (JSON array of `{kind, namespace, name, index}`): file and line of each |
 //! | `/debug/ca` | the JSON of `leno ca status -o json` |
 //! | `/logging` | how much this process logs; `POST /logging?level=debug` or `?MODULE=LEVEL` changes it |
 //! | `/proxies`, `/proxies/NODE/PATH` | who is connected, and what a proxy answers: see [`crate::relay::http`] |
@@ -24,6 +25,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use leno_config::ir::Origin;
 use leno_proxy::admin::{self, guard};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -32,6 +34,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
 use crate::board::{Board, CommandError};
 use crate::ca::rotate::Insistence;
+use crate::percent;
 use crate::relay::http::Desk;
 
 /// Connections that are served at a time; others wait in the listener's queue.
@@ -129,6 +132,7 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")),
         },
         "/debug/status" => json(StatusCode::OK, &board.status(asks_for(request, "resources"), Instant::now())),
+        "/debug/places" => places(board, request),
         "/debug/ca" => json(StatusCode::OK, &board.authority(Instant::now())),
         "/" => text(
             StatusCode::OK,
@@ -139,6 +143,23 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
             StatusCode::NOT_FOUND,
             "there is: /ready, /metrics, /debug/status, /debug/ca, /logging, /proxies, /figures\n".to_owned(),
         ),
+    }
+}
+
+/// Where rules stand, for `leno explain`.
+fn places(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix("rules=")).map(percent::decoded).unwrap_or_default();
+    match serde_json::from_str::<Vec<Origin>>(&asked) {
+        Ok(rules) => {
+            let places = board.places(&rules).into_iter();
+            let places = places.map(|place| match place {
+                Some(place) => serde_json::json!({ "file": place.file, "line": place.line }),
+                None => serde_json::json!({ "file": null, "line": null }),
+            });
+            json(StatusCode::OK, &places.collect::<Vec<_>>())
+        }
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("rules= is no JSON array of rules: {error}\n")),
     }
 }
 

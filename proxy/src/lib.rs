@@ -12,6 +12,7 @@ pub mod control_plane;
 pub mod dns;
 pub mod downstream;
 pub mod error;
+pub mod explain;
 pub mod file_events;
 pub mod forward;
 mod forwarding;

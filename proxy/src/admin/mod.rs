@@ -12,6 +12,7 @@ mod answer;
 pub mod clusters;
 mod drain;
 mod dump;
+mod explain;
 pub mod guard;
 mod logging;
 mod process;

@@ -18,7 +18,7 @@ use crate::telemetry::figures::{Figures, RetryRow};
 
 use super::answer::{Answer, json, ok, text};
 use super::query::{Query, QueryError, did_you_mean};
-use super::{Face, Shared, clusters, drain, dump, logging, process, stats, tap};
+use super::{Face, Shared, clusters, drain, dump, explain, logging, process, stats, tap};
 
 /// What there is to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,7 @@ enum Page {
     Stats,
     Prometheus,
     Figures,
+    Explain,
     Memory,
     Tap,
     Logging,
@@ -151,6 +152,13 @@ const PAGES: &[Entry] = &[
         acts: Acts::Reads,
         parameters: &[],
         help: "counters of requests and connections since the start (JSON)",
+    },
+    Entry {
+        page: Page::Explain,
+        paths: &["/explain"],
+        acts: Acts::Reads,
+        parameters: explain::PARAMETERS,
+        help: "where a request would go, and by which rule (JSON)",
     },
     Entry {
         page: Page::Memory,
@@ -290,6 +298,7 @@ impl Page {
             | Self::Stats
             | Self::Prometheus
             | Self::Figures
+            | Self::Explain
             | Self::ResetCounters => true,
             Self::Help
             | Self::Ready
@@ -321,6 +330,7 @@ impl Page {
             Self::Stats => stats::answer(shared, query),
             Self::Prometheus => Ok(stats::prometheus(shared)),
             Self::Figures => Ok(json(&figures(shared))),
+            Self::Explain => explain::answer(shared, query),
             Self::Memory => Ok(process::memory()),
             Self::Tap => tap::answer(shared, query),
             Self::Logging => Ok(logging::page(act, query)),
