@@ -145,6 +145,11 @@ impl Flags {
         }
     }
 
+    /// Why it ended; [`Flag::None`]: as it should.
+    pub fn reason(&self) -> Flag {
+        self.reason
+    }
+
     /// Whether its caller is gone.
     pub fn is_left(self) -> bool {
         self.reason == Flag::DC

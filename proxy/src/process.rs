@@ -39,6 +39,8 @@ use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::log::LogMetrics;
+use crate::telemetry::trace::export::{Exporter, Setting};
+use crate::telemetry::trace::figures::SpanMetrics;
 use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
@@ -101,6 +103,8 @@ struct Proxy {
     stop_source: watch::Sender<bool>,
     /// When what reading and compiling needed is given back; `None`: it was.
     settles: Option<tokio::time::Instant>,
+    /// Sends spans.
+    exporter: Exporter,
     /// Whether the own certificate is there, or none is wanted.
     has_certificate: bool,
     #[allow(dead_code)] // Held, so that the threads' end is the process's.
@@ -150,9 +154,15 @@ impl Proxy {
         let (snapshots, current) = watch::channel(Arc::default());
         shared.registry.register(Box::new(ClusterMetrics::new(current.clone(), Arc::clone(&shared.telemetry))?))?;
         shared.registry.register(Box::new(LogMetrics::new(&shared.telemetry.logs)?))?;
+        let spans = SpanMetrics::new(Arc::clone(&shared.telemetry.spans.figures))?;
+        shared.registry.register(Box::new(spans))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
-        tokio::task::spawn_local(health::keep_checking(current, sessions, random));
+        tokio::task::spawn_local(health::keep_checking(current.clone(), Rc::clone(&sessions), Rc::clone(&random)));
+        let exporter = Exporter::start(
+            &shared.telemetry.spans,
+            Setting { node: bootstrap.node.clone(), snapshots: current, tls: sessions, random },
+        );
         let mut proxy = Self {
             has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
@@ -167,6 +177,7 @@ impl Proxy {
             drain,
             stop_source,
             settles: None,
+            exporter,
             threads,
             bootstrap,
             shared,

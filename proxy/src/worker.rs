@@ -32,6 +32,7 @@ use crate::telemetry::log::{self, Desks, OpenLogs};
 use crate::telemetry::party::Target;
 use crate::telemetry::place::Place;
 use crate::telemetry::tap::WorkerTaps;
+use crate::telemetry::trace::export::traced;
 use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
@@ -173,6 +174,11 @@ impl ListenerView {
     /// Whether somebody wants to know more of its requests than their figures: a log or a trace. Taps are the worker's.
     pub fn wants_detail(&self) -> bool {
         !self.logs.is_empty()
+    }
+
+    /// How its requests are traced; `None`: not at all.
+    pub fn tracing(&self) -> Option<&ir::Tracing> {
+        traced(&self.listener).map(|(tracing, _)| tracing)
     }
 
     /// Tells what requests of a route are counted as: its rule, else its virtual host.

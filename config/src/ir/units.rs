@@ -79,6 +79,8 @@ impl TryFrom<u32> for Fraction {
 impl Fraction {
     /// All requests.
     pub const ALL: Self = Self(1_000_000);
+    /// One request in a hundred.
+    pub const ONE_PERCENT: Self = Self(10_000);
     /// No request.
     pub const NONE: Self = Self(0);
 

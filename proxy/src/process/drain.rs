@@ -15,6 +15,8 @@ use super::Proxy;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// How long the end waits for the last lines of access logs, at each step.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 /// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
 const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
@@ -109,6 +111,7 @@ impl Proxy {
         if left > 0 {
             tracing::warn!(connections = left, "the drain time is over; these connections are cut");
         }
+        self.exporter.flush(LAST_SPANS).await;
         self.flush_logs().await;
     }
 

@@ -22,6 +22,7 @@
 //! * [`log`]: the access log; [`redact`]: what neither it nor a tap should show.
 //! * [`tap`]: live traffic for who wants to look.
 //! * [`quiet`]: lines that strangers can cause, kept few.
+//! * [`mod@trace`]: which requests become spans, and what the next one is told of its trace.
 //! * [`registry`]: everything that is counted apart from series, and the Prometheus collector over all of it; [`clusters`]: what
 //!   is shown of clusters.
 
@@ -54,6 +55,7 @@ pub mod tcp;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod trace;
 
 pub use clusters::ClusterMetrics;
 pub use dialect::Dialect;
