@@ -51,8 +51,8 @@ pub fn has_prometheus(what: &str) -> bool {
     true
 }
 
-/// Runs `promtool` with an input: whether it is content, and all that it said.
-pub fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
+/// Runs `promtool` with an input: all that it said.
+pub fn promtool(arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("promtool")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -62,11 +62,11 @@ pub fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
         .expect("cannot start promtool");
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
     let input = input.to_owned();
+    // Whoever needs no input ends the pipe, which is its right.
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().expect("cannot wait for promtool");
     let _ = writer.join();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    (output.status.success(), said.concat())
+    [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
 }
 
 impl Prometheus {
