@@ -8,6 +8,8 @@
 //! | `/metrics` | Prometheus' text format |
 //! | `/debug/status` | the JSON of `leno status -o json`; with `?resources` the version of each resource too |
 //! | `/debug/ca` | the JSON of `leno ca status -o json` |
+//! | `/proxies`, `/proxies/NODE/PATH` | who is connected, and what a proxy answers: see [`crate::relay::http`] |
+//! | `/figures` | what all proxies count: see [`crate::figures`] |
 //! | `POST /ca/rotate` | takes the next step of a change of roots; with `?force` whatever speaks against it |
 
 use std::convert::Infallible;
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,6 +30,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
 use crate::board::{Board, CommandError};
 use crate::ca::rotate::Insistence;
+use crate::relay::http::Desk;
 
 /// Connections that are served at a time; others wait in the listener's queue.
 const CONNECTIONS: usize = 256;
@@ -39,7 +42,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Serves until `stop` resolves.
-pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, stop: impl Future<Output = ()>) {
+pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, desk: Desk, stop: impl Future<Output = ()>) {
     let answers = ServiceBuilder::new().load_shed().concurrency_limit(REQUESTS).timeout(TIMEOUT).service_fn(
         move |request: Request<()>| {
             let board = Arc::clone(&board);
@@ -59,10 +62,10 @@ pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, stop: impl F
                 };
                 match accepted {
                     Ok((socket, _)) => {
-                        let answers = answers.clone();
+                        let (answers, desk) = (answers.clone(), desk.clone());
                         connections.spawn(async move {
                             let _permit = permit;
-                            connection(socket, answers).await;
+                            connection(socket, answers, desk).await;
                         });
                     }
                     // Out of descriptors, most likely: wait for some to come back.
@@ -77,19 +80,23 @@ pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, stop: impl F
 }
 
 /// One client. An error here is the client's: it left or spoke something else.
-async fn connection<S>(socket: TcpStream, answers: S)
+async fn connection<S>(socket: TcpStream, answers: S, desk: Desk)
 where
     S: Service<Request<()>, Response = Response<Full<Bytes>>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
     let service = service_fn(|request: Request<Incoming>| {
-        let answers = answers.clone();
-        let (head, _body) = request.into_parts();
+        let (answers, desk) = (answers.clone(), desk.clone());
+        let request = request.map(drop);
         async move {
-            let answered = answers.oneshot(Request::from_parts(head, ())).await;
-            Ok::<_, Infallible>(answered.unwrap_or_else(|_| {
+            // Proxies have deadlines and bounds of their own: a tap lasts for as long as somebody looks.
+            if Desk::answers(request.uri().path()) {
+                return Ok::<_, Infallible>(desk.answer(&request).await);
+            }
+            let answered = answers.oneshot(request).await.unwrap_or_else(|_| {
                 text(StatusCode::SERVICE_UNAVAILABLE, "too many requests at a time; try again\n".to_owned())
-            }))
+            });
+            Ok(answered.map(Either::Left))
         }
     });
     let _ = http1::Builder::new()
@@ -118,8 +125,14 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
         },
         "/debug/status" => json(StatusCode::OK, &board.status(asks_for(request, "resources"), Instant::now())),
         "/debug/ca" => json(StatusCode::OK, &board.authority(Instant::now())),
-        "/" => text(StatusCode::OK, "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n".to_owned()),
-        _ => text(StatusCode::NOT_FOUND, "there is: /ready, /metrics, /debug/status, /debug/ca\n".to_owned()),
+        "/" => text(
+            StatusCode::OK,
+            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/proxies\n/figures\n".to_owned(),
+        ),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there is: /ready, /metrics, /debug/status, /debug/ca, /proxies\n/figures\n".to_owned(),
+        ),
     }
 }
 

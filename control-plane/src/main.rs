@@ -4,9 +4,11 @@ mod ads;
 mod board;
 mod ca;
 mod cli;
+mod figures;
 mod generation;
 mod http;
 mod metrics;
+mod relay;
 mod snapshot;
 mod source;
 
@@ -58,6 +60,12 @@ enum Command {
     /// Show which proxy holds what, and what is wrong with the rules
     #[command(visible_aliases = ["proxy-status", "ps"])]
     Status(cli::status::Arguments),
+    /// Show how workloads and services are doing: success, requests per second, latencies
+    Stat(cli::stat::Arguments),
+    /// Show what each rule does with its requests, and splits as they are written and as they come out
+    Routes(cli::routes::Arguments),
+    /// Show who talks to whom, as whom, and how it is secured
+    Edges(cli::edges::Arguments),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -109,6 +117,9 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Stat(arguments) => cli::stat::run(&arguments),
+        Command::Routes(arguments) => cli::routes::run(&arguments),
+        Command::Edges(arguments) => cli::edges::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Schema(arguments) => cli::schema::run(&arguments),

@@ -95,7 +95,7 @@ impl HttpBody for RequestBody {
             Self::Stream { incoming, end, meter, .. } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
                 if let Poll::Ready(Some(Ok(frame))) = &polled {
-                    meter.passed(frame.data_ref().map_or(0, Bytes::len));
+                    meter.passed(frame.data_ref().map_or(&[], |data| data));
                 }
                 if let (Some(end), Poll::Ready(Some(Ok(_)))) = (&end, &polled) {
                     end.touch();
@@ -298,7 +298,7 @@ impl Body {
         match self {
             Self::Empty { .. } => Self::Empty { record: Some(new.local()) },
             Self::Full { bytes, .. } => {
-                new.answered(bytes.as_ref().map_or(0, Bytes::len));
+                new.answered(bytes.as_deref().unwrap_or_default());
                 Self::Full { bytes, record: Some(new.local()) }
             }
             Self::Upstream(body) => Self::Upstream(body.with_record(new)),
@@ -333,7 +333,10 @@ impl HttpBody for Body {
                     return Poll::Ready(Some(Err(BodyError::Overdue(overdue))));
                 }
                 if let (Poll::Ready(Some(Ok(frame))), Some(record)) = (&polled, &mut body.record) {
-                    record.answered(frame.data_ref().map_or(0, Bytes::len));
+                    match frame.trailers_ref() {
+                        Some(trailers) => record.trailed(trailers),
+                        None => record.answered(frame.data_ref().map_or(&[], |data| data)),
+                    }
                 }
                 match &polled {
                     Poll::Ready(None) => body.finish(),

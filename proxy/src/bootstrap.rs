@@ -20,6 +20,7 @@ use serde::Deserialize;
 use crate::control_plane::ControlPlane;
 use crate::identity::IdentityFiles;
 use crate::overload::Limits;
+use crate::telemetry::Dialect;
 
 use limits::FileLimits;
 pub use limits::LimitFlags;
@@ -68,6 +69,8 @@ pub struct Bootstrap {
     pub admin: SocketAddr,
     /// Address for `/stats/prometheus` alone.
     pub metrics: Option<SocketAddr>,
+    /// Whose names metrics of requests have.
+    pub metrics_dialect: Dialect,
     /// Address for `/ready` alone.
     pub ready: Option<SocketAddr>,
     /// Worker threads, at least 1.
@@ -134,6 +137,9 @@ pub struct Flags {
     /// One more address for /stats/prometheus alone
     #[arg(long, env = "LENO_METRICS")]
     pub metrics: Option<SocketAddr>,
+    /// Whose names metrics of requests have: istio, otel or both [default: istio]
+    #[arg(long, env = "LENO_METRICS_DIALECT")]
+    pub metrics_dialect: Option<String>,
     /// One more address for /ready alone
     #[arg(long, env = "LENO_READY")]
     pub ready: Option<SocketAddr>,
@@ -165,6 +171,7 @@ struct File {
     state: Option<PathBuf>,
     admin: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
+    metrics_dialect: Option<String>,
     ready: Option<SocketAddr>,
     workers: Option<Workers>,
     limits: Option<FileLimits>,
@@ -236,6 +243,7 @@ impl Bootstrap {
             state: flags.state.or(file.state),
             admin: flags.admin.or(file.admin).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
             metrics: flags.metrics.or(file.metrics),
+            metrics_dialect: dialect(flags.metrics_dialect.or(file.metrics_dialect).as_deref())?,
             ready: flags.ready.or(file.ready),
             workers: count(workers)?,
             drain: duration("drain", &drain)?,
@@ -293,6 +301,11 @@ fn node(flags: &Flags, file: FileNode, interception: Option<String>) -> Result<N
         locality,
         interception,
     })
+}
+
+fn dialect(name: Option<&str>) -> Result<Dialect, BootstrapError> {
+    let wrong = |reason| BootstrapError::Value { key: "metrics_dialect", reason };
+    name.map_or(Ok(Dialect::default()), |name| name.parse().map_err(wrong))
 }
 
 fn count(workers: Option<Workers>) -> Result<usize, BootstrapError> {
@@ -433,6 +446,7 @@ mod tests {
             ("node: {name: a}\ncontrol_plane: {address: 'http://10.0.0.1:1'}\n", "loopback"),
             ("node: {name: a}\nrules: [r]\nworkers: many\n", "workers"),
             ("node: {name: a}\nrules: [r]\ndrain: soon\n", "drain"),
+            ("node: {name: a}\nrules: [r]\nmetrics_dialect: latin\n", "metrics_dialect"),
             ("node: {name: a}\nrules: [r]\ninterception: magic\n", "interception"),
             ("node: {name: a}\nrules: [r]\nadmn: 1\n", "admn"),
             ("node: {name: a}\nrules: [r]\nlimits: {x: '1'}\n", "unknown field"),

@@ -146,6 +146,9 @@ impl<'a> Way<'a> {
             Some(clocks) => Box::pin(clocks.race(sending)).await.inspect_err(|error| attempts.failed(error)),
         };
         record.note(attempts.notes.get());
+        if let Some(link) = attempts.link.get() {
+            record.reached(link);
+        }
         if let Some(detail) = record.detail() {
             detail.attempts = attempts.seen.as_ref().map(RefCell::take).unwrap_or_default();
             detail.upstream_time = Some(sent.elapsed());

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod prepare;
 pub mod process;
 pub mod random;
+pub mod relay;
 pub mod reply;
 pub mod request;
 pub mod route;

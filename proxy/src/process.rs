@@ -32,6 +32,7 @@ use crate::memory;
 use crate::overload::Overload;
 use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
+use crate::relay;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
@@ -39,11 +40,14 @@ use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
 use crate::worker::{Command, Figures, Reserved, Worker};
+use crate::xds::Hooks;
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
 /// How often a listener that could not be bound is tried again.
 const REBIND: Duration = Duration::from_secs(2);
+/// How often names that nobody uses any more are looked for.
+const FORGET: Duration = Duration::from_secs(60);
 /// After a change has been quiet for so long, what it needed is given back.
 const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
@@ -109,7 +113,7 @@ struct Bound {
 
 impl Proxy {
     async fn start(bootstrap: Bootstrap) -> anyhow::Result<Self> {
-        let telemetry = Arc::new(Telemetry::default());
+        let telemetry = Arc::new(Telemetry::new(&bootstrap.node, bootstrap.metrics_dialect));
         let dns = Arc::new(Dns::from_system());
         let (drain, draining) = watch::channel(false);
         let (stop_source, source_stopped) = watch::channel(false);
@@ -127,17 +131,21 @@ impl Proxy {
         let Common { telemetry, identity, own, .. } = common;
         let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own));
         tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
+        let link = watch::Sender::new(None);
+        let links = link.subscribe();
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(plane) => {
                 let (node, state) = (bootstrap.node.clone(), bootstrap.state.clone());
                 let access = start::access(plane, &keyring);
-                source::control_plane(access, node, state, Arc::clone(&telemetry), source_stopped)
+                source::control_plane(access, node, state, Arc::clone(&telemetry), link, source_stopped.clone())
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
         let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
+        let (node, random) = (bootstrap.node.clone(), Hooks::default().random);
+        tokio::task::spawn_local(relay::run(links, node, Arc::clone(&shared), random, source_stopped));
         let (snapshots, current) = watch::channel(Arc::default());
-        shared.registry.register(Box::new(ClusterMetrics::new(current.clone())?))?;
+        shared.registry.register(Box::new(ClusterMetrics::new(current.clone(), Arc::clone(&shared.telemetry))?))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
         tokio::task::spawn_local(health::keep_checking(current, sessions, random));
@@ -182,7 +190,8 @@ impl Proxy {
     async fn serve(&mut self) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut rebind = tokio::time::interval(REBIND);
+        let (mut rebind, mut forget) = (tokio::time::interval(REBIND), tokio::time::interval(FORGET));
+        let began = Instant::now();
         let mut identity = self.shared.keyring.identity().changes();
         loop {
             tokio::select! {
@@ -197,6 +206,7 @@ impl Proxy {
                 // The keyring that sends lives as long as this.
                 _ = identity.changed() => self.identity_changed(),
                 _ = rebind.tick() => self.bind_missing().await,
+                _ = forget.tick() => self.shared.telemetry.sweep(began.elapsed().as_secs()),
                 () = until(self.settles) => {
                     self.settles = None;
                     // Not needed again until the next change.

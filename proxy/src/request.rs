@@ -36,8 +36,8 @@ use crate::policy::rate_limit::Quota;
 use crate::policy::{cors, enforce};
 use crate::route::{RequestView, location};
 use crate::state::snapshot::{Handler, HttpHandler};
-use crate::telemetry::RequestRecord;
 use crate::telemetry::detail::Detail;
+use crate::telemetry::{RequestRecord, Spoken};
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
 
@@ -46,8 +46,11 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     let is_http1 = request.version() != Version::HTTP_2;
     let view = connection.listener.view();
     let detail = view.wants_detail().then(|| Detail::of(&view, &request));
-    let mut record = RequestRecord::begin(Rc::clone(connection), detail);
+    let direction = view.listener.config.direction;
+    let mut record = RequestRecord::begin(Rc::clone(connection), direction, detail);
     let grpc = headers::is_grpc(request.headers());
+    let form = connection.worker.meters.form(request.method(), request.version());
+    record.speaks(if grpc { Spoken::Grpc } else { Spoken::Http }, form);
     let mut outgoing = None;
     let mut beside = Beside::default();
     let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut beside);
@@ -81,7 +84,7 @@ pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> R
     if is_http1 && connection.life.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    record.answer(&response, || view.slot(&connection.worker, None, connection.peer.is_some()));
+    record.answer(&response);
     Ok(response.map(|body| body.with_record(record)))
 }
 
@@ -147,10 +150,13 @@ fn plan<'a>(
     let claims = token.as_deref().map(Verified::claims);
     let found = find(http, &look(&parts, claims));
     if let Some(found) = found {
-        record.route(found, view.slot(&connection.worker, Some(found), connection.peer.is_some()));
+        view.named(&connection.worker, found, |names| record.route(found, names));
     }
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
+    if let Some((_, _, _, Some(cluster))) = to {
+        record.calls(cluster.target(&connection.worker, sanitize::authority(&parts)));
+    }
     beside.rules = to.map(|(route, _, share, _)| (route, share));
     record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
     if let Some(limiter) = &http.limiter {

@@ -13,7 +13,7 @@ use leno_config::rules::{self, SourceText};
 use leno_config::validate::validate;
 use tokio::sync::watch;
 
-use crate::control_plane::Access;
+use crate::control_plane::{Access, Link};
 use crate::process::refuse;
 use crate::rule_files::RuleFiles;
 use crate::state::enforced;
@@ -39,15 +39,16 @@ pub enum Status {
     },
 }
 
-/// Follows a control plane.
+/// Follows a control plane; `link` has the connection to it while there is one.
 pub fn control_plane(
     access: Access,
     node: Node,
     state: Option<PathBuf>,
     telemetry: Arc<Telemetry>,
+    link: watch::Sender<Option<Link>>,
     stop: watch::Receiver<bool>,
 ) -> Outcome {
-    let config = ClientConfig::new(access, node, state);
+    let config = ClientConfig { link, ..ClientConfig::new(access, node, state) };
     let (updates, effective) = watch::channel(Effective::default());
     let (status, mut inner) = watch::channel(xds::Status::default());
     let (outer, shown) = watch::channel(Status::ControlPlane(Box::default()));

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::attempt::given_up::GivenUp;
 use crate::cluster::balance::{PickContext, Position};
+use crate::cluster::metrics::Idle;
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
@@ -26,7 +27,9 @@ use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
-use crate::telemetry::{Quiet, RouteKey, RouteSlot, Telemetry, WorkerStats};
+use crate::telemetry::party::Target;
+use crate::telemetry::place::Place;
+use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
 use crate::upstream::pool::{Pool, PoolSettings};
@@ -83,6 +86,9 @@ pub struct Worker {
     /// What policies remember.
     pub policy: Memory,
     telemetry: Arc<Telemetry>,
+    /// Counts requests and connections.
+    pub meters: Meters,
+    began: Instant,
     /// Keeps the log readable when many callers are refused.
     pub quiet: Quiet,
     lives: RefCell<Vec<Weak<Life>>>,
@@ -91,7 +97,6 @@ pub struct Worker {
     reviewed: Cell<u64>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
-    slots: RefCell<HashMap<RouteKey, Rc<RouteSlot>>>,
 }
 
 /// A snapshot with this worker's own state of its clusters.
@@ -103,15 +108,21 @@ pub struct View {
     pub clusters: Vec<Rc<WorkerCluster>>,
 }
 
+type Pools = HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>;
+type PoolsByHost = HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>;
+
 /// A cluster as one worker uses it.
 #[derive(Debug)]
 pub struct WorkerCluster {
     /// What all workers see.
     pub shared: Arc<Cluster>,
     position: Position,
-    pools: RefCell<HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>>,
+    /// What it is counted as, once it is called.
+    target: OnceCell<TargetName>,
+    idle: Idle,
+    pools: RefCell<Pools>,
     /// Where the server name of TLS follows the request's host.
-    by_host: RefCell<HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>>,
+    by_host: RefCell<PoolsByHost>,
 }
 
 /// A listener as its connections hold it; what it does changes under them with each push.
@@ -129,8 +140,8 @@ pub struct ListenerView {
     pub view: Rc<View>,
     /// The listener in it.
     pub listener: Arc<Listener>,
-    /// Two per route, without and with mTLS, found at the first request.
-    slots: Box<[OnceCell<Rc<RouteSlot>>]>,
+    /// What each route is counted as, found at its first request.
+    names: Box<[OnceCell<RouteNames>]>,
 }
 
 impl ListenerHandle {
@@ -151,28 +162,15 @@ impl ListenerView {
         false
     }
 
-    /// Where requests of a route are counted: by its rule, else by its virtual host, and by how they came.
-    pub fn slot(&self, worker: &Worker, route: Option<(usize, usize)>, mutual_tls: bool) -> Rc<RouteSlot> {
-        let key = |route: String| RouteKey::new(self.listener.config.direction, mutual_tls, route);
-        let Handler::Http(http) = &self.listener.handler else {
-            return worker.slot(key("tcp".to_owned()));
-        };
-        let found = route.and_then(|(host, route)| {
-            let at = 2 * http.table.position(host, route)? + usize::from(mutual_tls);
-            Some((self.slots.get(at)?, host, route))
-        });
-        let slot = match found {
-            Some((cell, host, route)) => cell.get_or_init(|| {
-                let named = http.table.route(host, route).and_then(|route| route.origin.as_ref());
-                let name = named.map_or_else(
-                    || http.table.config().virtual_hosts.get(host).map(|host| host.name.clone()).unwrap_or_default(),
-                    ToString::to_string,
-                );
-                worker.slot(key(name))
-            }),
-            None => return worker.slot(key("none".to_owned())),
-        };
-        Rc::clone(slot)
+    /// Tells what requests of a route are counted as: its rule, else its virtual host.
+    pub fn named(&self, worker: &Worker, (host, route): (usize, usize), tell: impl FnOnce(&RouteNames)) {
+        let Handler::Http(http) = &self.listener.handler else { return };
+        let Some(names) = http.table.position(host, route).and_then(|at| self.names.get(at)) else { return };
+        tell(names.get_or_init(|| {
+            let rule = http.table.route(host, route).and_then(|route| route.origin.as_ref()).map(ToString::to_string);
+            let host = http.table.config().virtual_hosts.get(host).map(|host| host.name.as_str());
+            worker.meters.labels().route(rule, host.unwrap_or_default())
+        }));
     }
 }
 
@@ -182,6 +180,19 @@ impl WorkerCluster {
         match &self.shared.members {
             Members::Balanced(balancer) => self.position.pick(balancer, &self.shared.stats, context),
             Members::RequestHost | Members::OriginalDestination => None,
+        }
+    }
+
+    /// The number of what a request for `host` calls here: the cluster's service, or outside the mesh that very host.
+    pub fn target(&self, worker: &Worker, host: &str) -> u32 {
+        let meters = &worker.meters;
+        let own = self.target.get_or_init(|| {
+            let labels = meters.labels();
+            labels.targets.intern(Target::of_cluster(&self.shared.config, labels.own()))
+        });
+        match &self.shared.members {
+            Members::RequestHost => meters.outside(own, host),
+            Members::Balanced(_) | Members::OriginalDestination => own.id(),
         }
     }
 
@@ -230,7 +241,8 @@ impl WorkerCluster {
         let config = &self.shared.config;
         let encryption = Encryption::new(&config.tls, &endpoint.security, host);
         let stats = Arc::clone(&self.shared.stats);
-        Rc::new(Pool::new(endpoint.address, encryption, settings(config), stats, Rc::clone(&worker.tls)))
+        let place = Place::new(&self.shared, endpoint.address, worker.meters.labels());
+        Rc::new(Pool::new(place, encryption, settings(config), stats, Rc::clone(&worker.tls)))
     }
 
     fn each_pool(&self, mut each: impl FnMut(&Rc<Pool>)) {
@@ -241,8 +253,7 @@ impl WorkerCluster {
     /// The cluster in a new snapshot, with the pools of the endpoints that are still there.
     fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
         let Some(before) = before else {
-            let (pools, by_host) = (RefCell::default(), RefCell::default());
-            return Rc::new(Self { shared, position: Position::default(), pools, by_host });
+            return Rc::new(Self::with_pools(shared, RefCell::default(), RefCell::default()));
         };
         if Arc::ptr_eq(&before.shared, &shared) {
             return Rc::clone(before);
@@ -258,7 +269,8 @@ impl WorkerCluster {
         let stays = |address: &SocketAddr, host: Option<&str>, pool: &Rc<Pool>| {
             let security = members.as_ref().map_or(Some(&outside), |members| members.get(address).copied());
             let same = |security| *pool.encryption() == Encryption::new(&shared.config.tls, security, host);
-            let stays = security.is_some_and(same) && *pool.settings() == wanted;
+            let is_told = pool.place().is_told(&shared);
+            let stays = security.is_some_and(same) && *pool.settings() == wanted && is_told;
             if !stays {
                 pool.close();
             }
@@ -268,7 +280,12 @@ impl WorkerCluster {
         pools.retain(|address, pool| stays(address, None, pool));
         by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
         let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
-        Rc::new(Self { shared, position: Position::default(), pools, by_host })
+        Rc::new(Self::with_pools(shared, pools, by_host))
+    }
+
+    fn with_pools(shared: Arc<Cluster>, pools: RefCell<Pools>, by_host: RefCell<PoolsByHost>) -> Self {
+        let idle = Idle::new(&shared.stats);
+        Self { shared, position: Position::default(), target: OnceCell::new(), idle, pools, by_host }
     }
 }
 
@@ -317,6 +334,8 @@ impl Worker {
             given_up,
             tls: Rc::new(tls),
             policy: Memory::default(),
+            meters: Meters::new(&telemetry),
+            began: Instant::now(),
             telemetry,
             quiet: Quiet::default(),
             lives: RefCell::default(),
@@ -324,7 +343,6 @@ impl Worker {
             reviewed: Cell::new(0),
             snapshot: RefCell::default(),
             listeners: RefCell::default(),
-            slots: RefCell::default(),
         })
     }
 
@@ -428,6 +446,7 @@ impl Worker {
     }
 
     fn sweep(&self, now: Instant) {
+        self.meters.tick(now.saturating_duration_since(self.began).as_secs());
         let generation = self.tls.generation();
         if self.reviewed.replace(generation) != generation {
             self.review();
@@ -441,14 +460,13 @@ impl Worker {
             living.is_some()
         });
         for cluster in &self.snapshot.borrow().clusters {
-            cluster.each_pool(|pool| pool.sweep(now));
+            let mut idle = 0;
+            cluster.each_pool(|pool| {
+                pool.sweep(now);
+                idle += pool.idle();
+            });
+            cluster.idle.set(u32::try_from(idle).unwrap_or(u32::MAX));
         }
-    }
-
-    fn slot(&self, key: RouteKey) -> Rc<RouteSlot> {
-        let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(key).or_insert_with_key(|key| Rc::new(self.telemetry.slot(key.clone())));
-        Rc::clone(slot)
     }
 }
 
@@ -467,7 +485,7 @@ impl ListenerView {
             Handler::Http(http) => http.table.len(),
             Handler::Tcp(_) => 0,
         };
-        Self { view, listener, slots: (0..2 * routes).map(|_| OnceCell::new()).collect() }
+        Self { view, listener, names: (0..routes).map(|_| OnceCell::new()).collect() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::defaults;
 use crate::ir::{
     Balance, Cluster, ClusterName, Discovery, Endpoints, ExternalTls, Fraction, Limits, MeshTls, OutlierDetection,
-    Port, Resources, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, UpstreamTls,
+    Port, Resources, RetryBudget, ServiceName, SlowStart, TcpKeepalive, UpstreamProtocol, UpstreamTls,
 };
 use crate::mesh::{Protocol, Resolution, Service, ServicePort};
 use crate::rules::{
@@ -74,7 +74,8 @@ fn cluster(
         Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
     let mesh_internal = !service.external;
-    let mut cluster = Cluster { protocol, tls, mesh_internal, ..Cluster::new(name, discovery) };
+    let called = Some(named(service));
+    let mut cluster = Cluster { protocol, tls, mesh_internal, service: called, ..Cluster::new(name, discovery) };
     profile::begin(view.mesh, &mut cluster);
     apply_balance(&mut cluster, policy);
     cluster.locality_weighted = locality::is_distributed(service, policy);
@@ -92,6 +93,16 @@ fn cluster(
         })
     });
     (cluster, apart)
+}
+
+/// What telemetry calls a service. `reviews.shop.svc.cluster.local` is `reviews`; any other host is its own name.
+pub(super) fn named(service: &Service) -> ServiceName {
+    let mut labels = service.host.split('.');
+    let short = match (labels.next(), labels.next(), labels.next()) {
+        (Some(name), Some(_), Some("svc")) => name,
+        _ => service.host.as_str(),
+    };
+    ServiceName { host: service.host.clone(), name: short.to_owned(), namespace: service.id.namespace.clone() }
 }
 
 /// Limits, timeouts and protocol as a connection pool says them; a zero is a value that was not set.

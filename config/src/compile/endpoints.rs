@@ -61,6 +61,7 @@ fn endpoint(service: &Service, port: &ServicePort, instance: &Instance, policy: 
         mesh_tls: instance.mesh_tls() && !service.external,
         identity: identity(service, instance, policy),
         labels: instance.labels.clone(),
+        workload: instance.workload.clone(),
     })
 }
 
@@ -89,6 +90,7 @@ fn by_own_name(service: &Service, port: &ServicePort) -> Option<(Locality, Endpo
         mesh_tls: false,
         identity: None,
         labels: BTreeMap::new(),
+        workload: None,
     };
     Some((Locality::default(), endpoint))
 }

@@ -15,15 +15,15 @@ use crate::defaults;
 use crate::ir::{
     Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, FilePlace, Health,
     HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization,
-    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, StreamLimits, TcpRoute, UpstreamProtocol, VirtualHost,
-    WeightedClusters,
+    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, ServiceName, StreamLimits, TcpRoute, UpstreamProtocol,
+    VirtualHost, WeightedClusters,
 };
-use crate::mesh::{Protocol, Resolution, Service, Sidecar, port_number};
+use crate::mesh::{Instance, Protocol, Resolution, Service, Sidecar, port_number, selects};
 use crate::rules::{EgressListener, IngressListener, SidecarPort};
 
 use super::Output;
 use super::authorization::Traffic;
-use super::clusters::apply_connection_pool;
+use super::clusters::{apply_connection_pool, named};
 use super::http_action::default_retry;
 use super::protection::{Protection, protection};
 use super::scope::{Egress, View};
@@ -110,6 +110,7 @@ fn app(
         mesh_tls: false,
         identity: None,
         labels: BTreeMap::new(),
+        workload: None,
     };
     // Behind a listener at the app's own address there is only the listener again: no app, then.
     let endpoints = if address == listener || address.port() == 0 { Vec::new() } else { vec![app] };
@@ -121,12 +122,32 @@ fn app(
         Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
         Protocol::Tls | Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
     };
-    let mut cluster = Cluster { protocol, ..Cluster::new(name, Discovery::Static(endpoints)) };
+    let service = service_at(view, sidecar, listener.port());
+    let mut cluster = Cluster { protocol, service, ..Cluster::new(name, Discovery::Static(endpoints)) };
     profile::begin(view.mesh, &mut cluster);
     if let Some(pool) = written.connection_pool.as_ref().or(sidecar.spec.inbound_connection_pool.as_ref()) {
         apply_connection_pool(&mut cluster, pool);
     }
     Some(cluster)
+}
+
+/// The service whose calls come to a port of the workloads that a Sidecar is for: the first by name, as Istio has it, where
+/// several share them. A Sidecar for all workloads of its namespace says so of one service only.
+fn service_at(view: &View<'_>, sidecar: &Sidecar, port: u16) -> Option<ServiceName> {
+    let everybody = BTreeMap::new();
+    let selector = sidecar.selector.as_ref().unwrap_or(&everybody);
+    let is_there = |service: &&Service| {
+        let mut instances = service.instances.iter().filter(|instance| selects(selector, &instance.labels));
+        let at = |instance: &Instance| service.ports.iter().any(|its| instance.port(its).map(Port::get) == Some(port));
+        service.id.namespace == sidecar.id.namespace && instances.any(at)
+    };
+    let mut services: Vec<_> = view.mesh.services().iter().filter(is_there).collect();
+    services.sort_by(|one, other| one.host.cmp(&other.host));
+    match services.as_slice() {
+        [first, ..] if !selector.is_empty() => Some(named(first)),
+        [only] => Some(named(only)),
+        _ => None,
+    }
 }
 
 /// Everything to the app. It is called once more only where the request had not begun, and never for gRPC, whose clients

@@ -167,6 +167,7 @@ fn issuer_cluster(remote: &RemoteJwks, host: &str, port: u16) -> Cluster {
         mesh_tls: false,
         identity: None,
         labels: Default::default(),
+        workload: None,
     });
     let endpoints = endpoint.into_iter().collect();
     let locality = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints };

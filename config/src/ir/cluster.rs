@@ -11,6 +11,8 @@ use super::{ClusterName, Endpoints, Fraction, HealthCheck};
 pub struct Cluster {
     /// Unique in the proxy.
     pub name: ClusterName,
+    /// The service that it is a part of, for telemetry; `None`: nobody says.
+    pub service: Option<ServiceName>,
     /// Where its endpoints come from.
     pub discovery: Discovery,
     /// How one of them is chosen.
@@ -52,6 +54,7 @@ impl Cluster {
     pub fn new(name: ClusterName, discovery: Discovery) -> Self {
         Self {
             name,
+            service: None,
             discovery,
             balance: Balance::LeastRequest { choices: 2 },
             protocol: UpstreamProtocol::Http1,
@@ -71,6 +74,17 @@ impl Cluster {
             locality_weighted: false,
         }
     }
+}
+
+/// Name of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct ServiceName {
+    /// Full name.
+    pub host: String,
+    /// Short name.
+    pub name: String,
+    /// Namespace.
+    pub namespace: String,
 }
 
 /// Where endpoints come from.

@@ -76,6 +76,16 @@ pub struct Endpoint {
     pub identity: Option<SpiffeId>,
     /// Labels, for subsets and telemetry.
     pub labels: BTreeMap<String, String>,
+    /// The workload that it is an instance of, for telemetry; `None`: nobody says.
+    pub workload: Option<WorkloadName>,
+}
+
+/// Name of a workload (a deployment, a WorkloadEntry).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[allow(missing_docs)]
+pub struct WorkloadName {
+    pub name: String,
+    pub namespace: String,
 }
 
 /// Where an endpoint is.

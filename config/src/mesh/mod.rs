@@ -70,7 +70,7 @@ pub struct Mesh {
 pub(crate) struct Sidecar {
     pub(crate) id: ResourceId,
     /// `None`: all workloads of the namespace.
-    selector: Option<BTreeMap<String, String>>,
+    pub(crate) selector: Option<BTreeMap<String, String>>,
     pub(crate) spec: rules::Sidecar,
 }
 
@@ -83,7 +83,7 @@ impl Mesh {
         let mut workloads = Workloads::default();
         for (id, entry) in &sorted.workload_entries {
             if let Some(instance) = Instance::from_entry(&entry.spec, &id.namespace, trust_domain) {
-                workloads.insert(id, instance);
+                workloads.insert(id, instance.named(id));
             }
         }
         let services = sorted.services(&workloads, trust_domain);
@@ -316,6 +316,7 @@ impl<'a> Sorted<'a> {
                 .endpoints
                 .iter()
                 .filter_map(|endpoint| Instance::from_entry(endpoint, &id.namespace, trust_domain))
+                .map(|instance| instance.within(&id.namespace))
                 .collect();
             services.extend(Service::from_entry(id, entry).into_iter().map(|mut service| {
                 service.instances.clone_from(&inline);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::defaults;
 use crate::identity::SpiffeId;
-use crate::ir::{Health, Locality, Port};
+use crate::ir::{Health, Locality, Port, WorkloadName};
 use crate::rules::{self, EndpointSlice, ResourceId};
 
 use super::service::{ServicePort, TargetPort, port_number};
@@ -12,6 +12,9 @@ use super::visibility::selects;
 
 /// Says that an instance speaks mesh mTLS, when its value is `istio`.
 pub(crate) const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+
+/// Labels that name a workload, the better one first.
+const WORKLOAD_LABELS: [&str; 2] = ["service.istio.io/workload-name", "app"];
 
 /// One place where a service runs: the address of the sidecar's inbound listeners there.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,8 @@ pub(crate) struct Instance {
     /// Its SPIFFE ID, by its service account or, where it speaks mesh mTLS, by `default`.
     pub(crate) identity: Option<SpiffeId>,
     pub(crate) health: Health,
+    /// The workload that it is, where it has a name of its own.
+    pub(crate) workload: Option<WorkloadName>,
 }
 
 /// Its ports by name.
@@ -60,7 +65,22 @@ impl Instance {
             account: account.map(str::to_owned),
             identity,
             health: Health::Unknown,
+            workload: None,
         })
+    }
+
+    /// Of a workload with a name.
+    pub(super) fn named(self, id: &ResourceId) -> Self {
+        let ResourceId { name, namespace, .. } = id;
+        Self { workload: Some(WorkloadName { name: name.clone(), namespace: namespace.clone() }), ..self }
+    }
+
+    /// Without a name of its own, but of a service in `namespace`: it is called after its label (Istio's
+    /// `service.istio.io/workload-name`, else `app`).
+    pub(super) fn within(self, namespace: &str) -> Self {
+        let name = WORKLOAD_LABELS.iter().find_map(|label| self.labels.get(*label)).filter(|name| !name.is_empty());
+        let workload = name.map(|name| WorkloadName { name: name.clone(), namespace: namespace.to_owned() });
+        Self { workload, ..self }
     }
 
     /// The instances of a slice. What is not ready is kept and marked, so that it is seen in `/clusters`.
@@ -86,6 +106,7 @@ impl Instance {
                 account: None,
                 identity: None,
                 health,
+                workload: None,
             })
         })
     }

@@ -7,6 +7,8 @@ use super::refusal::{Problem, Result, required, unsupported};
 use crate::ir;
 use pb::protobuf::{Struct, Value, value::Kind as ValueKind};
 
+/// Istio's part of Envoy's metadata.
+pub(super) const ISTIO: &str = "istio";
 /// Our own part of Envoy's metadata.
 pub(super) const NAMESPACE: &str = "leno.mesh";
 

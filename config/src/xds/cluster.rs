@@ -8,17 +8,20 @@ use super::refusal::{Problem, Result, Within, each, nonempty, required, unsuppor
 use super::scalar::{duration_from_xds, duration_to_xds, percent_from_xds, percent_to_xds};
 use super::{any, balance, base, endpoint, filter, health_check, limits, tls, upstream_http};
 use crate::ir::{
-    Address, Balance, Cluster, ClusterName, Discovery, Endpoints, Fraction, TcpKeepalive, UpstreamProtocol,
+    Address, Balance, Cluster, ClusterName, Discovery, Endpoints, Fraction, ServiceName, TcpKeepalive, UpstreamProtocol,
 };
 use pb::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use pb::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use pb::forward_proxy_cluster::{ClusterConfig, cluster_config::ClusterImplementationSpecifier};
+use pb::protobuf::{ListValue, Struct, Value, value::Kind as ValueKind};
 
 /// Istio's network filter that only measures.
 const METADATA_EXCHANGE: &str = "envoy.tcp.metadataexchange.config.MetadataExchange";
 
+/// Metadata of Istio: the services of a cluster.
+const SERVICES: &str = "services";
 /// Metadata of Leno: bytes are spoken.
 const TCP: (&str, &str) = ("protocol", "tcp");
 /// Metadata of Leno: what stands for least request here is peak EWMA.
@@ -29,6 +32,7 @@ const MESH_INTERNAL: (&str, &str) = ("location", "mesh_internal");
 pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Cluster {
     let Cluster {
         name,
+        service,
         discovery,
         balance,
         protocol,
@@ -75,22 +79,41 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         transport_socket: sockets.socket,
         transport_socket_matches: sockets.matches,
         typed_extension_protocol_options: upstream_http::to_xds(cluster),
-        metadata: base::metadata([(
-            base::NAMESPACE,
-            base::texts(
-                [
-                    (*protocol == UpstreamProtocol::Tcp, TCP),
-                    (*balance == Balance::PeakEwma, PEAK_EWMA),
-                    (*mesh_internal, MESH_INTERNAL),
-                ]
-                .into_iter()
-                .filter_map(|(holds, field)| holds.then_some(field)),
+        metadata: base::metadata([
+            (
+                base::NAMESPACE,
+                base::texts(
+                    [
+                        (*protocol == UpstreamProtocol::Tcp, TCP),
+                        (*balance == Balance::PeakEwma, PEAK_EWMA),
+                        (*mesh_internal, MESH_INTERNAL),
+                    ]
+                    .into_iter()
+                    .filter_map(|(holds, field)| holds.then_some(field)),
+                ),
             ),
-        )]),
+            (base::ISTIO, service.as_ref().map(service_to_xds).unwrap_or_default()),
+        ]),
         ..Default::default()
     };
     discovery_to_xds(&mut message, discovery);
     message
+}
+
+/// Istio's form: a list, of which the first is the one.
+fn service_to_xds(ServiceName { host, name, namespace }: &ServiceName) -> Struct {
+    let service = base::texts([("host", host), ("name", name), ("namespace", namespace)]);
+    let value = |kind| Value { kind: Some(kind) };
+    let list = ListValue { values: vec![value(ValueKind::StructValue(service))] };
+    Struct { fields: [(SERVICES.to_owned(), value(ValueKind::ListValue(list)))].into() }
+}
+
+/// It is only told to the operator: what is not whole is left aside.
+fn service_from_xds(fields: &Struct) -> Option<ServiceName> {
+    let Some(ValueKind::ListValue(list)) = &fields.fields.get(SERVICES)?.kind else { return None };
+    let Some(ValueKind::StructValue(service)) = &list.values.first()?.kind else { return None };
+    let text = |key| base::text_of(service, key).filter(|text| !text.is_empty()).map(str::to_owned);
+    Some(ServiceName { host: text("host")?, name: text("name")?, namespace: text("namespace")? })
 }
 
 fn discovery_to_xds(message: &mut pb::cluster::Cluster, discovery: &Discovery) {
@@ -221,6 +244,7 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
     };
     let options = upstream_http::from_xds(typed_extension_protocol_options, older)?;
     let own = metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE));
+    let service = metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get(base::ISTIO));
     let says = |(key, value)| own.is_some_and(|fields| base::text_of(fields, key) == Some(value));
     let (is_tcp, mesh_internal) = (says(TCP), says(MESH_INTERNAL));
     let chooses_by_load = matches!(choice.balance, Balance::LeastRequest { .. });
@@ -230,6 +254,7 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
     let sockets = tls::Sockets { matches: transport_socket_matches, socket: transport_socket };
     Ok(Cluster {
         name: ClusterName::new(nonempty("name", name)?),
+        service: service.and_then(service_from_xds),
         discovery,
         balance: if by_latency { Balance::PeakEwma } else { choice.balance },
         protocol: if is_tcp { UpstreamProtocol::Tcp } else { options.protocol },

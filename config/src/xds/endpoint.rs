@@ -7,12 +7,14 @@ use super::pb;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::wrap_u32;
 use crate::identity::SpiffeId;
-use crate::ir::{Address, ClusterName, Endpoint, Endpoints, Health, Locality, LocalityEndpoints};
+use crate::ir::{Address, ClusterName, Endpoint, Endpoints, Health, Locality, LocalityEndpoints, WorkloadName};
 use pb::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment, lb_endpoint};
 use pb::protobuf::{Struct, value::Kind as ValueKind};
 
 /// Leno's metadata: who an endpoint has to be.
 const IDENTITY: &str = "identity";
+/// Istio's metadata: which workload an endpoint is an instance of.
+const WORKLOAD: &str = "workload";
 /// Envoy's metadata by which a transport socket is chosen.
 const TRANSPORT: &str = "envoy.transport_socket_match";
 /// Envoy's metadata by which subsets are chosen; the labels stand there.
@@ -128,7 +130,7 @@ pub(super) fn place_from_xds(locality: pb::core::Locality) -> Locality {
 }
 
 fn endpoint_to_xds(endpoint: &Endpoint) -> LbEndpoint {
-    let Endpoint { address, weight, health, mesh_tls, identity, labels } = endpoint;
+    let Endpoint { address, weight, health, mesh_tls, identity, labels, workload } = endpoint;
     let address = match address {
         Address::Socket(socket) => base::address_to_xds(&socket.ip().to_string(), socket.port()),
         Address::Name { host, port } => base::address_to_xds(host, port.get()),
@@ -139,6 +141,7 @@ fn endpoint_to_xds(endpoint: &Endpoint) -> LbEndpoint {
             (base::NAMESPACE, base::texts(identity.iter().map(|identity| (IDENTITY, identity.as_str())))),
             (TRANSPORT, base::texts(mesh_tls.then_some(("tlsMode", "istio")))),
             (LABELS, base::texts(labels)),
+            (base::ISTIO, base::texts(workload.iter().map(|workload| (WORKLOAD, workload_to_xds(workload))))),
         ]),
         load_balancing_weight: wrap_u32(*weight),
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(pb::endpoint::Endpoint {
@@ -164,7 +167,19 @@ fn endpoint_from_xds(endpoint: LbEndpoint) -> Result<Endpoint> {
         mesh_tls: text(TRANSPORT, "tlsMode") == Some("istio"),
         identity: identity?.flatten(),
         labels: part(LABELS).map(labels_from_xds).unwrap_or_default(),
+        workload: text(base::ISTIO, WORKLOAD).and_then(workload_from_xds),
     })
+}
+
+/// `NAME;NAMESPACE`, of which Istio writes more: canonical name and revision, which labels say, and cluster.
+fn workload_to_xds(WorkloadName { name, namespace }: &WorkloadName) -> String {
+    format!("{name};{namespace}")
+}
+
+fn workload_from_xds(text: &str) -> Option<WorkloadName> {
+    let mut parts = text.split(';').map(str::to_owned);
+    let (name, namespace) = (parts.next()?, parts.next()?);
+    (!name.is_empty()).then_some(WorkloadName { name, namespace })
 }
 
 /// Who the endpoint has to be. What cannot be read must not be taken for "nobody said": anybody on the cluster's list

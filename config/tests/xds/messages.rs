@@ -459,6 +459,7 @@ fn endpoint(host: &str) -> ir::Endpoint {
         mesh_tls: true,
         identity: SpiffeId::parse("spiffe://cluster.local/ns/default/sa/reviews").ok(),
         labels: [("version".to_owned(), "v1".to_owned())].into(),
+        workload: Some(ir::WorkloadName { name: "reviews-v1".to_owned(), namespace: "default".to_owned() }),
     }
 }
 

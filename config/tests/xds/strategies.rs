@@ -475,14 +475,16 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     let identity = (name(), name()).prop_map(|(namespace, account)| {
         SpiffeId::parse(&format!("spiffe://cluster.local/ns/{namespace}/sa/{account}")).unwrap()
     });
-    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(identity), labels).prop_map(
-        |(host, port, weight, health, mesh_tls, identity, labels)| Endpoint {
+    let workload = (name(), name()).prop_map(|(name, namespace)| WorkloadName { name, namespace });
+    (host, 1..=u16::MAX, 1..1_000_u32, health, any::<bool>(), of(identity), labels, of(workload)).prop_map(
+        |(host, port, weight, health, mesh_tls, identity, labels, workload)| Endpoint {
             address: Address::new(&host, port).unwrap(),
             weight,
             health,
             mesh_tls,
             identity,
             labels,
+            workload,
         },
     )
 }
@@ -565,9 +567,11 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let connections = (duration(), of(duration()), bounds, of(keepalive));
     let health = (limits(), of(outlier()), of(health_check()), fraction(), any::<bool>());
     let tls = (tls(), any::<bool>());
-    (cluster_name(), discovery(), balance(), protocol, connections, health, tls).prop_map(
+    let service = (name(), name(), name()).prop_map(|(host, name, namespace)| ServiceName { host, name, namespace });
+    let cluster_name = (cluster_name(), of(service));
+    (cluster_name, discovery(), balance(), protocol, connections, health, tls).prop_map(
         |(
-            name,
+            (name, service),
             discovery,
             balance,
             protocol,
@@ -582,6 +586,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             let multiplexes = matches!(protocol, UpstreamProtocol::Http2 | UpstreamProtocol::AsDownstream);
             Cluster {
                 name,
+                service,
                 discovery,
                 balance,
                 protocol,

@@ -30,9 +30,13 @@ use crate::ca::attest::Gate;
 use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
+use crate::figures::gather::Gatherer;
 use crate::generation::{Contents, Generation};
 use crate::http;
 use crate::metrics::{Metrics, Rules};
+use crate::relay::http::Desk;
+use crate::relay::service::Relay;
+use crate::relay::switchboard::Switchboard;
 use crate::snapshot::Shelf;
 use crate::source::files::{Files, Options, State, write_atomically};
 
@@ -124,6 +128,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
 
     let hub = Hub::new(metrics);
+    let switchboard = Arc::new(Switchboard::default());
     let board = Arc::new(Board::new(Arc::clone(&hub), Arc::clone(&authority)));
     let options = Options { rules: arguments.rules, state: arguments.state, allow_empty: arguments.allow_empty };
     let mut files = Files::watch(options);
@@ -132,12 +137,16 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         async move { hub.stopped().await }
     };
     let mut servers = JoinSet::new();
-    servers.spawn(clear(xds, Arc::clone(&hub)));
-    servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&authority), Arc::clone(&terms)));
+    servers.spawn(clear(xds, Arc::clone(&hub), Arc::clone(&switchboard)));
+    let own = (Arc::clone(&authority), Arc::clone(&terms));
+    servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&switchboard), own));
     // Ends when it is dropped.
     let mut keeper = JoinSet::new();
     keeper.spawn(terms.keep());
-    let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), stopped()));
+    let gatherer = Gatherer::new(Arc::clone(&switchboard));
+    keeper.spawn(Arc::clone(&gatherer).keep_looking());
+    let desk = Desk::new(switchboard, gatherer, Arc::clone(&hub));
+    let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), desk, stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
     let follow = follow(&mut files, &hub, &board, &authority);
     tokio::select! {
@@ -179,11 +188,16 @@ fn announce(state: Option<&Path>, listeners: [&TcpListener; 3]) -> anyhow::Resul
 }
 
 /// The gRPC server of this machine, until the hub stops and its streams have ended.
-async fn clear(listener: TcpListener, hub: Arc<Hub>) -> Result<(), tonic::transport::Error> {
+async fn clear(
+    listener: TcpListener,
+    hub: Arc<Hub>,
+    switchboard: Arc<Switchboard>,
+) -> Result<(), tonic::transport::Error> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = Arc::clone(&hub);
     server()
-        .add_service(Discovery::new(hub, Access::Open))
+        .add_service(Discovery::new(Arc::clone(&hub), Access::Open))
+        .add_service(Relay::new(switchboard, hub, Access::Open))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
         .await
 }
@@ -192,14 +206,15 @@ async fn clear(listener: TcpListener, hub: Arc<Hub>) -> Result<(), tonic::transp
 async fn encrypted(
     listener: TcpListener,
     hub: Arc<Hub>,
-    authority: Arc<Authority>,
-    terms: Arc<Terms>,
+    switchboard: Arc<Switchboard>,
+    (authority, terms): (Arc<Authority>, Arc<Terms>),
 ) -> Result<(), tonic::transport::Error> {
     let gate = Arc::new(Gate::new(&authority));
     let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
     let stopped = Arc::clone(&hub);
     server()
-        .add_service(Discovery::new(hub, Access::Credential(Arc::clone(&gate))))
+        .add_service(Discovery::new(Arc::clone(&hub), Access::Credential(Arc::clone(&gate))))
+        .add_service(Relay::new(switchboard, hub, Access::Credential(Arc::clone(&gate))))
         .add_service(Certificates::new(authority, gate))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
         .await

@@ -97,7 +97,7 @@ fn text(snapshot: &Snapshot) -> String {
 
 impl ClusterStatus {
     fn of(cluster: &Cluster, now: Moment) -> Self {
-        let Cluster { config, members, stats } = cluster;
+        let Cluster { config, members, told: _, stats } = cluster;
         let counts = [
             ("rq_total", &stats.requests),
             ("cx_total", &stats.connections),

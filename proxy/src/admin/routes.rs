@@ -6,12 +6,15 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
+use crate::cluster::Cluster;
 use crate::identity;
+use crate::telemetry::figures::{Figures, RetryRow};
 
 use super::answer::{Answer, json, lines, ok, text};
 use super::query::{Query, QueryError, did_you_mean};
@@ -32,6 +35,20 @@ enum Page {
     Figures,
     ResetCounters,
     Quit,
+}
+
+/// What is counted of requests, and what the clusters in force know of retries.
+fn figures(shared: &Shared) -> Figures {
+    let mut figures = shared.telemetry.figures(SystemTime::now());
+    let snapshot = shared.snapshot();
+    let row = |cluster: &Arc<Cluster>| {
+        let [begun, unsent, saved] =
+            [&cluster.stats.retries.begun, &cluster.stats.unsent_retries, &cluster.stats.retries.succeeded]
+                .map(|count| count.load(Ordering::Relaxed));
+        RetryRow { cluster: cluster.config.name.to_string(), begun: begun + unsent, saved }
+    };
+    figures.retries = snapshot.clusters.iter().map(row).filter(|row| row.begun > 0).collect();
+    figures
 }
 
 /// What a request does.
@@ -238,7 +255,7 @@ impl Page {
             Self::Certs => Ok(json(&identity::certs(&shared.keyring, SystemTime::now()))),
             Self::Stats => stats::answer(shared, query),
             Self::Prometheus => Ok(stats::prometheus(shared)),
-            Self::Figures => Ok(json(&shared.telemetry.figures(SystemTime::now()))),
+            Self::Figures => Ok(json(&figures(shared))),
             Self::ResetCounters => Ok(stats::reset(shared)),
             Self::Quit => {
                 shared.quit();

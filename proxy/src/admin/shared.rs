@@ -142,6 +142,7 @@ impl Shared {
 
     /// From now on, not ready.
     pub fn set_draining(&self) {
+        self.telemetry.drains();
         self.draining.store(true, Ordering::Relaxed);
     }
 

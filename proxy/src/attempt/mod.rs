@@ -108,6 +108,8 @@ pub struct Attempts<'a> {
     pub notes: Cell<Flags>,
     /// The request's time is over: what is under way is the endpoint's fault.
     pub timed_out: Cell<bool>,
+    /// As whom the last attempt is counted: a number. `None`: there was no endpoint.
+    pub link: Cell<Option<u32>>,
     /// Each attempt, where somebody wants to know.
     pub seen: Option<RefCell<Vec<AttemptDetail>>>,
 }
@@ -160,7 +162,8 @@ impl<'a> Attempts<'a> {
         (plan, end): (&'a RetryPlan<'a>, Option<&'a RequestEnd>),
     ) -> Self {
         let (notes, timed_out) = (Cell::default(), Cell::new(false));
-        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out, seen: None }
+        let link = Cell::default();
+        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out, link, seen: None }
     }
 
     /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.
@@ -213,12 +216,14 @@ impl<'a> Attempts<'a> {
             }
             Err(NoConnection::Failed(error)) => {
                 run.report(Outcome::of_connect(&error));
+                self.miss(run);
                 return Err(Failed::connect(self.name(), address, &error));
             }
         };
         let Some(mut request) = outgoing.take() else { return Err(Failed::here(ProxyError::NoEndpoint(self.name()))) };
         run.mark(&mut request);
         run.kept = self.keep(run, &mut request, &lease);
+        self.link.set(Some(lease.link()));
         let sending = lease.send(request);
         let sent = match self.plan.limits.per_try {
             None => sending.await,
@@ -241,6 +246,15 @@ impl<'a> Attempts<'a> {
             SendFailure::Body(_) => {}
         }
         Err(failed)
+    }
+
+    /// Nobody was reached: remembers whom it was meant for.
+    #[cold]
+    fn miss(&self, run: &Run<'_, 'a>) {
+        if let Some(endpoint) = run.endpoint() {
+            let pool = self.cluster.pool(self.worker, endpoint, self.host);
+            self.link.set(Some(pool.place().unreached().id()));
+        }
     }
 
     /// What is kept of a request costs something, so it is kept only where it can be of use: where the policy could

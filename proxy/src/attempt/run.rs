@@ -103,6 +103,11 @@ impl<'r, 'a> Run<'r, 'a> {
         self.is_open = false;
     }
 
+    /// The endpoint of the one under way.
+    pub(super) fn endpoint(&self) -> Option<&EndpointState> {
+        self.in_flight.as_ref().map(|in_flight| &**in_flight.endpoint())
+    }
+
     /// Leaves its endpoint aside from now on.
     pub(super) fn avoid(&mut self) {
         self.tried.extend(self.in_flight.as_ref().map(|in_flight| Arc::clone(in_flight.endpoint())));

@@ -40,6 +40,7 @@ const ROWS: &[Row] = &[
     ("state", text, "Directory for state that survives a restart."),
     ("admin", address, "Address of the admin interface; 127.0.0.1:15000 unless given."),
     ("metrics", address, "One more address, for /stats/prometheus alone."),
+    ("metrics_dialect", dialect, "Whose names metrics of requests have; `istio` unless given."),
     ("ready", address, "One more address, for /ready alone."),
     ("workers", workers, "Worker threads, or `auto`: as many as the process may use CPUs."),
     ("limits.connections", count, "Connections from callers at a time."),
@@ -101,6 +102,10 @@ fn interception() -> Value {
 
 fn address() -> Value {
     json!({ "type": "string", "pattern": r"^.+:[0-9]{1,5}$" })
+}
+
+fn dialect() -> Value {
+    json!({ "enum": ["istio", "otel", "both"] })
 }
 
 fn workers() -> Value {

@@ -45,11 +45,23 @@ pub struct Cluster {
     pub config: Arc<ir::Cluster>,
     /// Whom to call.
     pub members: Members,
+    /// What the control plane says of them, where that is a resource of its own.
+    pub told: Option<Arc<ir::Endpoints>>,
     /// What all workers count.
     pub stats: Arc<ClusterStats>,
 }
 
 impl Cluster {
+    /// What the control plane says of an endpoint. Looks at all of them: for new connections, not for requests.
+    pub fn told(&self, address: SocketAddr) -> Option<&ir::Endpoint> {
+        let endpoints = match (&self.told, &self.config.discovery) {
+            (Some(told), _) => told,
+            (None, ir::Discovery::Static(endpoints) | ir::Discovery::Dns(endpoints)) => endpoints,
+            (None, _) => return None,
+        };
+        endpoints.iter().find(|endpoint| endpoint.address == ir::Address::Socket(address))
+    }
+
     /// The name of its first endpoint, for TLS without a request: bytes name no host.
     pub fn dns_name(&self) -> Option<&str> {
         let ir::Discovery::Dns(endpoints) = &self.config.discovery else { return None };
@@ -112,6 +124,8 @@ pub struct ClusterStats {
     pub unsent_retries: AtomicU64,
     /// Of second attempts.
     pub retries: RetryStats,
+    /// Connections that waited for a request when the workers looked last.
+    pub idle: AtomicU32,
     /// What is in use now.
     pub usage: Usage,
     /// Grows whenever the standing of an endpoint changes (ejected, readmitted, found unhealthy, …): a worker that has

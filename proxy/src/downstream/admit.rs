@@ -14,13 +14,14 @@ use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::telemetry::add;
 use crate::tls::server::{Caller, HandshakeError};
 use crate::tls::transport::{Prefixed, Transport};
 use crate::tls::{self, exchange};
 use crate::worker::Worker;
 
 use super::Arrival;
-use super::detect::{HANDSHAKE_RECORD, SILENCE, Spoken, detect};
+use super::detect::{HANDSHAKE_RECORD, SILENCE, Spoken, Undetected, detect};
 
 /// The longest ClientHello that is looked into: one record. A post-quantum share spans two packets, not two records.
 const MAX_HELLO: usize = 16 * 1024 + 5;
@@ -43,11 +44,11 @@ pub(super) struct Verified {
 
 /// A caller of an HTTP listener; `None` when it is not let in.
 pub(super) async fn http(arrival: &Arrival, mode: MtlsMode, mut stream: TcpStream) -> Option<Admitted> {
-    let (spoken, prefix) = detect(&mut stream).await?;
+    let (spoken, prefix) = told(arrival, detect(&mut stream).await)?;
     match (spoken, mode) {
         (Spoken::Tls, MtlsMode::Permissive | MtlsMode::Strict) => {
             let (mut stream, caller) = accept(arrival, Prefixed::new(prefix, stream)).await?;
-            let (spoken, prefix) = detect(&mut stream).await?;
+            let (spoken, prefix) = told(arrival, detect(&mut stream).await)?;
             Some(Admitted { spoken, stream: Prefixed::new(prefix, stream), caller: Some(caller) })
         }
         (Spoken::Http1 | Spoken::Http2, MtlsMode::Strict) => {
@@ -59,6 +60,20 @@ pub(super) async fn http(arrival: &Arrival, mode: MtlsMode, mut stream: TcpStrea
             Some(Admitted { spoken, stream: Prefixed::new(prefix, Transport::Plain(stream)), caller: None })
         }
     }
+}
+
+/// Counts what was told of a caller by its first bytes.
+fn told<T>(arrival: &Arrival, detected: Result<(Spoken, T), Undetected>) -> Option<(Spoken, T)> {
+    let stats = &arrival.worker.stats;
+    let count = match &detected {
+        Ok((Spoken::Http1, _)) => &stats.detected_http1,
+        Ok((Spoken::Http2, _)) => &stats.detected_http2,
+        Ok((Spoken::Tls, _)) => &stats.detected_tls,
+        Err(Undetected::Silent) => &stats.detected_nothing,
+        Err(Undetected::Gone) => return None,
+    };
+    add(count, 1);
+    detected.ok()
 }
 
 /// A caller of a TCP listener that wants certificates; `None` when it is not let in.

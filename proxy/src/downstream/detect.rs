@@ -20,9 +20,17 @@ pub(super) enum Spoken {
     Tls,
 }
 
-/// Reads just enough to know, and returns what was read with it. `None` when the caller left or said nothing for too
-/// long.
-pub(super) async fn detect(stream: &mut (impl AsyncRead + Unpin)) -> Option<(Spoken, Bytes)> {
+/// Why it cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Undetected {
+    /// The caller left.
+    Gone,
+    /// It said nothing, or too little, for too long.
+    Silent,
+}
+
+/// Reads just enough to know, and returns what was read with it.
+pub(super) async fn detect(stream: &mut (impl AsyncRead + Unpin)) -> Result<(Spoken, Bytes), Undetected> {
     let mut first = [0; PREFACE.len()];
     let mut length = 0;
     let spoken = tokio::time::timeout(SILENCE, async {
@@ -43,6 +51,7 @@ pub(super) async fn detect(stream: &mut (impl AsyncRead + Unpin)) -> Option<(Spo
         }
     })
     .await
-    .ok()??;
-    Some((spoken, Bytes::copy_from_slice(first.get(..length)?)))
+    .map_err(|_| Undetected::Silent)?
+    .ok_or(Undetected::Gone)?;
+    Ok((spoken, Bytes::copy_from_slice(first.get(..length).unwrap_or_default())))
 }

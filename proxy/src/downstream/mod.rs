@@ -25,13 +25,15 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 
-use leno_config::ir::MtlsMode;
+use leno_config::ir::{Direction, MtlsMode};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::policy::grant::Grants;
 use crate::policy::sticky::Ends;
 use crate::state::snapshot::Handler;
+use crate::telemetry::LinkName;
+use crate::telemetry::party::Link;
 use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
 
@@ -69,6 +71,8 @@ pub struct Connection {
     pub peer: Option<Peer>,
     /// What the caller's TLS handshake wanted to reach.
     pub server_name: Option<Arc<str>>,
+    /// As whom its requests are counted, where they come in.
+    link: LinkName,
     /// The `x-forwarded-client-cert` of its requests.
     pub forwarded: Option<HeaderValue>,
     /// Where its bytes go, once that is settled for the whole connection (TCP) and verified.
@@ -80,6 +84,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// As whom its requests are counted, where they come in; nobody yet where they go out.
+    pub fn link(&self) -> &LinkName {
+        &self.link
+    }
+
     /// Its two ends.
     pub fn ends(&self) -> Ends {
         Ends { caller: self.caller, local: self.local }
@@ -97,6 +106,7 @@ impl Arrival {
             local: *local,
             peer: None,
             server_name: None,
+            link: link(worker, listener, None),
             forwarded: None,
             endpoint: OnceCell::new(),
             life: Rc::clone(life),
@@ -112,6 +122,7 @@ impl Arrival {
             None => (None, None, None),
         };
         let (endpoint, grants) = (OnceCell::new(), Grants::default());
+        let link = link(&worker, &listener, peer.as_ref());
         let connection = Rc::new(Connection {
             worker,
             listener,
@@ -119,6 +130,7 @@ impl Arrival {
             local,
             peer,
             server_name,
+            link,
             forwarded,
             endpoint,
             life,
@@ -130,6 +142,17 @@ impl Arrival {
             review::review(&connection);
         }
         connection
+    }
+}
+
+/// As whom the requests of a connection are counted.
+fn link(worker: &Worker, listener: &ListenerHandle, peer: Option<&Peer>) -> LinkName {
+    let labels = worker.meters.labels();
+    match (listener.view().listener.config.direction, peer) {
+        (Direction::Inbound, Some(peer)) => labels.links.intern(Link::with(peer, None)),
+        (Direction::Inbound, None) => Arc::clone(labels.in_clear_text()),
+        // The own app, which is known; who is called is not yet.
+        (Direction::Outbound, _) => Arc::clone(labels.links.unknown()),
     }
 }
 

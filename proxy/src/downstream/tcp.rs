@@ -160,20 +160,20 @@ async fn pass(mut record: TcpRecord, stream: impl AsyncRead + AsyncWrite, opened
     let Upstream { stream: upstream, to, idle, longest, in_use } = match opened {
         Ok(upstream) => upstream,
         Err(NoUpstream { flag, to, error }) => {
-            record.leads_to(to);
+            record.leads_to(to, false);
             return record.failed(flag, error);
         }
     };
     let connection = Rc::clone(record.connection());
     if let Some(endpoint) = &to.peer {
         if connection.worker.tls.has_revoked_server(endpoint) {
-            record.leads_to(to);
+            record.leads_to(to, false);
             return record.failed(Flag::UF, "the certificate of the endpoint has been revoked");
         }
         // There is none before: a connection is passed on once.
         let _ = connection.endpoint.set(endpoint.clone());
     }
-    record.leads_to(to);
+    record.leads_to(to, true);
     let traffic = Rc::clone(record.traffic());
     let relay = relay(stream, upstream, idle, &traffic);
     tokio::select! {

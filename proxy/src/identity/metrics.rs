@@ -9,11 +9,16 @@ use prometheus::{Gauge, IntCounterVec, Opts};
 
 use super::keyring::{Keyring, Origin};
 
+/// In seconds.
+const DAY: f64 = 86_400.0;
+
 /// Reads the keyring at each scrape, so that nothing has to be kept up to date. Silent in a proxy without identity.
 #[derive(Debug)]
 pub struct CertificateMetrics {
     keyring: Arc<Keyring>,
     expires: Gauge,
+    /// The same in Envoy's words.
+    days: Gauge,
     renewals: IntCounterVec,
 }
 
@@ -24,17 +29,21 @@ impl CertificateMetrics {
             "leno_certificate_expires_seconds",
             "Until the proxy's own certificate ends; negative when it has ended, absent without one.",
         )?;
+        let days = Gauge::new(
+            "envoy_server_days_until_first_cert_expiring",
+            "Whole days until the proxy's own certificate ends; 0 when it has ended, absent without one.",
+        )?;
         let renewals = IntCounterVec::new(
             Opts::new("leno_certificate_renewals_total", "Attempts to obtain a certificate, by result."),
             &["result"],
         )?;
-        Ok(Self { keyring, expires, renewals })
+        Ok(Self { keyring, expires, days, renewals })
     }
 }
 
 impl Collector for CertificateMetrics {
     fn desc(&self) -> Vec<&Desc> {
-        [self.expires.desc(), self.renewals.desc()].concat()
+        [self.expires.desc(), self.days.desc(), self.renewals.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -52,7 +61,8 @@ impl Collector for CertificateMetrics {
                 Ok(left) => left.as_secs_f64(),
                 Err(passed) => -passed.duration().as_secs_f64(),
             });
-            families.extend(self.expires.collect());
+            self.days.set((self.expires.get() / DAY).floor().max(0.0));
+            families.extend(self.expires.collect().into_iter().chain(self.days.collect()));
         }
         families
     }

@@ -170,17 +170,23 @@ impl Snapshot {
             let membership = endpoints.map_or_else(|| Membership::flat(Vec::new()), |some| Membership::of(some, known));
             Members::Balanced(Arc::new(Balancer::new(config, membership, stats.standing.load(Ordering::Acquire))))
         };
-        let members = match &config.discovery {
+        let told = match &config.discovery {
             ir::Discovery::Eds { service } => {
-                let name = service.as_deref().unwrap_or(config.name.as_str());
-                balanced(resources.endpoints.get(name).map(Arc::as_ref), known)
+                resources.endpoints.get(service.as_deref().unwrap_or(config.name.as_str()))
             }
+            ir::Discovery::Static(_)
+            | ir::Discovery::Dns(_)
+            | ir::Discovery::OriginalDestination
+            | ir::Discovery::RequestHost => None,
+        };
+        let members = match &config.discovery {
+            ir::Discovery::Eds { .. } => balanced(told.map(Arc::as_ref), known),
             ir::Discovery::Static(endpoints) => balanced(Some(endpoints), known),
             ir::Discovery::Dns(endpoints) => balanced(Some(&resolve(endpoints, resolved)), known),
             ir::Discovery::OriginalDestination => Members::OriginalDestination,
             ir::Discovery::RequestHost => Members::RequestHost,
         };
-        Arc::new(Cluster { config: Arc::clone(config), members, stats })
+        Arc::new(Cluster { config: Arc::clone(config), members, told: told.cloned(), stats })
     }
 
     /// Same configuration, same endpoints, nothing that DNS could have changed.

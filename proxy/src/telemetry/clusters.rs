@@ -16,7 +16,9 @@ use crate::cluster::limits::Limit;
 use crate::cluster::standing::Reason;
 use crate::state::snapshot::Snapshot;
 
-use super::registry::{counter, family, gauge, to_f64};
+use super::envoy;
+use super::registry::Telemetry;
+use super::text::{counter, family, gauge, to_f64};
 
 const RETRIES: &str = "leno_cluster_retries_total";
 const RETRIES_ENDED: &str = "leno_cluster_retries_ended_total";
@@ -29,17 +31,24 @@ const EJECTIONS: &str = "leno_cluster_ejections_total";
 const EJECTIONS_OVERFLOW: &str = "leno_cluster_ejections_overflow_total";
 const PROBES: &str = "leno_cluster_half_open_probes_total";
 const UNHEALTHY: &str = "leno_cluster_unhealthy_endpoints";
+const BUDGET_LEFT: &str = "leno_cluster_retry_budget_left";
+const BREAKER_OPEN: &str = "leno_cluster_breaker_open";
+const POOL: &str = "leno_cluster_pool_connections";
 
 /// The collector that a registry holds.
 #[derive(Debug)]
 pub struct ClusterMetrics {
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    telemetry: Arc<Telemetry>,
     descriptions: Vec<Desc>,
 }
 
 impl ClusterMetrics {
     /// Over the clusters of the snapshot in force.
-    pub fn new(snapshots: watch::Receiver<Arc<Snapshot>>) -> Result<Self, prometheus::Error> {
+    pub fn new(
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, prometheus::Error> {
         let descriptions = [
             RETRIES,
             RETRIES_ENDED,
@@ -52,11 +61,15 @@ impl ClusterMetrics {
             EJECTIONS_OVERFLOW,
             PROBES,
             UNHEALTHY,
+            BUDGET_LEFT,
+            BREAKER_OPEN,
+            POOL,
         ]
         .into_iter()
+        .chain(envoy::NAMES)
         .map(|name| Desc::new(name.to_owned(), "leno".to_owned(), Vec::new(), HashMap::new()))
         .collect::<Result<_, _>>()?;
-        Ok(Self { snapshots, descriptions })
+        Ok(Self { snapshots, telemetry, descriptions })
     }
 }
 
@@ -71,7 +84,8 @@ impl Collector for ClusterMetrics {
         let families = [limits(clusters), ejections(clusters), retries(clusters)]
             .into_iter()
             .flatten()
-            .chain([unhealthy(clusters)]);
+            .chain([unhealthy(clusters), pools(clusters)])
+            .chain(envoy::collected(clusters, &self.telemetry.requests().totals()));
         families.filter(|family| !family.get_metric().is_empty()).collect()
     }
 }
@@ -79,17 +93,22 @@ impl Collector for ClusterMetrics {
 fn limits(clusters: &[Arc<Cluster>]) -> Vec<MetricFamily> {
     let mut in_use = family(IN_USE, "How much of what a cluster limits is in use.", MetricType::GAUGE);
     let mut overflows = family(OVERFLOWS, "What a cluster's limits refused.", MetricType::COUNTER);
+    let mut open = family(BREAKER_OPEN, "1 while all that a limit allows is in use.", MetricType::GAUGE);
+    let mut left = family(BUDGET_LEFT, "Retries that the budget or limit would allow now.", MetricType::GAUGE);
     for cluster in clusters {
-        for limit in Limit::ALL
-            .into_iter()
-            .filter(|limit| limit.allowed_now(&cluster.config.limits, &cluster.stats.usage).is_some())
-        {
-            let labels = [("cluster", cluster.config.name.as_str()), ("limit", limit.as_str())];
-            in_use.mut_metric().push(gauge(&labels, f64::from(cluster.stats.usage.get(limit))));
+        let (of, usage) = (("cluster", cluster.config.name.as_str()), &cluster.stats.usage);
+        for limit in Limit::ALL {
+            let Some(allowed) = limit.allowed_now(&cluster.config.limits, usage) else { continue };
+            let (labels, used) = ([of, ("limit", limit.as_str())], usage.get(limit));
+            in_use.mut_metric().push(gauge(&labels, f64::from(used)));
+            open.mut_metric().push(gauge(&labels, f64::from(u8::from(used >= allowed))));
             overflows.mut_metric().push(counter(&labels, cluster.stats.overflows(limit).load(Ordering::Relaxed)));
+            if limit == Limit::Retries {
+                left.mut_metric().push(gauge(&[of], f64::from(allowed.saturating_sub(used))));
+            }
         }
     }
-    vec![in_use, overflows]
+    vec![in_use, overflows, open, left]
 }
 
 fn ejections(clusters: &[Arc<Cluster>]) -> Vec<MetricFamily> {
@@ -135,6 +154,19 @@ fn retries(clusters: &[Arc<Cluster>]) -> Vec<MetricFamily> {
         add(&mut too_large, &[of], &stats.body_too_large);
     }
     vec![begun, ended, timeouts, too_large]
+}
+
+/// Connections by what they do, of clusters that have any. What is idle is looked at once a second.
+fn pools(clusters: &[Arc<Cluster>]) -> MetricFamily {
+    let mut pools = family(POOL, "Connections to endpoints: all that are open, and idle ones.", MetricType::GAUGE);
+    for cluster in clusters.iter().filter(|cluster| cluster.stats.connections.load(Ordering::Relaxed) > 0) {
+        let open = cluster.stats.usage.get(Limit::Connections);
+        for (state, count) in [("open", open), ("idle", cluster.stats.idle.load(Ordering::Relaxed))] {
+            let labels = [("cluster", cluster.config.name.as_str()), ("state", state)];
+            pools.mut_metric().push(gauge(&labels, f64::from(count)));
+        }
+    }
+    pools
 }
 
 /// Adds a series, once there is something to count.

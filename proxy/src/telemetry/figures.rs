@@ -57,6 +57,8 @@ pub struct Figures {
     pub routes: Vec<RouteRow>,
     /// TCP connections by who talks to whom.
     pub tcp: Vec<TcpRow>,
+    /// Second attempts by cluster.
+    pub retries: Vec<RetryRow>,
 }
 
 /// A workload. `unknown` where nobody said who it is, `other` where there were too many to tell apart.
@@ -197,4 +199,16 @@ pub struct TcpRow {
     pub received: u64,
     /// Bytes that went to callers.
     pub sent: u64,
+}
+
+/// Second and further attempts at the endpoints of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetryRow {
+    /// Which.
+    pub cluster: String,
+    /// Retries that were begun, those of requests that had provably not been sent included.
+    pub begun: u64,
+    /// Requests that a retry has saved.
+    pub saved: u64,
 }

@@ -1,11 +1,11 @@
 //! One request, counted when its body ends.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
+use leno_config::ir::Direction;
 use tokio::time::Instant;
 
 use crate::downstream::Connection;
@@ -13,67 +13,16 @@ use crate::error::{Flag, Flags, ProxyError};
 use crate::policy::grant::Grant;
 
 use super::detail::Detail;
+use super::grpc::{self, Messages};
+use super::labels::RouteNames;
+use super::names;
 use super::observe::{self, Ended};
+use super::requests::{Form, Request, RequestKey, Spoken};
 use super::tcp::Traffic;
-
-/// Upper bounds of the duration histogram in microseconds: 0.5 ms to 60 s, as dashboards for Envoy have them.
-pub(super) const BUCKETS: [u64; 15] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000, 60_000_000,
-];
-
-/// What one worker counted of one route. The worker alone writes; a scrape reads.
-#[derive(Debug, Default)]
-pub(super) struct RouteBlock {
-    /// Grows by one entry for each pair of status and flags; the lock is taken only then and at a scrape.
-    pub(super) answers: Mutex<Vec<Arc<Answers>>>,
-    /// One more than there are bounds: the last is for the rest.
-    pub(super) buckets: [AtomicU64; BUCKETS.len() + 1],
-    pub(super) sum_micros: AtomicU64,
-}
-
-/// Answers of one kind.
-#[derive(Debug)]
-pub(super) struct Answers {
-    pub(super) code: u16,
-    pub(super) flags: Flags,
-    pub(super) count: AtomicU64,
-}
 
 /// Adds where nobody else writes: cheaper than a locked instruction.
 pub(crate) fn add(counter: &AtomicU64, amount: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
-}
-
-/// A worker's handle on its block of one route.
-#[derive(Debug)]
-pub struct RouteSlot {
-    block: Arc<RouteBlock>,
-    /// The worker's own copy of the list, to be searched without a lock.
-    answers: RefCell<Vec<Arc<Answers>>>,
-}
-
-impl RouteSlot {
-    pub(super) fn new(block: Arc<RouteBlock>) -> Self {
-        Self { block, answers: RefCell::default() }
-    }
-
-    fn count(&self, code: u16, flags: Flags, micros: u64) {
-        let mut answers = self.answers.borrow_mut();
-        match answers.iter().find(|answers| answers.code == code && answers.flags == flags) {
-            Some(answers) => add(&answers.count, 1),
-            None => {
-                let new = Arc::new(Answers { code, flags, count: AtomicU64::new(1) });
-                self.block.answers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&new));
-                answers.push(new);
-            }
-        }
-        let bucket = BUCKETS.partition_point(|bound| *bound < micros);
-        if let Some(bucket) = self.block.buckets.get(bucket) {
-            add(bucket, 1);
-        }
-        add(&self.block.sum_micros, micros);
-    }
 }
 
 /// A request under way. Counted when it is dropped: with its last byte, or when somebody gave up on it.
@@ -81,10 +30,8 @@ impl RouteSlot {
 pub struct RequestRecord {
     connection: Rc<Connection>,
     started: Instant,
-    /// Unknown until a route is found; a request that leaves before that is not counted.
-    slot: Option<Rc<RouteSlot>>,
-    /// 0: no answer yet.
-    code: u16,
+    /// What it is counted under, as far as it is known.
+    key: RequestKey,
     flags: Flags,
     complete: bool,
     /// Somebody else counts it.
@@ -95,6 +42,8 @@ pub struct RequestRecord {
     request_body: Option<Rc<Meter>>,
     /// Bytes of the body of its answer, so far.
     response_bytes: u64,
+    /// Messages of gRPC among them.
+    response_messages: Messages,
     /// What passes after it has become a tunnel.
     tunnel: Option<Rc<Traffic>>,
     /// What is told of it, where somebody wants to know.
@@ -105,12 +54,24 @@ pub struct RequestRecord {
 #[derive(Debug, Default)]
 pub struct Meter {
     bytes: Cell<u64>,
+    /// Messages of gRPC among them; `None`: it is not spoken.
+    messages: Option<Cell<Messages>>,
 }
 
 impl Meter {
-    /// So many bytes have passed.
-    pub fn passed(&self, bytes: usize) {
-        self.bytes.set(self.bytes.get() + bytes as u64);
+    /// Some bytes have passed.
+    pub fn passed(&self, bytes: &[u8]) {
+        self.bytes.set(self.bytes.get() + bytes.len() as u64);
+        if let Some(messages) = &self.messages {
+            let mut counted = messages.get();
+            counted.passed(bytes);
+            messages.set(counted);
+        }
+    }
+
+    /// All messages of gRPC that have begun.
+    pub fn messages(&self) -> u64 {
+        self.messages.as_ref().map_or(0, |messages| messages.get().count())
     }
 
     /// All that has passed.
@@ -120,24 +81,40 @@ impl Meter {
 }
 
 impl RequestRecord {
-    /// A request begins; `detail` where somebody wants to know of it.
-    pub fn begin(connection: Rc<Connection>, detail: Option<Box<Detail>>) -> Self {
+    /// A request begins on a listener of some direction; `detail` where somebody wants to know of it.
+    pub fn begin(connection: Rc<Connection>, direction: Direction, detail: Option<Box<Detail>>) -> Self {
         add(&connection.life.stats.requests_active, 1);
         connection.life.begin();
+        let key = RequestKey {
+            direction,
+            link: connection.link().id(),
+            target: connection.worker.meters.labels().home(direction),
+            route: names::UNKNOWN,
+            code: 0,
+            flags: Flags::default(),
+            grpc: None,
+            spoken: Spoken::default(),
+            form: Form::default(),
+        };
         Self {
             connection,
             started: Instant::now(),
-            slot: None,
-            code: 0,
+            key,
             flags: Flags::default(),
             complete: false,
             handed_over: false,
             grant: None,
             request_body: None,
             response_bytes: 0,
+            response_messages: Messages::default(),
             tunnel: None,
             detail,
         }
+    }
+
+    /// What it is: gRPC or not, and what else metrics may tell apart.
+    pub fn speaks(&mut self, spoken: Spoken, form: Form) {
+        (self.key.spoken, self.key.form) = (spoken, form);
     }
 
     /// What is told of it, where somebody wants to know.
@@ -147,12 +124,23 @@ impl RequestRecord {
 
     /// It has a body, and what of it passes is to be counted there.
     pub fn has_body(&mut self) -> Rc<Meter> {
-        Rc::clone(self.request_body.get_or_insert_default())
+        let messages = (self.key.spoken == Spoken::Grpc).then(Cell::default);
+        Rc::clone(self.request_body.get_or_insert_with(|| Rc::new(Meter { bytes: Cell::new(0), messages })))
     }
 
-    /// So many bytes of the body of its answer have passed.
-    pub fn answered(&mut self, bytes: usize) {
-        self.response_bytes += bytes as u64;
+    /// Some bytes of the body of its answer have passed.
+    pub fn answered(&mut self, bytes: &[u8]) {
+        self.response_bytes += bytes.len() as u64;
+        if self.key.spoken == Spoken::Grpc {
+            self.response_messages.passed(bytes);
+        }
+    }
+
+    /// The trailers of its answer have passed.
+    pub fn trailed(&mut self, trailers: &HeaderMap) {
+        if self.key.spoken == Spoken::Grpc {
+            self.key.grpc = grpc::status(trailers).or(self.key.grpc);
+        }
     }
 
     /// It has become a tunnel, whose bytes count as those of its body and of its answer's.
@@ -170,19 +158,36 @@ impl RequestRecord {
         self.grant.as_ref()
     }
 
-    /// Its route is known.
-    pub fn route(&mut self, route: (usize, usize), slot: Rc<RouteSlot>) {
-        self.slot = Some(slot);
+    /// Its route is known, and with it what is called, unless a cluster says so better.
+    pub fn route(&mut self, route: (usize, usize), names: &RouteNames) {
+        self.key.route = names.route.id();
+        if self.key.direction == Direction::Outbound {
+            self.key.target = names.target.id();
+        }
         if let Some(detail) = &mut self.detail {
             detail.route = Some(route);
         }
     }
 
-    /// The answer begins; `no_route` counts it where no route was found.
-    pub fn answer<B>(&mut self, response: &Response<B>, no_route: impl FnOnce() -> Rc<RouteSlot>) {
+    /// What is called: the number of a target.
+    pub fn calls(&mut self, target: u32) {
+        self.key.target = target;
+    }
+
+    /// Whom it has reached, or has not: the number of a link. Who came in stays the other side of what comes in.
+    pub fn reached(&mut self, link: u32) {
+        if self.key.direction == Direction::Outbound {
+            self.key.link = link;
+        }
+    }
+
+    /// The answer begins.
+    pub fn answer<B>(&mut self, response: &Response<B>) {
         // Who has left gets no answer, and none is counted.
-        self.code = if self.flags.is_left() { 0 } else { response.status().as_u16() };
-        self.slot.get_or_insert_with(no_route);
+        self.key.code = if self.flags.is_left() { 0 } else { response.status().as_u16() };
+        if self.key.spoken == Spoken::Grpc {
+            self.key.grpc = grpc::status(response.headers());
+        }
         if let Some(detail) = &mut self.detail {
             detail.response_headers = response.headers().clone();
         }
@@ -236,14 +241,14 @@ impl RequestRecord {
         Self {
             connection: Rc::clone(&self.connection),
             started: self.started,
-            slot: self.slot.take(),
-            code: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
+            key: RequestKey { code: StatusCode::SWITCHING_PROTOCOLS.as_u16(), ..self.key },
             flags: self.flags,
             complete: false,
             handed_over: false,
             grant: self.grant.take(),
             request_body: self.request_body.take(),
             response_bytes: self.response_bytes,
+            response_messages: self.response_messages,
             tunnel: None,
             detail: self.detail.take(),
         }
@@ -266,14 +271,24 @@ impl Drop for RequestRecord {
         let (received, sent) = self.tunnel.as_ref().map_or((0, 0), |tunnel| (tunnel.received(), tunnel.sent()));
         let request_bytes = received + self.request_body.as_ref().map_or(0, |meter| meter.bytes());
         let response_bytes = sent + self.response_bytes;
-        if let Some(slot) = &self.slot {
-            slot.count(self.code, self.flags, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-        }
+        let grpc = match self.key.spoken {
+            Spoken::Grpc => self.key.grpc.or_else(|| grpc::status_of_http(self.key.code)),
+            Spoken::Http => None,
+        };
+        let request = Request {
+            micros: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            request_bytes,
+            response_bytes,
+            request_messages: self.request_body.as_ref().map_or(0, |meter| meter.messages()),
+            response_messages: self.response_messages.count(),
+        };
+        let key = RequestKey { flags: self.flags, grpc, ..self.key };
+        self.connection.worker.meters.request(key, &request);
         if let Some(detail) = self.detail.take() {
             observe::ended(Ended {
                 detail,
                 connection: Rc::clone(&self.connection),
-                code: self.code,
+                code: self.key.code,
                 flags: self.flags,
                 duration,
                 request_bytes,

@@ -1,56 +1,30 @@
-//! All blocks of all workers, and the Prometheus collector over them.
+//! Everything counted in the process, and the Prometheus collector over it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use leno_config::ir;
+use leno_config::node::Node;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
-use crate::error::Flags;
 use crate::overload::Overload;
 use crate::tls::peer::Security;
 
+use super::connections::TcpBook;
+use super::dialect::Dialect;
 use super::figures::{DURATION_BOUNDS_MS, Figures};
-use super::record::{BUCKETS, RouteBlock, RouteSlot};
+use super::labels::Labels;
+use super::requests::RequestBook;
+use super::series::IDLE;
+use super::text::{counter, family, gauge, one_counter, one_gauge, to_f64};
+use super::{istio, otel, routes, rows};
 
-pub use leno_config::ir::Direction;
-
-/// Routes whose figures are kept apart; the rest is counted together as `other`.
-const MAX_ROUTES: usize = 10_000;
-
-/// Which figures belong together. Named by the rule, not by the place in a snapshot: a push resets nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteKey {
-    /// `inbound` or `outbound`.
-    pub direction: &'static str,
-    /// Istio's `connection_security_policy`: `mutual_tls` or `none` inbound; outbound `unknown`, since a route may lead to
-    /// endpoints of both kinds.
-    pub security: &'static str,
-    /// The rule, or the virtual host where no rule is behind a route.
-    pub route: String,
-}
-
-impl RouteKey {
-    /// A route of a listener.
-    pub fn new(direction: Direction, mutual_tls: bool, route: String) -> Self {
-        let security = match (direction, mutual_tls) {
-            (Direction::Inbound, true) => "mutual_tls",
-            (Direction::Inbound, false) => "none",
-            (Direction::Outbound, _) => "unknown",
-        };
-        Self { direction: direction_label(direction), security, route }
-    }
-}
-
-fn direction_label(direction: Direction) -> &'static str {
-    match direction {
-        ir::Direction::Inbound => "inbound",
-        ir::Direction::Outbound => "outbound",
-    }
-}
+/// Series of requests that are told apart.
+const MOST_REQUESTS: usize = 9_000;
+/// Series of TCP connections that are told apart.
+const MOST_TCP: usize = 1_000;
 
 /// What a worker counts apart from routes.
 #[derive(Debug, Default)]
@@ -90,6 +64,14 @@ pub struct WorkerStats {
     pub mirrors_left_out: AtomicU64,
     /// Requests that were not delayed, since too many waited already.
     pub faults_left_out: AtomicU64,
+    /// Connections whose first bytes were HTTP/1.1.
+    pub detected_http1: AtomicU64,
+    /// Connections whose first bytes were HTTP/2.
+    pub detected_http2: AtomicU64,
+    /// Connections whose first bytes were TLS.
+    pub detected_tls: AtomicU64,
+    /// Connections that said nothing that could be told apart, in time.
+    pub detected_nothing: AtomicU64,
 }
 
 /// What the configuration has to say about itself.
@@ -98,13 +80,18 @@ struct ConfigFigures {
     version: u64,
     changed: Option<SystemTime>,
     rejected: u64,
+    /// When a part was refused last.
+    last_rejected: Option<SystemTime>,
 }
 
 /// Everything counted in this process.
 #[derive(Debug)]
 pub struct Telemetry {
     started: SystemTime,
-    routes: Mutex<BTreeMap<RouteKey, Vec<Arc<RouteBlock>>>>,
+    dialect: Dialect,
+    labels: Arc<Labels>,
+    requests: Arc<RequestBook>,
+    tcp: Arc<TcpBook>,
     workers: Mutex<Vec<Arc<WorkerStats>>>,
     handshakes: Mutex<BTreeMap<(&'static str, Security), u64>>,
     handshakes_failed: AtomicU64,
@@ -112,13 +99,17 @@ pub struct Telemetry {
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
     overload: OnceLock<Arc<Overload>>,
+    draining: AtomicBool,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
             started: SystemTime::now(),
-            routes: Mutex::default(),
+            dialect: Dialect::default(),
+            labels: Arc::default(),
+            requests: Arc::new(RequestBook::new(MOST_REQUESTS)),
+            tcp: Arc::new(TcpBook::new(MOST_TCP)),
             workers: Mutex::default(),
             handshakes: Mutex::default(),
             handshakes_failed: AtomicU64::default(),
@@ -126,34 +117,58 @@ impl Default for Telemetry {
             config: Mutex::default(),
             keys_not_fetched: AtomicU64::default(),
             overload: OnceLock::new(),
+            draining: AtomicBool::new(false),
         }
     }
 }
 
 impl Telemetry {
+    /// Of a proxy that stands beside a workload; whose names its metrics have.
+    pub fn new(node: &Node, dialect: Dialect) -> Self {
+        let telemetry = Self { dialect, ..Self::default() };
+        telemetry.labels.is_beside(node);
+        telemetry
+    }
+
+    /// Whose names metrics have.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The names of all series.
+    pub fn labels(&self) -> &Arc<Labels> {
+        &self.labels
+    }
+
+    /// All series of requests.
+    pub fn requests(&self) -> &Arc<RequestBook> {
+        &self.requests
+    }
+
+    /// All series of TCP connections.
+    pub fn tcp(&self) -> &Arc<TcpBook> {
+        &self.tcp
+    }
+
     /// All counters of requests and connections, as values.
     pub fn figures(&self, now: SystemTime) -> Figures {
-        let millis = |time: SystemTime| {
-            let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        };
+        let (requests, tcp) = (self.requests.totals(), self.tcp.totals());
         Figures {
             started_ms: millis(self.started),
             taken_ms: millis(now),
+            own: rows::own(&self.labels),
             duration_bounds_ms: DURATION_BOUNDS_MS.to_vec(),
             connections_active: self.connections_active(),
-            ..Figures::default()
+            requests_active: self.sum(|worker| &worker.requests_active),
+            requests: rows::requests(&self.labels, &requests),
+            routes: rows::routes(&requests),
+            tcp: rows::connections(&self.labels, &tcp),
         }
     }
 
-    /// A worker's block for a route. Called once per worker and route.
-    pub fn slot(&self, key: RouteKey) -> RouteSlot {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = routes.len() >= MAX_ROUTES && !routes.contains_key(&key);
-        let key = if full { RouteKey { route: "other".to_owned(), ..key } } else { key };
-        let block = Arc::new(RouteBlock::default());
-        routes.entry(key).or_default().push(Arc::clone(&block));
-        RouteSlot::new(block)
+    /// Forgets names that nobody has held for a while; called now and then, with the second that it is.
+    pub fn sweep(&self, now: u64) {
+        self.labels.sweep(now, IDLE);
     }
 
     /// Figures of one more worker.
@@ -189,12 +204,23 @@ impl Telemetry {
 
     /// So many parts of configurations were refused since the start.
     pub fn set_rejected(&self, count: u64) {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected = count;
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if count > config.rejected {
+            config.last_rejected = Some(SystemTime::now());
+        }
+        config.rejected = count;
     }
 
     /// A part of a configuration was refused.
     pub fn rejected(&self) {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).rejected += 1;
+        let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+        config.rejected += 1;
+        config.last_rejected = Some(SystemTime::now());
+    }
+
+    /// From now on it takes nothing new.
+    pub fn drains(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// An issuer's keys could not be fetched.
@@ -210,43 +236,25 @@ impl Telemetry {
 
     /// Open connections of all workers.
     pub fn connections_active(&self) -> u64 {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().map(|worker| worker.connections_active.load(Ordering::Relaxed)).sum()
+        self.sum(|worker| &worker.connections_active)
     }
 
-    fn routes_collected(&self) -> [proto::MetricFamily; 2] {
-        let mut requests = family("http_requests_total", "Requests, counted at their end.", proto::MetricType::COUNTER);
-        let mut durations = family(
-            "http_request_duration_seconds",
-            "From the head of a request to the last byte of its answer.",
-            proto::MetricType::HISTOGRAM,
-        );
-        for (key, blocks) in self.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let mut answers: BTreeMap<(u16, Flags), u64> = BTreeMap::new();
-            let mut buckets = [0_u64; BUCKETS.len() + 1];
-            let mut sum_micros = 0_u64;
-            for block in blocks {
-                for one in block.answers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    *answers.entry((one.code, one.flags)).or_default() += one.count.load(Ordering::Relaxed);
-                }
-                for (sum, bucket) in buckets.iter_mut().zip(&block.buckets) {
-                    *sum += bucket.load(Ordering::Relaxed);
-                }
-                sum_micros += block.sum_micros.load(Ordering::Relaxed);
-            }
-            let labels = [
-                ("connection_security_policy", key.security),
-                ("direction", key.direction),
-                ("route", key.route.as_str()),
-            ];
-            for ((code, flags), count) in answers {
-                let (code, flags) = (code.to_string(), flags.to_string());
-                let answer = [("response_code", code.as_str()), ("response_flags", flags.as_str())];
-                requests.mut_metric().push(counter(&[labels.as_slice(), &answer].concat(), count));
-            }
-            durations.mut_metric().push(histogram(&labels, &buckets, sum_micros));
+    /// A figure of all workers.
+    fn sum(&self, figure: fn(&WorkerStats) -> &AtomicU64) -> u64 {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(|worker| figure(worker).load(Ordering::Relaxed)).sum()
+    }
+
+    fn series_collected(&self) -> Vec<proto::MetricFamily> {
+        let (requests, tcp) = (self.requests.totals(), self.tcp.totals());
+        let mut families = routes::collected(&requests);
+        if self.dialect.has_istio() {
+            families.extend(istio::collected(&self.labels, &requests, &tcp));
         }
-        [requests, durations]
+        if self.dialect.has_otel() {
+            families.extend(otel::collected(&requests));
+        }
+        families
     }
 
     fn handshakes_collected(&self) -> [proto::MetricFamily; 3] {
@@ -289,10 +297,7 @@ impl Telemetry {
     }
 
     fn process_collected(&self) -> Vec<proto::MetricFamily> {
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = |figure: fn(&WorkerStats) -> &AtomicU64| -> u64 {
-            workers.iter().map(|worker| figure(worker).load(Ordering::Relaxed)).sum()
-        };
+        let sum = |figure| self.sum(figure);
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let age = config.changed.and_then(|changed| changed.elapsed().ok()).unwrap_or_default();
         let mut denied =
@@ -320,8 +325,34 @@ impl Telemetry {
         ] {
             mirrors.mut_metric().push(counter(&[("outcome", outcome)], count));
         }
+        let help = "Series of requests and connections, before they are summed by their labels.";
+        let mut series = family("leno_series", help, proto::MetricType::GAUGE);
+        for (kind, count) in [("request", self.requests.len()), ("tcp", self.tcp.len())] {
+            series.mut_metric().push(gauge(&[("kind", kind)], to_f64(count as u64)));
+        }
+        let help = "Connections by what their first bytes were, inside of TLS as well.";
+        let mut detected = family("leno_protocol_detected_total", help, proto::MetricType::COUNTER);
+        for (protocol, count) in [
+            ("http1", sum(|w| &w.detected_http1)),
+            ("http2", sum(|w| &w.detected_http2)),
+            ("tls", sum(|w| &w.detected_tls)),
+            ("timeout", sum(|w| &w.detected_nothing)),
+        ] {
+            detected.mut_metric().push(counter(&[("protocol", protocol)], count));
+        }
+        let seconds = |time: Option<SystemTime>| time.map_or(0.0, |time| to_f64(millis(time)) / 1e3);
+        let live = if self.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
+            series,
+            detected,
+            one_gauge("envoy_server_live", "1 until it drains.", live),
+            one_gauge("process_start_time_seconds", "Since 1970.", seconds(Some(self.started))),
+            one_gauge(
+                "leno_config_last_rejected_timestamp_seconds",
+                "When a part of a configuration was refused last, since 1970; 0: never.",
+                seconds(config.last_rejected),
+            ),
             denied,
             faults,
             mirrors,
@@ -342,7 +373,7 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 25] = [
     "leno_shed_total",
     "leno_concurrency_limit",
     "leno_rate_limited_total",
@@ -353,8 +384,11 @@ const NAMES: [&str; 22] = [
     "leno_authorization_audited_total",
     "leno_jwt_refused_total",
     "leno_jwks_fetch_failures_total",
-    "http_requests_total",
-    "http_request_duration_seconds",
+    "leno_series",
+    "leno_protocol_detected_total",
+    "envoy_server_live",
+    "process_start_time_seconds",
+    "leno_config_last_rejected_timestamp_seconds",
     "leno_tls_handshakes_total",
     "leno_tls_handshakes_failed_total",
     "leno_clear_text_refused_total",
@@ -377,8 +411,8 @@ pub struct TelemetryCollector {
 impl Telemetry {
     /// A collector over all figures.
     pub fn collector(self: &Arc<Self>) -> Result<TelemetryCollector, prometheus::Error> {
-        let descriptions = NAMES
-            .iter()
+        let all = NAMES.iter().chain(&routes::NAMES).chain(&istio::NAMES).chain(&otel::NAMES);
+        let descriptions = all
             .map(|name| Desc::new((*name).to_owned(), "leno".to_owned(), Vec::new(), std::collections::HashMap::new()))
             .collect::<Result<_, _>>()?;
         Ok(TelemetryCollector { telemetry: Arc::clone(self), descriptions })
@@ -391,8 +425,8 @@ impl Collector for TelemetryCollector {
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
-        let routes = self.telemetry.routes_collected().into_iter();
-        let labelled = routes.chain(self.telemetry.handshakes_collected());
+        let series = self.telemetry.series_collected().into_iter();
+        let labelled = series.chain(self.telemetry.handshakes_collected());
         let labelled = labelled.filter(|family| !family.get_metric().is_empty());
         labelled.chain(self.telemetry.overload_collected()).chain(self.telemetry.process_collected()).collect()
     }
@@ -407,74 +441,7 @@ pub fn build_info() -> Result<prometheus::IntGauge, prometheus::Error> {
     Ok(gauge)
 }
 
-pub(super) fn family(name: &str, help: &str, kind: proto::MetricType) -> proto::MetricFamily {
-    let mut family = proto::MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family
-}
-
-fn labelled(labels: &[(&str, &str)]) -> proto::Metric {
-    let mut metric = proto::Metric::default();
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = proto::LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    });
-    metric.set_label(pairs.collect());
-    metric
-}
-
-pub(super) fn counter(labels: &[(&str, &str)], value: u64) -> proto::Metric {
-    let mut metric = labelled(labels);
-    let mut counter = proto::Counter::default();
-    counter.set_value(to_f64(value));
-    metric.set_counter(counter);
-    metric
-}
-
-fn histogram(labels: &[(&str, &str)], buckets: &[u64], sum_micros: u64) -> proto::Metric {
-    let mut metric = labelled(labels);
-    let mut histogram = proto::Histogram::default();
-    let mut below = 0;
-    let bounds = BUCKETS.iter().zip(buckets).map(|(bound, count)| {
-        below += count;
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(to_f64(*bound) / 1e6);
-        bucket.set_cumulative_count(below);
-        bucket
-    });
-    histogram.set_bucket(bounds.collect());
-    histogram.set_sample_count(buckets.iter().sum());
-    histogram.set_sample_sum(to_f64(sum_micros) / 1e6);
-    metric.set_histogram(histogram);
-    metric
-}
-
-fn one_counter(name: &str, help: &str, value: u64) -> proto::MetricFamily {
-    let mut family = family(name, help, proto::MetricType::COUNTER);
-    family.mut_metric().push(counter(&[], value));
-    family
-}
-
-fn one_gauge(name: &str, help: &str, value: f64) -> proto::MetricFamily {
-    let mut family = family(name, help, proto::MetricType::GAUGE);
-    family.mut_metric().push(gauge(&[], value));
-    family
-}
-
-pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> proto::Metric {
-    let mut metric = labelled(labels);
-    let mut gauge = proto::Gauge::default();
-    gauge.set_value(value);
-    metric.set_gauge(gauge);
-    metric
-}
-
-/// Prometheus counts in floating point.
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn to_f64(value: u64) -> f64 {
-    value as f64
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -14,7 +14,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +29,8 @@ use crate::body::RequestBody;
 use crate::cluster::ClusterStats;
 use crate::cluster::limits::{Limit, Overflow};
 use crate::nest::{Nest, Nested};
+use crate::telemetry::LinkName;
+use crate::telemetry::place::Place;
 use crate::tls::Sessions;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
@@ -65,7 +66,7 @@ pub struct PoolSettings {
 /// Connections to one endpoint.
 #[derive(Debug)]
 pub struct Pool {
-    address: SocketAddr,
+    place: Place,
     encryption: Encryption,
     tls: Rc<Sessions>,
     settings: PoolSettings,
@@ -100,6 +101,8 @@ struct Idle {
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
+    /// As whom its requests are counted.
+    link: LinkName,
     opened: Instant,
 }
 
@@ -108,6 +111,8 @@ struct Http1 {
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
+    /// As whom its requests are counted.
+    link: LinkName,
     streams: Cell<usize>,
     max_streams: Rc<Cell<usize>>,
     requests: Cell<u32>,
@@ -115,6 +120,13 @@ pub struct Multiplexed {
     since: Cell<Instant>,
     opened: Instant,
     line: Rc<Line<Idle>>,
+}
+
+/// A connection on which nothing has been said yet.
+struct Opened {
+    stream: Counted,
+    peer: Option<Rc<Peer>>,
+    link: LinkName,
 }
 
 /// A connection that can carry a request now.
@@ -143,14 +155,14 @@ pub struct Http2Lease {
 impl Pool {
     /// No connection yet.
     pub fn new(
-        address: SocketAddr,
+        place: Place,
         encryption: Encryption,
         settings: PoolSettings,
         stats: Arc<ClusterStats>,
         tls: Rc<Sessions>,
     ) -> Self {
         Self {
-            address,
+            place,
             encryption,
             tls,
             settings,
@@ -165,8 +177,8 @@ impl Pool {
     }
 
     /// Where its connections lead.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// How its connections are encrypted.
@@ -277,7 +289,7 @@ impl Pool {
     }
 
     async fn open_http1(&self, slot: Slot) -> Result<Http1, ConnectError> {
-        let (stream, peer) = self.open(Inside::Http1, slot).await?;
+        let Opened { stream, peer, link } = self.open(Inside::Http1, slot).await?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .handshake(TokioIo::new(stream))
@@ -286,11 +298,11 @@ impl Pool {
         // Ends with the connection; what went wrong reaches whoever waits for the response.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         self.ends_with(peer.as_ref(), task.abort_handle());
-        Ok(Http1 { sender, peer, opened: Instant::now() })
+        Ok(Http1 { sender, peer, link, opened: Instant::now() })
     }
 
     async fn open_http2(&self, slot: Slot) -> Result<Rc<Multiplexed>, ConnectError> {
-        let (stream, peer) = self.open(Inside::Http2, slot).await?;
+        let Opened { stream, peer, link } = self.open(Inside::Http2, slot).await?;
         let nest = Nest::default();
         let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
@@ -316,6 +328,7 @@ impl Pool {
         Ok(Rc::new(Multiplexed {
             sender,
             peer,
+            link,
             streams: Cell::new(0),
             max_streams,
             requests: Cell::new(0),
@@ -334,7 +347,7 @@ impl Pool {
         self.revocable.borrow_mut().push(Revocable { peer: Rc::clone(peer), task });
     }
 
-    async fn open(&self, inside: Inside, slot: Slot) -> Result<(Counted, Option<Rc<Peer>>), ConnectError> {
+    async fn open(&self, inside: Inside, slot: Slot) -> Result<Opened, ConnectError> {
         let opened = self.reach(inside).await.inspect_err(|_| {
             self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
         })?;
@@ -342,11 +355,13 @@ impl Pool {
         if let Some(security) = opened.security {
             self.tls.agreed(security);
         }
-        Ok((Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new)))
+        let link = self.place.reached(opened.peer.as_ref(), opened.security);
+        Ok(Opened { stream: Counted { bytes: opened.stream, slot }, peer: opened.peer.map(Rc::new), link })
     }
 
     async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
-        let stream = connect(self.address, self.settings.connect_timeout, self.settings.keepalive.as_ref()).await?;
+        let stream =
+            connect(self.place.address, self.settings.connect_timeout, self.settings.keepalive.as_ref()).await?;
         Ok(self.tls.connect(stream, &self.encryption, inside).await?)
     }
 
@@ -410,6 +425,14 @@ impl Pool {
 const MAX_RESPONSE_HEADERS: usize = 100;
 
 impl Lease {
+    /// As whom a request on it is counted: a number.
+    pub fn link(&self) -> u32 {
+        match self {
+            Self::Http1(lease) => lease.connection.link.id(),
+            Self::Http2(lease) => lease.connection.link.id(),
+        }
+    }
+
     /// Gives back what no request was sent on.
     pub fn unused(self) {
         match self {

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::Outputs;
 use super::session::{Now, Session};
 use super::status::Status;
-use crate::control_plane::Address;
+use crate::control_plane::{Address, Link};
 use crate::state::accepted::Store;
 use crate::state::disk;
 
@@ -22,13 +22,19 @@ const QUIET: Duration = Duration::from_millis(500);
 /// See the module.
 pub(super) struct Desk {
     outputs: Outputs,
+    link: watch::Sender<Option<Link>>,
     keeper: Option<Keeper>,
 }
 
 impl Desk {
-    pub(super) fn new(outputs: Outputs, address: &Address, keeper: Option<Keeper>) -> Self {
+    pub(super) fn new(
+        outputs: Outputs,
+        link: watch::Sender<Option<Link>>,
+        address: &Address,
+        keeper: Option<Keeper>,
+    ) -> Self {
         outputs.status.send_modify(|status| status.address = address.to_string());
-        Self { outputs, keeper }
+        Self { outputs, link, keeper }
     }
 
     /// Hands on what is new.
@@ -48,8 +54,9 @@ impl Desk {
         self.outputs.status.send_modify(|status| status.attempts += 1);
     }
 
-    pub(super) fn connected(&mut self, now: Now) {
+    pub(super) fn connected(&mut self, link: &Link, now: Now) {
         tracing::info!("connected to the control plane");
+        self.link.send_replace(Some(link.clone()));
         self.outputs.status.send_modify(|status| {
             status.connected = true;
             status.since = Some(now.wall);
@@ -80,6 +87,11 @@ impl Desk {
             status.connected = false;
             status.since = Some(now.wall);
         });
+    }
+
+    /// Nobody is to use the connection any more: it ends with its last user.
+    pub(super) fn disconnected(&mut self) {
+        self.link.send_if_modified(|link| link.take().is_some());
     }
 
     pub(super) fn disk_failed(&mut self, reason: &dyn Error) {

@@ -52,7 +52,7 @@ use self::desk::{Desk, Keeper};
 use self::session::{Now, Session};
 pub use self::status::Status;
 use self::stream::{End, Lost};
-use crate::control_plane::Access;
+use crate::control_plane::{Access, Link};
 use crate::state::accepted::Refuse;
 use crate::state::disk;
 use crate::state::warming::Effective;
@@ -68,12 +68,14 @@ pub struct ClientConfig {
     pub state: Option<PathBuf>,
     /// Between two connections.
     pub backoff: Backoff,
+    /// Where the connection is put up while there is one, for what else is said to the control plane.
+    pub link: watch::Sender<Option<Link>>,
 }
 
 impl ClientConfig {
     /// With the usual back-off.
     pub fn new(access: Access, node: Node, state: Option<PathBuf>) -> Self {
-        Self { access, node, state, backoff: Backoff::default() }
+        Self { access, node, state, backoff: Backoff::default(), link: watch::Sender::new(None) }
     }
 }
 
@@ -104,11 +106,11 @@ pub struct Outputs {
 
 /// Serves until `shutdown` turns true or its sender is gone; then what is in force is on disk.
 pub async fn run(config: ClientConfig, hooks: Hooks, outputs: Outputs, mut shutdown: watch::Receiver<bool>) {
-    let ClientConfig { access, node, state, mut backoff } = config;
+    let ClientConfig { access, node, state, mut backoff, link } = config;
     let keeper = state
         .as_ref()
         .map(|directory| Keeper::start(directory.clone(), node.id(), outputs.status.clone(), shutdown.clone()));
-    let mut desk = Desk::new(outputs, access.address(), keeper);
+    let mut desk = Desk::new(outputs, link, access.address(), keeper);
     let mut session = Session::new(node_to_xds(&node), hooks.refuse);
     if let Some(directory) = state {
         restore(&mut session, &mut desk, directory, node.id()).await;

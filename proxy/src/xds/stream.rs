@@ -92,6 +92,7 @@ pub(super) async fn serve(
         _ = shutdown.wait_for(|stop| *stop) => Ok(()),
     };
     session.disconnected();
+    desk.disconnected();
     match result {
         Ok(()) => End::Drained,
         Err(lost) => End::Lost(lost, answered.map(|since: Instant| since.elapsed())),
@@ -111,7 +112,7 @@ async fn converse(
     session.connected(Now::read());
     send(session, &requests).await?;
     let mut incoming = open(&link, outgoing).await?;
-    desk.connected(Now::read());
+    desk.connected(&link, Now::read());
     loop {
         let deadline = session.deadline();
         tokio::select! {

@@ -28,6 +28,7 @@ mod jwt;
 mod load;
 mod local_replies;
 mod matches;
+mod metrics;
 mod mirrors;
 mod mtls;
 mod outages;
@@ -38,6 +39,7 @@ mod pushes;
 mod rate_limits;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;
+mod relay;
 mod retries;
 mod revocation;
 mod rotation;

@@ -21,6 +21,8 @@ const USUAL_RING: u64 = 1024;
 pub(super) fn to_xds(cluster: &Cluster, verdict: &mut Verdict) -> pb::cluster::Cluster {
     let Cluster {
         name,
+        // Told by the cluster's name.
+        service: _,
         discovery,
         balance,
         // gRPC speaks HTTP/2 and nothing else.

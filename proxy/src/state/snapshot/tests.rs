@@ -15,6 +15,7 @@ fn endpoints(cluster: &str, ports: &[u16]) -> ir::Endpoints {
             mesh_tls: false,
             identity: None,
             labels: BTreeMap::new(),
+            workload: None,
         })
         .collect();
     ir::Endpoints {

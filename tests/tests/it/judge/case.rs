@@ -19,6 +19,8 @@ pub(super) struct Case {
     http: String,
     /// `trafficPolicy` of its DestinationRule, without the braces.
     policy: String,
+    /// More documents. `HOST` stands for the service.
+    documents: String,
     pub(super) asks: Vec<Ask>,
     pub(super) security: Securities,
     pub(super) order: Order,
@@ -48,6 +50,7 @@ pub(super) fn case(name: &str) -> Case {
         protocol: "HTTP",
         http: String::new(),
         policy: String::new(),
+        documents: String::new(),
         asks: Vec::new(),
         security: Securities::Both,
         order: Order::Matters,
@@ -81,6 +84,12 @@ impl Case {
     /// The `trafficPolicy` of a DestinationRule, without the braces.
     pub(super) fn policy(mut self, policy: &str) -> Self {
         self.policy = policy.to_owned();
+        self
+    }
+
+    /// Another document about the service.
+    pub(super) fn document(mut self, document: &str) -> Self {
+        self.documents += &format!("---\n{document}\n");
         self
     }
 
@@ -154,7 +163,7 @@ impl Case {
             let http = self.http.replace("HOST", host);
             text += &format!("{}spec: {{hosts: [{host}], http: {http}}}\n", head("VirtualService"));
         }
-        text
+        text + &self.documents.replace("HOST", host)
     }
 }
 

@@ -1,11 +1,45 @@
-//! Circuit breaking, in both meanings: limits of a cluster, and endpoints that are left out.
+//! Circuit breaking, in both meanings: limits of a cluster, and endpoints that are left out; and who is asked instead.
 
 use leno_tests::scripted::Manner;
 
 use crate::judge::case::{Case, case, get, grpc};
 
 pub(super) fn cases() -> Vec<Case> {
-    [limits(), outliers()].concat()
+    [limits(), outliers(), priorities()].concat()
+}
+
+/// Endpoints that are asked only when those before them are out.
+fn priorities() -> Vec<Case> {
+    let ejects =
+        "outlierDetection: {consecutive5xxErrors: 1, interval: 60s, baseEjectionTime: 60s, maxEjectionPercent: 100}";
+    let first = |label: &str| {
+        let locality = format!("localityLbSetting: {{enabled: true, failoverPriority: ['{label}']}}");
+        format!("{ejects}, loadBalancer: {{{locality}}}")
+    };
+    let two = [("v1", Manner::Obeys), ("v2", Manner::Obeys)];
+    vec![
+        case("priority-first")
+            .endpoints(&two)
+            .rule("retries: {attempts: 0}")
+            .policy(&first("version=v1"))
+            .ask(get("200").together(4), "4× 200 - v1")
+            .ask(get("500"), "500 - v1")
+            .until(get("200"), "200 - v2")
+            .ask(get("200").together(4), "4× 200 - v2"),
+        case("priority-other")
+            .endpoints(&two)
+            .rule("retries: {attempts: 0}")
+            .policy(&first("version=v2"))
+            .ask(get("200").together(4), "4× 200 - v2"),
+        case("health-check")
+            .endpoints(&[("v1", Manner::Obeys), ("v1", Manner::Obeys), ("v2", Manner::Refuses)])
+            .rule("retries: {attempts: 0}")
+            .document(
+                "{apiVersion: leno.mesh/v1alpha1, kind: HealthCheck, metadata: {name: HOST, namespace: default}, \
+                 spec: {host: HOST, http: {path: /}, interval: 60s, timeout: 5s}}",
+            )
+            .ask(get("200").together(9), "9× 200 - v1"),
+    ]
 }
 
 fn limits() -> Vec<Case> {
