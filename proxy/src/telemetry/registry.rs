@@ -163,6 +163,7 @@ impl Telemetry {
             requests: rows::requests(&self.labels, &requests),
             routes: rows::routes(&requests),
             tcp: rows::connections(&self.labels, &tcp),
+            ..Figures::default()
         }
     }
 

@@ -52,6 +52,7 @@ pub(crate) fn endpoints(name: &str, port: u16) -> ir::Endpoints {
         mesh_tls: false,
         identity: None,
         labels: BTreeMap::new(),
+        workload: None,
     };
     let locality = ir::LocalityEndpoints {
         locality: ir::Locality::default(),
