@@ -66,6 +66,10 @@ enum Command {
     Routes(cli::routes::Arguments),
     /// Show who talks to whom, as whom, and how it is secured
     Edges(cli::edges::Arguments),
+    /// Show requests and connections live, as they end
+    Tap(Box<cli::tap::Arguments>),
+    /// Show what is asked of whom right now: counts, best, worst and last latency, success
+    Top(Box<cli::top::Arguments>),
     /// Make tokens by which processes without Kubernetes say who they are
     #[command(subcommand)]
     Token(cli::token::Command),
@@ -120,6 +124,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Stat(arguments) => cli::stat::run(&arguments),
         Command::Routes(arguments) => cli::routes::run(&arguments),
         Command::Edges(arguments) => cli::edges::run(&arguments),
+        Command::Tap(arguments) => cli::tap::run(&arguments),
+        Command::Top(arguments) => cli::top::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Schema(arguments) => cli::schema::run(&arguments),

@@ -101,8 +101,11 @@ impl HttpBody for RequestBody {
                     end.touch();
                 }
                 let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
-                if ended && let Some(end) = end.take() {
-                    end.signal();
+                if ended {
+                    meter.ended();
+                    if let Some(end) = end.take() {
+                        end.signal();
+                    }
                 }
                 polled.map_err(BodyError::Peer)
             }

@@ -1,8 +1,10 @@
 //! How a request can fail here, and what the caller hears of it.
 //!
 //! One place maps a failure to status, body, response flag and sentence: the caller's `x-leno-error`, the metrics and
-//! later the access log agree word for word. Status, body and flag are Envoy's, which dashboards and people know; the
+//! the access log agree word for word. Status, body and flag are Envoy's, which dashboards and people know; the
 //! sentence says who, what and where, because "upstream connect error" has never helped anyone on call.
+
+pub mod details;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -127,6 +129,14 @@ impl Flags {
         self.overflow = true;
     }
 
+    /// Each of them, notes first.
+    pub fn iter(self) -> impl Iterator<Item = Flag> {
+        let notes = [(self.delayed, Flag::DI), (self.overflow, Flag::UO), (self.retries_used_up, Flag::URX)];
+        let notes = notes.into_iter().filter_map(|(said, flag)| said.then_some(flag));
+        let is_new = self.reason != Flag::None && !(self.reason == Flag::UO && self.overflow);
+        notes.chain(is_new.then_some(self.reason))
+    }
+
     /// Adds the notes of another part of the way.
     pub fn add_notes(&mut self, notes: Self) {
         self.delayed |= notes.delayed;
@@ -146,12 +156,9 @@ impl From<Flag> for Flags {
 impl fmt::Display for Flags {
     /// Envoy's letters in the order in which things happen, `-` for none: `URX,UT`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let notes = [(self.delayed, Flag::DI), (self.overflow, Flag::UO), (self.retries_used_up, Flag::URX)];
-        let notes = notes.into_iter().filter_map(|(said, flag)| said.then_some(flag));
-        let reason =
-            Some(self.reason).filter(|reason| *reason != Flag::None && !(*reason == Flag::UO && self.overflow));
-        let all: Vec<&str> = notes.chain(reason).map(Flag::as_str).collect();
-        f.write_str(if all.is_empty() { Flag::None.as_str().to_owned() } else { all.join(",") }.as_str())
+        let mut all = self.iter();
+        f.write_str(all.next().unwrap_or_default().as_str())?;
+        all.try_for_each(|flag| write!(f, ",{flag}"))
     }
 }
 
@@ -193,6 +200,8 @@ pub enum ProxyError {
         reason: String,
         /// It was the time limit.
         timed_out: bool,
+        /// TCP was there, TLS was not.
+        in_tls: bool,
     },
     /// The endpoint closed the connection before it answered.
     #[error("{address} of cluster {cluster} closed the connection before it answered: {reason}")]
@@ -273,8 +282,13 @@ pub enum ProxyError {
         reason: &'static str,
     },
     /// An authorization policy says no. Which one is for the log: a caller that may not come in learns nothing of the rules.
-    #[error("{}", denied(*.0))]
-    Denied(RbacAction),
+    #[error("{}", denied(*.action))]
+    Denied {
+        /// Whether nobody allows it or somebody denies it.
+        action: RbacAction,
+        /// Which policy, `ns[NAMESPACE]-policy[NAME]-rule[INDEX]`; `None`: none allows it.
+        policy: Option<Box<str>>,
+    },
     /// The policies changed while the answer was awaited, and would not let the request in any more.
     #[error("the policies have changed and no longer allow this; the proxy's log says which")]
     Revoked,
@@ -378,6 +392,15 @@ impl ProxyError {
         Self::Retried(Box::new(self))
     }
 
+    /// Why TLS with the endpoint failed, if that was it.
+    pub fn transport_failure(&self) -> Option<&str> {
+        match self {
+            Self::Connect { in_tls: true, reason, .. } => Some(reason),
+            Self::Retried(last) => last.transport_failure(),
+            _ => None,
+        }
+    }
+
     /// Status, flag and body (measured on Envoy 1.40).
     pub fn reply(&self) -> Reply {
         let (status, flag, body) = match self {
@@ -408,7 +431,7 @@ impl ProxyError {
             }
             Self::Dns { .. } => (StatusCode::SERVICE_UNAVAILABLE, Flag::DF, "DNS resolution failure"),
             Self::Forbidden { .. } => (StatusCode::BAD_GATEWAY, Flag::LR, ""),
-            Self::Denied(_) | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
+            Self::Denied { .. } | Self::Revoked => (StatusCode::FORBIDDEN, Flag::UAEX, "RBAC: access denied"),
             Self::Token { reason, .. } => (reason.status(), Flag::UAEX, reason.as_str()),
             Self::Fault { with: AbortStatus::Http(status) } => (*status, Flag::FI, FAULT),
             // Who does not speak gRPC gets a 200 (Envoy).

@@ -36,6 +36,7 @@ use crate::relay;
 use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
+use crate::telemetry::log::LogMetrics;
 use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
@@ -54,6 +55,8 @@ const SETTLED: Duration = Duration::from_millis(300);
 const CLOSE: Duration = Duration::from_secs(1);
 /// How often the end of draining is looked for.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// How long the end waits for the last lines of access logs, at each step.
+const LAST_LINES: Duration = Duration::from_secs(1);
 /// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
 const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
@@ -146,6 +149,7 @@ impl Proxy {
         tokio::task::spawn_local(relay::run(links, node, Arc::clone(&shared), random, source_stopped));
         let (snapshots, current) = watch::channel(Arc::default());
         shared.registry.register(Box::new(ClusterMetrics::new(current.clone(), Arc::clone(&shared.telemetry))?))?;
+        shared.registry.register(Box::new(LogMetrics::new(&shared.telemetry.logs)?))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
         tokio::task::spawn_local(health::keep_checking(current, sessions, random));
@@ -190,6 +194,7 @@ impl Proxy {
     async fn serve(&mut self) -> anyhow::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut reopen = signal(SignalKind::user_defined1())?;
         let (mut rebind, mut forget) = (tokio::time::interval(REBIND), tokio::time::interval(FORGET));
         let began = Instant::now();
         let mut identity = self.shared.keyring.identity().changes();
@@ -211,6 +216,10 @@ impl Proxy {
                     self.settles = None;
                     // Not needed again until the next change.
                     memory::forget_code();
+                }
+                _ = reopen.recv() => {
+                    tracing::info!("opening the access log anew");
+                    self.shared.telemetry.logs.reopen();
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -366,6 +375,24 @@ impl Proxy {
         if left > 0 {
             tracing::warn!(connections = left, "the drain time is over; these connections are cut");
         }
+        self.flush_logs().await;
+    }
+
+    /// Lines of the access log that are on their way get a moment to arrive.
+    async fn flush_logs(&self) {
+        let handed_over = async {
+            for worker in &self.workers {
+                let (done, handed_over) = oneshot::channel();
+                // An error means that the worker's thread has ended, and its lines with it.
+                if worker.commands.send(Command::HandOverLogs(done)).await.is_ok() {
+                    let _ = handed_over.await;
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_LINES, handed_over).await.is_err() {
+            tracing::warn!("a worker is too busy to hand over its last lines of the access log");
+        }
+        self.shared.telemetry.logs.flush(LAST_LINES).await;
     }
 }
 

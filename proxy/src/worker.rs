@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use leno_config::ir;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::attempt::given_up::GivenUp;
@@ -27,6 +27,7 @@ use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::telemetry::log::{self, Desks, OpenLogs};
 use crate::telemetry::party::Target;
 use crate::telemetry::place::Place;
 use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerStats};
@@ -44,6 +45,8 @@ pub enum Command {
     Connection(std::net::TcpStream, SocketAddr, Arc<str>, ConnectionCount),
     /// A new configuration.
     Snapshot(Arc<Snapshot>),
+    /// The end is near: lines of logs are handed over, which is then said.
+    HandOverLogs(oneshot::Sender<()>),
 }
 
 /// Pools of hosts outside the mesh that one worker keeps; the next one replaces them all.
@@ -85,6 +88,8 @@ pub struct Worker {
     pub given_up: Arc<GivenUp>,
     /// What policies remember.
     pub policy: Memory,
+    /// Lines that were not handed over yet.
+    pub logs: Rc<Desks>,
     telemetry: Arc<Telemetry>,
     /// Counts requests and connections.
     pub meters: Meters,
@@ -140,6 +145,8 @@ pub struct ListenerView {
     pub view: Rc<View>,
     /// The listener in it.
     pub listener: Arc<Listener>,
+    /// Where its logs go, in the order of [`ir::AccessLogs`].
+    pub logs: OpenLogs,
     /// What each route is counted as, found at its first request.
     names: Box<[OnceCell<RouteNames>]>,
 }
@@ -159,7 +166,7 @@ impl ListenerHandle {
 impl ListenerView {
     /// Whether somebody wants to know more of its requests than their figures: a log, a tap or a trace.
     pub fn wants_detail(&self) -> bool {
-        false
+        !self.logs.is_empty()
     }
 
     /// Tells what requests of a route are counted as: its rule, else its virtual host.
@@ -334,6 +341,7 @@ impl Worker {
             given_up,
             tls: Rc::new(tls),
             policy: Memory::default(),
+            logs: Rc::new(Desks::new(Arc::clone(&telemetry.logs))),
             meters: Meters::new(&telemetry),
             began: Instant::now(),
             telemetry,
@@ -348,6 +356,8 @@ impl Worker {
 
     /// Does what it is told until the other end is gone.
     pub async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+        let logs = Rc::clone(&self.logs);
+        tokio::task::spawn_local(async move { logs.keep_handing_over().await });
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -357,6 +367,11 @@ impl Worker {
                         self.adopt(stream, peer, &listener, counted);
                     }
                     Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
+                    Some(Command::HandOverLogs(done)) => {
+                        self.logs.hand_over();
+                        // An error means that nobody waits any more.
+                        let _ = done.send(());
+                    }
                     None => return,
                 },
                 now = sweep.tick() => self.sweep(now),
@@ -403,7 +418,7 @@ impl Worker {
         let mut rules_changed = false;
         for (name, listener) in &snapshot.listeners {
             rules_changed |= before.shared.listeners.get(name).is_some_and(|old| review::differs(old, listener));
-            let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener)));
+            let current = Rc::new(ListenerView::new(Rc::clone(&view), Arc::clone(listener), &self.logs));
             match listeners.get(name.as_str()) {
                 Some(handle) => *handle.current.borrow_mut() = current,
                 None => {
@@ -480,12 +495,13 @@ fn close_removed(before: &View, snapshot: &Snapshot) {
 }
 
 impl ListenerView {
-    fn new(view: Rc<View>, listener: Arc<Listener>) -> Self {
+    fn new(view: Rc<View>, listener: Arc<Listener>, desks: &Desks) -> Self {
+        let logs = log::open(desks, &listener.config.access_logs.logs);
         let routes = match &listener.handler {
             Handler::Http(http) => http.table.len(),
             Handler::Tcp(_) => 0,
         };
-        Self { view, listener, names: (0..routes).map(|_| OnceCell::new()).collect() }
+        Self { view, listener, logs, names: (0..routes).map(|_| OnceCell::new()).collect() }
     }
 }
 

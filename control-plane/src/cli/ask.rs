@@ -53,7 +53,8 @@ pub(super) fn ask_whom(
     fetched.with_context(tried).map_err(Failure::unreachable)
 }
 
-fn authority(address: &str) -> anyhow::Result<String> {
+/// `HOST:PORT` of an address as it is given on the command line.
+pub(super) fn authority(address: &str) -> anyhow::Result<String> {
     let address = address.trim_end_matches('/');
     let authority = address.strip_prefix("http://").unwrap_or(address);
     let parsed = authority.parse::<http::uri::Authority>();

@@ -20,7 +20,9 @@ pub(crate) mod serve;
 pub(crate) mod stat;
 pub(crate) mod status;
 mod table;
+pub(crate) mod tap;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod validate;
 pub(crate) mod version;
 

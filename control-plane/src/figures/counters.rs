@@ -100,6 +100,10 @@ impl Counters {
     /// What came to `before` to make this; `None`: they have been counted anew since, and this is all of it.
     pub(super) fn since(&self, before: &Self) -> Option<Self> {
         let Self { requests, failures, durations, received, sent, opened, closed } = before;
+        // Zeros at the end are left out, so the last of them was not 0.
+        if self.durations.len() < durations.len() {
+            return None;
+        }
         let step = |at: usize, now: u64| now.checked_sub(durations.get(at).copied().unwrap_or_default());
         let durations_since =
             self.durations.iter().enumerate().map(|(at, now)| step(at, *now)).collect::<Option<_>>()?;

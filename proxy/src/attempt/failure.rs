@@ -31,7 +31,8 @@ impl Failed {
     /// No connection.
     pub(super) fn connect(cluster: String, address: SocketAddr, error: &ConnectError) -> Self {
         let timed_out = is_timeout(error);
-        let error = ProxyError::Connect { cluster, address, reason: error.to_string(), timed_out };
+        let in_tls = matches!(error, ConnectError::Tls(_));
+        let error = ProxyError::Connect { cluster, address, reason: error.to_string(), timed_out, in_tls };
         Self { failure: Some(Failure::NotConnected), error }
     }
 

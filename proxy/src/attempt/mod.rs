@@ -42,7 +42,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use leno_config::ir::{RetryOn, UpstreamProtocol};
 use tokio::time::Instant;
@@ -124,6 +124,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// The same, as HTTP has it.
+    pub fn version(self) -> Version {
+        match self {
+            Self::Http1 => Version::HTTP_11,
+            Self::Http2 => Version::HTTP_2,
+        }
+    }
+
     /// What a cluster speaks with a caller who came by `http2`. An upgrade always travels over HTTP/1.1.
     pub fn of(upstream: UpstreamProtocol, http2: bool, upgrade: bool) -> Self {
         match upstream {
@@ -222,6 +230,7 @@ impl<'a> Attempts<'a> {
         };
         let Some(mut request) = outgoing.take() else { return Err(Failed::here(ProxyError::NoEndpoint(self.name()))) };
         run.mark(&mut request);
+        run.connected(&lease);
         run.kept = self.keep(run, &mut request, &lease);
         self.link.set(Some(lease.link()));
         let sending = lease.send(request);

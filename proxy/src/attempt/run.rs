@@ -84,10 +84,21 @@ impl<'r, 'a> Run<'r, 'a> {
         self.attempt += 1;
         if let (Some(seen), Some(began)) = (&self.attempts.seen, began) {
             let (number, endpoint) = (self.attempt, Arc::clone(in_flight.endpoint()));
-            seen.borrow_mut().push(AttemptDetail { number, endpoint, began, ended: None, outcome: None });
+            let protocol = self.attempts.protocol;
+            let (ended, outcome, local, peer) = Default::default();
+            seen.borrow_mut().push(AttemptDetail { number, endpoint, began, ended, outcome, protocol, local, peer });
         }
         self.in_flight = Some(in_flight);
         self.is_open = true;
+    }
+
+    /// It has a connection.
+    pub(super) fn connected(&self, lease: &Lease) {
+        if let Some(seen) = &self.attempts.seen
+            && let Some(last) = seen.borrow_mut().last_mut()
+        {
+            (last.local, last.peer) = (lease.local(), lease.peer().cloned());
+        }
     }
 
     /// Tells what became of it.

@@ -236,7 +236,7 @@ async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
         }
         let in_flight = picked.begin();
         match reach(worker, cluster, &endpoint).await {
-            Ok(Reached { stream, peer, security }) => {
+            Ok(Reached { stream, peer, security, local }) => {
                 cluster.report(&in_flight, Outcome::Connected);
                 cluster.shared.stats.opened(security.is_some());
                 if let Some(security) = security {
@@ -244,7 +244,7 @@ async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
                 }
                 let (idle, longest) = (route.idle_timeout, cluster.shared.config.max_connection_duration);
                 let (endpoint, peer) = (Some(endpoint), peer.map(Box::new));
-                let to = tcp::Upstream { cluster: Some(Arc::clone(&cluster.shared)), endpoint, peer, security };
+                let to = tcp::Upstream { cluster: Some(Arc::clone(&cluster.shared)), endpoint, peer, security, local };
                 return Ok(Upstream { stream, to, idle, longest, in_use: (in_flight, permit) });
             }
             Err(error) => {

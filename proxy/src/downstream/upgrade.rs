@@ -82,7 +82,7 @@ pub fn tunnel(
 ) -> Response<Body> {
     let Answer { mut response, lease, in_flight, permit, attempt: _ } = answer;
     let upstream = hyper::upgrade::on(&mut response);
-    let mut record = record.hand_over();
+    let mut record = record.hand_over(response.headers());
     let traffic = record.tunnels();
     let lease = Rc::new(lease);
     let held = Rc::clone(&lease);

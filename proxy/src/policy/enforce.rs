@@ -96,7 +96,7 @@ pub fn authorize(
             connection.grants.add(&grant);
             Ok(Some(grant))
         }
-        Verdict::Denied(denial) => Err(ProxyError::Denied(denial.action)),
+        Verdict::Denied(Denial { action, policy }) => Err(ProxyError::Denied { action, policy: policy.map(Box::from) }),
     }
 }
 

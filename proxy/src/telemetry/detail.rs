@@ -4,6 +4,8 @@
 //! request of which nobody asks pays for one branch. What is kept are handles (a header value, a URI and a cluster are
 //! counted references), so nothing is formatted before the request has ended.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,8 +14,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use tokio::time::Instant;
 
+use crate::attempt::Protocol;
 use crate::cluster::outcome::Outcome;
 use crate::cluster::{Cluster, EndpointState};
+use crate::error::ProxyError;
+use crate::tls::peer::Peer;
 use crate::worker::ListenerView;
 
 /// One request, as far as it has come.
@@ -43,8 +48,14 @@ pub struct Detail {
     pub upstream_time: Option<Duration>,
     /// As the caller got them.
     pub response_headers: HeaderMap,
+    /// What followed the body of the answer.
+    pub trailers: HeaderMap,
     /// The sentence of `x-leno-error`, where the answer was made here because something went wrong.
     pub error: Option<String>,
+    /// The same in one word of Envoy's ([`crate::error::details`]).
+    pub code_details: Option<Cow<'static, str>>,
+    /// Why TLS with the endpoint failed.
+    pub transport_failure: Option<String>,
 }
 
 /// One attempt at one endpoint.
@@ -60,6 +71,12 @@ pub struct AttemptDetail {
     pub ended: Option<Instant>,
     /// What became of it.
     pub outcome: Option<Outcome>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Where its connection begins; `None`: there was none.
+    pub local: Option<SocketAddr>,
+    /// Who the endpoint is, where it showed a certificate of the mesh.
+    pub peer: Option<Rc<Peer>>,
 }
 
 impl Detail {
@@ -78,8 +95,18 @@ impl Detail {
             attempts: Vec::new(),
             upstream_time: None,
             response_headers: HeaderMap::new(),
+            trailers: HeaderMap::new(),
             error: None,
+            code_details: None,
+            transport_failure: None,
         })
+    }
+
+    /// It is answered here because something went wrong.
+    pub fn failed(&mut self, error: &ProxyError) {
+        self.error = Some(error.to_string());
+        self.code_details = Some(error.details());
+        self.transport_failure = error.transport_failure().map(str::to_owned);
     }
 
     /// What goes to the endpoint is settled.

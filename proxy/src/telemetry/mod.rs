@@ -19,6 +19,7 @@
 //! * [`record`]: one request, counted when its body ends; [`tcp`]: one TCP connection, and the bytes of tunnels.
 //! * [`grpc`]: messages and statuses of gRPC.
 //! * [`detail`], [`observe`]: what logs, taps and traces are told.
+//! * [`log`]: the access log; [`redact`]: what neither it nor a tap should show.
 //! * [`quiet`]: lines that strangers can cause, kept few.
 //! * [`registry`]: everything that is counted apart from series, and the Prometheus collector over all of it; [`clusters`]: what
 //!   is shown of clusters.
@@ -32,6 +33,7 @@ pub mod figures;
 pub mod grpc;
 mod istio;
 pub mod labels;
+pub mod log;
 pub mod meters;
 pub mod names;
 pub mod observe;
@@ -40,6 +42,7 @@ pub mod party;
 pub mod place;
 mod quiet;
 mod record;
+pub mod redact;
 mod registry;
 pub mod requests;
 mod routes;

@@ -3,11 +3,14 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use crate::downstream::Connection;
 use crate::error::Flags;
 use crate::worker::ListenerView;
 
 use super::detail::Detail;
+use super::log;
 use super::tcp::Upstream;
 
 /// A request that has ended, with its last byte or before it.
@@ -21,6 +24,10 @@ pub struct Ended {
     pub code: u16,
     /// What went wrong, or was done on purpose.
     pub flags: Flags,
+    /// When its head had come.
+    pub started: Instant,
+    /// From its head to its last byte; `None`: the rest of it never came.
+    pub request_took: Option<Duration>,
     /// From its head to the last byte of its answer.
     pub duration: Duration,
     /// Bytes of its body that came.
@@ -30,7 +37,9 @@ pub struct Ended {
 }
 
 /// Tells everybody who wants to know.
-pub fn ended(_ended: Ended) {}
+pub fn ended(ended: Ended) {
+    log::request(&ended);
+}
 
 /// A TCP connection that has ended. A request that became a tunnel is none: it is told as the request that it was.
 #[derive(Debug)]
@@ -58,4 +67,6 @@ pub struct ConnectionEnded {
 }
 
 /// Tells everybody who wants to know.
-pub fn connection_ended(_ended: ConnectionEnded) {}
+pub fn connection_ended(ended: ConnectionEnded) {
+    log::connection(&ended);
+}

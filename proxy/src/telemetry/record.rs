@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode};
 use leno_config::ir::Direction;
@@ -54,6 +55,9 @@ pub struct RequestRecord {
 #[derive(Debug, Default)]
 pub struct Meter {
     bytes: Cell<u64>,
+    /// When it ended, where somebody wants to know.
+    ended: Cell<Option<Instant>>,
+    is_timed: bool,
     /// Messages of gRPC among them; `None`: it is not spoken.
     messages: Option<Cell<Messages>>,
 }
@@ -72,6 +76,18 @@ impl Meter {
     /// All messages of gRPC that have begun.
     pub fn messages(&self) -> u64 {
         self.messages.as_ref().map_or(0, |messages| messages.get().count())
+    }
+
+    /// All of it has come.
+    pub fn ended(&self) {
+        if self.is_timed {
+            self.ended.set(Some(Instant::now()));
+        }
+    }
+
+    /// From `started` to its end, if it has ended.
+    fn took(&self, started: Instant) -> Option<Duration> {
+        self.ended.get().map(|ended| ended.saturating_duration_since(started))
     }
 
     /// All that has passed.
@@ -124,8 +140,10 @@ impl RequestRecord {
 
     /// It has a body, and what of it passes is to be counted there.
     pub fn has_body(&mut self) -> Rc<Meter> {
+        let (is_timed, ended) = (self.detail.is_some(), Cell::default());
         let messages = (self.key.spoken == Spoken::Grpc).then(Cell::default);
-        Rc::clone(self.request_body.get_or_insert_with(|| Rc::new(Meter { bytes: Cell::new(0), messages })))
+        let new = || Rc::new(Meter { bytes: Cell::new(0), ended, is_timed, messages });
+        Rc::clone(self.request_body.get_or_insert_with(new))
     }
 
     /// Some bytes of the body of its answer have passed.
@@ -140,6 +158,9 @@ impl RequestRecord {
     pub fn trailed(&mut self, trailers: &HeaderMap) {
         if self.key.spoken == Spoken::Grpc {
             self.key.grpc = grpc::status(trailers).or(self.key.grpc);
+        }
+        if let Some(detail) = &mut self.detail {
+            detail.trailers = trailers.clone();
         }
     }
 
@@ -197,7 +218,7 @@ impl RequestRecord {
     pub fn failed(&mut self, error: &ProxyError) {
         self.flag(error.reply().flag);
         if let Some(detail) = &mut self.detail {
-            detail.error = Some(error.to_string());
+            detail.failed(error);
         }
     }
 
@@ -233,8 +254,11 @@ impl RequestRecord {
     }
 
     /// The same request, counted from now on by somebody else: a tunnel outlives the exchange that opened it. What is
-    /// left behind counts nothing.
-    pub fn hand_over(&mut self) -> Self {
+    /// left behind counts nothing. `answer` is the head that opens it.
+    pub fn hand_over(&mut self, answer: &HeaderMap) -> Self {
+        if let Some(detail) = &mut self.detail {
+            detail.response_headers = answer.clone();
+        }
         add(&self.connection.life.stats.requests_active, 1);
         self.connection.life.begin();
         self.handed_over = true;
@@ -290,6 +314,8 @@ impl Drop for RequestRecord {
                 connection: Rc::clone(&self.connection),
                 code: self.key.code,
                 flags: self.flags,
+                started: self.started,
+                request_took: self.request_body.as_ref().map_or(Some(Duration::ZERO), |body| body.took(self.started)),
                 duration,
                 request_bytes,
                 response_bytes,

@@ -16,6 +16,7 @@ use super::connections::TcpBook;
 use super::dialect::Dialect;
 use super::figures::{DURATION_BOUNDS_MS, Figures};
 use super::labels::Labels;
+use super::log::Hub;
 use super::requests::RequestBook;
 use super::series::IDLE;
 use super::text::{counter, family, gauge, one_counter, one_gauge, to_f64};
@@ -87,6 +88,8 @@ struct ConfigFigures {
 /// Everything counted in this process.
 #[derive(Debug)]
 pub struct Telemetry {
+    /// Where lines of access logs leave the process.
+    pub logs: Arc<Hub>,
     started: SystemTime,
     dialect: Dialect,
     labels: Arc<Labels>,
@@ -105,6 +108,7 @@ pub struct Telemetry {
 impl Default for Telemetry {
     fn default() -> Self {
         Self {
+            logs: Arc::default(),
             started: SystemTime::now(),
             dialect: Dialect::default(),
             labels: Arc::default(),

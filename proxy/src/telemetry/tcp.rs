@@ -1,6 +1,7 @@
 //! One TCP connection, told and counted when it ends; and the bytes of whatever is passed both ways.
 
 use std::cell::{Cell, OnceCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -66,6 +67,8 @@ pub struct Upstream {
     pub peer: Option<Box<Peer>>,
     /// How the bytes to it are protected; `None`: in clear text, or no connection.
     pub security: Option<Security>,
+    /// Where the connection to it begins.
+    pub local: Option<SocketAddr>,
 }
 
 /// A TCP connection under way: from the moment it is let in, or would have been. Told when it is dropped.

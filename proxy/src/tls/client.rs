@@ -91,6 +91,8 @@ pub struct Reached {
     pub peer: Option<Peer>,
     /// How the bytes are protected; `None`: in clear text.
     pub security: Option<Security>,
+    /// Where it begins.
+    pub local: Option<std::net::SocketAddr>,
 }
 
 /// By what distinguishes them, and when the files they are made of were written.
@@ -105,7 +107,8 @@ impl Sessions {
         inside: Inside,
     ) -> Result<Reached, HandshakeError> {
         if *encryption == Encryption::None {
-            return Ok(Reached { stream: Transport::Plain(stream), peer: None, security: None });
+            let local = stream.local_addr().ok();
+            return Ok(Reached { stream: Transport::Plain(stream), peer: None, security: None, local });
         }
         let handshake = self.begin(stream, encryption, inside);
         tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| HandshakeError::TimedOut)?
@@ -117,7 +120,7 @@ impl Sessions {
         encryption: &Encryption,
         inside: Inside,
     ) -> Result<Reached, HandshakeError> {
-        let current = self.current();
+        let (current, local) = (self.current(), stream.local_addr().ok());
         let own = match encryption {
             Encryption::Mesh { .. } => Some(current.own()?.id().clone()),
             Encryption::External { .. } | Encryption::None => None,
@@ -141,7 +144,7 @@ impl Sessions {
             }
             None => None,
         };
-        Ok(Reached { stream: Transport::Tls(Box::new(stream.into())), peer, security: Some(security) })
+        Ok(Reached { stream: Transport::Tls(Box::new(stream.into())), peer, security: Some(security), local })
     }
 }
 

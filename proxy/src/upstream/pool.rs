@@ -14,6 +14,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -101,6 +102,8 @@ struct Idle {
 struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
+    /// Where it begins. A lease lies in every answer's body, so this is kept small.
+    local: Option<Box<SocketAddr>>,
     /// As whom its requests are counted.
     link: LinkName,
     opened: Instant,
@@ -111,6 +114,8 @@ struct Http1 {
 pub struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
     peer: Option<Rc<Peer>>,
+    /// Where it begins. A lease lies in every answer's body, so this is kept small.
+    local: Option<Box<SocketAddr>>,
     /// As whom its requests are counted.
     link: LinkName,
     streams: Cell<usize>,
@@ -127,6 +132,7 @@ struct Opened {
     stream: Counted,
     peer: Option<Rc<Peer>>,
     link: LinkName,
+    local: Option<Box<SocketAddr>>,
 }
 
 /// A connection that can carry a request now.
@@ -289,7 +295,7 @@ impl Pool {
     }
 
     async fn open_http1(&self, slot: Slot) -> Result<Http1, ConnectError> {
-        let Opened { stream, peer, link } = self.open(Inside::Http1, slot).await?;
+        let Opened { stream, peer, link, local } = self.open(Inside::Http1, slot).await?;
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .handshake(TokioIo::new(stream))
@@ -298,11 +304,11 @@ impl Pool {
         // Ends with the connection; what went wrong reaches whoever waits for the response.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         self.ends_with(peer.as_ref(), task.abort_handle());
-        Ok(Http1 { sender, peer, link, opened: Instant::now() })
+        Ok(Http1 { sender, peer, local, link, opened: Instant::now() })
     }
 
     async fn open_http2(&self, slot: Slot) -> Result<Rc<Multiplexed>, ConnectError> {
-        let Opened { stream, peer, link } = self.open(Inside::Http2, slot).await?;
+        let Opened { stream, peer, link, local } = self.open(Inside::Http2, slot).await?;
         let nest = Nest::default();
         let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
@@ -328,6 +334,7 @@ impl Pool {
         Ok(Rc::new(Multiplexed {
             sender,
             peer,
+            local,
             link,
             streams: Cell::new(0),
             max_streams,
@@ -356,7 +363,8 @@ impl Pool {
             self.tls.agreed(security);
         }
         let link = self.place.reached(opened.peer.as_ref(), opened.security);
-        Ok(Opened { stream: Counted { bytes: opened.stream, slot }, peer: opened.peer.map(Rc::new), link })
+        let (stream, peer) = (Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new));
+        Ok(Opened { stream, peer, link, local: opened.local.map(Box::new) })
     }
 
     async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
@@ -425,6 +433,22 @@ impl Pool {
 const MAX_RESPONSE_HEADERS: usize = 100;
 
 impl Lease {
+    /// Where its connection begins.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Http1(lease) => lease.connection.local.as_deref().copied(),
+            Self::Http2(lease) => lease.connection.local.as_deref().copied(),
+        }
+    }
+
+    /// Who the endpoint is, where it showed a certificate of the mesh.
+    pub fn peer(&self) -> Option<&Rc<Peer>> {
+        match self {
+            Self::Http1(lease) => lease.connection.peer.as_ref(),
+            Self::Http2(lease) => lease.connection.peer.as_ref(),
+        }
+    }
+
     /// As whom a request on it is counted: a number.
     pub fn link(&self) -> u32 {
         match self {

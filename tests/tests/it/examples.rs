@@ -2,6 +2,7 @@
 
 mod balanced;
 mod broken;
+mod observed;
 mod resilience;
 mod secured;
 
@@ -138,6 +139,7 @@ fn every_example_is_valid_without_a_finding() {
         "fault-injection/rules",
         "mirroring/rules",
         "rate-limit/rules",
+        "access-log/rules",
     ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");

@@ -3,6 +3,7 @@
 //! Each module is a subject; each test starts the processes it needs and shares nothing with the others.
 #![allow(clippy::unwrap_used)] // A test may.
 
+mod access_log;
 mod agreement;
 mod amplification;
 mod authorization;
