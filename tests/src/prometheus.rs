@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::client::Call;
 use crate::ports::free_port;
@@ -84,11 +85,10 @@ impl Prometheus {
         let process = Process::start("prometheus", &mut command, &path("log"));
         let prometheus = Self { process, address, _directory: directory };
         eventually("Prometheus is ready", async || {
-            let reply = Call::get("http://prometheus/-/ready").try_send(address).await;
-            match reply {
-                Ok(reply) if reply.status == 200 => Ok(()),
-                other => Err(format!("{other:?}\n{}", prometheus.process.log())),
-            }
+            // A call would fail the test where nobody listens yet.
+            TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+            let reply = Call::get("http://prometheus/-/ready").try_send(address).await?;
+            if reply.status == 200 { Ok(()) } else { Err(format!("{}\n{}", reply.text(), prometheus.process.log())) }
         })
         .await;
         prometheus
