@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::ir::Fraction;
+
 /// Istio: `connectionPool.tcp.connectTimeout`, from mesh configuration.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Istio and Envoy: `connectionPool.http.idleTimeout`.
@@ -54,6 +56,18 @@ pub const ROOT_NAMESPACE: &str = "istio-system";
 pub const JWKS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Istio: between two fetches of the keys of tokens.
 pub const JWKS_REFRESH: Duration = Duration::from_secs(20 * 60);
+/// Istio: where nothing is said, one request in a hundred is traced.
+pub const TRACE_SAMPLING: Fraction = Fraction::ONE_PERCENT;
+/// OTLP: for one export.
+pub const OTLP_TIMEOUT: Duration = Duration::from_secs(10);
+/// OTLP over gRPC.
+pub const OTLP_GRPC_PORT: u16 = 4317;
+/// OTLP over HTTP …
+pub const OTLP_HTTP_PORT: u16 = 4318;
+/// … and where it takes spans.
+pub const OTLP_PATH: &str = "/v1/traces";
+/// Everywhere: names an app among the labels.
+pub const APP_LABEL: &str = "app";
 /// Envoy: tolerance for the times in tokens.
 pub const JWT_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// Kubernetes: the service account of a workload that names none.

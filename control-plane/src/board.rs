@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use leno_config::diagnostic::Place;
 use leno_config::ir::{self, Secret};
 use leno_config::node::Node;
 use leno_config::xds::Kind;
@@ -70,6 +71,12 @@ impl Board {
     /// The JSON of `leno ca status`.
     pub(crate) fn authority(&self, now: Instant) -> CaStatus {
         self.authority.status(&self.facts(now), SystemTime::now())
+    }
+
+    /// Where rules stand, in the order in which they are asked for; `None`: they are not in force.
+    pub(crate) fn places(&self, rules: &[ir::Origin]) -> Vec<Option<Place>> {
+        let newest = self.hub.newest();
+        rules.iter().map(|rule| newest.as_ref()?.place_of(rule)).collect()
     }
 
     /// Takes the next step of a change of roots, for who holds this token.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use leno_config::compile::{Scope, compile, scope};
+use leno_config::diagnostic::Place;
 use leno_config::ir;
 use leno_config::mesh::Mesh;
 use leno_config::node::{Interception, Node};
@@ -129,6 +130,11 @@ impl Generation {
     pub(crate) fn in_clear_text(&self) -> BTreeMap<String, ClearText> {
         let services = self.mesh.in_clear_text().into_iter();
         services.map(|(host, (endpoints, of))| (host, ClearText { endpoints, of })).collect()
+    }
+
+    /// Where a rule stands.
+    pub(crate) fn place_of(&self, origin: &ir::Origin) -> Option<Place> {
+        self.mesh.place_of(origin)
     }
 
     /// How many documents are in force.

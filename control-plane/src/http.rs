@@ -7,7 +7,9 @@
 //! | `/ready` | 200 once rules are in force, else 503 with the reason |
 //! | `/metrics` | Prometheus' text format |
 //! | `/debug/status` | the JSON of `leno status -o json`; with `?resources` the version of each resource too |
+//! | `/debug/places?rules=` | where rules stand (JSON array of `{kind, namespace, name, index}`): file and line of each |
 //! | `/debug/ca` | the JSON of `leno ca status -o json` |
+//! | `/logging` | how much this process logs; `POST /logging?level=debug` or `?MODULE=LEVEL` changes it |
 //! | `/proxies`, `/proxies/NODE/PATH` | who is connected, and what a proxy answers: see [`crate::relay::http`] |
 //! | `/figures` | what all proxies count: see [`crate::figures`] |
 //! | `POST /ca/rotate` | takes the next step of a change of roots; with `?force` whatever speaks against it |
@@ -23,6 +25,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use leno_config::ir::Origin;
+use leno_proxy::admin::{self, guard};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -30,6 +34,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 
 use crate::board::{Board, CommandError};
 use crate::ca::rotate::Insistence;
+use crate::percent;
 use crate::relay::http::Desk;
 
 /// Connections that are served at a time; others wait in the listener's queue.
@@ -111,6 +116,9 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
     if request.method() == Method::POST && request.uri().path() == "/ca/rotate" {
         return rotate(board, request);
     }
+    if request.uri().path() == "/logging" {
+        return logging(request);
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is understood here\n".to_owned());
     }
@@ -124,15 +132,34 @@ fn answer(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n")),
         },
         "/debug/status" => json(StatusCode::OK, &board.status(asks_for(request, "resources"), Instant::now())),
+        "/debug/places" => places(board, request),
         "/debug/ca" => json(StatusCode::OK, &board.authority(Instant::now())),
         "/" => text(
             StatusCode::OK,
-            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/proxies\n/figures\n".to_owned(),
+            "/ready\n/metrics\n/debug/status\n/debug/status?resources\n/debug/ca\n/logging\n/proxies\n/figures\n"
+                .to_owned(),
         ),
         _ => text(
             StatusCode::NOT_FOUND,
-            "there is: /ready, /metrics, /debug/status, /debug/ca, /proxies\n/figures\n".to_owned(),
+            "there is: /ready, /metrics, /debug/status, /debug/ca, /logging, /proxies, /figures\n".to_owned(),
         ),
+    }
+}
+
+/// Where rules stand, for `leno explain`.
+fn places(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix("rules=")).map(percent::decoded).unwrap_or_default();
+    match serde_json::from_str::<Vec<Origin>>(&asked) {
+        Ok(rules) => {
+            let places = board.places(&rules).into_iter();
+            let places = places.map(|place| match place {
+                Some(place) => serde_json::json!({ "file": place.file, "line": place.line }),
+                None => serde_json::json!({ "file": null, "line": null }),
+            });
+            json(StatusCode::OK, &places.collect::<Vec<_>>())
+        }
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("rules= is no JSON array of rules: {error}\n")),
     }
 }
 
@@ -147,6 +174,17 @@ fn rotate(board: &Board, request: &Request<()>) -> Response<Full<Bytes>> {
         Err(error @ CommandError::Token(_)) => text(StatusCode::UNAUTHORIZED, format!("{error}\n")),
         Err(error @ CommandError::Failed(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
     }
+}
+
+/// The same page as a proxy's. A web page must not turn the log off.
+fn logging(request: &Request<()>) -> Response<Full<Bytes>> {
+    if request.method() == Method::POST
+        && let Err(refusal) = guard::may_change(request.headers())
+    {
+        return text(StatusCode::FORBIDDEN, refusal);
+    }
+    let answer = admin::logging(request.method(), request.uri().query().unwrap_or_default());
+    answer.map(|body| Full::new(body.into_whole().unwrap_or_default()))
 }
 
 fn asks_for(request: &Request<()>, key: &str) -> bool {

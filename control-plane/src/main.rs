@@ -8,6 +8,7 @@ mod figures;
 mod generation;
 mod http;
 mod metrics;
+mod percent;
 mod relay;
 mod snapshot;
 mod source;
@@ -60,6 +61,16 @@ enum Command {
     /// Show which proxy holds what, and what is wrong with the rules
     #[command(visible_aliases = ["proxy-status", "ps"])]
     Status(cli::status::Arguments),
+    /// Show what a proxy holds: listeners, routes, clusters, endpoints, certificates
+    #[command(visible_aliases = ["proxy-config", "pc"])]
+    Config(cli::config::Arguments),
+    /// Show or change what a running program logs
+    #[command(subcommand)]
+    Logs(cli::logs::Command),
+    /// Gather what somebody needs who is to help, redacted, in one file
+    BugReport(cli::bug_report::Arguments),
+    /// Say what is not well with this machine, the control plane and the proxies, and what to type next
+    Check(cli::check::Arguments),
     /// Show how workloads and services are doing: success, requests per second, latencies
     Stat(cli::stat::Arguments),
     /// Show what each rule does with its requests, and splits as they are written and as they come out
@@ -121,6 +132,10 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),
+        Command::Config(arguments) => cli::config::run(&arguments),
+        Command::Logs(command) => cli::logs::run(&command),
+        Command::BugReport(arguments) => cli::bug_report::run(&arguments),
+        Command::Check(arguments) => cli::check::run(&arguments),
         Command::Stat(arguments) => cli::stat::run(&arguments),
         Command::Routes(arguments) => cli::routes::run(&arguments),
         Command::Edges(arguments) => cli::edges::run(&arguments),

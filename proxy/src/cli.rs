@@ -1,12 +1,11 @@
 //! The command line of `leno-proxy`, which `leno proxy` shares.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::bootstrap::{Bootstrap, Flags};
+use crate::logging::{self, Colour};
 use crate::{process, version};
 
 /// The sidecar of the Leno service mesh.
@@ -29,12 +28,8 @@ pub enum Command {
 pub struct Run {
     #[command(flatten)]
     flags: Flags,
-    /// How much is logged: error, warn, info, debug, trace, or per module
-    #[arg(long, default_value = "info", env = "LENO_LOG")]
-    log_level: String,
-    /// Log in JSON
-    #[arg(long, env = "LENO_LOG_JSON")]
-    log_json: bool,
+    #[command(flatten)]
+    logging: logging::LogFlags,
 }
 
 impl Cli {
@@ -55,21 +50,7 @@ impl Command {
 
 impl Run {
     fn run(self) -> ExitCode {
-        let filter = match EnvFilter::try_new(&self.log_level) {
-            Ok(filter) => filter,
-            Err(error) => return fail(2, &format!("--log-level {}: {error}", self.log_level)),
-        };
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(colour)
-            .with_target(false)
-            .with_writer(std::io::stderr);
-        if self.log_json {
-            log.json().init()
-        } else {
-            log.init()
-        }
+        logging::start(&self.logging, Colour::ByTerminal);
         let bootstrap = match Bootstrap::load(self.flags) {
             Ok(bootstrap) => bootstrap,
             Err(error) => return fail(2, &chain(&error)),

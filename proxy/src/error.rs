@@ -69,6 +69,32 @@ pub enum Flag {
 }
 
 impl Flag {
+    /// Every one, in the order in which they are declared.
+    pub const ALL: [Self; 22] = [
+        Self::None,
+        Self::NR,
+        Self::NC,
+        Self::UH,
+        Self::UF,
+        Self::UC,
+        Self::UR,
+        Self::UT,
+        Self::UPE,
+        Self::DC,
+        Self::DPE,
+        Self::DF,
+        Self::LR,
+        Self::UAEX,
+        Self::UO,
+        Self::URX,
+        Self::DI,
+        Self::FI,
+        Self::RL,
+        Self::SI,
+        Self::DT,
+        Self::OM,
+    ];
+
     /// Envoy's letters, `-` for none.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -117,6 +143,11 @@ impl Flags {
             reason if self.reason == Flag::None => self.reason = reason,
             _ => {}
         }
+    }
+
+    /// Why it ended; [`Flag::None`]: as it should.
+    pub fn reason(&self) -> Flag {
+        self.reason
     }
 
     /// Whether its caller is gone.
@@ -500,6 +531,12 @@ impl fmt::Display for Flag {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_flags_are_in_the_list_of_all() {
+        assert!(Flag::ALL.iter().enumerate().all(|(at, flag)| *flag as usize == at));
+        assert_eq!(Flag::ALL.last(), Some(&Flag::OM), "the last one declared");
+    }
 
     #[test]
     fn flags_are_listed_notes_first_and_the_first_reason_stays() {

@@ -3,7 +3,6 @@
 //! [`Way::prepare`] says what the endpoint will see and how long anything may take; [`Way::go`] sends it, again where that
 //! is right, and makes the caller's answer of what comes back.
 
-use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -137,7 +136,7 @@ impl<'a> Way<'a> {
         let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
         let to = (self.cluster, self.protocol, self.host.as_deref());
         let mut attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
-        attempts.seen = record.detail().map(|_| RefCell::default());
+        attempts.seen = record.detail().map(|detail| Rc::clone(&detail.seen));
         let attempts = attempts;
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
@@ -150,7 +149,6 @@ impl<'a> Way<'a> {
             record.reached(link);
         }
         if let Some(detail) = record.detail() {
-            detail.attempts = attempts.seen.as_ref().map(RefCell::take).unwrap_or_default();
             detail.upstream_time = Some(sent.elapsed());
         }
         let answer = answer?;

@@ -8,6 +8,8 @@
 //!
 //! A busy data path cannot starve readiness, and a large push cannot stall a request.
 
+mod drain;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,11 +39,15 @@ use crate::source;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::log::LogMetrics;
+use crate::telemetry::trace::export::{Exporter, Setting};
+use crate::telemetry::trace::figures::SpanMetrics;
 use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
 use crate::worker::{Command, Figures, Reserved, Worker};
 use crate::xds::Hooks;
+
+use drain::Drained;
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
@@ -53,12 +59,6 @@ const FORGET: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
 const CLOSE: Duration = Duration::from_secs(1);
-/// How often the end of draining is looked for.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// How long the end waits for the last lines of access logs, at each step.
-const LAST_LINES: Duration = Duration::from_secs(1);
-/// How long listeners stay open after the drain began, so that callers that have not heard of it are not refused.
-const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
 /// Runs a proxy until it is told to stop.
 pub fn run(bootstrap: Bootstrap) -> anyhow::Result<()> {
@@ -97,10 +97,14 @@ struct Proxy {
     /// For whoever looks after its endpoints.
     snapshots: watch::Sender<Arc<Snapshot>>,
     bound: HashMap<Arc<str>, Bound>,
+    /// Listeners that somebody wants drained.
+    drained: Drained,
     drain: watch::Sender<bool>,
     stop_source: watch::Sender<bool>,
     /// When what reading and compiling needed is given back; `None`: it was.
     settles: Option<tokio::time::Instant>,
+    /// Sends spans.
+    exporter: Exporter,
     /// Whether the own certificate is there, or none is wanted.
     has_certificate: bool,
     #[allow(dead_code)] // Held, so that the threads' end is the process's.
@@ -150,9 +154,15 @@ impl Proxy {
         let (snapshots, current) = watch::channel(Arc::default());
         shared.registry.register(Box::new(ClusterMetrics::new(current.clone(), Arc::clone(&shared.telemetry))?))?;
         shared.registry.register(Box::new(LogMetrics::new(&shared.telemetry.logs)?))?;
+        let spans = SpanMetrics::new(Arc::clone(&shared.telemetry.spans.figures))?;
+        shared.registry.register(Box::new(spans))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
-        tokio::task::spawn_local(health::keep_checking(current, sessions, random));
+        tokio::task::spawn_local(health::keep_checking(current.clone(), Rc::clone(&sessions), Rc::clone(&random)));
+        let exporter = Exporter::start(
+            &shared.telemetry.spans,
+            Setting { node: bootstrap.node.clone(), snapshots: current, tls: sessions, random },
+        );
         let mut proxy = Self {
             has_certificate: shared.keyring.why_not_ready().is_none(),
             workers,
@@ -163,9 +173,11 @@ impl Proxy {
             snapshot: Arc::default(),
             snapshots,
             bound: HashMap::new(),
+            drained: Drained::default(),
             drain,
             stop_source,
             settles: None,
+            exporter,
             threads,
             bootstrap,
             shared,
@@ -198,6 +210,7 @@ impl Proxy {
         let (mut rebind, mut forget) = (tokio::time::interval(REBIND), tokio::time::interval(FORGET));
         let began = Instant::now();
         let mut identity = self.shared.keyring.identity().changes();
+        let mut listener_drains = self.shared.listener_drains();
         loop {
             tokio::select! {
                 changed = self.effective.changed() => {
@@ -211,6 +224,12 @@ impl Proxy {
                 // The keyring that sends lives as long as this.
                 _ = identity.changed() => self.identity_changed(),
                 _ = rebind.tick() => self.bind_missing().await,
+                // The sender lives as long as this.
+                _ = listener_drains.changed() => {
+                    let asked = *listener_drains.borrow_and_update();
+                    self.drain_listeners(asked).await;
+                }
+                () = until(self.drained.due) => self.close_drained().await,
                 _ = forget.tick() => self.shared.telemetry.sweep(began.elapsed().as_secs()),
                 () = until(self.settles) => {
                     self.settles = None;
@@ -314,7 +333,8 @@ impl Proxy {
     }
 
     async fn open_new(&mut self) {
-        for (name, listener) in &self.snapshot.listeners {
+        let open = self.snapshot.listeners.iter().filter(|(_, one)| !self.drained.is_closed(one.config.direction));
+        for (name, listener) in open {
             let asked = listener.config.address;
             self.bound.entry(Arc::from(name.as_str())).or_insert(Bound { asked, real: None });
         }
@@ -347,6 +367,8 @@ impl Proxy {
 
     /// Tells where everything listens: with port 0, nobody else knows.
     fn write_ports(&self) {
+        let real = self.bound.iter().filter_map(|(name, bound)| Some((name.to_string(), bound.real?)));
+        self.shared.set_bound(real.collect());
         let Some(state) = &self.bootstrap.state else { return };
         let listeners: std::collections::BTreeMap<String, String> =
             self.bound.iter().filter_map(|(name, bound)| Some((name.to_string(), bound.real?.to_string()))).collect();
@@ -354,45 +376,6 @@ impl Proxy {
         if let Err(error) = write_atomically(state, "ports.json", ports.to_string().as_bytes()) {
             tracing::warn!(%error, state = %state.display(), "cannot write ports.json");
         }
-    }
-
-    /// Readiness fails first; then connections are asked to end, and what is under way does. Listeners stay open for a
-    /// moment: a caller that has not heard yet gets an answer and `connection: close`.
-    async fn drain(&mut self) {
-        tracing::info!(limit = ?self.bootstrap.drain, "draining");
-        let end = Instant::now() + self.bootstrap.drain;
-        self.shared.set_draining();
-        self.drain.send_replace(true);
-        self.stop_source.send_replace(true);
-        tokio::time::sleep(DRAIN_GRACE.min(self.bootstrap.drain)).await;
-        for name in self.bound.keys() {
-            self.close(Arc::clone(name)).await;
-        }
-        while self.shared.telemetry.connections_active() > 0 && Instant::now() < end {
-            tokio::time::sleep(DRAIN_LOOK).await;
-        }
-        let left = self.shared.telemetry.connections_active();
-        if left > 0 {
-            tracing::warn!(connections = left, "the drain time is over; these connections are cut");
-        }
-        self.flush_logs().await;
-    }
-
-    /// Lines of the access log that are on their way get a moment to arrive.
-    async fn flush_logs(&self) {
-        let handed_over = async {
-            for worker in &self.workers {
-                let (done, handed_over) = oneshot::channel();
-                // An error means that the worker's thread has ended, and its lines with it.
-                if worker.commands.send(Command::HandOverLogs(done)).await.is_ok() {
-                    let _ = handed_over.await;
-                }
-            }
-        };
-        if tokio::time::timeout(LAST_LINES, handed_over).await.is_err() {
-            tracing::warn!("a worker is too busy to hand over its last lines of the access log");
-        }
-        self.shared.telemetry.logs.flush(LAST_LINES).await;
     }
 }
 

@@ -42,10 +42,10 @@ use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
 
 /// Answers a request. Never fails: what goes wrong becomes an answer.
-pub async fn serve(connection: &Rc<Connection>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+pub async fn serve(connection: &Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let is_http1 = request.version() != Version::HTTP_2;
     let view = connection.listener.view();
-    let detail = view.wants_detail().then(|| Detail::of(&view, &request));
+    let detail = Detail::begin(connection, &view, &mut request);
     let direction = view.listener.config.direction;
     let mut record = RequestRecord::begin(Rc::clone(connection), direction, detail);
     let grpc = headers::is_grpc(request.headers());

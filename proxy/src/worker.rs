@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::admin::ListenerDrain;
 use crate::attempt::given_up::GivenUp;
 use crate::cluster::balance::{PickContext, Position};
 use crate::cluster::metrics::Idle;
@@ -30,6 +31,8 @@ use crate::state::snapshot::{Handler, Listener, Snapshot};
 use crate::telemetry::log::{self, Desks, OpenLogs};
 use crate::telemetry::party::Target;
 use crate::telemetry::place::Place;
+use crate::telemetry::tap::WorkerTaps;
+use crate::telemetry::trace::export::traced;
 use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
@@ -45,6 +48,8 @@ pub enum Command {
     Connection(std::net::TcpStream, SocketAddr, Arc<str>, ConnectionCount),
     /// A new configuration.
     Snapshot(Arc<Snapshot>),
+    /// The connections of these listeners are to end well.
+    Drain(ListenerDrain),
     /// The end is near: lines of logs are handed over, which is then said.
     HandOverLogs(oneshot::Sender<()>),
 }
@@ -91,6 +96,8 @@ pub struct Worker {
     /// Lines that were not handed over yet.
     pub logs: Rc<Desks>,
     telemetry: Arc<Telemetry>,
+    /// Who wants to see live traffic.
+    pub taps: WorkerTaps,
     /// Counts requests and connections.
     pub meters: Meters,
     began: Instant,
@@ -164,9 +171,14 @@ impl ListenerHandle {
 }
 
 impl ListenerView {
-    /// Whether somebody wants to know more of its requests than their figures: a log, a tap or a trace.
+    /// Whether somebody wants to know more of its requests than their figures: a log or a trace. Taps are the worker's.
     pub fn wants_detail(&self) -> bool {
         !self.logs.is_empty()
+    }
+
+    /// How its requests are traced; `None`: not at all.
+    pub fn tracing(&self) -> Option<&ir::Tracing> {
+        traced(&self.listener).map(|(tracing, _)| tracing)
     }
 
     /// Tells what requests of a route are counted as: its rule, else its virtual host.
@@ -345,6 +357,7 @@ impl Worker {
             meters: Meters::new(&telemetry),
             began: Instant::now(),
             telemetry,
+            taps: WorkerTaps::default(),
             quiet: Quiet::default(),
             lives: RefCell::default(),
             connections: RefCell::default(),
@@ -360,6 +373,7 @@ impl Worker {
         tokio::task::spawn_local(async move { logs.keep_handing_over().await });
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut taps = self.telemetry.taps.watch();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -367,6 +381,7 @@ impl Worker {
                         self.adopt(stream, peer, &listener, counted);
                     }
                     Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
+                    Some(Command::Drain(asked)) => self.drain_listeners(asked),
                     Some(Command::HandOverLogs(done)) => {
                         self.logs.hand_over();
                         // An error means that nobody waits any more.
@@ -374,7 +389,18 @@ impl Worker {
                     }
                     None => return,
                 },
+                // The sender lives as long as the worker's telemetry.
+                _ = taps.changed() => self.taps.set(Arc::clone(&taps.borrow_and_update())),
                 now = sweep.tick() => self.sweep(now),
+            }
+        }
+    }
+
+    /// Asks the connections of some listeners to end, also those that still come.
+    fn drain_listeners(&self, asked: ListenerDrain) {
+        for listener in self.listeners.borrow().values() {
+            if asked.of(listener.current.borrow().listener.config.direction).is_some() {
+                listener.closing.send_replace(true);
             }
         }
     }

@@ -19,6 +19,7 @@
 //! * [`origin()`] is the app behind a service; [`raw`] is one that speaks bytes.
 //! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`prometheus`] scrapes a running mesh; [`promql`] and [`exposition`] read what dashboards ask and programs emit.
+//! * [`otlp`] has a collector of spans.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
 //!
@@ -32,6 +33,7 @@ pub mod exposition;
 mod mesh;
 mod node;
 mod origin;
+pub mod otlp;
 pub mod pki;
 mod ports;
 mod process;

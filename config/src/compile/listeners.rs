@@ -29,7 +29,7 @@ use super::protection::{Protection, protection};
 use super::scope::{Egress, View};
 use super::tcp_route;
 use super::tokens;
-use super::{profile, routes};
+use super::{profile, routes, tracing};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -55,7 +55,7 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
         tokens::clusters(view, &tokens, output);
         let protocol = if protocol.is_http() {
             let routes = inbound_routes(&cluster.name, port, protocol, origin);
-            ListenerProtocol::Http(HttpManager { rate_limits, ..http_manager(&name, routes, tokens) })
+            ListenerProtocol::Http(HttpManager { rate_limits, ..http_manager(view, &name, routes, tokens) })
         } else {
             ListenerProtocol::Tcp(TcpRoute {
                 stat_prefix: name.clone(),
@@ -234,7 +234,7 @@ fn http<'a>(
     };
     tokens::clusters(view, &tokens, output);
     output.routes(routes);
-    let manager = http_manager(&format!("outbound_{name}"), RouteSource::Named(table), tokens);
+    let manager = http_manager(view, &format!("outbound_{name}"), RouteSource::Named(table), tokens);
     let protocol = ListenerProtocol::Http(manager);
     output.listener(Listener::new(name, address, Direction::Outbound, protocol));
 }
@@ -254,7 +254,7 @@ fn tcp<'a>(
     output.listener(Listener::new(listener_name(address), address, Direction::Outbound, protocol));
 }
 
-fn http_manager(stat_prefix: &str, routes: RouteSource, jwt: JwtAuthentication) -> HttpManager {
+fn http_manager(view: &View<'_>, stat_prefix: &str, routes: RouteSource, jwt: JwtAuthentication) -> HttpManager {
     HttpManager {
         stat_prefix: stat_prefix.to_owned(),
         routes,
@@ -263,6 +263,7 @@ fn http_manager(stat_prefix: &str, routes: RouteSource, jwt: JwtAuthentication) 
         jwt,
         rate_limits: Vec::new(),
         streams: StreamLimits::default(),
+        tracing: tracing::tracing(view),
     }
 }
 

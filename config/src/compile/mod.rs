@@ -28,6 +28,7 @@ mod http_match;
 mod http_route;
 mod listeners;
 mod locality;
+mod outside;
 mod profile;
 mod protection;
 mod rate_limit;
@@ -35,6 +36,7 @@ mod routes;
 mod scope;
 mod tcp_route;
 mod tokens;
+mod tracing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -60,6 +62,7 @@ pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
     let mut output = Output::default();
     listeners::inbound(&view, &mut output);
     listeners::outbound(&view, &mut output);
+    tracing::cluster(&view, &mut output);
     let reached = std::mem::take(&mut output.reached);
     for ((_, port), service) in reached {
         clusters::outbound(&view, service, port, &mut output.resources);

@@ -7,9 +7,8 @@ use http::{HeaderName, Uri};
 
 use crate::defaults;
 use crate::ir::{
-    Address, ClaimHeader, Cluster, ClusterName, Discovery, Endpoint, Endpoints, ExternalTls, Health, Jwks,
-    JwtAuthentication, JwtHeader, JwtProvider, JwtRequirement, JwtRule, Locality, LocalityEndpoints, RemoteJwks,
-    RouteMatch, UpstreamTls,
+    ClaimHeader, ClusterName, Jwks, JwtAuthentication, JwtHeader, JwtProvider, JwtRequirement, JwtRule, RemoteJwks,
+    RouteMatch,
 };
 use crate::mesh::{Mesh, port_number};
 use crate::node::Node;
@@ -17,6 +16,7 @@ use crate::rules::{self, TokenPresence};
 
 use super::Output;
 use super::clusters::duration;
+use super::outside;
 use super::scope::View;
 
 /// A key whose private half was thrown away: no token passes. For an issuer of whom a rule names no keys; only an address
@@ -81,7 +81,10 @@ pub(super) fn clusters<'a>(view: &View<'a>, tokens: &JwtAuthentication, output: 
         let own_port = known.and_then(|service| service.port(port_number(Some(u32::from(port)))?));
         match (known, own_port) {
             (Some(service), Some(own)) => drop(output.reach(service, own.number)),
-            (Some(_) | None, _) => output.cluster(issuer_cluster(remote, host, port)),
+            (Some(_) | None, _) => {
+                let name = ClusterName::new(remote.cluster.as_str());
+                output.cluster(outside::cluster(name, host, port, is_https(&remote.uri)));
+            }
         }
     }
 }
@@ -154,32 +157,4 @@ fn host_and_port(uri: &Uri) -> Option<(&str, u16)> {
 
 fn is_https(uri: &Uri) -> bool {
     uri.scheme() == Some(&http::uri::Scheme::HTTPS)
-}
-
-/// An issuer whom no rule knows as a service: found by DNS, with TLS where the address says so.
-fn issuer_cluster(remote: &RemoteJwks, host: &str, port: u16) -> Cluster {
-    let name = ClusterName::new(remote.cluster.as_str());
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let endpoint = Address::new(bare, port).ok().map(|address| Endpoint {
-        address,
-        weight: 1,
-        health: Health::Unknown,
-        mesh_tls: false,
-        identity: None,
-        labels: Default::default(),
-        workload: None,
-    });
-    let endpoints = endpoint.into_iter().collect();
-    let locality = LocalityEndpoints { locality: Locality::default(), priority: 0, weight: None, endpoints };
-    let members =
-        Endpoints { cluster: name.clone(), localities: vec![locality], overprovisioning: Endpoints::OVERPROVISIONING };
-    let tls = match is_https(&remote.uri) {
-        true => UpstreamTls::External(ExternalTls {
-            sni: Some(bare.to_owned()).filter(|name| name.parse::<std::net::IpAddr>().is_err()),
-            subject_alt_names: vec![bare.to_owned()],
-            ..ExternalTls::default()
-        }),
-        false => UpstreamTls::Plain,
-    };
-    Cluster { tls, ..Cluster::new(name, Discovery::Dns(members)) }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ClusterName, Endpoints, Fraction, HealthCheck};
 
@@ -107,7 +107,7 @@ pub enum Discovery {
 }
 
 /// How an endpoint is chosen.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// The one with fewer requests in flight, of some chosen at random.

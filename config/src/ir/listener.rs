@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{AccessLogs, Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute};
+use super::{AccessLogs, Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute, Tracing};
 
 /// One listening socket.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -87,6 +87,8 @@ pub struct HttpManager {
     pub rate_limits: Vec<RateLimit>,
     /// How long a request and its answer may last.
     pub streams: StreamLimits,
+    /// Which requests become spans; `None`: none, and the headers of traces pass untouched.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// How long one request and its answer may last. `None`: as long as they like (Istio).

@@ -26,6 +26,7 @@ mod rate_limit;
 mod retry;
 mod route;
 mod secret;
+mod tracing;
 mod units;
 mod virtual_host;
 
@@ -46,6 +47,7 @@ pub use rate_limit::*;
 pub use retry::*;
 pub use route::*;
 pub use secret::*;
+pub use tracing::*;
 pub use units::*;
 pub use virtual_host::*;
 

@@ -5,12 +5,12 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The rule that a route was compiled from. It travels as route metadata `leno.mesh`.
 ///
 /// Two origins are equal, and so are the versions of what holds them, wherever their rule stands: see [`FilePlace`].
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     /// `VirtualService`, `Service`, `ServiceEntry`, `Sidecar`, …
     pub kind: String,

@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{Fraction, Invalid, StringMatch};
 
 /// Operations on headers, in Envoy's order: remove, then set, then add, each in the order written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderOps {
     /// Names to remove.
-    #[serde(serialize_with = "names", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "names", skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<HeaderName>,
     /// Overwrites.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<HeaderField>,
     /// Appends one more value.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<HeaderField>,
 }
 
@@ -29,12 +29,28 @@ impl HeaderOps {
 }
 
 /// A header with its value, both valid.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenField")]
 pub struct HeaderField {
-    #[serde(serialize_with = "name")]
+    #[serde(serialize_with = "name::serialize")]
     name: HeaderName,
     #[serde(serialize_with = "value")]
     value: HeaderValue,
+}
+
+/// A header before anybody has looked at it.
+#[derive(Deserialize)]
+struct WrittenField {
+    name: String,
+    value: String,
+}
+
+impl TryFrom<WrittenField> for HeaderField {
+    type Error = Invalid;
+
+    fn try_from(written: WrittenField) -> Result<Self, Invalid> {
+        Self::new(&written.name, &written.value)
+    }
 }
 
 impl HeaderField {
@@ -59,12 +75,31 @@ impl HeaderField {
     }
 }
 
-fn name<S: Serializer>(name: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(name.as_str())
+/// The name of a header as text.
+mod name {
+    use super::{Deserialize, Deserializer, HeaderName, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(name: &HeaderName, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(name.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderName, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
-fn names<S: Serializer>(names: &[HeaderName], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(names.iter().map(HeaderName::as_str))
+/// Names of headers as texts.
+mod names {
+    use super::{Deserialize, Deserializer, HeaderName, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(names: &[HeaderName], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(names.iter().map(HeaderName::as_str))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HeaderName>, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        names.iter().map(|name| name.parse().map_err(de::Error::custom)).collect()
+    }
 }
 
 fn value<S: Serializer>(value: &HeaderValue, serializer: S) -> Result<S::Ok, S::Error> {
@@ -72,7 +107,7 @@ fn value<S: Serializer>(value: &HeaderValue, serializer: S) -> Result<S::Ok, S::
 }
 
 /// Cross-origin resource sharing (Envoy's CORS filter).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cors {
     /// Origins that may ask.
     pub allow_origins: Vec<StringMatch>,
@@ -91,7 +126,7 @@ pub struct Cors {
 }
 
 /// Faults on purpose.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Wait first.
     pub delay: Option<FaultDelay>,
@@ -100,7 +135,7 @@ pub struct Fault {
 }
 
 /// A wait before the request goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultDelay {
     /// How long.
     pub duration: Duration,
@@ -109,7 +144,7 @@ pub struct FaultDelay {
 }
 
 /// A failure instead of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultAbort {
     /// With what.
     pub with: AbortStatus,
@@ -118,11 +153,11 @@ pub struct FaultAbort {
 }
 
 /// How a fault fails.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AbortStatus {
     /// An HTTP status, 200 to 599.
-    Http(#[serde(serialize_with = "status")] StatusCode),
+    Http(#[serde(with = "status")] StatusCode),
     /// A gRPC status, 0 to 16.
     Grpc(u32),
 }
@@ -161,16 +196,25 @@ impl AbortStatus {
     }
 }
 
-fn status<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u16(status.as_u16())
+/// A status as its number.
+mod status {
+    use super::{Deserialize, Deserializer, Serializer, StatusCode, de};
+
+    pub(super) fn serialize<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(status.as_u16())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+        StatusCode::from_u16(u16::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
 }
 
 /// What consistent hashing looks at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HashPolicy {
     /// A header.
-    Header(#[serde(serialize_with = "name")] HeaderName),
+    Header(#[serde(with = "name")] HeaderName),
     /// A cookie; with a `ttl` it is made where it is missing (0: for the session).
     Cookie {
         /// Its name.
@@ -189,7 +233,7 @@ pub enum HashPolicy {
 }
 
 /// An attribute of a cookie.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CookieAttribute {
     /// Its name.
     pub name: String,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     Authorization, ClaimMatch, ClusterName, Cors, Fault, Fraction, HashPolicy, HeaderMatch, HeaderOps, Invalid, Origin,
@@ -244,7 +244,7 @@ impl Serialize for RewritePattern {
 }
 
 /// A copy of requests to somewhere else; its answer is thrown away.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirror {
     /// Where to.
     pub cluster: ClusterName,

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Invalid;
 
@@ -13,7 +13,7 @@ pub type Port = std::num::NonZeroU16;
 
 /// The name of a cluster: `outbound|PORT|SUBSET|FQDN`, `inbound|PORT||`, `PassthroughCluster`, `BlackHoleCluster`, or
 /// whatever a foreign control plane calls it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClusterName(Arc<str>);
 
@@ -58,13 +58,29 @@ impl Borrow<str> for ClusterName {
 }
 
 /// A share of requests, in millionths: Envoy's finest denominator, so nothing is lost on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub struct Fraction(u32);
+
+impl From<Fraction> for u32 {
+    fn from(fraction: Fraction) -> Self {
+        fraction.0
+    }
+}
+
+impl TryFrom<u32> for Fraction {
+    type Error = Invalid;
+
+    fn try_from(millionths: u32) -> Result<Self, Invalid> {
+        Self::from_millionths(millionths)
+    }
+}
 
 impl Fraction {
     /// All requests.
     pub const ALL: Self = Self(1_000_000);
+    /// One request in a hundred.
+    pub const ONE_PERCENT: Self = Self(10_000);
     /// No request.
     pub const NONE: Self = Self(0);
 

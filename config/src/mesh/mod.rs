@@ -99,6 +99,10 @@ impl Mesh {
         );
         let mut client_labels = sorted.client_labels();
         client_labels.extend(protections.labels().cloned());
+        if settings.tracing.is_some() {
+            // It names the spans of a proxy.
+            client_labels.insert(defaults::APP_LABEL.to_owned());
+        }
         if services.iter().any(|service| service.prefers_close) {
             client_labels.extend(CLOSE.map(str::to_owned));
         }

@@ -11,9 +11,6 @@ use super::host::full_name;
 use super::workload::Instance;
 use super::{Mesh, Service, TargetPort};
 
-/// The label that says which application a workload is part of.
-const APP_LABEL: &str = "app";
-
 impl Mesh {
     /// The proxy beside what somebody calls `name` in `namespace`: a WorkloadEntry of that name, else a workload with
     /// the label `app: name`, else a workload of the service `name`. Of several the first by name; where a service
@@ -21,8 +18,9 @@ impl Mesh {
     pub fn proxy_of(&self, namespace: &str, name: &str) -> Option<Node> {
         let here = || self.workloads.iter().filter(|(id, _)| id.namespace == namespace);
         let named = here().find(|(id, _)| id.name == name);
-        let found = named
-            .or_else(|| here().find(|(_, instance)| instance.labels.get(APP_LABEL).is_some_and(|app| app == name)));
+        let found = named.or_else(|| {
+            here().find(|(_, instance)| instance.labels.get(defaults::APP_LABEL).is_some_and(|app| app == name))
+        });
         if let Some((id, instance)) = found {
             return Some(node(namespace, &id.name, Some(instance), &instance.labels));
         }

@@ -34,8 +34,6 @@ pub(super) struct KnownKind {
     pub(super) versions: &'static [&'static str],
     pub(super) layout: Layout,
     read: fn(&Node, &mut Vec<Fault>) -> Option<Rule>,
-    /// Its schema, without the envelope.
-    pub(super) describe: fn(&mut Definitions) -> serde_json::Value,
 }
 
 /// Where the fields of a kind stand.
@@ -56,8 +54,12 @@ macro_rules! kinds {
             versions: &$versions,
             layout: Layout::$layout,
             read: |node, faults| read(Layout::$layout, node, faults).map(Rule::$kind),
-            describe: rules::$kind::describe,
         },)+)+];
+
+        /// The schema of each kind, without the envelope. A table of its own: a program that reads rules and prints no
+        /// schemas holds no descriptions.
+        pub(super) const DESCRIBED: &[(&str, fn(&mut Definitions) -> serde_json::Value)] =
+            &[$($((stringify!($kind), rules::$kind::describe),)+)+];
     };
 }
 

@@ -66,10 +66,36 @@ message! {
 
     /// What is traced of each request.
     pub struct Tracing {
-        /// Address of a collector that speaks OTLP.
+        /// Address of a collector that speaks OTLP: `http://HOST:4317`.
         pub otlp: Option<String>,
-        /// Percent of requests.
+        /// What the collector takes; gRPC by default.
+        pub protocol: Option<OtlpProtocol>,
+        /// Percent of the requests that come without a decision of their caller; 1 by default.
         pub sampling: Option<f64>,
+        /// Attributes of every span, by name.
+        pub custom_tags: BTreeMap<String, CustomTag>,
+    }
+
+    /// An attribute of spans; one of the two (Istio's Telemetry).
+    pub struct CustomTag {
+        /// Always the same.
+        pub literal: Option<LiteralTag>,
+        /// From the request.
+        pub header: Option<HeaderTag>,
+    }
+
+    /// A fixed text.
+    pub struct LiteralTag {
+        /// It.
+        pub value: String,
+    }
+
+    /// A header of the request.
+    pub struct HeaderTag {
+        /// Its name.
+        pub name: String,
+        /// Instead, where a request lacks it; absent: no attribute then.
+        pub default_value: Option<String>,
     }
 }
 
@@ -81,6 +107,15 @@ words! {
         Istio = "istio",
         /// Stricter.
         Safe = "safe",
+    }
+
+    /// What a collector takes.
+    pub enum OtlpProtocol {
+        /// OTLP over gRPC, on port 4317.
+        #[default]
+        Grpc = "grpc",
+        /// OTLP in protobuf over HTTP, on port 4318.
+        Http = "http",
     }
 
     /// Forms of the access log.

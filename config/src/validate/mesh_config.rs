@@ -2,7 +2,7 @@
 
 use super::findings::{Findings, spec};
 use super::values::is_host;
-use super::{access_log, load_balancer, sidecar, traffic_policy};
+use super::{access_log, load_balancer, sidecar, tracing, traffic_policy};
 use crate::diagnostic::codes;
 use crate::identity::check_trust_domain;
 use crate::rules::{MeshConfig, is_dns_label};
@@ -34,18 +34,7 @@ pub(super) fn check(config: &MeshConfig, found: &mut Findings) {
         access_log::check(log, &spec.key("access_log"), found);
     }
     if let Some(tracing) = &config.tracing {
-        let path = spec.key("tracing");
-        if let Some(sampling) = tracing.sampling {
-            found.percentage(&path.key("sampling"), sampling);
-        }
-        let is_url = |url: &str| {
-            url.parse::<http::Uri>()
-                .is_ok_and(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some())
-        };
-        if let Some(url) = tracing.otlp.as_deref().filter(|url| !is_url(url)) {
-            let message = format!("`{url}` is not an address of a collector");
-            found.add(codes::ADDRESS, &path.key("otlp"), message).help("write `http://HOST:4317`");
-        }
+        tracing::check(tracing, &spec.key("tracing"), found);
     }
 }
 

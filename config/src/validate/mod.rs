@@ -34,6 +34,7 @@ mod security;
 mod service_entry;
 mod sidecar;
 mod tls;
+mod tracing;
 mod traffic_policy;
 mod values;
 mod virtual_service;

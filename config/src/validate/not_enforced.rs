@@ -6,8 +6,8 @@ use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
 use crate::rules::{
-    Document, Headers, LoadBalancerSettings, MeshConfig, OutlierDetection, Path, PortTrafficPolicy, Rule, SimpleLb,
-    TrafficPolicy, VirtualService,
+    Document, Headers, LoadBalancerSettings, OutlierDetection, Path, PortTrafficPolicy, Rule, SimpleLb, TrafficPolicy,
+    VirtualService,
 };
 
 /// One feature.
@@ -37,11 +37,6 @@ const FEATURES: &[Feature] = &[
         name: "`tls` of an `ingress` listener",
         instead: "the socket is not opened: without TLS it would take clear text",
         first: ingress_tls,
-    },
-    Feature {
-        name: "`tracing`",
-        instead: "requests are not traced",
-        first: |rule| mesh(rule, "tracing", |mesh| mesh.tracing.is_some()),
     },
 ];
 
@@ -222,11 +217,6 @@ fn ingress_tls(rule: &Rule) -> Option<Path> {
     let Rule::Sidecar(rule) = rule else { return None };
     let at = rule.spec.ingress.iter().position(|listener| listener.tls.is_some())?;
     Some(spec().key("ingress").index(at).key("tls"))
-}
-
-fn mesh(rule: &Rule, field: &str, asks: fn(&MeshConfig) -> bool) -> Option<Path> {
-    let Rule::MeshConfig(rule) = rule else { return None };
-    asks(&rule.spec).then(|| spec().key(field))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::filter::{self, Listed};
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, is_false, is_true, nonempty, required, unsupported};
 use super::scalar::{duration_to_xds, limit_from_xds, limit_to_xds, wrap_bool};
-use super::{base, http_options, route};
+use super::{base, http_options, route, tracing};
 use crate::ir::{Authorization, Direction, HttpManager, PathNormalization, RouteSource, StreamLimits};
 use pb::hcm::HttpConnectionManager;
 use pb::hcm::http_connection_manager::{
@@ -24,7 +24,7 @@ pub(super) fn to_xds(
     direction: Direction,
     authorization: &Authorization,
 ) -> HttpConnectionManager {
-    let HttpManager { stat_prefix, routes, upgrades, path, jwt, rate_limits, streams } = manager;
+    let HttpManager { stat_prefix, routes, upgrades, path, jwt, rate_limits, streams, tracing } = manager;
     let PathNormalization { dots, merge_slashes } = path;
     let StreamLimits { idle, longest } = *streams;
     HttpConnectionManager {
@@ -50,6 +50,7 @@ pub(super) fn to_xds(
         // Istio's sidecars: x-forwarded-for passes untouched, and the certificate of the caller is told to the own app
         // only.
         use_remote_address: wrap_bool(false),
+        tracing: tracing.as_deref().map(tracing::to_xds),
         forward_client_cert_details: match direction {
             Direction::Inbound => ForwardClientCertDetails::SanitizeSet.into(),
             Direction::Outbound => ForwardClientCertDetails::Sanitize.into(),
@@ -93,8 +94,8 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         route_specifier,
         strip_port_mode,
         stream_idle_timeout,
-        // Logs, which were taken out before; traces and request ids.
-        tracing: _,
+        tracing,
+        // Logs, which were taken out before; request ids.
         access_log: _,
         access_log_flush_interval: _,
         flush_access_log_on_new_request: _,
@@ -167,6 +168,7 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         jwt,
         rate_limits,
         streams: StreamLimits { idle, longest },
+        tracing: tracing.map_or(Ok(None), tracing::from_xds).within("tracing")?,
     };
     Ok((manager, authorization))
 }

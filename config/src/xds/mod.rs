@@ -47,6 +47,7 @@ mod scalar;
 mod secret;
 mod tcp;
 mod tls;
+mod tracing;
 mod upstream_http;
 mod validation;
 

@@ -9,6 +9,7 @@ pub(super) use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 pub(super) use envoy_types::pb::envoy::config::listener::v3 as listener;
 pub(super) use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub(super) use envoy_types::pb::envoy::config::route::v3 as route;
+pub(super) use envoy_types::pb::envoy::config::trace::v3 as trace;
 pub(super) use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file_log;
 pub(super) use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream_log;
 pub(super) use envoy_types::pb::envoy::extensions::clusters::dns::v3 as dns_cluster;
@@ -38,5 +39,6 @@ pub(super) use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as
 pub(super) use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub(super) use envoy_types::pb::envoy::extensions::upstreams::tcp::v3 as upstream_tcp;
 pub(super) use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
+pub(super) use envoy_types::pb::envoy::r#type::tracing::v3 as custom_tag;
 pub(super) use envoy_types::pb::envoy::r#type::v3 as kinds;
 pub(super) use envoy_types::pb::google::protobuf;

@@ -240,3 +240,27 @@ fn proxies_of_one_scope_get_equal_resources() {
         assert_ne!(scope(&mesh, &client()), scope(&mesh, &node("web", &[("app", "productpage")])));
     }
 }
+
+#[test]
+fn telemetry_is_told_the_service_of_a_cluster_and_the_workload_of_an_endpoint() {
+    const REVIEWS: &str = "reviews.default.svc.cluster.local";
+    let sidecar = |selector: &str| {
+        let ports = "{port: {number: 9080, protocol: HTTP}, defaultEndpoint: '127.0.0.1:8080'}, {port: {number: 9081, protocol: HTTP}}";
+        SERVICES.to_owned() + &document("Sidecar", "own", &format!("{{{selector}ingress: [{ports}]}}"))
+    };
+    let node = node("default", &[("app", "reviews")]);
+    let resources = compile(&sidecar("workloadSelector: {labels: {app: reviews}}, "), &node);
+    let service = |cluster: &str| resources.clusters[cluster].service.clone();
+    for cluster in
+        ["inbound|9080||".to_owned(), format!("outbound|9080||{REVIEWS}"), format!("outbound|9080|v1|{REVIEWS}")]
+    {
+        let told = service(&cluster).expect(&cluster);
+        assert_eq!([&*told.host, &*told.name, &*told.namespace], [REVIEWS, "reviews", "default"], "{cluster}");
+    }
+    assert_eq!(service("inbound|9081||"), None, "no service is at that port");
+    let everybody = compile(&sidecar(""), &node);
+    assert_eq!(everybody.clusters["inbound|9080||"].service, None, "it could be any of several services");
+    let members = &resources.endpoints[format!("outbound|9080|v2|{REVIEWS}").as_str()];
+    let workloads: Vec<_> = members.iter().filter_map(|endpoint| endpoint.workload.clone()).collect();
+    assert_eq!(workloads.iter().map(|it| [&*it.namespace, &*it.name]).collect::<Vec<_>>(), [["default", "reviews-v2"]]);
+}

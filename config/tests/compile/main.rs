@@ -16,3 +16,4 @@ mod profiles;
 mod properties;
 mod render;
 mod support;
+mod tracing;

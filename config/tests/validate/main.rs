@@ -345,6 +345,30 @@ fn the_mesh_and_kubernetes_kinds_are_checked() {
                 "tracing: {otlp: localhost, sampling: 101}",
                 &[("L0115", "spec.tracing.otlp", "localhost"), ("L0106", "spec.tracing.sampling", "101")],
             ),
+            ("tracing: {otlp: 'http://collector:4317', sampling: 0.01}", &[]),
+            ("tracing: {otlp: 'https://collector/own/path', protocol: http}", &[]),
+            ("tracing: {sampling: 1}", &[("L0101", "spec.tracing", "tracing")]),
+            (
+                "tracing: {otlp: 'http://collector:4317/v1/traces'}",
+                &[("L0115", "spec.tracing.otlp", "'http://collector:4317/v1/traces'")],
+            ),
+            (
+                "tracing: {otlp: 'http://me@collector:4317'}",
+                &[("L0115", "spec.tracing.otlp", "'http://me@collector:4317'")],
+            ),
+            ("tracing: {otlp: 'http://c:1', protocol: thrift}", &[("L0007", "spec.tracing.protocol", "thrift")]),
+            ("tracing: {otlp: 'http://c:1', customTags: {zone: {literal: {value: a}}}}", &[]),
+            (
+                "tracing: {otlp: 'http://c:1', customTags: {zone: {}, user: {header: {name: 'x y'}}}}",
+                &[
+                    ("L0101", "spec.tracing.customTags.zone", "zone"),
+                    ("L0109", "spec.tracing.customTags.user.header.name", "'x y'"),
+                ],
+            ),
+            (
+                "tracing: {otlp: 'http://c:1', customTags: {a: {literal: {value: b}, header: {name: c}}}}",
+                &[("L0102", "spec.tracing.customTags.a", "a")],
+            ),
             ("access_log: {}", &[]),
             (
                 "access_log: {format: json, filter: {minStatus: 500, minDuration: 1s, sample: 0.5, flags: [UF, UAEX]}}",

@@ -6,11 +6,13 @@ use envoy_types::pb::envoy::config::cluster::v3 as cds;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as eds;
 use envoy_types::pb::envoy::config::route::v3 as rds;
+use envoy_types::pb::envoy::config::trace::v3 as trace;
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as fault;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::load_balancing_policies as policies;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions as Options;
+use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as WireDuration, UInt32Value};
 use leno_config::ir;
 use leno_config::xds::{Decoded, Kind, decode};
@@ -174,7 +176,7 @@ fn the_first_known_policy_of_a_list_counts() {
 }
 
 #[test]
-fn what_only_measures_traces_or_limits_is_left_aside() {
+fn what_only_measures_or_limits_is_left_aside() {
     let mut listener = messages::listener();
     listener.stat_prefix = "x".to_owned();
     listener.per_connection_buffer_limit_bytes = Some(UInt32Value { value: 32_768 });
@@ -182,7 +184,6 @@ fn what_only_measures_traces_or_limits_is_left_aside() {
     let expected = http(&messages::listener());
     change(filter_config(&mut listener), |manager: &mut hcm::HttpConnectionManager| {
         manager.codec_type = 1;
-        manager.tracing = Some(Default::default());
         manager.use_remote_address = Some(BoolValue { value: true });
         manager.generate_request_id = Some(BoolValue { value: true });
         manager.server_header_transformation = 2;
@@ -208,6 +209,46 @@ fn what_only_measures_traces_or_limits_is_left_aside() {
         manager.http_filters.insert(0, istio);
     });
     assert_eq!(http(&listener), expected);
+}
+
+/// Traffic without traces is better than none: no listener is refused for who gets its spans.
+#[test]
+fn a_tracer_that_leno_does_not_speak_with_is_kept_by_its_name() {
+    let with = |tracing: hcm::http_connection_manager::Tracing| {
+        let mut listener = messages::listener();
+        change(filter_config(&mut listener), |manager: &mut hcm::HttpConnectionManager| {
+            manager.tracing = Some(tracing.clone());
+        });
+        http(&listener).tracing
+    };
+    let to = |name: &str, config: Any| hcm::http_connection_manager::Tracing {
+        provider: Some(trace::tracing::Http {
+            name: name.to_owned(),
+            config_type: Some(trace::tracing::http::ConfigType::TypedConfig(config)),
+        }),
+        random_sampling: Some(Percent { value: 50.0 }),
+        overall_sampling: Some(Percent { value: 0.5 }),
+        ..Default::default()
+    };
+    let google = core::GrpcService {
+        target_specifier: Some(core::grpc_service::TargetSpecifier::GoogleGrpc(Default::default())),
+        ..Default::default()
+    };
+    let zipkin = pack(&trace::ZipkinConfig { collector_cluster: "zipkin".to_owned(), ..Default::default() });
+    let directly = trace::OpenTelemetryConfig { grpc_service: Some(google), ..Default::default() };
+    let always = trace::OpenTelemetryConfig { sampler: Some(Default::default()), ..Default::default() };
+    let ours = "envoy.tracers.opentelemetry";
+    for (name, config, expected) in [
+        ("envoy.tracers.zipkin", zipkin, "envoy.tracers.zipkin"),
+        (ours, pack(&directly), "envoy.tracers.opentelemetry with google_grpc"),
+        (ours, pack(&always), "envoy.tracers.opentelemetry with a sampler"),
+        (ours, pack(&trace::OpenTelemetryConfig::default()), "envoy.tracers.opentelemetry with no service"),
+    ] {
+        let read = with(to(name, config)).expect("tracing");
+        assert_eq!(read.provider, ir::TracingProvider::Foreign(expected.to_owned()));
+        assert_eq!((read.sampling.millionths(), read.attempts), (5_000, false), "the smaller share counts");
+    }
+    assert_eq!(with(Default::default()), None, "without a provider nothing is traced");
 }
 
 #[test]

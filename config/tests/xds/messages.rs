@@ -176,7 +176,45 @@ pub(crate) fn ir_listener() -> ir::Listener {
             jwt: Default::default(),
             rate_limits: Vec::new(),
             streams: ir::StreamLimits { idle: Some(Duration::from_secs(300)), longest: None },
+            tracing: Some(Arc::new(ir_tracing())),
         }),
+    }
+}
+
+/// To a collector that speaks gRPC.
+pub(crate) fn ir_tracing() -> ir::Tracing {
+    let header = ir::TagValue::Header { name: http::HeaderName::from_static("x-user"), default: "nobody".to_owned() };
+    ir::Tracing {
+        provider: ir::TracingProvider::OpenTelemetry(ir::Collector {
+            cluster: "xds".to_owned(),
+            protocol: ir::OtlpProtocol::Grpc("collector:4317".to_owned()),
+            timeout: Duration::from_secs(10),
+            service: "productpage.default".to_owned(),
+        }),
+        sampling: ir::Fraction::from_percent(1.25).unwrap(),
+        attempts: true,
+        longest_path: ir::Tracing::LONGEST_PATH,
+        tags: vec![
+            ir::CustomTag { name: "zone".to_owned(), value: ir::TagValue::Literal("a".to_owned()) },
+            ir::CustomTag { name: "user".to_owned(), value: header },
+        ],
+    }
+}
+
+/// To one that speaks HTTP.
+pub(crate) fn ir_http_tracing() -> ir::Tracing {
+    let uri = ir::Collector::uri("http://collector:4318/v1/traces").unwrap();
+    ir::Tracing {
+        provider: ir::TracingProvider::OpenTelemetry(ir::Collector {
+            cluster: "xds".to_owned(),
+            protocol: ir::OtlpProtocol::Http(uri),
+            timeout: Duration::from_secs(2),
+            service: String::new(),
+        }),
+        sampling: ir::Fraction::NONE,
+        attempts: false,
+        longest_path: 64,
+        tags: Vec::new(),
     }
 }
 
@@ -220,6 +258,7 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
             jwt: Default::default(),
             rate_limits: Vec::new(),
             streams: Default::default(),
+            tracing: Some(Arc::new(ir_http_tracing())),
         }),
     }
 }

@@ -364,6 +364,30 @@ fn rate_limits() -> impl Strategy<Value = Vec<RateLimit>> {
     })
 }
 
+fn tracing() -> impl Strategy<Value = Tracing> {
+    let uri = || Collector::uri("http://collector:4318/v1/traces").expect("an address");
+    let protocol = prop_oneof![text().prop_map(OtlpProtocol::Grpc), Just(OtlpProtocol::Http(uri()))];
+    let timeout = duration().prop_filter("0 is the default", |timeout| !timeout.is_zero());
+    let collector = (name(), protocol, timeout, text()).prop_map(|(cluster, protocol, timeout, service)| {
+        TracingProvider::OpenTelemetry(Collector { cluster, protocol, timeout, service })
+    });
+    let provider = prop_oneof![collector, name().prop_map(TracingProvider::Foreign)];
+    let value = prop_oneof![
+        text().prop_map(TagValue::Literal),
+        text().prop_map(|default| TagValue::Header { name: http::HeaderName::from_static("x-user"), default }),
+    ];
+    let tag = (name(), value).prop_map(|(name, value)| CustomTag { name, value });
+    (provider, 0_u32..=1_000_000, any::<bool>(), any::<u32>(), vec(tag, 0..3)).prop_map(
+        |(provider, millionths, attempts, longest_path, tags)| Tracing {
+            provider,
+            sampling: Fraction::from_millionths(millionths).expect("in range"),
+            attempts,
+            longest_path,
+            tags,
+        },
+    )
+}
+
 fn http_manager() -> impl Strategy<Value = HttpManager> {
     let routes = prop_oneof![
         name().prop_map(RouteSource::Named),
@@ -371,9 +395,9 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
     let streams = (of(duration()), of(duration())).prop_map(|(idle, longest)| StreamLimits { idle, longest });
-    let limits = (rate_limits(), streams);
+    let limits = (rate_limits(), streams, of(tracing()));
     (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), limits).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, (rate_limits, streams))| HttpManager {
+        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, (rate_limits, streams, tracing))| HttpManager {
             stat_prefix,
             routes,
             upgrades: upgrades.into_iter().map(str::to_owned).collect(),
@@ -381,6 +405,7 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
             jwt,
             rate_limits,
             streams,
+            tracing: tracing.map(Arc::new),
         },
     )
 }

@@ -15,9 +15,10 @@
 //! * [`edits`]: how long a change takes to be in force everywhere.
 //! * [`service`]: the gRPC methods.
 //! * [`credentials`]: who may open a stream, as what, and for how long.
-//! * [`status`]: what `leno status` says about it.
+//! * [`status`]: what `leno status` says about it; [`csds`]: the same in Envoy's words, for other tools.
 
 pub(crate) mod credentials;
+pub(crate) mod csds;
 pub(crate) mod edits;
 #[cfg(test)]
 mod model;

@@ -20,12 +20,16 @@
 //! Nothing here is about the *delta* variant in particular, except that it speaks of changes; [`super::world`] puts them
 //! into the words of the other one, and [`super::wire`] knows the messages of both.
 
+mod holdings;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use leno_config::xds::Kind;
 use leno_config::xds::grpc::{Outcome, Remarks};
+
+pub(crate) use holdings::{Holding, Standing};
 
 use super::order::{self, GRACE, PATIENCE, Progress, Step, View};
 use crate::snapshot::{Resource, Set, Snapshot};

@@ -87,6 +87,11 @@ mod tests {
         let endpoint = |port: u16, breaker: &str, reason: Option<&str>, healthy| EndpointStatus {
             address: ([10, 0, 0, 1], port).into(),
             weight: 1,
+            priority: 0,
+            locality: String::new(),
+            advertised: None,
+            identity: None,
+            ewma_ms: None,
             breaker: breaker.to_owned(),
             reason: reason.map(str::to_owned),
             open_for_ms: reason.map(|_| 61_000),
@@ -114,9 +119,9 @@ mod tests {
         let shown = |room| anstream::adapter::strip_str(&table(std::slice::from_ref(&cluster), room)).to_string();
         let narrow = "\
 ENDPOINT     BREAKER             HEALTH     REQUESTS  ERRORS  CLUSTER
-10.0.0.1:80  open for 1m1s       healthy          70       9  outbound|80||app…
+10.0.0.1:80  open for 1m1s       healthy          70       9  outbound|80||app.…
              (consecutive_5xx)
-10.0.0.1:81  closed              UNHEALTHY        70       9  outbound|80||app…
+10.0.0.1:81  closed              UNHEALTHY        70       9  outbound|80||app.…
 outbound|80||app.default: 2 of 5 requests, 7 refused
 ";
         assert_eq!(shown(Room::Columns(80)), narrow);

@@ -34,6 +34,11 @@ impl Failure {
         Self { kind: Kind::Unreachable, error: error.into() }
     }
 
+    /// Whether a server does not answer.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.kind == Kind::Unreachable
+    }
+
     /// 1, 2 or 3, by kind; 0 is for success and 1 also for findings.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self.kind {

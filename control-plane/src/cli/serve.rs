@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
+use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use leno_config::diagnostic::Diagnostic;
+use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +23,7 @@ use tracing::{info, warn};
 
 use super::authority::AuthorityArguments;
 use crate::ads::credentials::Access;
+use crate::ads::csds::{MAX_QUESTION, Statuses};
 use crate::ads::push::Hub;
 use crate::ads::service::Discovery;
 use crate::ads::status::{ClearText, RulesStatus};
@@ -79,23 +82,14 @@ pub(crate) struct Arguments {
     /// in clear text
     #[arg(long)]
     allow_plain_text: bool,
-    /// Form of the log on stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum LogFormat {
-    /// For people
-    Text,
-    /// For programs
-    Json,
+    #[command(flatten)]
+    logging: logging::LogFlags,
 }
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     check_addresses(&arguments).map_err(Failure::usage)?;
-    log_to_stderr(arguments.log_format);
+    start_log(&arguments.logging);
     allow_many_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(arguments));
@@ -196,6 +190,7 @@ async fn clear(
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let stopped = Arc::clone(&hub);
     server()
+        .add_service(statuses(&hub, Access::Open))
         .add_service(Discovery::new(Arc::clone(&hub), Access::Open))
         .add_service(Relay::new(switchboard, hub, Access::Open))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
@@ -213,11 +208,18 @@ async fn encrypted(
     let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
     let stopped = Arc::clone(&hub);
     server()
+        .add_service(statuses(&hub, Access::Credential(Arc::clone(&gate))))
         .add_service(Discovery::new(Arc::clone(&hub), Access::Credential(Arc::clone(&gate))))
         .add_service(Relay::new(switchboard, hub, Access::Credential(Arc::clone(&gate))))
         .add_service(Certificates::new(authority, gate))
         .serve_with_incoming_shutdown(incoming, async move { stopped.stopped().await })
         .await
+}
+
+/// Who is told what, for who has the same access.
+fn statuses(hub: &Arc<Hub>, access: Access) -> ClientStatusDiscoveryServiceServer<Statuses> {
+    ClientStatusDiscoveryServiceServer::new(Statuses::new(Arc::clone(hub), access))
+        .max_decoding_message_size(MAX_QUESTION)
 }
 
 fn server() -> Server {
@@ -322,17 +324,11 @@ fn allow_many_sockets() {
     }
 }
 
-pub(super) fn log_to_stderr(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LENO_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let set = match format {
-        LogFormat::Text => {
-            let colour = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-            log.with_ansi(colour).try_init()
-        }
-        LogFormat::Json => log.json().try_init(),
+/// Begins to log, in colour or not as `--color` and the terminal say.
+pub(super) fn start_log(flags: &logging::LogFlags) {
+    let colour = match anstream::AutoStream::choice(&std::io::stderr()) {
+        anstream::ColorChoice::Never => logging::Colour::Off,
+        _ => logging::Colour::On,
     };
-    // Set already: whoever did it decides.
-    drop(set);
+    logging::start(flags, colour);
 }

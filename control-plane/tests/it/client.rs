@@ -81,6 +81,21 @@ impl Client {
         Ok(response)
     }
 
+    /// Refuses a response.
+    pub(crate) async fn refuses(&mut self, response: &discovery::DeltaDiscoveryResponse, why: &str) {
+        let refusal = discovery::DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail: Some(envoy_types::pb::google::rpc::Status {
+                code: 3,
+                message: why.to_owned(),
+                ..Default::default()
+            }),
+            ..discovery::DeltaDiscoveryRequest::default()
+        };
+        self.requests.send(refusal).await.unwrap();
+    }
+
     /// Whether nothing comes for so long.
     pub(crate) async fn hears_nothing_for(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.responses.message()).await.is_err()

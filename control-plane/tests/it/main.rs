@@ -20,3 +20,4 @@ mod real_envoy;
 mod serve;
 #[path = "../../../config/tests/skip/mod.rs"]
 mod skip;
+mod watched;

@@ -39,6 +39,14 @@ impl AdminBody {
         Self(Content::Stream(bits))
     }
 
+    /// All of it; `None`: it comes bit by bit.
+    pub fn into_whole(self) -> Option<Bytes> {
+        match self.0 {
+            Content::Whole(whole) => Some(whole.unwrap_or_default()),
+            Content::Stream(_) => None,
+        }
+    }
+
     /// Whether it comes bit by bit, perhaps for minutes.
     pub fn is_stream(&self) -> bool {
         matches!(self.0, Content::Stream(_))

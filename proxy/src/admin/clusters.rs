@@ -5,11 +5,14 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
+use leno_config::ir;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::balance::Balancer;
 use crate::cluster::limits::Limit;
+use crate::cluster::membership::Group;
 use crate::cluster::standing::{Moment, Standing};
-use crate::cluster::{Cluster, EndpointState, Members};
+use crate::cluster::{Cluster, Member, Members};
 use crate::state::snapshot::Snapshot;
 
 use super::Shared;
@@ -17,7 +20,7 @@ use super::answer::{self, Answer};
 use super::query::{Query, QueryError};
 
 /// How a cluster stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// Its name.
     pub name: String,
@@ -45,12 +48,28 @@ pub struct LimitStatus {
 }
 
 /// How an endpoint stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EndpointStatus {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Share among those of its cluster.
+    /// Share among those of its locality.
     pub weight: u32,
+    /// 0 is used first.
+    #[serde(default)]
+    pub priority: usize,
+    /// Where it runs, as `region/zone/subzone`; empty: nobody said.
+    #[serde(default)]
+    pub locality: String,
+    /// What the control plane says of its health, where it says something: `healthy`, `unhealthy`, `draining`, `timeout`,
+    /// `degraded`.
+    #[serde(default)]
+    pub advertised: Option<String>,
+    /// Who it has to be, over mTLS; `None`: it is called in clear text, or its identity does not matter.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// How soon it may be expected to answer, in milliseconds (peak EWMA); `None`: balancing does not go by that.
+    #[serde(default)]
+    pub ewma_ms: Option<f32>,
     /// `closed`, `open`, `half-open` or `probing`.
     pub breaker: String,
     /// Why it is open.
@@ -122,11 +141,7 @@ impl ClusterStatus {
             (limit.as_str().to_owned(), status)
         });
         let endpoints = match members {
-            Members::Balanced(balancer) => balancer
-                .members()
-                .iter()
-                .map(|member| EndpointStatus::of(&member.state, member.weight, config.health_check.is_some(), now))
-                .collect(),
+            Members::Balanced(balancer) => endpoints(balancer, config.health_check.is_some(), now),
             Members::RequestHost | Members::OriginalDestination => Vec::new(),
         };
         Self {
@@ -168,8 +183,41 @@ impl ClusterStatus {
     }
 }
 
+fn endpoints(balancer: &Balancer, is_checked: bool, now: Moment) -> Vec<EndpointStatus> {
+    let seen = Seen { now, is_checked, learns_latency: balancer.learns_latency() };
+    let all = balancer.groups().flat_map(|(group, members)| members.iter().map(move |member| (member, group)));
+    all.map(|(member, group)| EndpointStatus::of(member, group, &seen)).collect()
+}
+
+/// How the endpoints of a cluster are looked at.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    now: Moment,
+    /// Somebody checks their health.
+    is_checked: bool,
+    learns_latency: bool,
+}
+
+/// `region/zone/subzone` as far as it is known.
+fn place(locality: &ir::Locality) -> String {
+    let parts = [&locality.region, &locality.zone, &locality.subzone].map(String::as_str);
+    parts.join("/").trim_end_matches('/').to_owned()
+}
+
+fn advertised(health: ir::Health) -> Option<&'static str> {
+    match health {
+        ir::Health::Unknown => None,
+        ir::Health::Healthy => Some("healthy"),
+        ir::Health::Unhealthy => Some("unhealthy"),
+        ir::Health::Draining => Some("draining"),
+        ir::Health::Timeout => Some("timeout"),
+        ir::Health::Degraded => Some("degraded"),
+    }
+}
+
 impl EndpointStatus {
-    fn of(state: &EndpointState, weight: u32, is_checked: bool, now: Moment) -> Self {
+    fn of(member: &Member, group: &Group, seen: &Seen) -> Self {
+        let (state, Seen { now, is_checked, learns_latency }) = (&*member.state, *seen);
         let (reason, open_for_ms) = match state.breaker() {
             Standing::Ejected { until, reason } => {
                 let left = u64::try_from(now.until(until).as_millis()).unwrap_or(u64::MAX);
@@ -179,7 +227,12 @@ impl EndpointStatus {
         };
         Self {
             address: state.address,
-            weight,
+            weight: member.weight,
+            priority: group.priority,
+            locality: place(&group.locality),
+            advertised: advertised(member.health).map(str::to_owned),
+            identity: state.security.identity.as_ref().map(ToString::to_string),
+            ewma_ms: learns_latency.then(|| state.latency.expected_at(now)),
             breaker: state.breaker().as_str().to_owned(),
             reason,
             open_for_ms,
@@ -206,17 +259,36 @@ impl EndpointStatus {
         }
         fact("ejections", &self.ejections);
         fact("weight", &self.weight);
+        fact("priority", &self.priority);
+        fact("region", &self.locality_part(0));
+        fact("zone", &self.locality_part(1));
+        fact("sub_zone", &self.locality_part(2));
+        if let Some(identity) = &self.identity {
+            fact("identity", identity);
+        }
+        if let Some(ewma_ms) = self.ewma_ms {
+            fact("ewma_ms", &format!("{ewma_ms:.1}"));
+        }
         fact("rq_active", &self.active);
         fact("rq_total", &self.requests);
         fact("rq_success", &self.successes);
         fact("rq_error", &self.errors);
     }
 
+    fn locality_part(&self, part: usize) -> &str {
+        self.locality.split('/').nth(part).unwrap_or_default()
+    }
+
     /// In Envoy's words. Who is half-open or probed does not have its share yet.
     fn health_flags(&self) -> String {
         let checked = if self.healthy == Some(false) { "/failed_active_hc" } else { "" };
         let judged = if self.breaker == Standing::Available.as_str() { "" } else { "/failed_outlier_check" };
-        match format!("{checked}{judged}") {
+        let said = match self.advertised.as_deref() {
+            Some("unhealthy" | "draining" | "timeout") => "/failed_eds_health",
+            Some("degraded") => "/degraded_eds_health",
+            Some(_) | None => "",
+        };
+        match format!("{checked}{judged}{said}") {
             none if none.is_empty() => "healthy".to_owned(),
             flags => flags,
         }

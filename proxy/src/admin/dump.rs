@@ -1,7 +1,5 @@
 //! What is in force, for people and for scripts.
 
-use std::fmt::Write;
-
 use regex::Regex;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -139,24 +137,6 @@ fn masked(value: Value, paths: &[&[&str]]) -> Value {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Value::Null,
     }
-}
-
-/// `/listeners`: name and address.
-pub(super) fn listeners(shared: &Shared) -> String {
-    let mut out = String::new();
-    for (name, listener) in &shared.snapshot().listeners {
-        let _ = writeln!(out, "{name}::{}", listener.config.address);
-    }
-    out
-}
-
-/// `/server_info`.
-pub(super) fn server_info(shared: &Shared) -> Value {
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "state": shared.why_not_ready().unwrap_or_else(|| "LIVE".to_owned()),
-        "node": shared.node.id(),
-    })
 }
 
 #[cfg(test)]

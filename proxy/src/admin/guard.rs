@@ -11,7 +11,7 @@ use http::header::{HOST, ORIGIN};
 
 /// Whether a request that only reads is let in: a name that a stranger could own must not lead to loopback. A name of one
 /// label (`http://admin/`, a container's name) cannot be a stranger's.
-pub(super) fn may_read(headers: &HeaderMap, on_loopback: bool) -> Result<(), String> {
+pub fn may_read(headers: &HeaderMap, on_loopback: bool) -> Result<(), String> {
     let Some(host) = host(headers) else { return Ok(()) };
     if on_loopback && host.contains('.') && !is_own(host) {
         return Err(refusal(host));
@@ -20,7 +20,7 @@ pub(super) fn may_read(headers: &HeaderMap, on_loopback: bool) -> Result<(), Str
 }
 
 /// Whether a request that changes something is let in: from no page, and to an address or `localhost` only.
-pub(super) fn may_change(headers: &HeaderMap) -> Result<(), String> {
+pub fn may_change(headers: &HeaderMap) -> Result<(), String> {
     let fetched = headers.get("sec-fetch-site").is_some_and(|site| site != "none");
     if fetched || headers.contains_key(ORIGIN) {
         return Err(

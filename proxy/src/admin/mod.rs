@@ -5,18 +5,23 @@
 //!
 //! * [`routes`]: which page answers which request, without any socket: [`respond`].
 //! * [`guard`]: keeps web pages out. [`query`]: filters, read strictly. [`answer`]: texts and streams.
-//! * [`dump`], [`clusters`], [`stats`]: the pages. [`redact`]: what none of them shows.
+//! * [`dump`], [`clusters`], [`stats`], [`process`], [`logging`](mod@logging), [`drain`], [`tap`]: the pages. [`redact`]: what none of them shows.
 //! * [`shared`]: what the control thread puts up for them to read.
 
 mod answer;
 pub mod clusters;
+mod drain;
 mod dump;
-mod guard;
+mod explain;
+pub mod guard;
+mod logging;
+mod process;
 mod query;
 mod redact;
 mod routes;
 mod shared;
 mod stats;
+mod tap;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -34,6 +39,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 pub use answer::{AdminBody, Answer};
+pub use drain::{Closing, ListenerDrain};
+pub use logging::logging;
 pub use routes::respond;
 pub use shared::Shared;
 
@@ -41,8 +48,10 @@ use routes::Act;
 
 /// Connections at a time on one admin address.
 const CONNECTIONS: usize = 64;
-/// For one connection, all requests included; a scraper opens a new one.
+/// For one connection that is open to others, all requests included; a scraper opens a new one.
 const LIFE: Duration = Duration::from_secs(300);
+/// For one of an operator, who may be tapping.
+const OPERATORS_LIFE: Duration = tap::LONGEST.saturating_add(LIFE);
 /// From a connection to the head of its request.
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of the head of a request.
@@ -114,7 +123,11 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, face: Face) {
         .header_read_timeout(HEAD)
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    let ended = tokio::time::timeout(LIFE, pin!(served)).await;
+    let life = match face {
+        Face::All | Face::Relay => OPERATORS_LIFE,
+        Face::Metrics | Face::Ready => LIFE,
+    };
+    let ended = tokio::time::timeout(life, pin!(served)).await;
     if let Ok(Err(error)) = ended {
         tracing::debug!(%error, "an admin connection ended");
     }

@@ -1,5 +1,8 @@
 //! What stands after the `?`, read strictly: a filter with a typing error must not be taken for no filter.
 
+use std::str::FromStr;
+use std::time::Duration;
+
 use regex::{Regex, RegexBuilder};
 
 /// The longest query.
@@ -76,7 +79,8 @@ impl Query {
         }
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// All of them.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
@@ -99,6 +103,31 @@ impl Query {
         let Some(value) = self.value(name) else { return Ok(None) };
         let found = words.iter().find(|word| **word == value).copied();
         found.map(Some).ok_or_else(|| Self::wrong(name, value, format!("say one of {}", words.join(", "))))
+    }
+
+    /// A value of some type; `what` tells what it has to be.
+    pub(super) fn parsed<T: FromStr>(&self, name: &str, what: &str) -> Result<Option<T>, QueryError> {
+        let value = self.value(name);
+        value.map(|value| value.parse().map_err(|_| Self::wrong(name, value, format!("is not {what}")))).transpose()
+    }
+
+    /// A length of time, as `250ms`, `60s`, `5m` or `1h`; `None`: it is not there.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, QueryError> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let digits = value.find(|character: char| !character.is_ascii_digit()).unwrap_or(value.len());
+        let (amount, unit) = value.split_at(digits);
+        let scale = match unit {
+            "ms" => Some(1),
+            "s" => Some(1_000),
+            "m" => Some(60_000),
+            "h" => Some(3_600_000),
+            _ => None,
+        };
+        let millis = amount.parse::<u64>().ok().zip(scale).and_then(|(amount, scale)| amount.checked_mul(scale));
+        millis
+            .map(Duration::from_millis)
+            .map(Some)
+            .ok_or_else(|| Self::wrong(name, value, "write it as 250ms, 60s or 5m"))
     }
 
     /// A regular expression, which may match anywhere.
@@ -189,6 +218,11 @@ mod tests {
         assert!(!query.switch("absent").expect("a switch"));
         assert!(query.switch("odd").is_err());
         assert!(query.one_of("format", &["json", "text"]).is_err());
+        assert!(query.parsed::<u32>("max", "a number").is_err());
+        assert_eq!(query.parsed::<u32>("n", "a number").expect("a number"), Some(7));
+        assert!(query.duration("n").is_err() && query.duration("absent").expect("none").is_none());
+        let minutes = Query::parse("d=5m").and_then(|query| query.duration("d")).expect("a duration");
+        assert_eq!(minutes, Some(Duration::from_secs(300)));
         assert_eq!(query.value("x"), None);
     }
 

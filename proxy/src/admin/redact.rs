@@ -16,6 +16,37 @@ pub(crate) fn is_secret(header: &str) -> bool {
     NAMES.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part))
 }
 
+/// A command line without what a flag like `--token` says, and without passwords in URLs. Names of files stay.
+pub(super) fn arguments(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut is_secret_value = false;
+    let redacted = all.map(|argument| {
+        let is_flag = argument.starts_with("--");
+        let hide = std::mem::replace(&mut is_secret_value, false) && !is_flag;
+        let (name, value) =
+            argument.split_once('=').map_or((argument.as_str(), None), |(name, value)| (name, Some(value)));
+        let names_secret = is_flag && is_secret(name);
+        match value {
+            _ if hide && !argument.contains('/') => REDACTED.to_owned(),
+            Some(value) if names_secret && !value.contains('/') => format!("{name}={REDACTED}"),
+            Some(_) | None => {
+                is_secret_value = names_secret && value.is_none();
+                without_password(&argument)
+            }
+        }
+    });
+    redacted.collect()
+}
+
+/// `https://user:password@host` without the password.
+fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest.split_at_checked(end).and_then(|(authority, path)| Some((authority.rsplit_once('@')?.1, path))) {
+        Some((host, path)) => format!("{scheme}://{REDACTED}@{host}{path}"),
+        None => text.to_owned(),
+    }
+}
+
 /// Takes out of a resource what must not be seen: values of such headers, and secret halves of keys.
 pub(super) fn secrets(value: &mut Value) {
     match value {
@@ -47,6 +78,22 @@ fn has_secret_half(keys: &str) -> bool {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_command_line_is_shown_without_secrets() {
+        let rows = [
+            (&["leno-proxy", "run", "--config", "a.yaml"][..], "leno-proxy run --config a.yaml"),
+            (&["--token", "abc", "--state", "x"], "--token [redacted] --state x"),
+            (&["--token=abc"], "--token=[redacted]"),
+            (&["--token=/run/token"], "--token=/run/token"),
+            (&["--token-file", "/run/token"], "--token-file /run/token"),
+            (&["--token", "--dumpable"], "--token --dumpable"),
+            (&["--control-plane=https://u:p@host:1/x"], "--control-plane=https://[redacted]@host:1/x"),
+        ];
+        for (all, expected) in rows {
+            assert_eq!(arguments(all.iter().map(|one| (*one).to_owned())).join(" "), expected);
+        }
+    }
 
     #[test]
     fn passwords_and_secret_keys_are_not_shown() {

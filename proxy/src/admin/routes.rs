@@ -16,9 +16,9 @@ use crate::cluster::Cluster;
 use crate::identity;
 use crate::telemetry::figures::{Figures, RetryRow};
 
-use super::answer::{Answer, json, lines, ok, text};
+use super::answer::{Answer, json, ok, text};
 use super::query::{Query, QueryError, did_you_mean};
-use super::{Face, Shared, clusters, dump, stats};
+use super::{Face, Shared, clusters, drain, dump, explain, logging, process, stats, tap};
 
 /// What there is to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,13 @@ enum Page {
     Stats,
     Prometheus,
     Figures,
+    Explain,
+    Memory,
+    Tap,
+    Logging,
+    DrainListeners,
+    HealthFail,
+    HealthOk,
     ResetCounters,
     Quit,
 }
@@ -65,6 +72,7 @@ pub(super) enum Act {
 enum Acts {
     Reads,
     Changes,
+    Both,
 }
 
 struct Entry {
@@ -76,6 +84,9 @@ struct Entry {
     parameters: &'static [&'static str],
     help: &'static str,
 }
+
+/// Names of modules are parameters of `/logging`, and nobody can list them: the page looks for itself.
+const ANY: &[&str] = &["…"];
 
 const PAGES: &[Entry] = &[
     Entry { page: Page::Help, paths: &["/", "/help"], acts: Acts::Reads, parameters: &[], help: "this" },
@@ -91,7 +102,7 @@ const PAGES: &[Entry] = &[
         paths: &["/server_info"],
         acts: Acts::Reads,
         parameters: &[],
-        help: "version, state, node (JSON)",
+        help: "version, state, uptime, node, command line (JSON)",
     },
     Entry {
         page: Page::ConfigDump,
@@ -111,7 +122,7 @@ const PAGES: &[Entry] = &[
         page: Page::Listeners,
         paths: &["/listeners"],
         acts: Acts::Reads,
-        parameters: &[],
+        parameters: &["format"],
         help: "listeners and their addresses",
     },
     Entry {
@@ -141,6 +152,55 @@ const PAGES: &[Entry] = &[
         acts: Acts::Reads,
         parameters: &[],
         help: "counters of requests and connections since the start (JSON)",
+    },
+    Entry {
+        page: Page::Explain,
+        paths: &["/explain"],
+        acts: Acts::Reads,
+        parameters: explain::PARAMETERS,
+        help: "where a request would go, and by which rule (JSON)",
+    },
+    Entry {
+        page: Page::Memory,
+        paths: &["/memory"],
+        acts: Acts::Reads,
+        parameters: &[],
+        help: "memory of the process (JSON)",
+    },
+    Entry {
+        page: Page::Tap,
+        paths: &["/tap"],
+        acts: Acts::Reads,
+        parameters: tap::PARAMETERS,
+        help: "requests and connections as they end, one JSON object a line",
+    },
+    Entry {
+        page: Page::Logging,
+        paths: &["/logging"],
+        acts: Acts::Both,
+        parameters: ANY,
+        help: "how much is logged; POST ?level=LEVEL or ?MODULE=LEVEL changes it",
+    },
+    Entry {
+        page: Page::DrainListeners,
+        paths: &["/drain_listeners"],
+        acts: Acts::Changes,
+        parameters: drain::PARAMETERS,
+        help: "take no more connections; what is under way ends well",
+    },
+    Entry {
+        page: Page::HealthFail,
+        paths: &["/healthcheck/fail"],
+        acts: Acts::Changes,
+        parameters: &[],
+        help: "let /ready fail",
+    },
+    Entry {
+        page: Page::HealthOk,
+        paths: &["/healthcheck/ok"],
+        acts: Acts::Changes,
+        parameters: &[],
+        help: "take that back",
     },
     Entry {
         page: Page::ResetCounters,
@@ -191,8 +251,9 @@ fn routed(face: Face, method: &Method, path: &str, query: &str) -> Result<(Page,
         return Err(text(StatusCode::NOT_FOUND, format!("there is no {path}{hint}\n\n{}", help(face))).into());
     };
     let act = match (entry.acts, act(method)) {
-        (Acts::Reads, Act::Read) => Act::Read,
-        (Acts::Changes, Act::Change) if method == Method::POST => Act::Change,
+        (Acts::Reads | Acts::Both, Act::Read) => Act::Read,
+        (Acts::Changes | Acts::Both, Act::Change) if method == Method::POST => Act::Change,
+        (Acts::Both, _) => return Err(not_allowed("GET, HEAD, POST", "use GET to look, POST to change\n".to_owned())),
         (Acts::Changes, _) => return Err(not_allowed("POST", format!("use POST: {path} changes something\n"))),
         (Acts::Reads, _) => return Err(not_allowed("GET, HEAD", format!("use GET: {path} changes nothing\n"))),
     };
@@ -200,11 +261,12 @@ fn routed(face: Face, method: &Method, path: &str, query: &str) -> Result<(Page,
         let says = format!("{path} is for the proxy's own machine; ask its admin address there\n");
         return Err(text(StatusCode::FORBIDDEN, says).into());
     }
-    let query = Query::of(query, entry.parameters).map_err(Answer::from)?;
+    let query = if entry.parameters == ANY { Query::parse(query) } else { Query::of(query, entry.parameters) };
+    let query = query.map_err(Answer::from)?;
     Ok((entry.page, act, query))
 }
 
-fn not_allowed(methods: &'static str, says: String) -> Box<Answer> {
+pub(super) fn not_allowed(methods: &'static str, says: String) -> Box<Answer> {
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, says);
     answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
     answer.into()
@@ -221,7 +283,7 @@ impl Face {
 
     fn may_change(self, page: Page) -> bool {
         match (self, page) {
-            (Self::All, _) => true,
+            (Self::All, _) | (Self::Relay, Page::Logging) => true,
             (Self::Relay | Self::Metrics | Self::Ready, _) => false,
         }
     }
@@ -236,26 +298,51 @@ impl Page {
             | Self::Stats
             | Self::Prometheus
             | Self::Figures
+            | Self::Explain
             | Self::ResetCounters => true,
-            Self::Help | Self::Ready | Self::ServerInfo | Self::Listeners | Self::Certs | Self::Quit => false,
+            Self::Help
+            | Self::Ready
+            | Self::ServerInfo
+            | Self::Listeners
+            | Self::Certs
+            | Self::Memory
+            | Self::Tap
+            | Self::Logging
+            | Self::DrainListeners
+            | Self::HealthFail
+            | Self::HealthOk
+            | Self::Quit => false,
         }
     }
 
-    fn answer(self, shared: &Arc<Shared>, _act: Act, query: &Query) -> Answer {
+    fn answer(self, shared: &Arc<Shared>, act: Act, query: &Query) -> Answer {
         let answered: Result<Answer, QueryError> = match self {
             Self::Help => Ok(text(StatusCode::OK, help(Face::All))),
             Self::Ready => Ok(match shared.why_not_ready() {
                 None => text(StatusCode::OK, "LIVE\n"),
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             }),
-            Self::ServerInfo => Ok(json(&dump::server_info(shared))),
+            Self::ServerInfo => Ok(json(&process::server_info(shared))),
             Self::ConfigDump => dump::config(shared, query),
             Self::Clusters => clusters::answer(shared, query),
-            Self::Listeners => Ok(lines(dump::listeners(shared))),
+            Self::Listeners => process::listeners(shared, query),
             Self::Certs => Ok(json(&identity::certs(&shared.keyring, SystemTime::now()))),
             Self::Stats => stats::answer(shared, query),
             Self::Prometheus => Ok(stats::prometheus(shared)),
             Self::Figures => Ok(json(&figures(shared))),
+            Self::Explain => explain::answer(shared, query),
+            Self::Memory => Ok(process::memory()),
+            Self::Tap => tap::answer(shared, query),
+            Self::Logging => Ok(logging::page(act, query)),
+            Self::DrainListeners => drain::answer(shared, query),
+            Self::HealthFail => {
+                shared.fail_health(true);
+                Ok(ok())
+            }
+            Self::HealthOk => {
+                shared.fail_health(false);
+                Ok(ok())
+            }
             Self::ResetCounters => Ok(stats::reset(shared)),
             Self::Quit => {
                 shared.quit();
@@ -271,16 +358,19 @@ fn help(face: Face) -> String {
     let mut out = format!("{} of leno-proxy\n", face);
     for entry in PAGES.iter().filter(|entry| face.shows(entry.page)) {
         let method = match entry.acts {
-            Acts::Reads => "GET",
+            Acts::Reads | Acts::Both => "GET",
             Acts::Changes => "POST",
         };
         let path = entry.paths.first().copied().unwrap_or_default();
         // Writing to a String does not fail.
         let _ = write!(out, "  {method:<4} {path:<20} {}", entry.help);
-        if !entry.parameters.is_empty() {
+        if !entry.parameters.is_empty() && entry.parameters != ANY {
             let _ = write!(out, " (?{})", entry.parameters.join("=, ?") + "=");
         }
         out.push('\n');
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
 //! What the control thread puts up for admin requests to read.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use leno_config::node::Node;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -13,6 +15,7 @@ use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::{Telemetry, build_info};
 
+use super::drain::ListenerDrain;
 use super::stats::Baseline;
 
 /// The state of the process, written by the control thread alone.
@@ -30,6 +33,11 @@ pub struct Shared {
     drain: watch::Sender<bool>,
     ready: AtomicBool,
     draining: AtomicBool,
+    health_failed: AtomicBool,
+    /// What somebody wants drained; the control thread does it.
+    listener_drain: watch::Sender<ListenerDrain>,
+    /// When the process began.
+    pub(super) started: Instant,
     quit: Notify,
     current: Mutex<Current>,
     /// Whose turn it is to write a long answer.
@@ -45,6 +53,8 @@ struct Current {
     admin: Option<SocketAddr>,
     /// Listeners whose address could not be bound.
     unbound: Vec<String>,
+    /// Where the others really listen.
+    bound: BTreeMap<String, SocketAddr>,
 }
 
 impl Shared {
@@ -74,6 +84,9 @@ impl Shared {
             drain,
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            health_failed: AtomicBool::new(false),
+            listener_drain: watch::Sender::default(),
+            started: Instant::now(),
             quit: Notify::new(),
             current: Mutex::default(),
             writing: Semaphore::new(1),
@@ -125,6 +138,16 @@ impl Shared {
         self.current().unbound = names;
     }
 
+    /// Where each listener really listens.
+    pub fn bound(&self) -> BTreeMap<String, SocketAddr> {
+        self.current().bound.clone()
+    }
+
+    /// Puts up where listeners really listen.
+    pub fn set_bound(&self, bound: BTreeMap<String, SocketAddr>) {
+        self.current().bound = bound;
+    }
+
     /// How it stands with the source of the rules.
     pub fn source(&self) -> Status {
         self.source.borrow().clone()
@@ -146,10 +169,51 @@ impl Shared {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Lets `/ready` fail, or takes that back.
+    pub(super) fn fail_health(&self, failed: bool) {
+        if self.health_failed.swap(failed, Ordering::Relaxed) != failed {
+            tracing::warn!("/ready {} by POST /healthcheck", if failed { "is made to fail" } else { "is let be" });
+        }
+    }
+
+    /// Asks for listeners to be drained; what was asked before is not taken back.
+    pub(super) fn drain_listeners(&self, asked: ListenerDrain) {
+        self.listener_drain.send_modify(|now| *now = now.and(asked));
+    }
+
+    /// What somebody wants drained, and every change of it.
+    pub fn listener_drains(&self) -> watch::Receiver<ListenerDrain> {
+        self.listener_drain.subscribe()
+    }
+
+    /// How it stands, in Envoy's words.
+    pub fn state(&self) -> &'static str {
+        if self.why_draining().is_some() {
+            "DRAINING"
+        } else if !self.is_ready() || self.keyring.why_not_ready().is_some() {
+            "PRE_INITIALIZING"
+        } else if self.unbound().is_empty() {
+            "LIVE"
+        } else {
+            "INITIALIZING"
+        }
+    }
+
+    fn why_draining(&self) -> Option<&'static str> {
+        if self.draining.load(Ordering::Relaxed) || *self.drain.borrow() {
+            return Some("DRAINING");
+        }
+        if self.health_failed.load(Ordering::Relaxed) {
+            return Some("DRAINING: POST /healthcheck/fail was asked; POST /healthcheck/ok takes it back");
+        }
+        let asked = *self.listener_drain.borrow() != ListenerDrain::default();
+        asked.then_some("DRAINING: POST /drain_listeners was asked")
+    }
+
     /// Why no traffic should be sent here; `None` when it may.
     pub fn why_not_ready(&self) -> Option<String> {
-        if self.draining.load(Ordering::Relaxed) || *self.drain.borrow() {
-            return Some("DRAINING".to_owned());
+        if let Some(reason) = self.why_draining() {
+            return Some(reason.to_owned());
         }
         let configuration = (!self.is_ready()).then(|| "no complete configuration yet".to_owned());
         let missing: Vec<String> = configuration.into_iter().chain(self.keyring.why_not_ready()).collect();

@@ -37,7 +37,7 @@ pub mod plan;
 pub mod replay;
 mod run;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,7 +53,7 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::retries::RetryStats;
 use crate::cluster::{EndpointState, InFlight, Members};
 use crate::error::{Flag, Flags, ProxyError};
-use crate::telemetry::detail::AttemptDetail;
+use crate::telemetry::detail::Seen;
 use crate::upstream::connect::NoConnection;
 use crate::upstream::pool::{Lease, Pool};
 use crate::upstream::send::SendFailure;
@@ -111,7 +111,7 @@ pub struct Attempts<'a> {
     /// As whom the last attempt is counted: a number. `None`: there was no endpoint.
     pub link: Cell<Option<u32>>,
     /// Each attempt, where somebody wants to know.
-    pub seen: Option<RefCell<Vec<AttemptDetail>>>,
+    pub seen: Option<Rc<Seen>>,
 }
 
 /// What is spoken with the endpoint.
@@ -287,7 +287,7 @@ impl<'a> Attempts<'a> {
         outgoing: &mut Option<Request<RequestBody>>,
     ) -> Next {
         let (status, headers) = (arrived.response.status(), arrived.response.headers());
-        run.report(Outcome::of_answer(status, headers));
+        run.answered(&arrived.response);
         run.permit = None;
         let kept = run.kept.take();
         let Some(reason) = self.plan.on_answer(status, headers) else {

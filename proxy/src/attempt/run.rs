@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
 use http::header::HeaderValue;
+use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -83,10 +83,18 @@ impl<'r, 'a> Run<'r, 'a> {
     pub(super) fn begin(&mut self, in_flight: InFlight, began: Option<Instant>) {
         self.attempt += 1;
         if let (Some(seen), Some(began)) = (&self.attempts.seen, began) {
-            let (number, endpoint) = (self.attempt, Arc::clone(in_flight.endpoint()));
-            let protocol = self.attempts.protocol;
-            let (ended, outcome, local, peer) = Default::default();
-            seen.borrow_mut().push(AttemptDetail { number, endpoint, began, ended, outcome, protocol, local, peer });
+            seen.attempts.borrow_mut().push(AttemptDetail {
+                number: self.attempt,
+                endpoint: Arc::clone(in_flight.endpoint()),
+                began,
+                ended: None,
+                outcome: None,
+                local: None,
+                peer: None,
+                status: None,
+                protocol: self.attempts.protocol,
+                span: seen.trace.and_then(|trace| trace.attempt(&self.attempts.worker.random)),
+            });
         }
         self.in_flight = Some(in_flight);
         self.is_open = true;
@@ -94,10 +102,10 @@ impl<'r, 'a> Run<'r, 'a> {
 
     /// It has a connection.
     pub(super) fn connected(&self, lease: &Lease) {
-        if let Some(seen) = &self.attempts.seen
-            && let Some(last) = seen.borrow_mut().last_mut()
-        {
-            (last.local, last.peer) = (lease.local(), lease.peer().cloned());
+        if let Some(seen) = &self.attempts.seen {
+            seen.last(|last| {
+                (last.local, last.peer) = (lease.local(), lease.peer().cloned());
+            });
         }
     }
 
@@ -105,10 +113,8 @@ impl<'r, 'a> Run<'r, 'a> {
     pub(super) fn report(&mut self, outcome: Outcome) {
         if let (Some(in_flight), true) = (&self.in_flight, self.is_open) {
             self.attempts.cluster.report(in_flight, outcome);
-            if let Some(seen) = &self.attempts.seen
-                && let Some(last) = seen.borrow_mut().last_mut()
-            {
-                (last.ended, last.outcome) = (Some(Instant::now()), Some(outcome));
+            if let Some(seen) = &self.attempts.seen {
+                seen.last(|last| (last.ended, last.outcome) = (Some(Instant::now()), Some(outcome)));
             }
         }
         self.is_open = false;
@@ -134,10 +140,23 @@ impl<'r, 'a> Run<'r, 'a> {
         self.in_flight.take()
     }
 
-    /// Writes into the request which attempt it is and how much time is left.
+    /// It has brought an answer.
+    pub(super) fn answered(&mut self, answer: &Response<Incoming>) {
+        self.report(Outcome::of_answer(answer.status(), answer.headers()));
+        if let Some(seen) = &self.attempts.seen {
+            seen.last(|last| last.status = Some(answer.status()));
+        }
+    }
+
+    /// Writes into the request which attempt it is, which span stands for it and how much time is left.
     pub(super) fn mark(&self, request: &mut Request<RequestBody>) {
         let plan = self.attempts.plan;
         let fields = request.headers_mut();
+        if let Some(seen) = &self.attempts.seen
+            && let Some(trace) = seen.trace
+        {
+            seen.last(|last| trace.mark(last.span, fields));
+        }
         if plan.counted.request {
             let number = if self.attempt == 1 { HeaderValue::from_static("1") } else { self.attempt.into() };
             fields.insert(name::ATTEMPT_COUNT, number);

@@ -50,6 +50,8 @@ pub struct Group {
     pub weight: Option<u32>,
     /// Where its members stand.
     pub members: Range<usize>,
+    /// Where they run.
+    pub locality: ir::Locality,
 }
 
 /// Endpoint states by address and security: those of the snapshot before, to be carried over. Who has another identity is
@@ -73,14 +75,19 @@ impl Membership {
             let first = membership.members.len();
             membership.members.extend(locality.endpoints.iter().filter_map(|endpoint| member(endpoint, known)));
             let members = first..membership.members.len();
-            membership.groups.push(Group { priority, weight: locality.weight, members });
+            membership.groups.push(Group {
+                priority,
+                weight: locality.weight,
+                members,
+                locality: locality.locality.clone(),
+            });
         }
         membership
     }
 
     /// Members of one locality.
     pub fn flat(members: Vec<Member>) -> Self {
-        let group = Group { priority: 0, weight: None, members: 0..members.len() };
+        let group = Group { priority: 0, weight: None, members: 0..members.len(), locality: ir::Locality::default() };
         Self { members, groups: vec![group], overprovisioning: ir::Endpoints::OVERPROVISIONING }
     }
 

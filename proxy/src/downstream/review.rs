@@ -121,6 +121,7 @@ mod tests {
             jwt: JwtAuthentication::default(),
             rate_limits: Vec::new(),
             streams: Default::default(),
+            tracing: None,
         };
         let bytes = ir::ListenerProtocol::Http(manager.clone());
         let (address, direction) = ("127.0.0.1:15006".parse().unwrap(), ir::Direction::Inbound);

@@ -88,7 +88,7 @@ pub async fn run(
 }
 
 async fn keep_open(links: &mut watch::Receiver<Option<Link>>, node: &Node, admin: &impl Admin, random: fn() -> u64) {
-    let mut told = Told::default();
+    let mut knows = true;
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
         let link = match links.wait_for(Option::is_some).await {
@@ -104,10 +104,19 @@ async fn keep_open(links: &mut watch::Receiver<Option<Link>>, node: &Node, admin
                 Err(_) => return,
             },
         };
-        told.tell(&lost);
-        let delay = match lost {
-            Lost::Unknown => UNKNOWN,
-            Lost::Ended { .. } | Lost::Closed | Lost::HeadDeadline => backoff.next(random()),
+        let delay = match &lost {
+            Lost::Unknown => {
+                // Once, not for each attempt.
+                if std::mem::replace(&mut knows, false) {
+                    tracing::info!("{lost}: `leno stat` and `leno tap` do not see this proxy from afar");
+                }
+                UNKNOWN
+            }
+            // Where the connection is lost, xDS says so.
+            Lost::Ended { .. } | Lost::Closed | Lost::HeadDeadline => {
+                tracing::debug!("{lost}; trying again");
+                backoff.next(random())
+            }
         };
         tokio::select! {
             () = sleep(delay) => {}
@@ -116,19 +125,5 @@ async fn keep_open(links: &mut watch::Receiver<Option<Link>>, node: &Node, admin
                 Err(_) => return,
             },
         }
-    }
-}
-
-/// What the log was told last: once for each trouble, not for each attempt.
-#[derive(Default)]
-struct Told(Option<String>);
-
-impl Told {
-    fn tell(&mut self, lost: &Lost) {
-        let text = lost.to_string();
-        if self.0.as_ref() != Some(&text) {
-            tracing::info!("{text}; until that changes, `leno stat` and `leno tap` do not see this proxy from afar");
-        }
-        self.0 = Some(text);
     }
 }

@@ -20,7 +20,9 @@
 //! * [`grpc`]: messages and statuses of gRPC.
 //! * [`detail`], [`observe`]: what logs, taps and traces are told.
 //! * [`log`]: the access log; [`redact`]: what neither it nor a tap should show.
+//! * [`tap`]: live traffic for who wants to look.
 //! * [`quiet`]: lines that strangers can cause, kept few.
+//! * [`mod@trace`]: which requests become spans, and what the next one is told of its trace.
 //! * [`registry`]: everything that is counted apart from series, and the Prometheus collector over all of it; [`clusters`]: what
 //!   is shown of clusters.
 
@@ -48,10 +50,12 @@ pub mod requests;
 mod routes;
 mod rows;
 pub mod series;
+pub mod tap;
 pub mod tcp;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod trace;
 
 pub use clusters::ClusterMetrics;
 pub use dialect::Dialect;

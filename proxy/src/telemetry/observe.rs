@@ -12,6 +12,7 @@ use crate::worker::ListenerView;
 use super::detail::Detail;
 use super::log;
 use super::tcp::Upstream;
+use super::trace;
 
 /// A request that has ended, with its last byte or before it.
 #[derive(Debug)]
@@ -36,9 +37,12 @@ pub struct Ended {
     pub response_bytes: u64,
 }
 
-/// Tells everybody who wants to know.
+/// Tells everybody who wants to know; the trace last, since it keeps what it is told.
 pub fn ended(ended: Ended) {
     log::request(&ended);
+    let connection = Rc::clone(&ended.connection);
+    connection.worker.taps.ended(&ended, &connection.worker.random);
+    trace::ended(ended);
 }
 
 /// A TCP connection that has ended. A request that became a tunnel is none: it is told as the request that it was.
@@ -69,4 +73,6 @@ pub struct ConnectionEnded {
 /// Tells everybody who wants to know.
 pub fn connection_ended(ended: ConnectionEnded) {
     log::connection(&ended);
+    let worker = &ended.connection.worker;
+    worker.taps.connection_ended(&ended, &worker.random);
 }

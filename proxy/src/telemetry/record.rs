@@ -308,7 +308,8 @@ impl Drop for RequestRecord {
         };
         let key = RequestKey { flags: self.flags, grpc, ..self.key };
         self.connection.worker.meters.request(key, &request);
-        if let Some(detail) = self.detail.take() {
+        if let Some(mut detail) = self.detail.take() {
+            detail.finish();
             observe::ended(Ended {
                 detail,
                 connection: Rc::clone(&self.connection),

@@ -19,7 +19,9 @@ use super::labels::Labels;
 use super::log::Hub;
 use super::requests::RequestBook;
 use super::series::IDLE;
+use super::tap::Taps;
 use super::text::{counter, family, gauge, one_counter, one_gauge, to_f64};
+use super::trace::spans::Spans;
 use super::{istio, otel, routes, rows};
 
 /// Series of requests that are told apart.
@@ -102,6 +104,10 @@ pub struct Telemetry {
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
     overload: OnceLock<Arc<Overload>>,
+    /// The way of spans out of the workers.
+    pub spans: Spans,
+    /// Who wants to see live traffic.
+    pub taps: Arc<Taps>,
     draining: AtomicBool,
 }
 
@@ -121,6 +127,8 @@ impl Default for Telemetry {
             config: Mutex::default(),
             keys_not_fetched: AtomicU64::default(),
             overload: OnceLock::new(),
+            spans: Spans::default(),
+            taps: Arc::default(),
             draining: AtomicBool::new(false),
         }
     }

@@ -150,6 +150,7 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
             jwt: Default::default(),
             rate_limits: Vec::new(),
             streams: Default::default(),
+            tracing: None,
         }),
     }
 }

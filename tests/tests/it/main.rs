@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used)] // A test may.
 
 mod access_log;
+mod admin;
 mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
 mod changes;
 mod chaos;
+mod check;
 mod cli;
 mod connections;
+mod csds;
 mod dashboards;
 mod demo;
 mod drain;
@@ -32,6 +35,8 @@ mod matches;
 mod metrics;
 mod mirrors;
 mod mtls;
+mod namespaces;
+mod observed;
 mod outages;
 mod overload;
 mod protocols;
@@ -51,3 +56,4 @@ mod split;
 mod status;
 mod streaming;
 mod tools;
+mod tracing;

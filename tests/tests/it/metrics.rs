@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use leno_tests::{Call, Proxy, eventually, free_port, full, get, leno, mesh, origin, raw, workspace};
+use http_body_util::{BodyExt as _, Full};
+use leno_tests::{Call, Origin, Protocol, Proxy, eventually, free_port, full, get, leno, mesh, origin, raw, workspace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -147,7 +148,9 @@ async fn what_a_client_sends_is_counted_once_on_both_sides() {
                 .body(full("hello"));
             assert_eq!(mesh.send(call).await.status, 200, "request {number}");
         }
-        assert_eq!(mesh.send(Call::get("http://nobody.example/")).await.status, 404);
+        // An address that no service has, where nobody listens.
+        let outside = mesh.get(&format!("http://127.0.0.1:{}/", free_port())).await;
+        assert_eq!(outside.status, 503, "{}", outside.text());
         let sides = [(&mesh.client, "source", "outbound"), (&mesh.peers[0], "destination", "inbound")];
         for (proxy, reporter, direction) in sides {
             let seen = eventually("all requests have ended", async || {
@@ -184,10 +187,11 @@ async fn what_a_client_sends_is_counted_once_on_both_sides() {
         let refused = samples(&mesh.client.metrics().await);
         let refused: Vec<_> = of(&refused, "istio_requests_total")
             .into_iter()
-            .filter(|one| one.label("response_code") == "404")
+            .filter(|one| one.label("response_code") == "503")
             .collect();
         let [one] = refused.as_slice() else { panic!("{refused:?}") };
-        assert_eq!((one.label("response_flags"), one.label("destination_workload")), ("NR", "unknown"));
+        assert_eq!((one.label("response_flags"), one.label("destination_workload")), (outside.flag(), "unknown"));
+        assert_eq!(one.label("destination_service"), "127.0.0.1", "hosts outside the mesh are told apart");
     }
 }
 
@@ -259,4 +263,35 @@ async fn names_of_opentelemetry_are_there_where_they_are_asked_for() {
     assert_eq!((one.label("network_protocol_version"), one.label("error_type")), ("1.1", ""));
     assert_eq!(one.label("server_port"), port.to_string());
     assert!(samples.iter().all(|sample| !sample.name.starts_with("istio_")), "only what was asked for");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_and_the_status_of_grpc_are_counted_from_bodies_and_trailers() {
+    // Sends the messages back, and says NOT_FOUND in its trailers.
+    let app = Origin::answering(|request| {
+        let body = Full::new(request.body.clone()).map_err(|never| match never {});
+        let trailers =
+            http::HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), "5".parse().unwrap())]);
+        http::Response::new(body.with_trailers(async move { Some(Ok(trailers)) }).boxed())
+    })
+    .await;
+    let mesh =
+        mesh().service_on("greeter", (80, "grpc", "GRPC"), &[("v1", app.address())]).behind_sidecars().start().await;
+    let messages = b"\0\0\0\0\x05hello\0\0\0\0\0\x01\0\0\0\x01x".to_vec();
+    let call = Call::new(http::Method::POST, "http://greeter/leno.Greeter/Say").over(Protocol::Http2);
+    let reply = mesh.send(call.header("content-type", "application/grpc").body(full(messages))).await;
+    assert_eq!(reply.status, 200, "{}", reply.header("x-leno-error"));
+    for proxy in [&mesh.client, &mesh.peers[0]] {
+        let seen = eventually("the call has ended", async || {
+            let samples = samples(&proxy.metrics().await);
+            if of(&samples, "istio_requests_total").is_empty() { Err("no series".to_owned()) } else { Ok(samples) }
+        })
+        .await;
+        for name in ["istio_request_messages_total", "istio_response_messages_total"] {
+            let series = of(&seen, name);
+            let [one] = series.as_slice() else { panic!("{name}: {series:?}") };
+            assert_eq!((one.value, one.label("grpc_response_status")), (3.0, "5"), "{name}");
+            assert_eq!((one.label("request_protocol"), one.label("response_code")), ("grpc", "200"), "{name}");
+        }
+    }
 }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use leno_proxy::bootstrap::{Bootstrap, Flags, Source};
 use leno_proxy::identity::{Issued, Keyring, Origin, start};
+use leno_proxy::logging;
 use leno_proxy::process::forbid_dumps;
 use leno_proxy::state::disk;
 use tokio::runtime::LocalOptions;
@@ -31,7 +32,7 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::failure::Failure;
-use super::serve::{LogFormat, log_to_stderr, told_to_stop};
+use super::serve::{start_log, told_to_stop};
 
 /// `leno agent`
 #[derive(Debug, Clone, clap::Args)]
@@ -41,9 +42,8 @@ pub(crate) struct Arguments {
     sds: PathBuf,
     #[command(flatten)]
     bootstrap: Flags,
-    /// Form of the log on stderr
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    logging: logging::LogFlags,
 }
 
 /// Keeps the files fresh until SIGTERM or SIGINT.
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
              or the files of identity"
         )));
     }
-    log_to_stderr(arguments.log_format);
+    start_log(&arguments.logging);
     if !bootstrap.dumpable {
         forbid_dumps();
     }

@@ -10,18 +10,17 @@ use http::HeaderMap;
 use leno_config::compile::{Protection, Traffic, protection};
 use leno_config::identity::SpiffeId;
 use leno_config::ir::{
-    Address, Cluster, Discovery, Endpoint, FilePlace, JwtAuthentication, JwtProvider, JwtRequirement, MtlsMode, Origin,
-    Port, RbacAction, Resources, UpstreamTls,
+    Address, Cluster, Discovery, Endpoint, FilePlace, MtlsMode, Origin, Port, RbacAction, Resources, UpstreamTls,
 };
 use leno_config::mesh::{Mesh, PeerMode};
 use leno_config::node::Node;
 use leno_config::rules::ResourceId;
+use leno_proxy::explain::{Access, RulePlace, Token, Tried, verified};
 use leno_proxy::policy::authorization::{self, Caller, Decision, Denial, Verdict};
 use leno_proxy::policy::jwt::Claims;
 use leno_proxy::route::RequestView;
-use serde::Serialize;
 
-use super::verdict::RulePlace;
+use super::by_rules::place;
 
 /// Workloads that are looked at; those of one kind count once.
 const MAX_WORKLOADS: usize = 16;
@@ -35,64 +34,6 @@ pub(super) struct Credentials {
     pub(super) address: IpAddr,
     /// What a good token of an issuer says that the workload may know.
     pub(super) claims: Option<Claims>,
-}
-
-/// What one workload says.
-#[derive(Debug, Serialize)]
-pub(super) struct Access {
-    /// `NAMESPACE/NAME`
-    pub(super) workload: String,
-    /// The port that its sidecar listens on.
-    pub(super) port: u16,
-    /// How callers come in.
-    pub(super) mtls: MtlsMode,
-    /// The PeerAuthentication that says so.
-    pub(super) mtls_by: Option<RulePlace>,
-    /// Who the workload sees; `None`: somebody in clear text.
-    pub(super) identity: Option<SpiffeId>,
-    /// RequestAuthentications for the workload.
-    pub(super) tokens: Vec<RulePlace>,
-    /// What becomes of the token.
-    pub(super) token: Token,
-    pub(super) allowed: bool,
-    /// Of the refusal, where there is an answer at all.
-    pub(super) status: Option<u16>,
-    /// In words.
-    pub(super) reason: String,
-    /// The AuthorizationPolicy that decides.
-    pub(super) by: Option<RulePlace>,
-    /// What a dry run would refuse.
-    pub(super) would_deny: Option<Tried>,
-    /// The AUDIT policy that logs it.
-    pub(super) audited_by: Option<RulePlace>,
-    /// RateLimits for the workload, each limit by itself.
-    pub(super) rate_limits: Vec<RulePlace>,
-}
-
-/// The refusal of a dry run.
-#[derive(Debug, Serialize)]
-pub(super) struct Tried {
-    /// `None`: no ALLOW policy matches.
-    pub(super) by: Option<RulePlace>,
-}
-
-impl Access {
-    /// Whether another answer is of the same workload and says the same.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        (&self.workload, self.port, &self.identity) == (&other.workload, other.port, &other.identity)
-    }
-
-    /// Whether some rule is about it.
-    pub(super) fn is_ruled(&self) -> bool {
-        let Self { mtls_by, tokens, by, would_deny, audited_by, allowed, rate_limits, .. } = self;
-        mtls_by.is_some()
-            || !tokens.is_empty()
-            || !rate_limits.is_empty()
-            || by.is_some()
-            || would_deny.is_some()
-            || audited_by.is_some()
-            || !allowed
-    }
 }
 
 /// A request on its way to a cluster.
@@ -229,7 +170,7 @@ impl Question<'_> {
     }
 
     fn place(&self, origin: &Origin) -> RulePlace {
-        RulePlace::of(self.mesh, origin)
+        place(self.mesh, origin)
     }
 }
 
@@ -265,58 +206,6 @@ fn limit_origin(limit: &str) -> Option<Origin> {
     let (namespace, name) = (namespace.to_owned(), name.to_owned());
     let (index, place) = (index.parse().ok()?, FilePlace::default());
     Some(Origin { kind: "RateLimit".to_owned(), namespace, name, index, place })
-}
-
-/// What becomes of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Token {
-    /// There is none.
-    Missing,
-    /// It is believed.
-    Taken,
-    /// The request is refused for it.
-    Refused,
-}
-
-/// The claims, where the workload takes a token that says so: `Ok(None)` without a token, or where nobody looks at it.
-pub(super) fn verified<'c>(
-    tokens: &JwtAuthentication,
-    claims: Option<&'c Claims>,
-) -> Result<Option<&'c Claims>, &'static str> {
-    let Some(rule) = tokens.rules.first() else { return Ok(None) };
-    let taken = claims.and_then(|claims| tokens.providers.iter().find(|provider| takes(provider, claims)));
-    let name = taken.map(|provider| provider.name.as_str());
-    match claims {
-        Some(_) if name.is_none() => {
-            Err("the token is refused: no RequestAuthentication names its issuer and audience")
-        }
-        _ if !holds(&rule.requirement, name) => {
-            Err("the workload demands a token, and none of the issuer that it demands is shown")
-        }
-        _ => Ok(claims),
-    }
-}
-
-fn takes(provider: &JwtProvider, claims: &Claims) -> bool {
-    let text = |name: &str| claims.find([name]).and_then(|value| value.as_str());
-    let audiences: Vec<&str> = match claims.find(["aud"]).and_then(|value| value.as_array()) {
-        Some(list) => list.iter().filter_map(|value| value.as_str()).collect(),
-        None => text("aud").into_iter().collect(),
-    };
-    provider.issuer.as_deref().is_none_or(|issuer| text("iss") == Some(issuer))
-        && (provider.audiences.is_empty()
-            || provider.audiences.iter().any(|audience| audiences.contains(&audience.as_str())))
-}
-
-/// Whether a requirement holds with a token of `provider`, or with none.
-fn holds(requirement: &JwtRequirement, provider: Option<&str>) -> bool {
-    match requirement {
-        JwtRequirement::Provider(name) => Some(name.as_str()) == provider,
-        JwtRequirement::Any(any) => any.iter().any(|one| holds(one, provider)),
-        JwtRequirement::All(all) => all.iter().all(|one| holds(one, provider)),
-        JwtRequirement::AllowMissing | JwtRequirement::AllowMissingOrFailed => true,
-    }
 }
 
 /// The headers as they come to the called workload.

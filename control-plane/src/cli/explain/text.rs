@@ -5,9 +5,7 @@ use std::fmt::Write as _;
 use clap::builder::styling::{AnsiColor, Style};
 use leno_config::ir::{AbortStatus, Balance, Fraction, HashPolicy, HeaderOps, MtlsMode, Origin};
 use leno_config::node::Node;
-
-use super::access::{Access, Token};
-use super::verdict::{Lost, Policy, Retries, RulePlace, Share, Verdict, words};
+use leno_proxy::explain::{Access, Lost, Policy, Retries, RulePlace, Share, Token, Verdict, words};
 
 const STRONG: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
@@ -17,8 +15,8 @@ const BAD: Style = AnsiColor::Red.on_default().bold();
 const SUBJECT: usize = 10;
 
 /// The whole answer, with colours; whoever prints it takes them out where they do not belong.
-pub(super) fn render(asked: &str, node: &Node, verdict: &Verdict) -> String {
-    let mut text = format!("{}\nfrom {}\n\n", styled(STRONG, asked), caller(node));
+pub(super) fn render(asked: &str, caller: &str, verdict: &Verdict) -> String {
+    let mut text = format!("{}\nfrom {caller}\n\n", styled(STRONG, asked));
     for (subject, line) in lines(verdict) {
         let _ = writeln!(text, "  {subject:SUBJECT$}{line}");
     }
@@ -39,7 +37,8 @@ fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
-fn caller(node: &Node) -> String {
+/// Who calls, where it is known by rules.
+pub(super) fn caller(node: &Node) -> String {
     let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     match labels.is_empty() {
         true if node.name == "anonymous" => format!("a workload without labels in namespace {}", node.namespace),
@@ -130,7 +129,7 @@ fn destination(share: &Share, alone: bool) -> String {
     let members = match (share.known, share.endpoints) {
         (false, _) => styled(BAD, "no such cluster: does its host, subset or port exist?"),
         (true, None) => String::new(),
-        (true, Some(0)) => styled(FAINT, "no endpoint in these rules"),
+        (true, Some(0)) => styled(FAINT, "no endpoint"),
         (true, Some(1)) => styled(FAINT, "1 endpoint"),
         (true, Some(count)) => {
             let chosen = share.balance.as_ref().and_then(chosen).map(|how| format!(", {how}")).unwrap_or_default();

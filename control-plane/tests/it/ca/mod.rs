@@ -2,6 +2,7 @@
 
 mod certificates;
 mod refusals;
+mod relay;
 mod roots;
 mod rotation;
 mod streams;

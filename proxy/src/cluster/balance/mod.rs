@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use leno_config::ir;
 
 use super::EndpointState;
-use super::membership::{Member, Membership};
+use super::membership::{Group, Member, Membership};
 use super::standing::Moment;
 use crate::random::Random;
 
@@ -102,6 +102,16 @@ impl Balancer {
     /// All members, eligible or not.
     pub fn members(&self) -> &[Member] {
         &self.membership.members
+    }
+
+    /// All members by priority and locality.
+    pub fn groups(&self) -> impl Iterator<Item = (&Group, &[Member])> {
+        self.membership.groups.iter().map(|group| (group, self.membership.of_group(group)))
+    }
+
+    /// Whether it goes by how soon endpoints answer, and so measures it.
+    pub fn learns_latency(&self) -> bool {
+        self.settings.learns_latency()
     }
 
     /// Whether requests are spread by a hash.

@@ -51,6 +51,10 @@ impl Latency {
     }
 
     /// What may be expected now, in milliseconds.
+    pub fn expected_at(&self, now: Moment) -> f32 {
+        self.expected(wrapped(now))
+    }
+
     fn expected(&self, now: u32) -> f32 {
         let (average, noted) = unpack(self.0.load(Ordering::Relaxed));
         average * decayed(now, noted)

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use leno_tests::{Python, feed, python, run_leno, workspace};
+use leno_tests::{Python, feed, leno, leno_proxy, python, run_leno, workspace};
 use serde_json::{Value, json};
 
 use super::read;
@@ -177,4 +177,16 @@ fn slips_of_the_pen_are_seen_by_the_schema() {
     for (what, _) in slips {
         assert!(said.iter().any(|line| line.starts_with(what)), "{what} is let through: {said:#?}");
     }
+}
+
+#[test]
+fn the_sidecar_holds_no_descriptions() {
+    let words = b"For the whole request; absent: none";
+    let holds = |program: &Path| contains(&std::fs::read(program).unwrap(), words);
+    assert!(holds(leno()) && !holds(leno_proxy()), "schemas are for people at a desk, and cost each pod nothing");
+}
+
+/// Whether the words stand in the bytes.
+fn contains(bytes: &[u8], words: &[u8]) -> bool {
+    bytes.windows(words.len()).any(|window| window == words)
 }

@@ -14,7 +14,7 @@ fn prioritised(counts: &[usize]) -> Membership {
         .map(|(priority, count)| {
             let members = first..first + count;
             first += count;
-            Group { priority, weight: None, members }
+            Group { priority, weight: None, members, locality: leno_config::ir::Locality::default() }
         })
         .collect();
     membership

@@ -11,7 +11,7 @@ fn localities(groups: &[(Option<u32>, usize)]) -> Membership {
         .map(|(weight, count)| {
             let members = first..first + count;
             first += count;
-            Group { priority: 0, weight: *weight, members }
+            Group { priority: 0, weight: *weight, members, locality: leno_config::ir::Locality::default() }
         })
         .collect();
     membership
