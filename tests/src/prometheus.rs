@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::client::Call;
 use crate::ports::free_port;
@@ -51,8 +52,8 @@ pub fn has_prometheus(what: &str) -> bool {
     true
 }
 
-/// Runs `promtool` with an input: whether it is content, and all that it said.
-pub fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
+/// Runs `promtool` with an input: all that it said.
+pub fn promtool(arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("promtool")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -62,11 +63,11 @@ pub fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
         .expect("cannot start promtool");
     let mut stdin = child.stdin.take().expect("stdin is a pipe");
     let input = input.to_owned();
+    // Whoever needs no input ends the pipe, which is its right.
     let writer = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().expect("cannot wait for promtool");
     let _ = writer.join();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    (output.status.success(), said.concat())
+    [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
 }
 
 impl Prometheus {
@@ -84,11 +85,10 @@ impl Prometheus {
         let process = Process::start("prometheus", &mut command, &path("log"));
         let prometheus = Self { process, address, _directory: directory };
         eventually("Prometheus is ready", async || {
-            let reply = Call::get("http://prometheus/-/ready").try_send(address).await;
-            match reply {
-                Ok(reply) if reply.status == 200 => Ok(()),
-                other => Err(format!("{other:?}\n{}", prometheus.process.log())),
-            }
+            // A call would fail the test where nobody listens yet.
+            TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+            let reply = Call::get("http://prometheus/-/ready").try_send(address).await?;
+            if reply.status == 200 { Ok(()) } else { Err(format!("{}\n{}", reply.text(), prometheus.process.log())) }
         })
         .await;
         prometheus

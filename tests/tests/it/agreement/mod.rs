@@ -12,17 +12,21 @@
 
 mod caller;
 mod kinds;
+mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Instant;
 
 use leno_tests::exposition::samples;
 use leno_tests::scripted::{Fleet, Manner};
 use leno_tests::{Mesh, Proxy, Random, eventually, mesh};
+use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use caller::{Caller, Heard};
 use kinds::{KINDS, Order, There, orders};
+use log::Log;
 
 const SEED: u64 = 20;
 const CALLERS: usize = 16;
@@ -72,6 +76,15 @@ spec:
     route: [{destination: {host: shop}}]
 ";
 
+/// All sidecars log into one file.
+fn logged(file: &Path) -> String {
+    format!(
+        "---\napiVersion: leno.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh, namespace: istio-system}}\n\
+         spec: {{access_log: {{format: json, path: {}}}}}\n",
+        file.display()
+    )
+}
+
 /// How often something was said: status and flags.
 type Counts = BTreeMap<(u16, String), usize>;
 
@@ -79,11 +92,13 @@ type Counts = BTreeMap<(u16, String), usize>;
 async fn log_metrics_and_caller_agree_on_ten_thousand_requests() {
     let fleet = Fleet::new();
     let (shop, greeter) = (fleet.server("shop", Manner::Obeys).await, fleet.server("greeter", Manner::Obeys).await);
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("access.log");
     let mesh = mesh()
         .encrypted()
         .service("shop", &[("v1", shop.address())])
         .service_on("greeter", (80, "grpc", "GRPC"), &[("v1", greeter.address())])
-        .rules(RULES)
+        .rules(&(RULES.to_owned() + &logged(&file)))
         .start()
         .await;
     let mut random = Random::new(SEED);
@@ -94,11 +109,20 @@ async fn log_metrics_and_caller_agree_on_ten_thousand_requests() {
     eprintln!("{} requests in {:?}", heard.len(), started.elapsed());
     mesh_is_at_rest(&mesh).await;
 
-    let here = counted([&mesh.client], "outbound").await;
+    let here = counted([&mesh.client], ("http_requests_total", "direction", "outbound")).await;
     assert_eq!(here, expected_here(), "http_requests_total of the caller's sidecar");
-    let there = counted(&mesh.peers, "inbound").await;
+    let there = counted(&mesh.peers, ("http_requests_total", "direction", "inbound")).await;
     assert!(is_expected_there(&there), "http_requests_total of the app's sidecars: {there:?}");
+    let client = std::slice::from_ref(&mesh.client);
+    for (reporter, proxies, by_route) in [("source", client, &here), ("destination", &mesh.peers, &there)] {
+        let counts = counted(proxies, ("istio_requests_total", "reporter", reporter)).await;
+        assert_eq!(counts, *by_route, "istio_requests_total of the {reporter}");
+    }
     callers_heard_what_they_were_to_hear(&orders, &heard);
+
+    let lines = here.values().chain(there.values()).sum();
+    let wrong = Log::read(&file, mesh.outbound(), lines).await.complaints(&orders);
+    assert!(wrong.is_empty(), "the log tells {} requests otherwise:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// All requests, by several callers at once.
@@ -165,12 +189,12 @@ fn is_expected_there(counts: &Counts) -> bool {
     })
 }
 
-/// `http_requests_total` of one direction over some proxies, by status and flags.
-async fn counted(proxies: impl IntoIterator<Item = &Proxy>, direction: &str) -> Counts {
+/// A counter of requests over some proxies where a label has a value, by status and flags.
+async fn counted(proxies: impl IntoIterator<Item = &Proxy>, (metric, label, value): (&str, &str, &str)) -> Counts {
     let mut counts = Counts::new();
     for proxy in proxies {
         for sample in samples(&proxy.metrics().await) {
-            if sample.metric == "http_requests_total" && sample.label("direction") == direction {
+            if sample.metric == metric && sample.label(label) == value {
                 let code = sample.label("response_code").parse().expect("a status is a number");
                 *counts.entry((code, sample.label("response_flags").to_owned())).or_default() += sample.count();
             }

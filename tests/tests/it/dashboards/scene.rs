@@ -8,9 +8,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 
 /// What is well: a few requests of each kind.
-const HEALTHY: usize = 60;
+const HEALTHY: usize = 30;
 /// What is not: of each kind so many, which is far more than any budget for errors.
-const SICK: usize = 40;
+const SICK: usize = 20;
 
 pub(super) struct Scene {
     pub(super) mesh: Mesh,
@@ -155,6 +155,16 @@ impl Scene {
             if metric(&metrics, name, labels) > 0.0 { Ok(()) } else { Err(metrics) }
         })
         .await;
+    }
+
+    /// Where the sidecars and the control plane are scraped.
+    pub(super) async fn targets(&self) -> (Vec<String>, String) {
+        let mut proxies = vec![self.mesh.client.admin().await.to_string()];
+        for peer in &self.mesh.peers {
+            proxies.push(peer.admin().await.to_string());
+        }
+        let control_plane = self.mesh.control_plane.as_ref().expect("this mesh has a control plane");
+        (proxies, control_plane.http().to_string())
     }
 
     /// All that all programs emit now, with the labels that Prometheus adds.
