@@ -391,7 +391,7 @@ fn the_mesh_and_kubernetes_kinds_are_checked() {
             ("access_log: {custom: {}}", &[("L0101", "spec.access_log.custom", "custom")]),
             (
                 "access_log: {format: text, custom: {text: a, json: {a: b}}}",
-                &[("L0102", "spec.access_log.format", "text"), ("L0102", "spec.access_log.custom", "{")],
+                &[("L0102", "spec.access_log.format", "text"), ("L0102", "spec.access_log.custom", "custom")],
             ),
             (
                 "access_log: {filter: {minStatus: 600, sample: 101, minDuration: 5, flags: [UFO]}}",

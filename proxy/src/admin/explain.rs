@@ -70,7 +70,7 @@ mod tests {
             (&"reviews:9080".parse().unwrap(), &"y".parse().unwrap())
         );
         for (query, words) in [
-            ("", "names no host"),
+            ("", "say a URL"),
             ("url=%2Fpath", "names no host"),
             ("url=http://a&method=G%20T", "not a method"),
             ("url=http://a&headers=x", "JSON array"),

@@ -83,5 +83,5 @@ async fn status_shows_until_when_a_proxy_has_a_certificate() {
     assert!(certificate["expires"].as_str().unwrap().ends_with('Z'), "{certificate}");
     assert!((86_000..=86_400).contains(&certificate["left_s"].as_u64().unwrap()), "{certificate}");
     let table = text(&serve.status(&[]));
-    assert!(table.contains("CERTIFICATE") && table.contains("23h59m"), "{table}");
+    assert!(table.contains("CERT") && table.contains("23h59m"), "{table}");
 }
