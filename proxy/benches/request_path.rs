@@ -9,13 +9,14 @@ use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use http::{HeaderMap, Method, StatusCode};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use leno_config::ir::*;
 use leno_proxy::cluster::balance::{Balancer, PickContext, Position};
 use leno_proxy::cluster::{EndpointState, Member, Membership};
 use leno_proxy::random::Random;
 use leno_proxy::route::{RequestView, RouteTable};
+use leno_proxy::telemetry::trace::{context, decide};
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
@@ -112,5 +113,34 @@ fn picks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hosts, routes, picks);
+/// What a trace costs a request: nothing came, the flag is clear, it is recorded.
+fn traces(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("trace context");
+    let random = Random::seeded(1);
+    for (name, traceparent) in [
+        ("none", None),
+        ("not sampled", Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")),
+        ("sampled", Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
+    ] {
+        let mut headers = HeaderMap::new();
+        for name in ["host", "user-agent", "accept", "x-request-id", "x-forwarded-proto"] {
+            headers.insert(name, HeaderValue::from_static("a value"));
+        }
+        headers
+            .extend(traceparent.map(|text| (HeaderName::from_static("traceparent"), HeaderValue::from_static(text))));
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched_ref(
+                || headers.clone(),
+                |headers| {
+                    let arrived = context::extract(black_box(headers));
+                    decide(arrived, false, Fraction::NONE, true, &random).write(headers);
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, hosts, routes, picks, traces);
 criterion_main!(benches);

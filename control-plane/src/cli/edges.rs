@@ -187,12 +187,12 @@ fn table(lines: &[Line], room: Room) -> String {
     let mut table = Table::new([
         Column::text("SRC"),
         Column::text("DST"),
-        Column::text("SRC_NS"),
-        Column::text("DST_NS"),
+        Column::text("SRC_NS").extra(),
+        Column::text("DST_NS").extra(),
         Column::text("SECURED"),
         Column::number("RPS"),
-        Column::text("SRC_IDENTITY"),
-        Column::text("DST_IDENTITY"),
+        Column::text("SRC_ID"),
+        Column::text("DST_ID"),
         Column::number("SUCCESS").extra(),
         Column::number("TCP").extra(),
     ]);

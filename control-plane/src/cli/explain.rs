@@ -107,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let answer = match (word, request) {
         (Some(Word::Flag { flags, output }), _) => {
             let found = flag::find(flags).map_err(Failure::usage)?;
-            output.render(&found, |_| flag::render(&found))?
+            output.render(&found, |room| flag::render(&found, room))?
         }
         (None, Some(request)) if request.of.is_some() || way.proxy.is_some() => by_proxy(request, way)?,
         (None, Some(request)) => by_rules(request).map_err(Failure::usage)?,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::ask::{Question, ask, ask_whom};
 use super::failure::Failure;
-use super::table::Cell;
+use super::table::{Cell, Column};
 use crate::figures::counters::Counters;
 use crate::figures::history::History;
 use crate::figures::view::{Rates, View, parse_window, quantile};
@@ -57,6 +57,12 @@ impl Scope {
     /// Whether a namespace is to be shown.
     pub(super) fn shows(&self, namespace: &str) -> bool {
         self.all_namespaces || self.namespace == namespace
+    }
+
+    /// Of the namespace: it goes without saying where only one is shown.
+    pub(super) fn namespace_column(&self) -> Column {
+        let column = Column::text("NAMESPACE");
+        if self.all_namespaces { column } else { column.extra() }
     }
 
     /// What to say where there is nothing to show.

@@ -209,9 +209,9 @@ fn leads_to(cluster: &str, service: &str) -> bool {
 
 fn table(lines: &[Line], room: Room) -> String {
     let mut table = Table::new([
-        Column::text("FROM"),
-        Column::text("ROUTE"),
         Column::text("DESTINATION"),
+        Column::text("FROM").extra(),
+        Column::text("ROUTE"),
         Column::number("SPLIT"),
         Column::number("SEEN"),
         Column::number("SUCCESS"),
@@ -219,15 +219,15 @@ fn table(lines: &[Line], room: Room) -> String {
         Column::number("P50").extra(),
         Column::number("P95").extra(),
         Column::number("P99"),
-        Column::number("RETRIES/S"),
+        Column::number("RETRY/S"),
         Column::number("REQUESTS").extra(),
     ]);
     for line in lines {
         let Line { workload, route, cluster, configured, observed, golden, retries_per_s, .. } = line;
         table.push([
+            destination(cluster).into(),
             workload.into(),
             route.into(),
-            destination(cluster).into(),
             configured.map(percent).into(),
             observed.map(percent).into(),
             golden.success_cell(),
@@ -268,10 +268,10 @@ mod tests {
         let shares = ["v1", "v2", "v3"].map(|version| (example::cluster(version), 1.0 / 3.0));
         let found = lines(&example::view(), &BTreeMap::from([(rule, Shares::from(shares))]));
         let expected = "\
-FROM         ROUTE                           DESTINATION          SPLIT    SEEN  SUCCESS   RPS    P99  RETRIES/S
-productpage  VirtualService shop/reviews[0]  reviews.shop:80 v1  33.33%  25.00%  100.00%  0.50  5.0ms          -
-productpage  VirtualService shop/reviews[0]  reviews.shop:80 v2  33.33%  75.00%  100.00%  1.50  5.0ms       0.20
-productpage  VirtualService shop/reviews[0]  reviews.shop:80 v3  33.33%   0.00%        -     -      -          -
+DESTINATION         ROUTE                            SPLIT    SEEN  SUCCESS   RPS    P99  RETRY/S
+reviews.shop:80 v1  VirtualService shop/reviews[0]  33.33%  25.00%  100.00%  0.50  5.0ms        -
+reviews.shop:80 v2  VirtualService shop/reviews[0]  33.33%  75.00%  100.00%  1.50  5.0ms     0.20
+reviews.shop:80 v3  VirtualService shop/reviews[0]  33.33%   0.00%        -     -      -        -
 ";
         let text = anstream::adapter::strip_str(&table(&found, Room::Columns(130))).to_string();
         assert_eq!(text, expected);

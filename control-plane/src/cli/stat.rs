@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     lines.retain(|line| arguments.scope.shows(&line.namespace) && is_wanted(&wanted, line));
     arguments.output.print(&lines, |room| match lines.is_empty() {
         true => arguments.scope.nothing("workload is known to the control plane's proxies"),
-        false => table(&lines, room),
+        false => table(&lines, arguments.scope.namespace_column(), room),
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -179,10 +179,10 @@ fn line((kind, name, namespace): (Kind, String, String), sum: &Sum, bounds: &[f6
     }
 }
 
-fn table(lines: &[Line], room: Room) -> String {
+fn table(lines: &[Line], namespace: Column, room: Room) -> String {
     let mut table = Table::new([
         Column::text("NAME"),
-        Column::text("NAMESPACE"),
+        namespace,
         Column::text("KIND").extra(),
         Column::number("MESHED"),
         Column::number("SUCCESS"),
@@ -243,7 +243,8 @@ reviews-v2   shop            1   50.00%  2.00  3.8ms  5.0ms      3   300B/s
 productpage  shop            2  100.00%  4.00  3.8ms  5.0ms      6   600B/s
 mail         shop           no  100.00%  0.50  3.8ms  5.0ms      -    75B/s
 ";
-        let text = anstream::adapter::strip_str(&table(&found, Room::Columns(80))).to_string();
+        let text =
+            anstream::adapter::strip_str(&table(&found, Column::text("NAMESPACE"), Room::Columns(80))).to_string();
         assert_eq!(text, expected);
     }
 

@@ -29,6 +29,14 @@ impl Room {
     /// Of a terminal that does not say how wide it is.
     const USUAL: usize = 80;
 
+    /// What is left of it beside so many characters.
+    pub(crate) fn beside(self, taken: usize) -> usize {
+        match self {
+            Self::Unbounded => usize::MAX,
+            Self::Columns(columns) => columns.saturating_sub(taken).max(NARROWEST),
+        }
+    }
+
     /// That of standard output: `COLUMNS` where it is set, else what the terminal says, else 80.
     pub(crate) fn of_stdout() -> Self {
         let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
@@ -292,7 +300,7 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// The text in lines that fit, broken at spaces where there are any.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -60,7 +60,7 @@ async fn traffic_outlives_the_control_plane_and_follows_an_edit_and_nothing_outl
     let directory = copy_of_the_example();
     let demo = Live::start(directory.path());
     let pids = demo.pids().await;
-    assert_eq!(pids.len(), 13, "a control plane, six apps, six sidecars: {pids:?}");
+    assert_eq!(pids.len(), 15, "a control plane, seven apps, seven sidecars: {pids:?}");
     demo.eventually_observes("the split of the example", |row| share(row, "v1") > 0.6).await;
 
     let routes = directory.path().join("routes.yaml");

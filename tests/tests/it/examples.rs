@@ -140,6 +140,7 @@ fn every_example_is_valid_without_a_finding() {
         "mirroring/rules",
         "rate-limit/rules",
         "access-log/rules",
+        "tracing/rules",
     ] {
         let path = format!("examples/{rules}");
         let outcome = run_leno(&["validate", "-f", &path, "-o", "json", "--fail-on", "warning"], "");

@@ -50,6 +50,7 @@ mod retries;
 mod revocation;
 mod rotation;
 mod routing;
+mod running;
 #[path = "../../../config/tests/skip/mod.rs"]
 mod skip;
 mod split;

@@ -11,9 +11,9 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::load;
 use super::processes::{Family, Obituary};
-use super::topology::{self, Credentials, SidecarPorts, WORKLOADS, Workload};
+use super::topology::{self, Credentials, PAGE, SidecarPorts, WORKLOADS, Workload};
+use super::{expectation, load};
 use crate::ca::token::TokenKey;
 
 /// Everything listens and holds its configuration by then.
@@ -34,6 +34,9 @@ pub(super) struct Bookshop {
     pub(super) control_plane: ControlPlane,
     /// In the order of [`WORKLOADS`]: productpage first.
     pub(super) workloads: Vec<Running>,
+    /// Where the demo's own requests go in: the outbound listener of the customers' sidecar, so that everybody in the mesh
+    /// is known; where the rules do not declare productpage, straight to its sidecar.
+    pub(super) entry: SocketAddr,
     /// What `serve` reads: the user's rules and where the processes are.
     pub(super) rules: Vec<PathBuf>,
     /// Logs, states and bootstraps.
@@ -131,7 +134,8 @@ impl Bookshop {
             let identity = identity(admin).await?;
             workloads.push(Running { workload, app_pid: app.pid, sidecar_pid: sidecar.pid, ports, admin, identity });
         }
-        Ok(Self { family, control_plane, workloads, rules, scratch: scratch.to_owned() })
+        let entry = entry(&workloads, &rules);
+        Ok(Self { family, control_plane, workloads, entry, rules, scratch: scratch.to_owned() })
     }
 
     /// Who calls: productpage.
@@ -154,6 +158,13 @@ impl ControlPlane {
         let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, token.as_bytes()));
         written.with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+fn entry(workloads: &[Running], rules: &[PathBuf]) -> SocketAddr {
+    let [productpage, .., customers] = workloads else { unreachable!("invariant: there are seven workloads") };
+    let declared = expectation::read(rules, &customers.workload.node(), PAGE).is_ok_and(|it| !it.services.is_empty());
+    let port = if declared { customers.ports.outbound } else { productpage.ports.inbound };
+    ([127, 0, 0, 1], port).into()
 }
 
 struct App {

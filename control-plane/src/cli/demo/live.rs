@@ -67,13 +67,7 @@ pub(super) async fn run(bookshop: &mut Bookshop, arguments: &Arguments) -> anyho
 
 /// Steady traffic of all kinds that the rules tell apart.
 fn order(bookshop: &Bookshop, rules: &Rules, count: Option<usize>) -> Order {
-    Order {
-        to: ([127, 0, 0, 1], bookshop.caller().ports.inbound).into(),
-        kinds: kinds(&rules.expectation),
-        count,
-        pause: PAUSE,
-        kind_of: mostly_plain,
-    }
+    Order { to: bookshop.entry, kinds: kinds(&rules.expectation), count, pause: PAUSE, kind_of: mostly_plain }
 }
 
 /// One request in a few has the headers that a rule asks for, each such rule in turn.

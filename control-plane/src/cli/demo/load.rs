@@ -1,4 +1,4 @@
-//! The demo's traffic: requests to productpage through its sidecar, none of them ever retried.
+//! The demo's traffic: requests to productpage through the customers' sidecar; the demo itself never tries one again.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(super) struct Seen {
 /// What to send.
 #[derive(Debug, Clone)]
 pub(super) struct Order {
-    /// Where productpage's sidecar listens for its peers.
+    /// Where the mesh takes them in.
     pub(super) to: SocketAddr,
     /// The kinds of request by their headers; a request's kind goes by its number.
     pub(super) kinds: Vec<HeaderMap>,
@@ -109,7 +109,7 @@ async fn request(
     sender.ready().await?;
     let mut request = Request::get("/productpage").header(header::HOST, "productpage:9080").body(Empty::new())?;
     request.headers_mut().extend(headers);
-    let response = sender.send_request(request).await.context("productpage's sidecar did not answer")?;
+    let response = sender.send_request(request).await.context("the sidecar did not answer")?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?.to_bytes();
@@ -118,7 +118,7 @@ async fn request(
 }
 
 async fn connect(to: SocketAddr) -> anyhow::Result<SendRequest<Empty<Bytes>>> {
-    let stream = TcpStream::connect(to).await.with_context(|| format!("cannot reach productpage's sidecar {to}"))?;
+    let stream = TcpStream::connect(to).await.with_context(|| format!("cannot reach the sidecar {to}"))?;
     stream.set_nodelay(true)?;
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

@@ -1,13 +1,13 @@
 //! `leno demo`: the canary of the bookshop, on this machine, in one command.
 //!
 //! ```text
-//! demo ──▶ productpage's sidecar ──▶ productpage ──▶ its sidecar ──▶ sidecar of reviews v1 ──▶ reviews v1
+//! demo ──▶ customers' sidecar ──▶ productpage's sidecar ──▶ productpage ──▶ its sidecar ──▶ sidecar of reviews v1 ──▶ reviews v1
 //!               ▲  rules, endpoints (xDS)                       └──▶ sidecar of reviews v2 ──▶ …
 //!          control plane ◀── the user's rules + where the processes are
 //! ```
 //!
-//! Everything is a process of its own, started from this very program: the control plane (`serve`), six sidecars
-//! (`proxy run`) and six small services (`echo`), on free ports of the loopback. What is expected is computed from the
+//! Everything is a process of its own, started from this very program: the control plane (`serve`), seven sidecars
+//! (`proxy run`) and seven small services (`echo`), on free ports of the loopback. What is expected is computed from the
 //! rules as they stand on disk ([`expectation`]), what is observed comes from the answers ([`observation`]); nothing
 //! knows in advance what the example says. The processes end with the demo, however it ends ([`lifeline`]).
 
@@ -88,7 +88,7 @@ async fn perform(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let scratch = tempfile::Builder::new().prefix("leno-demo-").tempdir().context("cannot create a directory")?;
     let rules = example::directory(arguments.rules.as_deref(), scratch.path()).map_err(Failure::usage)?;
     progress(&format!("rules: {}", rules.display()));
-    progress("starting a control plane, six sidecars and six services …");
+    progress("starting a control plane, seven sidecars and seven services …");
     let mut bookshop = Bookshop::open(rules, scratch.path()).await?;
     progress(&report::introduction(&bookshop, &program()));
     if let Some(directory) = &arguments.targets {
@@ -113,7 +113,7 @@ async fn once(bookshop: &mut Bookshop, arguments: &Arguments) -> anyhow::Result<
     for (kind, headers) in kinds(&expectation).into_iter().enumerate() {
         let count = if kind == 0 { requests } else { requests.div_ceil(ONE_BY_HEADER_IN) };
         let order = Order {
-            to: ([127, 0, 0, 1], bookshop.caller().ports.inbound).into(),
+            to: bookshop.entry,
             kinds: vec![headers],
             count: Some(count),
             pause: Duration::ZERO,

@@ -211,7 +211,7 @@ pub(super) fn introduction(bookshop: &Bookshop, program: &str) -> String {
         "
 Try:
   edit the weights in {rules}/routes.yaml and watch the split follow
-  curl -s http://127.0.0.1:{inbound}/productpage -H 'host: productpage:{SERVICE_PORT}' -H 'end-user: jason'
+  curl -s http://{entry}/productpage -H 'host: productpage:{SERVICE_PORT}' -H 'end-user: jason'
   curl -s http://reviews:{SERVICE_PORT}/reviews/0 -x http://127.0.0.1:{outbound} -H 'end-user: jason'
   curl -s http://{admin}/config_dump
   curl -s http://{admin}/stats/prometheus
@@ -221,7 +221,7 @@ Try:
   kill {pid}     # the control plane: traffic keeps flowing
 Logs and states: {scratch}
 ",
-        inbound = caller.ports.inbound,
+        entry = bookshop.entry,
         outbound = caller.ports.outbound,
         admin = caller.admin,
         http = control_plane.http,

@@ -32,14 +32,18 @@ pub(super) struct Workload {
 pub(super) const OBSERVED_CALLS: &[(&str, &str)] = &[("details", "/details/0"), ("reviews", "/reviews/0")];
 const RATINGS: &[(&str, &str)] = &[("ratings", "/ratings/0")];
 
-/// The bookshop, the caller first.
-pub(super) const WORKLOADS: [Workload; 6] = [
+/// What the customers call.
+pub(super) const PAGE: &[(&str, &str)] = &[("productpage", "/productpage")];
+
+/// The bookshop, the caller first and its customers last.
+pub(super) const WORKLOADS: [Workload; 7] = [
     Workload { service: "productpage", version: "v1", calls: OBSERVED_CALLS },
     Workload { service: "details", version: "v1", calls: &[] },
     Workload { service: "reviews", version: "v1", calls: &[] },
     Workload { service: "reviews", version: "v2", calls: RATINGS },
     Workload { service: "reviews", version: "v3", calls: RATINGS },
     Workload { service: "ratings", version: "v1", calls: &[] },
+    Workload { service: "customers", version: "v1", calls: PAGE },
 ];
 
 impl Workload {

@@ -11,6 +11,8 @@ use clap::builder::styling::Style;
 use leno_proxy::error::Flag;
 use serde::Serialize;
 
+use crate::cli::table::{Room, wrapped};
+
 const STRONG: Style = Style::new().bold();
 
 /// What there is to say of a flag.
@@ -66,21 +68,24 @@ fn letters() -> String {
     known().map(|known| known.flag).collect::<Vec<_>>().join(", ")
 }
 
+/// Every line begins with its subject, in a column of this width.
+const SUBJECT: usize = 10;
+
 /// For people.
-pub(super) fn render(explanations: &[Explanation]) -> String {
+pub(super) fn render(explanations: &[Explanation], room: Room) -> String {
     let mut text = String::new();
     for (index, Explanation { flag, name, cause, remedy, metrics }) in explanations.iter().enumerate() {
         let gap = if index == 0 { "" } else { "\n" };
         // Writing to a String does not fail.
         let _ = writeln!(text, "{gap}{STRONG}{flag}{STRONG:#}  {name}\n");
-        let _ = writeln!(text, "  cause   {cause}");
-        let _ = writeln!(text, "  remedy  {remedy}");
-        let _ = writeln!(
-            text,
-            "  seen    response_flags in the access log, istio_requests_total{{response_flags=\"{flag}\"}}"
-        );
-        for metric in *metrics {
-            let _ = writeln!(text, "          {metric}");
+        let seen = format!("response_flags in the access log, istio_requests_total{{response_flags=\"{flag}\"}}");
+        let said = [("cause", (*cause).to_owned()), ("remedy", (*remedy).to_owned()), ("seen", seen)];
+        let more = metrics.iter().map(|metric| ("", (*metric).to_owned()));
+        for (subject, sentence) in said.into_iter().chain(more) {
+            for (at, line) in wrapped(&sentence, room.beside(SUBJECT)).iter().enumerate() {
+                let subject = if at == 0 { format!("  {subject}") } else { String::new() };
+                let _ = writeln!(text, "{subject:SUBJECT$}{line}");
+            }
         }
     }
     text
@@ -289,7 +294,8 @@ mod tests {
 
     #[test]
     fn the_text_names_cause_remedy_and_where_it_is_seen() {
-        let text = anstream::adapter::strip_str(&render(&find(&["UO".to_owned()]).unwrap())).to_string();
+        let text =
+            anstream::adapter::strip_str(&render(&find(&["UO".to_owned()]).unwrap(), Room::Unbounded)).to_string();
         for part in [
             "UO  UpstreamOverflow\n",
             "  cause   A limit of the cluster",
@@ -299,5 +305,13 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
+    }
+
+    #[test]
+    fn sentences_are_no_wider_than_the_terminal() {
+        let all: Vec<Explanation> = known().collect();
+        let text = anstream::adapter::strip_str(&render(&all, Room::Columns(80))).to_string();
+        let wide: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{wide:#?}");
     }
 }

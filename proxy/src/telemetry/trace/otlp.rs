@@ -128,7 +128,7 @@ impl Common {
             Some(method) => method.as_str().to_owned(),
             None => "HTTP".to_owned(),
         };
-        let status = finished.response_headers.get("grpc-status").and_then(|status| status.to_str().ok());
+        let status = finished.grpc_status.as_ref().and_then(|status| status.to_str().ok());
         Self {
             direction: finished.listener.config.direction,
             name,

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use leno_config::identity::SpiffeId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use crate::attempt::Protocol;
 use crate::cluster::outcome::Outcome;
 use crate::cluster::{Cluster, EndpointState};
 use crate::error::Flags;
+use crate::headers::name::GRPC_STATUS;
 use crate::state::snapshot::Listener;
 use crate::telemetry::detail::{AttemptDetail, Detail};
 use crate::telemetry::observe::Ended;
@@ -82,10 +83,10 @@ pub struct Finished {
     pub version: Version,
     /// As the caller wrote them.
     pub request_headers: HeaderMap,
-    /// As the caller got them.
-    pub response_headers: HeaderMap,
+    /// What became of a gRPC call, from the trailers or, where there was no message, the head of its answer.
+    pub grpc_status: Option<HeaderValue>,
     /// The `x-request-id` that went with it.
-    pub request_id: Option<http::HeaderValue>,
+    pub request_id: Option<HeaderValue>,
     /// Its route, by place in the listener's table.
     pub route: Option<(usize, usize)>,
     /// Where it was sent.
@@ -155,6 +156,7 @@ impl Finished {
             cluster,
             attempts,
             response_headers,
+            trailers,
             error,
             ..
         } = *detail;
@@ -168,7 +170,7 @@ impl Finished {
             target,
             version,
             request_headers,
-            response_headers,
+            grpc_status: trailers.get(GRPC_STATUS).or_else(|| response_headers.get(GRPC_STATUS)).cloned(),
             request_id,
             route,
             cluster,

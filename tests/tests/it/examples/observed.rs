@@ -1,6 +1,7 @@
 //! The examples of what a mesh tells of itself.
 
-use leno_tests::{Call, eventually, free_port, origin};
+use leno_tests::otlp::collector;
+use leno_tests::{Call, Origin, eventually, free_port, full, origin};
 use serde_json::Value;
 
 use super::{Copy, moved};
@@ -33,4 +34,31 @@ async fn access_log_writes_a_line_that_names_the_rule_and_no_secret() {
     assert_eq!((&line["path"], &line["response_code"]), (&"/search?[redacted]".into(), &200.into()));
     assert_eq!((&line["rule"]["kind"], &line["rule"]["line"]), (&"Sidecar".into(), &10.into()));
     assert!(line["rule"]["file"].as_str().unwrap().ends_with("rules/shop.yaml"), "{line:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tracing_tells_the_collector_of_a_request_and_of_each_attempt() {
+    let collector = collector().await;
+    let app = Origin::answering(|request| {
+        let status = if request.header("x-envoy-attempt-count") == "1" { 503 } else { 200 };
+        http::Response::builder().status(status).body(full("shop")).unwrap()
+    })
+    .await;
+    let mut replacements = moved("tracing", "/tmp/tracing");
+    replacements.extend([
+        ("127.0.0.1:4317", collector.address().to_string()),
+        ("http: 8081}", format!("http: {}}}", app.address().port())),
+    ]);
+    let copy = Copy::of("tracing", &replacements);
+    let _proxy = copy.proxy(copy.outbound.port()).await;
+    let reply = copy.curl("http://shop.example.com/books?q=secret", &[("end-user", "jason")]).await;
+    assert_eq!(reply.status, 200);
+    let trace = app.last().header("traceparent").split('-').nth(1).unwrap().to_owned();
+    let mut spans = collector.trace(&trace, 3).await;
+    spans.sort_by_key(|span| span.start);
+    let says = |name: &str| spans.iter().map(|span| span.says(name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(says("http.response.status_code"), ["200", "503", "200"], "{spans:#?}");
+    assert_eq!((says("zone"), says("user")), (vec!["laptop".to_owned(); 3], vec!["jason".to_owned(); 3]));
+    assert!(spans.iter().skip(1).all(|span| span.parent == spans[0].id), "{spans:#?}");
+    assert!(!format!("{spans:?}").contains("secret"));
 }
