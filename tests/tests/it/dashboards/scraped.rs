@@ -6,7 +6,7 @@ use std::process::Command;
 
 use leno_tests::prometheus::{Prometheus, has_prometheus, promtool};
 use leno_tests::{Process, eventually, leno, workspace};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::asked::{Of, everything, prometheus_file};
@@ -124,7 +124,8 @@ async fn a_prometheus_finds_the_demo() {
         .await
     };
     let (proxies, control_plane) = (written("proxies.json").await, written("control-plane.json").await);
-    let prometheus = scrapes(proxies, control_plane, 7).await;
+    let listed: Vec<Value> = serde_json::from_str(&proxies).expect("the targets are JSON");
+    let prometheus = scrapes(proxies, control_plane, listed.len() + 1).await;
     let readme = std::fs::read_to_string(prometheus_file("README.md")).expect("the example has a README");
     let named = readme.lines().filter_map(|line| line.strip_prefix("    "));
     let queries: Vec<&str> = named.filter(|line| line.starts_with("sum by") || line.starts_with("leno:")).collect();
