@@ -2,10 +2,12 @@
 //! about a healthy mesh, and what is wrong with a sick one is told.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
-use leno_tests::eventually;
 use leno_tests::prometheus::{Prometheus, has_prometheus, promtool};
-use serde_json::json;
+use leno_tests::{Process, eventually, leno, workspace};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::asked::{Of, everything, prometheus_file};
 use super::scene::Scene;
@@ -14,7 +16,7 @@ use super::scene::Scene;
 const CALM: usize = 5;
 
 /// The example's files, looked at every second, with alerts that do not wait, and these targets.
-fn files(proxies: &[String], control_plane: &str) -> [(&'static str, String); 4] {
+fn files(proxies: String, control_plane: String) -> [(&'static str, String); 4] {
     let read = |name: &str| std::fs::read_to_string(prometheus_file(name)).expect("the example has this file");
     let sooner = |text: String| -> String {
         let lines = text.lines().map(|line| match line.trim_start().split_once(": ") {
@@ -27,19 +29,19 @@ fn files(proxies: &[String], control_plane: &str) -> [(&'static str, String); 4]
     [
         ("prometheus.yml", sooner(read("prometheus.yml"))),
         ("rules.yml", sooner(read("rules.yml"))),
-        ("proxies.json", json!([{"targets": proxies}]).to_string()),
-        ("control-plane.json", json!([{"targets": [control_plane]}]).to_string()),
+        ("proxies.json", proxies),
+        ("control-plane.json", control_plane),
     ]
 }
 
-async fn scrapes(scene: &Scene) -> Prometheus {
-    let (proxies, control_plane) = scene.targets().await;
-    let files = files(&proxies, &control_plane);
+/// A Prometheus whose targets, so many, are all up.
+async fn scrapes(proxies: String, control_plane: String, count: usize) -> Prometheus {
+    let files = files(proxies, control_plane);
     let prometheus = Prometheus::start(&files.each_ref().map(|(name, text)| (*name, text.as_str()))).await;
     eventually("all targets are up", async || {
         let targets = prometheus.targets().await?;
         let up = targets.values().filter(|health| *health == "up").count();
-        if up == proxies.len() + 1 && up == targets.len() { Ok(()) } else { Err(format!("{targets:?}")) }
+        if up == count && up == targets.len() { Ok(()) } else { Err(format!("{targets:?}")) }
     })
     .await;
     prometheus
@@ -58,7 +60,7 @@ fn promtool_has_nothing_to_say_against_rules_and_configuration() {
     assert!(said.contains("is valid prometheus config file syntax") && !said.contains("FAILED"), "{said}");
     let kubernetes = std::fs::read_to_string(file("kubernetes.yml")).expect("the example has this file");
     let without = kubernetes.replace("    kubernetes_sd_configs:\n      - role: pod\n", "");
-    let scratch = tempfile::TempDir::new().expect("cannot create a directory");
+    let scratch = TempDir::new().expect("cannot create a directory");
     std::fs::copy(file("rules.yml"), scratch.path().join("rules.yml")).expect("cannot copy a file");
     let copy = scratch.path().join("kubernetes.yml");
     std::fs::write(&copy, without).expect("cannot write a file");
@@ -72,7 +74,9 @@ async fn every_panel_shows_a_running_mesh_and_alerts_tell_a_sick_one_from_a_heal
         return;
     }
     let scene = Scene::start().await;
-    let prometheus = scrapes(&scene).await;
+    let (proxies, control_plane) = scene.targets().await;
+    let targets = |addresses: &[String]| json!([{"targets": addresses}]).to_string();
+    let prometheus = scrapes(targets(&proxies), targets(&[control_plane]), proxies.len() + 1).await;
     let seen = |query: &'static str, least: f64| {
         let (scene, prometheus) = (&scene, &prometheus);
         async move {
@@ -100,6 +104,39 @@ async fn every_panel_shows_a_running_mesh_and_alerts_tell_a_sick_one_from_a_heal
     })
     .await;
     everything_is_answered(&prometheus).await;
+}
+
+/// The commands of the README: the demo says where it is, and the queries that are named there have answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prometheus_finds_the_demo() {
+    if !has_prometheus("Prometheus and the demo") {
+        return;
+    }
+    let directory = TempDir::new().expect("cannot create a directory");
+    let mut command = Command::new(leno());
+    command.current_dir(workspace()).args(["demo", "-o", "json", "--targets"]).arg(directory.path());
+    let demo = Process::start("demo", &mut command, &directory.path().join("log"));
+    let written = async |name: &str| {
+        let file = directory.path().join(name);
+        eventually(&format!("the demo writes {name}"), async || {
+            std::fs::read_to_string(&file).map_err(|error| format!("{error}\n{}", demo.log()))
+        })
+        .await
+    };
+    let (proxies, control_plane) = (written("proxies.json").await, written("control-plane.json").await);
+    let listed: Vec<Value> = serde_json::from_str(&proxies).expect("the targets are JSON");
+    let prometheus = scrapes(proxies, control_plane, listed.len() + 1).await;
+    let readme = std::fs::read_to_string(prometheus_file("README.md")).expect("the example has a README");
+    let named = readme.lines().filter_map(|line| line.strip_prefix("    "));
+    let queries: Vec<&str> = named.filter(|line| line.starts_with("sum by") || line.starts_with("leno:")).collect();
+    assert_eq!(queries.len(), 3);
+    for query in queries {
+        eventually(query, async || match prometheus.query(query).await?.len() {
+            0 => Err("no answer".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+    }
 }
 
 /// Every query has an answer, with the labels that its legend or its text names, and every selector selects something.
