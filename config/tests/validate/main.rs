@@ -398,7 +398,7 @@ fn the_mesh_and_kubernetes_kinds_are_checked() {
                 &[
                     ("L0110", "spec.access_log.filter.minStatus", "600"),
                     ("L0106", "spec.access_log.filter.sample", "101"),
-                    ("L0105", "spec.access_log.filter.minDuration", "5"),
+                    ("L0006", "spec.access_log.filter.minDuration", "5"),
                     ("L0007", "spec.access_log.filter.flags[0]", "UFO"),
                 ],
             ),
