@@ -256,7 +256,7 @@ impl UpstreamBody {
             Some(Lease::Http1(lease)) => lease.release(),
             Some(Lease::Http2(_)) | None => {}
         }
-        if let Some(record) = self.record.take() {
+        if let Some(mut record) = self.record.take() {
             record.complete();
         }
     }

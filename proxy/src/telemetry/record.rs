@@ -244,7 +244,7 @@ impl RequestRecord {
     }
 
     /// All of it has passed.
-    pub fn complete(mut self: Box<Self>) {
+    pub fn complete(&mut self) {
         self.complete = true;
     }
 
