@@ -1,0 +1,236 @@
+//! What people install from: `leno install`, the chart, the kustomize base, the Dockerfile and the examples for clusters.
+//!
+//! `LENO_RENEW=1 cargo test --workspace --test it packaging` writes the files that are made by `leno install` anew.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use leno_tests::{feed, python_with_manifests, run_leno, skip, workspace};
+use serde_json::{Value, json};
+
+/// Values by which everything is there.
+const EVERYTHING: &[&str] = &[
+    "--set=podMonitor.enabled=true",
+    "--set=imagePullSecrets=[{name: registry}]",
+    "--set=nodeSelector={disk: ssd}",
+    "--set=tolerations=[{key: a, operator: Exists}]",
+    "--set=priorityClassName=system-cluster-critical",
+    "--set=replicas=3",
+    "--set=listenAddress=\"[::]\"",
+    "--set=image=mirror/leno:7",
+    "--set=proxyImage=mirror/leno-proxy:7",
+    "--set=injection.logLevel=debug",
+    "--set=injection.resources={memory: 32Mi}",
+];
+
+/// What `leno install` prints without the definitions of kinds.
+fn installed(namespace: &str, flags: &[&str]) -> String {
+    let mut arguments = vec!["install", "--offline", "--without-crds", "--namespace", namespace];
+    arguments.extend(flags);
+    let printed = run_leno(&arguments, "");
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    printed.stdout
+}
+
+/// The objects of a YAML text, by kind and name. The injector's settings are compared as what they say.
+fn objects(yaml: &str) -> BTreeMap<(String, String), Value> {
+    let mut objects = BTreeMap::new();
+    for document in serde_yaml::Deserializer::from_str(yaml) {
+        let mut object = <Value as serde::Deserialize>::deserialize(document).expect("YAML");
+        if object.is_null() {
+            continue;
+        }
+        if let Some(text) = object.pointer_mut("/data/injection.yaml") {
+            *text = serde_json::from_str(text.as_str().expect("text")).expect("JSON");
+        }
+        let word = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).expect(pointer).to_owned();
+        let key = (word("/kind"), word("/metadata/name"));
+        assert!(objects.insert(key.clone(), object).is_none(), "{key:?} twice");
+    }
+    objects
+}
+
+/// A file of the packaging that is made by a command: it is what the command prints, or is written anew on demand.
+fn is_current(path: &str, expected: &str) {
+    let file = workspace().join("packaging").join(path);
+    if std::env::var_os("LENO_RENEW").is_some() {
+        std::fs::write(&file, expected).expect("the file can be written");
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(written == expected, "{path} is out of date: LENO_RENEW=1 writes it anew");
+}
+
+/// The chart, as Helm's own template engine renders it with these values; `None`: there is no Go here.
+fn rendered(values: &Value, namespace: &str) -> Option<String> {
+    let mut go = Command::new("go");
+    go.args(["run", "tests/tests/it/packaging/render.go", "packaging/helm/leno"]).current_dir(workspace());
+    let cache = workspace().join("target/go");
+    go.env("GOCACHE", cache).env("GO111MODULE", "off");
+    let data = json!({
+        "Values": values,
+        "Release": { "Namespace": namespace },
+        "Chart": { "AppVersion": env!("CARGO_PKG_VERSION") },
+    });
+    match feed(&mut go, &data.to_string()) {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some(String::from_utf8(output.stdout).expect("text"))
+        }
+        Err(error) => {
+            skip("rendering the Helm chart", &format!("Go is not there: {error}"));
+            None
+        }
+    }
+}
+
+/// The chart's values with such `--set`s on top.
+fn values(set: &[&str]) -> Value {
+    let text = std::fs::read_to_string(workspace().join("packaging/helm/leno/values.yaml")).expect("values.yaml");
+    let mut values: Value = serde_yaml::from_str(&text).expect("YAML");
+    for one in set {
+        let (path, value) = one.strip_prefix("--set=").and_then(|one| one.split_once('=')).expect("--set=KEY=VALUE");
+        let pointer = format!("/{}", path.replace('.', "/"));
+        let (parent, key) = pointer.rsplit_once('/').expect("a key");
+        let parent = values.pointer_mut(parent).expect(parent);
+        parent[key] = serde_yaml::from_str(value).expect("YAML");
+    }
+    values
+}
+
+#[test]
+fn the_chart_and_leno_install_say_the_same() {
+    for (namespace, set) in [("leno-system", &[][..]), ("mesh", EVERYTHING)] {
+        let Some(chart) = rendered(&values(set), namespace) else { return };
+        let mut installed = objects(&installed(namespace, set));
+        // Helm makes the namespace itself, if it is told to.
+        installed.remove(&("Namespace".to_owned(), namespace.to_owned()));
+        let chart = objects(&chart);
+        let names = |objects: &BTreeMap<_, _>| objects.keys().cloned().collect::<Vec<(String, String)>>();
+        assert_eq!(names(&chart), names(&installed));
+        for (key, object) in installed {
+            assert_eq!(chart[&key], object, "{key:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_made_by_a_command_is_current() {
+    const HEADING: &str = "# Made by `leno install`; see packaging/README.md.\n";
+    let base = installed("leno-system", &[]);
+    is_current("kustomize/base/leno.yaml", &format!("{HEADING}{base}"));
+    let definitions = run_leno(&["install", "--offline", "--crds-only"], "");
+    assert_eq!(definitions.code, 0, "{}", definitions.stderr);
+    is_current("kustomize/crds/crds.yaml", &definitions.stdout);
+    is_current("helm/leno/crds/crds.yaml", &definitions.stdout);
+    // Roles and webhooks have no values but the namespace.
+    let all = objects(&installed("NAMESPACE", &[]));
+    let texts = |kinds: &[&str]| {
+        let chosen = all.iter().filter(|((kind, _), _)| kinds.contains(&kind.as_str()));
+        let texts = chosen.map(|(_, object)| serde_yaml::to_string(object).expect("YAML"));
+        format!("{HEADING}{}", texts.collect::<Vec<_>>().join("---\n")).replace("NAMESPACE", "{{ .Release.Namespace }}")
+    };
+    is_current("helm/leno/templates/roles.yaml", &texts(&["ClusterRole", "Role"]));
+    let webhooks = texts(&["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]);
+    is_current("helm/leno/templates/webhooks.yaml", &webhooks);
+}
+
+#[test]
+fn what_is_installed_is_what_kubernetes_takes() {
+    let Some(python) = python_with_manifests("Kubernetes' schemas") else { return };
+    // Kinds of the Prometheus operator are none of Kubernetes'.
+    let mut text = installed("leno-system", &EVERYTHING[1..]);
+    text += &run_leno(&["install", "--offline", "--crds-only"], "").stdout;
+    for example in ["bookinfo/namespace", "bookinfo/apps", "canary/shop"] {
+        let path = workspace().join(format!("examples/kubernetes/{example}.yaml"));
+        text += "\n---\n";
+        text += &std::fs::read_to_string(path).expect("an example");
+    }
+    let mut validate = python.script("validate_manifests.py");
+    let output = feed(validate.args(["1.29", "1.33"]), &text).expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn the_schema_of_the_values_knows_all_of_them_and_no_others() {
+    let schema = std::fs::read_to_string(workspace().join("packaging/helm/leno/values.schema.json")).expect("a schema");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let keys = |value: &Value| value.as_object().expect("a mapping").keys().cloned().collect::<Vec<_>>();
+    let mut known = keys(&schema["properties"]);
+    known.retain(|key| key != "global");
+    known.sort();
+    let mut written = keys(&values(&[]));
+    written.sort();
+    assert_eq!(known, written);
+}
+
+#[test]
+fn wrong_values_are_refused_with_their_key() {
+    for (flag, words) in [
+        ("--set=replica=3", "replica"),
+        ("--set=replicas=0", "replicas: 0"),
+        ("--set=replicas=many", "replicas"),
+        ("--set=replicas", "KEY=VALUE"),
+        ("--set=podMonitor.enable=true", "enable"),
+        ("--set=image={", "image"),
+    ] {
+        let refused = run_leno(&["install", "--offline", flag], "");
+        assert_eq!(refused.code, 2, "{flag}: {}", refused.stdout);
+        assert!(refused.stderr.contains(words), "{flag}: {}", refused.stderr);
+        assert!(refused.stdout.is_empty(), "{flag}");
+    }
+}
+
+#[test]
+fn uninstalling_leaves_the_definitions_unless_told_otherwise() {
+    let kinds = |flags: &[&str]| {
+        let printed = run_leno(flags, "");
+        assert_eq!(printed.code, 0, "{}", printed.stderr);
+        objects(&printed.stdout).into_keys().map(|(kind, _)| kind).collect::<Vec<_>>()
+    };
+    let without = kinds(&["uninstall"]);
+    assert!(without.contains(&"Deployment".to_owned()), "{without:?}");
+    assert!(!without.contains(&"CustomResourceDefinition".to_owned()), "{without:?}");
+    let with = kinds(&["uninstall", "--crds"]);
+    assert!(with.contains(&"CustomResourceDefinition".to_owned()), "{with:?}");
+}
+
+#[test]
+fn the_image_is_made_of_what_is_there_and_runs_as_nobody_special() {
+    let text = std::fs::read_to_string(workspace().join("packaging/Dockerfile")).expect("a Dockerfile");
+    let stages: Vec<&str> = text.split("\nFROM ").skip(1).collect();
+    assert_eq!(stages.len(), 3);
+    for line in text.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from")) {
+        let sources: Vec<&str> = line.split(' ').collect();
+        for source in &sources[..sources.len() - 1] {
+            assert!(workspace().join(source).exists(), "COPY {source}");
+        }
+    }
+    for (stage, user, program) in [(stages[1], "1337:1337", "leno-proxy"), (stages[2], "65532:65532", "leno")] {
+        assert!(stage.contains(&format!("\nUSER {user}\n")), "{stage}");
+        assert!(stage.contains(&format!("\nENTRYPOINT [\"/usr/local/bin/{program}\"]\n")), "{stage}");
+    }
+    // Nothing else is sent to the builder.
+    let ignored = std::fs::read_to_string(workspace().join(".dockerignore")).expect("a .dockerignore");
+    assert!(ignored.lines().any(|line| line == "*"));
+    for kept in ignored.lines().filter_map(|line| line.strip_prefix('!')) {
+        assert!(workspace().join(kept).exists(), "{kept}");
+    }
+}
+
+#[test]
+fn the_examples_for_clusters_are_right() {
+    let directory = |name: &str| -> PathBuf { workspace().join("examples/kubernetes").join(name) };
+    for (name, manifests, sidecars) in [("bookinfo", "apps.yaml", 6), ("canary", "shop.yaml", 3)] {
+        let path = directory(name);
+        let path = path.to_str().expect("a path");
+        let validated = run_leno(&["validate", "-f", path, "--fail-on", "warning"], "");
+        assert_eq!(validated.code, 0, "{name}: {}{}", validated.stdout, validated.stderr);
+        let file = directory(name).join(manifests);
+        let injected = run_leno(&["inject", "-f", file.to_str().expect("a path")], "");
+        assert_eq!(injected.code, 0, "{name}: {}", injected.stderr);
+        assert_eq!(injected.stdout.matches("leno.mesh/status").count(), sidecars, "{name}");
+    }
+}
