@@ -136,6 +136,16 @@ impl Life {
         }
     }
 
+    /// Whether a request, or its head, is under way.
+    pub fn is_busy(&self) -> bool {
+        self.pulse.phase() != IDLE
+    }
+
+    /// How often it has gone from one phase to another.
+    pub fn changes(&self) -> u64 {
+        (self.pulse.0.load(Ordering::Relaxed) / PHASES).into()
+    }
+
     /// Called once a second.
     pub fn look(&self) {
         let now = self.pulse.0.load(Ordering::Relaxed);
