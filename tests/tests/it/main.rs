@@ -39,6 +39,7 @@ mod namespaces;
 mod observed;
 mod outages;
 mod overload;
+mod pod;
 mod protocols;
 mod proxyless;
 mod pushes;
