@@ -55,6 +55,8 @@ pub enum Command {
     Snapshot(Arc<Snapshot>),
     /// The connections of these listeners are to end well.
     Drain(ListenerDrain),
+    /// There is no more time: what is under way ends now.
+    GiveUp,
     /// How much is under way is to be said.
     Count(oneshot::Sender<Census>),
     /// The end is near: lines of logs are handed over, which is then said.
@@ -389,6 +391,7 @@ impl Worker {
                     }
                     Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
                     Some(Command::Drain(asked)) => self.drain_listeners(asked),
+                    Some(Command::GiveUp) => self.lives.borrow().iter().filter_map(Weak::upgrade).for_each(|life| life.give_up()),
                     Some(Command::Count(said)) => drop(said.send(self.census())),
                     Some(Command::HandOverLogs(done)) => {
                         self.logs.hand_over();

@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 
 use crate::bootstrap::duration;
 
+use super::port;
+
 /// For one question.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Between two questions.
@@ -133,7 +135,7 @@ impl Url {
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         let (Some("http"), Some(host)) = (uri.scheme_str(), uri.host()) else { return Err(wrong()) };
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { host, port: uri.port_u16().unwrap_or(80), text })
+        Ok(Self { host, port: port(&uri, 80).ok_or_else(wrong)?, text })
     }
 
     /// Asks once; only 200 will do.
@@ -204,7 +206,7 @@ mod tests {
         for (given, address, expected) in rows {
             assert_eq!(url(given, address).as_deref(), Ok(expected));
         }
-        for given in ["https://127.0.0.1/", "127.0.0.1:15021", "/ready", ""] {
+        for given in ["https://127.0.0.1/", "127.0.0.1:15021", "http://127.0.0.1:x/", "/ready", ""] {
             assert!(url(Some(given), "10.0.0.1:1").is_err(), "{given}");
         }
     }

@@ -26,6 +26,7 @@ use crate::admin::{Answer, Shared, own_metrics, text_answer};
 use super::ask::{AskError, Asker, Reply, Wanted};
 use super::exposition::{Exposition, Format, Malformed};
 use super::merge::merge;
+use super::port;
 use super::probes::HttpGet;
 
 /// Bytes of the app's answer.
@@ -57,7 +58,8 @@ impl AppMetrics {
         if bare != "localhost" && bare.parse::<IpAddr>().is_err() {
             return Err(format!("`{url}`: the app is in this pod: its host is an IP address or `localhost`"));
         }
-        let port = uri.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
+        let port =
+            port(&uri, if encrypted { 443 } else { 80 }).ok_or_else(|| format!("`{url}`: the port is not one"))?;
         let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/metrics"));
         Ok(Self(HttpGet { host: Some(bare.to_owned()), port, encrypted, path, headers: HeaderMap::new() }))
     }
@@ -307,7 +309,8 @@ mod tests {
             ("http://example.com/metrics", "IP address or `localhost`"),
             ("ftp://127.0.0.1/", "http://"),
             ("/metrics", "http://"),
-            ("http://127.0.0.1:port/", "not a URL"),
+            ("http://127.0.0.1:port/", "the port is not one"),
+            ("http://127.0.0.1 :1/", "not a URL"),
         ] {
             let error = parsed(url).expect_err(url);
             assert!(error.contains(said), "{url}: {error}");

@@ -27,7 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use crate::admin::{self, Answer, Ends, Face, Shared, guard, text_answer};
@@ -126,6 +126,16 @@ impl Desk {
         }
         self.shared.quit();
         text_answer(StatusCode::OK, "OK\n")
+    }
+}
+
+/// The port of a URL, `usual` where it names none; `None`: it names one that is not.
+fn port(uri: &Uri, usual: u16) -> Option<u16> {
+    let authority = uri.authority()?;
+    let named = authority.as_str().rsplit('@').next()?.strip_prefix(authority.host())?;
+    match named.strip_prefix(':') {
+        None => Some(usual),
+        Some(number) => number.parse().ok().filter(|number| *number != 0),
     }
 }
 

@@ -34,6 +34,8 @@ use crate::worker::{Census, Command};
 use super::Proxy;
 use super::ending::{Ending, QUIET, Reason};
 
+/// How often workers are asked whether they have ended what was cut.
+const SOON: Duration = Duration::from_millis(10);
 /// How often the end of draining is looked for.
 pub(super) const DRAIN_LOOK: Duration = Duration::from_millis(100);
 /// How long workers may take to count what they do.
@@ -193,10 +195,23 @@ impl Proxy {
         };
         if left > 0 {
             tracing::warn!(connections = left, "the drain time is over; these connections are cut");
+            self.give_up().await;
         }
         self.stop_source.send_replace(true);
         self.exporter.flush(LAST_SPANS).await;
         self.flush_logs().await;
+    }
+
+    /// Ends what is under way, so that it leaves its lines in logs, traces and figures.
+    async fn give_up(&self) {
+        for worker in &self.workers {
+            // An error means that the worker's thread has ended, and everything with it.
+            let _ = worker.commands.send(Command::GiveUp).await;
+        }
+        let end = Instant::now() + LAST_LINES;
+        while Instant::now() < end && self.census().await.is_some_and(|census| census.under_way > 0) {
+            tokio::time::sleep(SOON).await;
+        }
     }
 
     /// Lines of the access log that are on their way get a moment to arrive.

@@ -144,6 +144,42 @@ async fn a_person_at_a_terminal_waits_less_and_with_a_second_signal_not_at_all()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cut_leaves_its_line_in_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("access.log");
+    let log = format!("{{format: json, path: {}}}", file.display());
+    let rules = format!(
+        "apiVersion: leno.mesh/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec: {{access_log: {log}}}\n"
+    );
+    for workers in [1, 4] {
+        let app = Origin::scripted(|_| std::future::pending()).await;
+        let mut pod = sidecar(app.address(), &rules).workers(workers).start().await;
+        let through = pod.address();
+        let calls = Protocol::ALL.map(|protocol| {
+            tokio::spawn(async move { Call::get("http://shop/").over(protocol).try_send(through).await })
+        });
+        eventually("both requests are at the app", async || match app.count() {
+            2 => Ok(()),
+            count => Err(format!("{count} are")),
+        })
+        .await;
+        pod.proxy.process.terminate();
+        let (status, _) = pod.proxy.process.ended().await;
+        assert!(status.success(), "{status}");
+        for call in calls {
+            assert!(call.await.expect("a caller does not panic").is_err());
+        }
+        let text = std::fs::read_to_string(&file).expect("there is a log");
+        let flags: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["response_flags"].clone())
+            .collect();
+        assert_eq!(flags, ["LR", "LR"], "{text}");
+        std::fs::remove_file(&file).expect("removed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_called_may_move_while_the_caller_ends() {
     let (before, after) = (origin("before").await, origin("after").await);
     let rules = |subset: &str| {
