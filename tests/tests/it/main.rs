@@ -39,7 +39,6 @@ mod namespaces;
 mod observed;
 mod outages;
 mod overload;
-mod pod;
 mod protocols;
 mod proxyless;
 mod pushes;

@@ -73,11 +73,14 @@ async fn scene(says: Says) -> (Strict, Origin, Script) {
     (strict(app.address(), &[("app_metrics", json!(url))]).await, app, script)
 }
 
-async fn scrape(pod: &Strict, accept: &str) -> Reply {
+/// Scrapes as Prometheus does, which says how many seconds it waits: a slow app must not cost the scrape.
+async fn scrape(pod: &Strict, accept: &str, patience: &str) -> Reply {
     let call = Call::get("http://pod/stats/prometheus").header("accept", accept);
-    // Prometheus says how long it waits; a slow app must not cost the scrape.
-    call.header("x-prometheus-scrape-timeout-seconds", "2").send(pod.merged).await
+    call.header("x-prometheus-scrape-timeout-seconds", patience).send(pod.merged).await
 }
+
+/// Of a scraper that waits for long: on a busy machine, an app may take a while.
+const LONG: &str = "60";
 
 const READS_BOTH: &str = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 
@@ -100,7 +103,7 @@ async fn the_formats_of_apps_and_scrapers_go_together() {
     ];
     for (says, accept, kind, line, left_out) in rows {
         *script.lock().unwrap_or_else(PoisonError::into_inner) = says;
-        let reply = scrape(&pod, accept).await;
+        let reply = scrape(&pod, accept, LONG).await;
         let text = reply.text();
         assert_eq!((reply.status, reply.header("content-type")), (200, kind), "{says:?}");
         assert!(text.contains(line), "{says:?}: no `{line}` in\n{text}");
@@ -110,7 +113,7 @@ async fn the_formats_of_apps_and_scrapers_go_together() {
         assert_eq!(metric(&text, "leno_app_metrics_up", &[]), 1.0, "{says:?}: {text}");
         assert_eq!(text.ends_with("# EOF\n"), kind == OPEN, "{says:?}");
         // What one scrape leaves out, the next one tells.
-        let counted = scrape(&pod, "text/plain").await.text();
+        let counted = scrape(&pod, "text/plain", LONG).await.text();
         assert!(metric(&counted, "leno_app_metrics_left_out_total", &[]) >= left_out, "{says:?}: {counted}");
         if kind == TEXT && has_prometheus("promtool on a merged scrape") {
             let said = promtool(&["check", "metrics"], &text);
@@ -134,7 +137,8 @@ async fn an_app_that_is_of_no_use_leaves_the_proxys_own_metrics() {
         (Says::TooMuch, "too_long"),
     ];
     let check = async |name: &str, reason: &str| {
-        let reply = scrape(&pod, READS_BOTH).await;
+        let patience = if reason == "timeout" { "2" } else { LONG };
+        let reply = scrape(&pod, READS_BOTH, patience).await;
         let text = reply.text();
         assert_eq!(reply.status, 200, "{name}: {text}");
         assert!(text.contains("\nenvoy_server_live 1\n") && !text.contains("shop_orders"), "{name}: {text}");
@@ -199,7 +203,7 @@ async fn a_prometheus_without_a_certificate_scrapes_app_and_proxy_under_strict_m
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_scrapers_at_once_are_both_answered() {
     let (pod, _app, _script) = scene(Says::This(200, TEXT, ORDERS)).await;
-    let scrapes = (0..16).map(|_| scrape(&pod, READS_BOTH));
+    let scrapes = (0..16).map(|_| scrape(&pod, READS_BOTH, LONG));
     let replies = tokio::time::timeout(Duration::from_secs(60), futures_util::future::join_all(scrapes)).await;
     for reply in replies.expect("they do not wait for each other for ever") {
         assert_eq!(reply.status, 200);
