@@ -180,7 +180,8 @@ impl Proxy {
     pub(super) async fn close_down(&mut self, reason: Option<Reason>) {
         tracing::info!(?reason, "closing down");
         let begun = Instant::now();
-        let latest = self.ending.as_ref().map_or(begun, |ending| ending.latest);
+        // Without a reason somebody has lost patience.
+        let latest = self.ending.as_ref().filter(|_| reason.is_some()).map_or(begun, |ending| ending.latest);
         for name in self.bound.keys() {
             self.close(Arc::clone(name)).await;
         }

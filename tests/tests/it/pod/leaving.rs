@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::Frame;
-use leno_tests::{
-    Call, Connection, Origin, Protocol, Sidecar, empty, eventually, free_port, mesh, origin, sidecar, stream,
-};
+use leno_tests::{Call, Connection, Origin, Protocol, Sidecar, eventually, free_port, mesh, origin, sidecar, slow_app};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// A sidecar whose drain time is longer than any test.
 async fn patient(app: &Origin, rules: &str, workers: usize) -> Sidecar {
@@ -117,19 +114,12 @@ async fn a_person_at_a_terminal_waits_less_and_with_a_second_signal_not_at_all()
     let (status, _) = pod.proxy.process.ended().await;
     assert!(status.success() && pod.log().contains("reason=Some(Quiet)"), "{status} {}", pod.log());
 
-    let (mut frames, body) = (Vec::new(), std::sync::Arc::new(std::sync::Mutex::new(None)));
-    let (sender, endless) = stream();
-    frames.push(sender);
-    *body.lock().unwrap() = Some(endless);
-    let app = Origin::scripted(move |_| {
-        let body = body.lock().unwrap().take().unwrap_or_else(empty);
-        async move { http::Response::new(body) }
-    })
-    .await;
-    let mut pod = sidecar(app.address(), "").bootstrap("drain", json!("3s")).start().await;
+    let (_finish, done) = watch::channel(false);
+    let (app, mut starts) = slow_app(done).await;
+    let mut pod = patient(&app, "", 1).await;
     let mut connection = Connection::open(pod.address(), Protocol::Http1).await;
-    let answer = connection.begin(Call::get("http://shop/")).await.expect("it begins");
-    frames[0].send(Ok(Frame::data(Bytes::from("never ends")))).await.expect("the app is there");
+    let answer = connection.begin(Call::get("http://shop/slow")).await.expect("it begins");
+    starts.recv().await.expect("the app is there");
     pod.proxy.process.signal("INT");
     eventually("the proxy drains", async || match pod.log().contains("draining") {
         true => Ok(()),
