@@ -8,6 +8,7 @@ mod figures;
 mod generation;
 mod http;
 mod inject;
+mod kubernetes;
 mod metrics;
 mod percent;
 mod relay;
