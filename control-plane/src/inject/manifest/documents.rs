@@ -50,7 +50,9 @@ pub(super) fn parse(text: &str) -> Result<Value, (usize, String)> {
     };
     let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|error| told(&error))?;
     value.apply_merge().map_err(|error| told(&error))?;
-    serde_json::to_value(value).map_err(|error| (0, error.to_string()))
+    let mut value = serde_json::to_value(value).map_err(|error| (0, error.to_string()))?;
+    octals(&mut value);
+    Ok(value)
 }
 
 fn push(pieces: &mut Vec<Piece>, text: String, line: usize) -> Result<(), (usize, String)> {
@@ -74,4 +76,25 @@ fn push(pieces: &mut Vec<Piece>, text: String, line: usize) -> Result<(), (usize
 fn is_separator(line: &str) -> bool {
     let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
     rest.is_some_and(|rest| rest.trim().is_empty() || (rest.starts_with([' ', '\t']) && rest.trim().starts_with('#')))
+}
+
+/// File modes are numbers. Kubernetes reads `0644` as YAML 1.1 does, in octal; the parser takes it for a text, and as a text
+/// it would be written where a line has to be written anew.
+fn octals(value: &mut Value) {
+    match value {
+        Value::Object(entries) => {
+            // A mode stands beside the path of its file.
+            let is_file = entries.contains_key("path");
+            for (key, value) in entries {
+                let is_mode = key == "defaultMode" || (key == "mode" && is_file);
+                let octal = value.as_str().and_then(|text| u32::from_str_radix(text.strip_prefix('0')?, 8).ok());
+                match octal.filter(|_| is_mode) {
+                    Some(mode) => *value = Value::from(mode),
+                    None => octals(value),
+                }
+            }
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(octals),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }

@@ -158,31 +158,11 @@ fn indented(first: &str, others: &str, text: &str) -> String {
 
 /// Written anew, in the form that it had.
 fn anew(text: &str, new: &Value) -> String {
-    let mut new = new.clone();
-    octals(&mut new);
     let is_json = text.trim_start().starts_with('{') && serde_json::from_str::<Value>(text).is_ok();
     let written = match is_json {
-        true => serde_json::to_string_pretty(&new).map(|text| text + "\n").ok(),
-        false => serde_yaml::to_string(&new).ok(),
+        true => serde_json::to_string_pretty(new).map(|text| text + "\n").ok(),
+        false => serde_yaml::to_string(new).ok(),
     };
     let begins = if text.starts_with("---") { "---\n" } else { "" };
     format!("{begins}{}", written.expect("invariant: JSON values can be written"))
-}
-
-/// File modes are numbers. Kubernetes reads `0644` as YAML 1.1 does, in octal; here it was read as a text, and as a text it
-/// would be written.
-fn octals(value: &mut Value) {
-    match value {
-        Value::Object(entries) => {
-            for (key, value) in entries {
-                let octal = value.as_str().and_then(|text| u32::from_str_radix(text.strip_prefix('0')?, 8).ok());
-                match octal.filter(|_| key == "defaultMode" || key == "mode") {
-                    Some(mode) => *value = Value::from(mode),
-                    None => octals(value),
-                }
-            }
-        }
-        Value::Array(entries) => entries.iter_mut().for_each(octals),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
 }
