@@ -4,6 +4,8 @@
 //! answered like others, since nothing happens here but computing. A pod that cannot get the sidecar that it should have is
 //! refused with the reason, and so whoever made it sees the reason: a pod that runs outside the mesh unnoticed is worse.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use json_patch::Patch;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
@@ -45,6 +47,19 @@ pub(crate) fn admission(
         Ok(injection) => patched(answer, &pod, injection),
         Err(problems) => answer.deny(format!("leno cannot inject the sidecar: {problems}")),
     }
+}
+
+/// The answer as it goes over the wire: with the patch in base64, as Kubernetes' documentation has it. (kube writes a list of
+/// numbers, which the API server happens to take as well.)
+#[allow(dead_code)]
+pub(crate) fn written(answer: AdmissionResponse) -> Result<Value, serde_json::Error> {
+    let patch = answer.patch.as_ref().map(|patch| STANDARD.encode(patch));
+    let mut review = serde_json::to_value(answer.into_review())?;
+    let response = review.get_mut("response").and_then(Value::as_object_mut);
+    if let (Some(response), Some(patch)) = (response, patch) {
+        response.insert("patch".to_owned(), Value::String(patch));
+    }
+    Ok(review)
 }
 
 fn patched(mut answer: AdmissionResponse, pod: &Value, injection: Injection) -> AdmissionResponse {

@@ -37,7 +37,7 @@ use serde_json::{Map, Value, json};
 
 // The webhook calls it.
 #[allow(unused_imports)]
-pub(crate) use admission::admission;
+pub(crate) use admission::{admission, written};
 pub(crate) use decision::Decision;
 pub(crate) use marks::{Mark, Marks};
 pub(crate) use owners::{Owner, Purpose};

@@ -6,7 +6,7 @@ use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionResponse, AdmissionReview};
 use serde_json::{Value, json};
 
-use super::super::{Marks, Settings, admission};
+use super::super::{Marks, Settings, admission, written};
 use super::names;
 
 fn enabled() -> Marks {
@@ -106,10 +106,11 @@ fn a_pod_without_a_name_gets_a_sidecar_that_knows_its_deployment() {
     assert_eq!(after["metadata"]["managedFields"], pod["metadata"]["managedFields"]);
     let audit = answer.audit_annotations.get("injection").expect("the reason is in the audit log");
     assert_eq!(audit, "injected: the namespace's label leno.mesh/inject=enabled says so");
-    let sent = serde_json::to_value(answer.into_review()).expect("an answer");
+    let sent = written(answer).expect("an answer");
     let patch =
         base64::engine::general_purpose::STANDARD.decode(sent["response"]["patch"].as_str().unwrap_or_default());
-    assert!(patch.is_ok() && sent["response"]["patchType"] == "JSONPatch", "{sent}");
+    assert!(serde_json::from_slice::<json_patch::Patch>(&patch.expect("base64")).is_ok(), "{sent}");
+    assert_eq!((&sent["kind"], &sent["response"]["patchType"]), (&json!("AdmissionReview"), &json!("JSONPatch")));
 }
 
 #[test]
