@@ -136,7 +136,7 @@ impl Reader<'_> {
         let capture = Capture {
             include_inbound_ports: self.read(Knob::IncludeInboundPorts, ports_or_all).unwrap_or_else(every),
             exclude_inbound_ports: excluded.map_or(OWN_PORTS.to_owned(), |ports| format!("{OWN_PORTS},{ports}")),
-            include_outbound_ports: self.read(Knob::IncludeOutboundPorts, ports_or_all).unwrap_or_default(),
+            include_outbound_ports: self.read(Knob::IncludeOutboundPorts, ports).unwrap_or_default(),
             exclude_outbound_ports: self.read(Knob::ExcludeOutboundPorts, ports).unwrap_or_default(),
             include_outbound_ranges: self.read(Knob::IncludeOutboundRanges, ranges_or_all).unwrap_or_else(every),
             exclude_outbound_ranges: self.read(Knob::ExcludeOutboundRanges, ranges).unwrap_or_default(),
