@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bootstrap::{Bootstrap, Flags};
 use crate::logging::{self, Colour};
-use crate::{process, version};
+use crate::{process, redirect, version};
 
 /// The sidecar of the Leno service mesh.
 #[derive(Debug, Parser)]
@@ -21,6 +21,9 @@ pub struct Cli {
 pub enum Command {
     /// Run the proxy until SIGTERM, then drain
     Run(Box<Run>),
+    /// Have the kernel hand a pod's connections to the proxy
+    #[command(subcommand)]
+    Redirect(Box<redirect::Command>),
 }
 
 /// Flags of `run`.
@@ -44,6 +47,10 @@ impl Command {
     pub fn run(self) -> ExitCode {
         match self {
             Self::Run(run) => run.run(),
+            Self::Redirect(command) => match command.run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err((code, words)) => say(code, &words),
+            },
         }
     }
 }
@@ -73,8 +80,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {
+    say(ExitCode::from(code), message)
+}
+
+fn say(code: ExitCode, message: &str) -> ExitCode {
     use std::io::Write;
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(std::io::stderr(), "leno-proxy: {message}");
-    ExitCode::from(code)
+    code
 }
