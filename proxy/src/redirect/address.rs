@@ -1,7 +1,7 @@
 //! `::6` on the loopback device, from which the proxy calls its app over IPv6.
 //!
 //! All of 127.0.0.0/8 is the loopback device's, of IPv6 only `::1`; so the address is given to it, as `istio-iptables`
-//! does (`ip -6 address replace ::6/128 dev lo`), by one message of rtnetlink(7): one program less in the image.
+//! does (`ip -6 address replace ::6/128 dev lo nodad`), by one message of rtnetlink(7): one program less in the image.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;

@@ -259,7 +259,9 @@ async fn print(flags: &Flags) -> Result<String, RedirectError> {
     };
     said.push_str(&format!("# with {backend}\n"));
     if captures_six(&wanted) {
-        said.push_str("ip -6 address replace ::6/128 dev lo\n");
+        said.push_str("ip -6 address replace ::6/128 dev lo nodad\n");
+    } else if captured_six().await.unwrap_or(false) {
+        said.push_str("ip -6 address delete ::6/128 dev lo\n");
     }
     calls.iter().for_each(|call| said.push_str(&shell(call)));
     for other in Backend::ALL.into_iter().filter(|other| *other != backend) {
