@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::bootstrap::{Bootstrap, Flags};
 use crate::logging::{self, Colour};
 use crate::pod::call::{self, CallError};
-use crate::{process, version};
+use crate::{process, redirect, version};
 
 /// The sidecar of the Leno service mesh.
 #[derive(Debug, Parser)]
@@ -26,6 +26,9 @@ pub enum Command {
     Wait(call::Wait),
     /// Ask the proxy of this pod to drain and exit, once the work of a Job is done
     Quit(call::Quit),
+    /// Have the kernel hand a pod's connections to the proxy
+    #[command(subcommand)]
+    Redirect(Box<redirect::Command>),
 }
 
 /// Flags of `run`.
@@ -52,6 +55,10 @@ impl Command {
             Self::Run(run) => run.run(),
             Self::Wait(wait) => call(wait.run()),
             Self::Quit(quit) => call(quit.run()),
+            Self::Redirect(command) => match command.run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err((code, words)) => say(code, &words),
+            },
         }
     }
 }
@@ -92,8 +99,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {
+    say(ExitCode::from(code), message)
+}
+
+fn say(code: ExitCode, message: &str) -> ExitCode {
     use std::io::Write;
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(std::io::stderr(), "leno-proxy: {message}");
-    ExitCode::from(code)
+    code
 }

@@ -9,6 +9,7 @@ mod agreement;
 mod amplification;
 mod authorization;
 mod breaking;
+mod capture;
 mod changes;
 mod chaos;
 mod check;
