@@ -35,7 +35,7 @@ use crate::policy::jwt::{Claims, Verified};
 use crate::policy::rate_limit::Quota;
 use crate::policy::{cors, enforce};
 use crate::route::{RequestView, location};
-use crate::state::snapshot::{Handler, HttpHandler};
+use crate::state::snapshot::HttpHandler;
 use crate::telemetry::detail::Detail;
 use crate::telemetry::{RequestRecord, Spoken};
 use crate::worker::{ListenerView, WorkerCluster};
@@ -190,11 +190,9 @@ fn plan<'a>(
 }
 
 fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), ProxyError> {
-    match (&view.listener.handler, &view.listener.config.protocol) {
-        (Handler::Http(http), ir::ListenerProtocol::Http(manager)) => Ok((http, manager)),
-        // A push has made a TCP port of it, and this connection is older.
-        _ => Err(ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason: "this port is for TCP now" }),
-    }
+    let both = view.listener.http().zip(view.listener.config.protocol.http());
+    // Otherwise a push has made a TCP port of it, and this connection is older.
+    both.ok_or(ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason: "this port is for TCP now" })
 }
 
 /// The virtual host and route that take a request.

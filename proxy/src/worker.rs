@@ -18,16 +18,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::admin::ListenerDrain;
+use crate::attempt::Protocol;
 use crate::attempt::given_up::GivenUp;
 use crate::cluster::balance::{PickContext, Position};
 use crate::cluster::metrics::Idle;
+use crate::cluster::originals::Originals;
 use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
 use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
-use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::state::captured::Captured;
+use crate::state::snapshot::{Listener, Snapshot};
 use crate::telemetry::log::{self, Desks, OpenLogs};
 use crate::telemetry::party::Target;
 use crate::telemetry::place::Place;
@@ -36,6 +39,9 @@ use crate::telemetry::trace::export::traced;
 use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerStats};
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
+use crate::tls::transport::Transport;
+use crate::upstream::connect::Dial;
+use crate::upstream::opened::{Noted, Opened};
 use crate::upstream::pool::{Pool, PoolSettings};
 
 /// Addresses of this process that are for operators: no request may be sent there. Known once admin is open.
@@ -70,6 +76,8 @@ pub struct Figures {
     pub overload: Arc<Overload>,
     /// Failures that the own app was given.
     pub given_up: Arc<GivenUp>,
+    /// The connections that it has opened.
+    pub opened: Arc<Opened>,
 }
 
 /// What all tasks of a worker share.
@@ -91,6 +99,8 @@ pub struct Worker {
     pub tls: Rc<Sessions>,
     /// Failures that the own app was given, of the whole process.
     pub given_up: Arc<GivenUp>,
+    /// The connections to endpoints that the whole process has opened, for the loop guard.
+    pub opened: Arc<Opened>,
     /// What policies remember.
     pub policy: Memory,
     /// Lines that were not handed over yet.
@@ -109,6 +119,8 @@ pub struct Worker {
     reviewed: Cell<u64>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
+    /// Those that are handed captured connections.
+    captured: RefCell<Captured<Rc<ListenerHandle>>>,
 }
 
 /// A snapshot with this worker's own state of its clusters.
@@ -132,6 +144,8 @@ pub struct WorkerCluster {
     /// What it is counted as, once it is called.
     target: OnceCell<TargetName>,
     idle: Idle,
+    /// Where captured connections were going.
+    originals: Originals,
     pools: RefCell<Pools>,
     /// Where the server name of TLS follows the request's host.
     by_host: RefCell<PoolsByHost>,
@@ -183,7 +197,7 @@ impl ListenerView {
 
     /// Tells what requests of a route are counted as: its rule, else its virtual host.
     pub fn named(&self, worker: &Worker, (host, route): (usize, usize), tell: impl FnOnce(&RouteNames)) {
-        let Handler::Http(http) = &self.listener.handler else { return };
+        let Some(http) = self.listener.http() else { return };
         let Some(names) = http.table.position(host, route).and_then(|at| self.names.get(at)) else { return };
         tell(names.get_or_init(|| {
             let rule = http.table.route(host, route).and_then(|route| route.origin.as_ref()).map(ToString::to_string);
@@ -195,10 +209,47 @@ impl ListenerView {
 
 impl WorkerCluster {
     /// An endpoint for a request: one that was not tried yet, if there is any.
-    pub fn pick(&self, context: &PickContext<'_>) -> Option<Picked> {
+    /// `original` is where a captured connection was going.
+    pub fn pick(&self, context: &PickContext<'_>, original: Option<&SocketAddr>) -> Option<Picked> {
         match &self.shared.members {
             Members::Balanced(balancer) => self.position.pick(balancer, &self.shared.stats, context),
-            Members::RequestHost | Members::OriginalDestination => None,
+            Members::OriginalDestination => original.map(|to| Picked::share(self.original(*to))),
+            Members::RequestHost => None,
+        }
+    }
+
+    /// The endpoint at an address that no list names.
+    pub fn original(&self, address: SocketAddr) -> Arc<EndpointState> {
+        self.originals.endpoint(address)
+    }
+
+    /// How its endpoints are called.
+    pub fn dial<'a>(&'a self, worker: &'a Worker) -> Dial<'a> {
+        let config = &self.shared.config;
+        Dial {
+            limit: config.connect_timeout,
+            keepalive: config.tcp_keepalive.as_ref(),
+            sources: &config.source_addresses,
+            opened: &worker.opened,
+        }
+    }
+
+    /// Takes a connection in clear text that was opened for bytes and has carried none, if requests could use it and none
+    /// is idle: so there are never more of them than there were callers at a time.
+    pub async fn keep_for_requests(
+        &self,
+        worker: &Worker,
+        endpoint: &EndpointState,
+        stream: Transport,
+        noted: Option<Box<Noted>>,
+    ) {
+        let config = &self.shared.config;
+        if Protocol::of(config.protocol, false, false) != Protocol::Http1 || self.follows_host() {
+            return;
+        }
+        let pool = self.pool(worker, endpoint, None);
+        if pool.idle() == 0 {
+            pool.adopt(stream, noted, config.limits.connections).await;
         }
     }
 
@@ -211,6 +262,7 @@ impl WorkerCluster {
         });
         match &self.shared.members {
             Members::RequestHost => meters.outside(own, host),
+            Members::OriginalDestination if own.value.is_outside() => meters.outside(own, host),
             Members::Balanced(_) | Members::OriginalDestination => own.id(),
         }
     }
@@ -261,7 +313,23 @@ impl WorkerCluster {
         let encryption = Encryption::new(&config.tls, &endpoint.security, host);
         let stats = Arc::clone(&self.shared.stats);
         let place = Place::new(&self.shared, endpoint.address, worker.meters.labels());
-        Rc::new(Pool::new(place, encryption, settings(config), stats, Rc::clone(&worker.tls)))
+        Rc::new(Pool::new(place, encryption, settings(config), stats, Rc::clone(&worker.tls), Arc::clone(&worker.opened)))
+    }
+
+    /// Closes what has been idle for too long, and forgets whom no list names and nobody calls. The connections that wait.
+    fn sweep(&self, now: Instant) -> usize {
+        let mut idle = 0;
+        self.each_pool(|pool| {
+            pool.sweep(now);
+            idle += pool.idle();
+        });
+        if !matches!(self.shared.members, Members::Balanced(_)) {
+            self.originals.forget_unused();
+            let is_used = |pool: &Rc<Pool>| pool.idle() > 0 || Rc::strong_count(pool) > 1;
+            self.pools.borrow_mut().retain(|_, pool| is_used(pool));
+            self.by_host.borrow_mut().retain(|_, pool| is_used(pool));
+        }
+        idle
     }
 
     fn each_pool(&self, mut each: impl FnMut(&Rc<Pool>)) {
@@ -304,7 +372,8 @@ impl WorkerCluster {
 
     fn with_pools(shared: Arc<Cluster>, pools: RefCell<Pools>, by_host: RefCell<PoolsByHost>) -> Self {
         let idle = Idle::new(&shared.stats);
-        Self { shared, position: Position::default(), target: OnceCell::new(), idle, pools, by_host }
+        let (position, target, originals) = (Position::default(), OnceCell::new(), Originals::default());
+        Self { shared, position, target, idle, originals, pools, by_host }
     }
 }
 
@@ -330,13 +399,14 @@ fn settings(cluster: &ir::Cluster) -> PoolSettings {
         max_duration: cluster.max_connection_duration,
         max_streams: cluster.max_concurrent_streams,
         keepalive: cluster.tcp_keepalive.clone(),
+        sources: cluster.source_addresses.clone(),
     }
 }
 
 impl Worker {
     /// A worker with nothing to do yet.
     pub fn new(
-        Figures { telemetry, stats, overload, given_up }: Figures,
+        Figures { telemetry, stats, overload, given_up, opened }: Figures,
         dns: Arc<Dns>,
         drain: watch::Receiver<bool>,
         reserved: Reserved,
@@ -351,6 +421,8 @@ impl Worker {
             reserved,
             overload,
             given_up,
+            opened,
+            captured: RefCell::default(),
             tls: Rc::new(tls),
             policy: Memory::default(),
             logs: Rc::new(Desks::new(Arc::clone(&telemetry.logs))),
@@ -419,6 +491,11 @@ impl Worker {
         tokio::task::spawn_local(downstream::serve(Rc::clone(self), listener, stream, peer, counted));
     }
 
+    /// The listener that a captured connection is handed to; `None`: it stays where it is.
+    pub fn captured(&self, direction: ir::Direction, meant: SocketAddr) -> Option<Rc<ListenerHandle>> {
+        self.captured.borrow().find(direction, meant).cloned()
+    }
+
     /// Puts a configuration in force.
     pub fn apply(&self, snapshot: Arc<Snapshot>) {
         let before = Rc::clone(&self.snapshot.borrow());
@@ -453,7 +530,15 @@ impl Worker {
                 }
             }
         }
+        let mut captured = Captured::default();
+        for (name, listener) in &snapshot.listeners {
+            if let Some(handle) = listeners.get(name.as_str()) {
+                captured.add(&listener.config, handle);
+            }
+        }
+        *self.captured.borrow_mut() = captured;
         drop(listeners);
+        self.opened.want(snapshot.captures_outbound());
         if rules_changed {
             self.review();
         }
@@ -501,11 +586,7 @@ impl Worker {
             living.is_some()
         });
         for cluster in &self.snapshot.borrow().clusters {
-            let mut idle = 0;
-            cluster.each_pool(|pool| {
-                pool.sweep(now);
-                idle += pool.idle();
-            });
+            let idle = cluster.sweep(now);
             cluster.idle.set(u32::try_from(idle).unwrap_or(u32::MAX));
         }
     }
@@ -523,10 +604,7 @@ fn close_removed(before: &View, snapshot: &Snapshot) {
 impl ListenerView {
     fn new(view: Rc<View>, listener: Arc<Listener>, desks: &Desks) -> Self {
         let logs = log::open(desks, &listener.config.access_logs.logs);
-        let routes = match &listener.handler {
-            Handler::Http(http) => http.table.len(),
-            Handler::Tcp(_) => 0,
-        };
+        let routes = listener.http().map_or(0, |http| http.table.len());
         Self { view, listener, logs, names: (0..routes).map(|_| OnceCell::new()).collect() }
     }
 }

@@ -39,10 +39,7 @@ impl<'a> Holdings<'a> {
     /// What the workers run on.
     pub fn in_force(snapshot: &'a Snapshot) -> Self {
         let sockets = outbound(&snapshot.resources).filter_map(|(listener, http)| {
-            match &snapshot.listeners.get(&listener.name)?.handler {
-                Handler::Http(handler) => Some((http, Arc::clone(&handler.table))),
-                Handler::Tcp(_) => None,
-            }
+            Some((http, Arc::clone(&snapshot.listeners.get(&listener.name)?.http()?.table)))
         });
         Self { resources: &snapshot.resources, sockets: sockets.collect() }
     }
@@ -74,10 +71,7 @@ impl<'a> Holdings<'a> {
 
 fn outbound(resources: &Resources) -> impl Iterator<Item = (&Arc<Listener>, &HttpManager)> {
     let listeners = resources.listeners.values().filter(|listener| listener.direction == Direction::Outbound);
-    listeners.filter_map(|listener| match &listener.protocol {
-        ListenerProtocol::Http(http) => Some((listener, http)),
-        ListenerProtocol::Tcp(_) => None,
-    })
+    listeners.filter_map(|listener| Some((listener, listener.protocol.http()?)))
 }
 
 struct Found<'a> {

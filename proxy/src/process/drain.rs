@@ -1,12 +1,12 @@
 //! Ends well: all of the process after SIGTERM, or its listeners while it stays.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leno_config::ir::Direction;
 use tokio::sync::oneshot;
 
 use crate::admin::{Closing, ListenerDrain};
+use crate::downstream::accept::Door;
 use crate::worker::Command;
 
 use super::Proxy;
@@ -84,11 +84,11 @@ impl Proxy {
     async fn close_all(&mut self, direction: Direction) {
         self.drained.close(direction);
         let listeners = &self.snapshot.listeners;
-        let is_meant = |name: &Arc<str>| listeners.get(&**name).is_some_and(|one| one.config.direction == direction);
-        let names: Vec<Arc<str>> = self.bound.keys().filter(|name| is_meant(name)).cloned().collect();
-        for name in names {
-            self.bound.remove(&name);
-            self.close(name).await;
+        let is_meant = |(name, _): &Door| listeners.get(&**name).is_some_and(|one| one.config.direction == direction);
+        let doors: Vec<Door> = self.bound.keys().filter(|door| is_meant(door)).cloned().collect();
+        for door in doors {
+            self.bound.remove(&door);
+            self.close(door).await;
         }
     }
 
@@ -101,8 +101,8 @@ impl Proxy {
         self.drain.send_replace(true);
         self.stop_source.send_replace(true);
         tokio::time::sleep(DRAIN_GRACE.min(self.bootstrap.drain)).await;
-        for name in self.bound.keys() {
-            self.close(Arc::clone(name)).await;
+        for door in self.bound.keys() {
+            self.close(door.clone()).await;
         }
         while self.shared.telemetry.connections_active() > 0 && Instant::now() < end {
             tokio::time::sleep(DRAIN_LOOK).await;

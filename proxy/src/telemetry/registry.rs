@@ -75,6 +75,14 @@ pub struct WorkerStats {
     pub detected_tls: AtomicU64,
     /// Connections that said nothing that could be told apart, in time.
     pub detected_nothing: AtomicU64,
+    /// Connections whose caller's first bytes were something else.
+    pub detected_bytes: AtomicU64,
+    /// Connections whose endpoint spoke first.
+    pub detected_greeting: AtomicU64,
+    /// Connections to a capturing listener that nobody had redirected.
+    pub not_redirected: AtomicU64,
+    /// Captured connections that would have gone round in a circle.
+    pub loops_refused: AtomicU64,
 }
 
 /// What the configuration has to say about itself.
@@ -349,9 +357,17 @@ impl Telemetry {
             ("http1", sum(|w| &w.detected_http1)),
             ("http2", sum(|w| &w.detected_http2)),
             ("tls", sum(|w| &w.detected_tls)),
+            ("tcp", sum(|w| &w.detected_bytes)),
+            ("server_first", sum(|w| &w.detected_greeting)),
             ("timeout", sum(|w| &w.detected_nothing)),
         ] {
             detected.mut_metric().push(counter(&[("protocol", protocol)], count));
+        }
+        let help = "Connections to a capturing port that were closed: nobody had redirected them, or they would have come back \
+                    for ever.";
+        let mut refused = family("leno_capture_refused_total", help, proto::MetricType::COUNTER);
+        for (reason, count) in [("not_redirected", sum(|w| &w.not_redirected)), ("loop", sum(|w| &w.loops_refused))] {
+            refused.mut_metric().push(counter(&[("reason", reason)], count));
         }
         let seconds = |time: Option<SystemTime>| time.map_or(0.0, |time| to_f64(millis(time)) / 1e3);
         let live = if self.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
@@ -359,6 +375,7 @@ impl Telemetry {
         vec![
             series,
             detected,
+            refused,
             one_gauge("envoy_server_live", "1 until it drains.", live),
             one_gauge("process_start_time_seconds", "Since 1970.", seconds(Some(self.started))),
             one_gauge(
@@ -386,7 +403,7 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "leno_shed_total",
     "leno_concurrency_limit",
     "leno_rate_limited_total",
@@ -399,6 +416,7 @@ const NAMES: [&str; 25] = [
     "leno_jwks_fetch_failures_total",
     "leno_series",
     "leno_protocol_detected_total",
+    "leno_capture_refused_total",
     "envoy_server_live",
     "process_start_time_seconds",
     "leno_config_last_rejected_timestamp_seconds",

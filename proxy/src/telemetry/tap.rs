@@ -348,7 +348,7 @@ fn authority(detail: &Detail) -> &str {
 
 /// `FILE:LINE` of the rule, or what else is known of where the route comes from.
 fn rule(detail: &Detail) -> Option<String> {
-    let (Handler::Http(http), Some((host, route))) = (&detail.view.listener.handler, detail.route) else { return None };
+    let (http, (host, route)) = detail.view.listener.http().zip(detail.route)?;
     http.table.route(host, route)?.origin.as_ref().map(ToString::to_string)
 }
 

@@ -292,16 +292,18 @@ impl<'a> Facts<'a> {
     }
 
     fn route(&self) -> Option<&'a Route> {
-        let Handler::Http(http) = &self.view().listener.handler else { return None };
+        let http = self.view().listener.http()?;
         let (host, at) = self.request()?.detail.route?;
         http.table.route(host, at)
     }
 
     fn origin(&self) -> Option<&'a Origin> {
-        match (self.subject, &self.view().listener.config.protocol) {
-            (Subject::Request(_), _) => self.route()?.origin.as_ref(),
-            (Subject::Connection(_), ListenerProtocol::Tcp(route)) => route.origin.as_ref(),
-            (Subject::Connection(_), ListenerProtocol::Http(_)) => None,
+        match self.subject {
+            Subject::Request(_) => self.route()?.origin.as_ref(),
+            Subject::Connection(ended) => {
+                let (_, route) = self.view().listener.bytes(ended.connection.way.get())?;
+                route.origin.as_ref()
+            }
         }
     }
 
@@ -419,7 +421,7 @@ fn code_details(ended: &Ended) -> Value<'_> {
     if !detail.attempts.is_empty() {
         return Value::Word(details::VIA_UPSTREAM);
     }
-    let Handler::Http(http) = &detail.view.listener.handler else { return Value::Missing };
+    let Some(http) = detail.view.listener.http() else { return Value::Missing };
     let route = detail.route.and_then(|(host, at)| http.table.route(host, at));
     match route.map(|route| &route.action) {
         Some(Action::Redirect(_) | Action::Direct(_)) => Value::Word(details::DIRECT_RESPONSE),

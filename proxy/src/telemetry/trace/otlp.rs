@@ -202,7 +202,7 @@ fn leno(finished: &Finished, attributes: &mut Attributes) {
 }
 
 fn rule(finished: &Finished) -> Option<String> {
-    let Handler::Http(http) = &finished.listener.handler else { return None };
+    let http = finished.listener.http()?;
     let (host, route) = finished.route?;
     http.table.route(host, route)?.origin.as_ref().map(ToString::to_string)
 }
