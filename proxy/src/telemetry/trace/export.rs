@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno_config::ir::{Collector, ListenerProtocol, Tracing, TracingProvider};
+use leno_config::ir::{Collector, Tracing, TracingProvider};
 use leno_config::node::Node;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
