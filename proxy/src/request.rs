@@ -41,6 +41,9 @@ use crate::telemetry::{RequestRecord, Spoken};
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
 
+/// The route of hosts that nobody has declared, where these are not to be called (Istio's REGISTRY_ONLY).
+const BLOCKED: &str = "block_all";
+
 /// Answers a request. Never fails: what goes wrong becomes an answer.
 pub async fn serve(connection: &Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let is_http1 = request.version() != Version::HTTP_2;
@@ -156,6 +159,8 @@ fn plan<'a>(
     let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
     if let Some((_, _, _, Some(cluster))) = to {
         record.calls(cluster.target(&connection.worker, sanitize::authority(&parts)));
+    } else if to.is_none() && route.is_some_and(|route| route.name == BLOCKED) {
+        record.calls(connection.worker.meters.blocked(sanitize::authority(&parts)));
     }
     beside.rules = to.map(|(route, _, share, _)| (route, share));
     record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);

@@ -313,7 +313,14 @@ impl WorkerCluster {
         let encryption = Encryption::new(&config.tls, &endpoint.security, host);
         let stats = Arc::clone(&self.shared.stats);
         let place = Place::new(&self.shared, endpoint.address, worker.meters.labels());
-        Rc::new(Pool::new(place, encryption, settings(config), stats, Rc::clone(&worker.tls), Arc::clone(&worker.opened)))
+        Rc::new(Pool::new(
+            place,
+            encryption,
+            settings(config),
+            stats,
+            Rc::clone(&worker.tls),
+            Arc::clone(&worker.opened),
+        ))
     }
 
     /// Closes what has been idle for too long, and forgets whom no list names and nobody calls. The connections that wait.
@@ -542,6 +549,11 @@ impl Worker {
         if rules_changed {
             self.review();
         }
+    }
+
+    /// The configuration in force.
+    pub fn view(&self) -> Rc<View> {
+        Rc::clone(&self.snapshot.borrow())
     }
 
     /// Counts what is rare.

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn there_is_a_bound_and_beyond_it_calls_are_made_all_the_same() {
         let originals = Originals::default();
-        let held: Vec<_> = (0..=u16::try_from(MOST).expect("small")).map(|port| originals.endpoint(address(port))).collect();
+        let held: Vec<_> =
+            (0..=u16::try_from(MOST).expect("small")).map(|port| originals.endpoint(address(port))).collect();
         assert_eq!((originals.len(), held.len()), (MOST, MOST + 1));
         drop(held);
         originals.forget_unused();

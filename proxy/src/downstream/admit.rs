@@ -14,9 +14,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::telemetry::add;
+use crate::tls;
 use crate::tls::server::{Caller, HandshakeError};
 use crate::tls::transport::{Prefixed, Transport};
-use crate::tls;
 use crate::worker::Worker;
 
 use super::Arrival;

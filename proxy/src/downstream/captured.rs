@@ -164,7 +164,8 @@ mod tests {
 
     impl Ours for Proxy {
         fn listens(&self, to: SocketAddr) -> bool {
-            [15001, 15006].contains(&to.port()) && [address("10.0.0.5:1").ip(), address("[::1]:1").ip()].contains(&to.ip())
+            [15001, 15006].contains(&to.port())
+                && [address("10.0.0.5:1").ip(), address("[::1]:1").ip()].contains(&to.ip())
         }
 
         fn opened(&self, from: SocketAddr, to: SocketAddr) -> bool {

@@ -241,5 +241,6 @@ impl Detection {
 }
 
 #[cfg(test)]
-#[path = "first_words/tests.rs"]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::client_hello;

@@ -30,6 +30,8 @@ use super::{Arrival, Carries, Connection, admit, draining, undeclared};
 
 /// Endpoints that are tried when connecting fails.
 const MAX_ENDPOINTS: usize = 3;
+/// What is taken of an endpoint's first words at a time.
+const GREETING: usize = 2048;
 /// One direction's buffer.
 const BUFFER: usize = 16 * 1024;
 
@@ -102,7 +104,7 @@ pub(super) fn let_in(connection: Rc<Connection>) -> Option<TcpRecord> {
 impl Upstream {
     /// Ready when the endpoint has said something, or has ended. What it said is not lost.
     pub(super) async fn hear(&mut self) {
-        let mut said = Vec::with_capacity(BUFFER);
+        let mut said = Vec::with_capacity(GREETING);
         // An error is found again by whoever reads next.
         let _ = self.stream.read_buf(&mut said).await;
         self.stream.unread(said.into());

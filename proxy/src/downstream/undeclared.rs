@@ -251,3 +251,6 @@ fn count(connection: &Connection, verdict: &Verdict) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

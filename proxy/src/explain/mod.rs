@@ -22,7 +22,7 @@ use crate::error::ProxyError;
 use crate::policy::jwt::Claims;
 use crate::route::{RequestView, RouteTable, location, rewrite_path, why_not};
 use crate::sanitize;
-use crate::state::snapshot::{Handler, Snapshot};
+use crate::state::snapshot::Snapshot;
 
 pub use tokens::verified;
 pub use verdict::{Access, Lost, Policy, RedirectTo, Retries, Rewrite, RulePlace, Share, Token, Tried, Verdict};

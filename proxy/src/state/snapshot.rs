@@ -78,13 +78,13 @@ impl Listener {
 
     /// Where bytes go that go one of its ways, if it takes any.
     pub fn bytes(&self, way: Way) -> Option<(&Targets, &ir::TcpRoute)> {
-        match (&self.handler, &self.config.protocol) {
-            (Handler::Tcp(targets), ir::ListenerProtocol::Tcp(route)) => Some((targets, route)),
-            (Handler::Detect(undeclared), ir::ListenerProtocol::Detect(detection)) => match way {
-                Way::Rest => Some((&undeclared.rest, &detection.tcp)),
-                Way::Branch(at) => Some((undeclared.branches.get(at)?, &detection.branches().get(at)?.route)),
-            },
-            _ => None,
+        match (&self.handler, way) {
+            (Handler::Http(_), _) => None,
+            (Handler::Tcp(targets), _) => Some((targets, self.config.protocol.tcp_routes().next()?)),
+            (Handler::Detect(undeclared), Way::Rest) => Some((&undeclared.rest, &self.detection()?.tcp)),
+            (Handler::Detect(undeclared), Way::Branch(at)) => {
+                Some((undeclared.branches.get(at)?, &self.detection()?.branches().get(at)?.route))
+            }
         }
     }
 
@@ -107,7 +107,9 @@ impl Listener {
         intake.has_sockets()
             && self.config.addresses().any(|bound| {
                 reaches(address, bound)
-                    || (*intake == ir::Intake::Capture && bound.port() == address.port() && is_of_this_host(address.ip()))
+                    || (*intake == ir::Intake::Capture
+                        && bound.port() == address.port()
+                        && is_of_this_host(address.ip()))
             })
     }
 }
@@ -199,9 +201,10 @@ impl Snapshot {
     /// The addresses of the own listeners that face the own app: calling one would go round in a circle.
     pub fn is_own_outbound(&self, address: SocketAddr) -> bool {
         self.own_ports.contains(&address.port())
-            && self.listeners.values().any(|listener| {
-                listener.config.direction == ir::Direction::Outbound && listener.is_reached_at(address)
-            })
+            && self
+                .listeners
+                .values()
+                .any(|listener| listener.config.direction == ir::Direction::Outbound && listener.is_reached_at(address))
     }
 
     /// Whether `address` reaches any of the own listeners.

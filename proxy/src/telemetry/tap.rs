@@ -25,7 +25,6 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, EndpointState};
 use crate::error::Flags;
 use crate::random::Random;
-use crate::state::snapshot::Handler;
 use crate::tls::exchange::Workload;
 use crate::tls::peer::Peer;
 

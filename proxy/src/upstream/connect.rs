@@ -147,7 +147,8 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let opened = Arc::new(Opened::default());
-        let from = |sources: &'static [&str]| -> Vec<IpAddr> { sources.iter().map(|ip| ip.parse().expect(ip)).collect() };
+        let from =
+            |sources: &'static [&str]| -> Vec<IpAddr> { sources.iter().map(|ip| ip.parse().expect(ip)).collect() };
         for (sources, expected) in
             [(from(&["127.0.0.6", "::6"]), "127.0.0.6"), (from(&["::6"]), "127.0.0.1"), (from(&[]), "127.0.0.1")]
         {
@@ -178,7 +179,10 @@ mod tests {
             Dial { limit, keepalive: None, sources, opened: &opened }
         };
         let refused = dial(0).to(closed).await.expect_err("nobody listens");
-        assert!(matches!(&refused, ConnectError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused), "{refused}");
+        assert!(
+            matches!(&refused, ConnectError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused),
+            "{refused}"
+        );
         let foreign = dial(1).to(closed).await.expect_err("not an address of this host").to_string();
         assert!(foreign.contains("192.0.2.6") && foreign.contains("redirect apply"), "{foreign}");
     }

@@ -3,7 +3,7 @@ use super::*;
 const BOTH: Expected = Expected { http: true, mesh_tls: true };
 
 /// A ClientHello as rustls writes it.
-fn client_hello(name: &str, protocols: &[&[u8]]) -> Vec<u8> {
+pub(in crate::downstream) fn client_hello(name: &str, protocols: &[&[u8]]) -> Vec<u8> {
     let config = rustls::ClientConfig::builder_with_provider(Arc::clone(tls::provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -123,11 +123,7 @@ fn who_speaks_first_decides() {
         ("the caller, HTTP/1", vec![(5, Event::Heard(request))], Some(Verdict::Http(Spoken::Http1))),
         ("the caller, HTTP/2", vec![(5, Event::Heard(PREFACE))], Some(Verdict::Http(Spoken::Http2))),
         ("the caller, the mesh's TLS", vec![(5, Event::Heard(&mesh))], Some(Verdict::Mesh)),
-        (
-            "the caller, other TLS",
-            vec![(5, Event::Heard(&other))],
-            bytes(Known::Tls(Some("db.example.com".into()))),
-        ),
+        ("the caller, other TLS", vec![(5, Event::Heard(&other))], bytes(Known::Tls(Some("db.example.com".into())))),
         ("the caller, bytes", vec![(5, Event::Heard(b"\0\0\0\x08"))], bytes(Known::Caller)),
         (
             "the caller in parts",

@@ -7,15 +7,14 @@ use std::time::{Duration, SystemTime};
 use http::header::{GetAll, HeaderValue};
 use http::{HeaderMap, Version};
 use leno_config::ir::{
-    self, AbortStatus, Action, AddressPart, End, GrpcStatusForm, HeaderChoice, HeaderKey, ListenerProtocol, Operator,
-    Origin, Plain, Route, Sensitive, TimeFormat,
+    self, AbortStatus, Action, AddressPart, End, GrpcStatusForm, HeaderChoice, HeaderKey, Operator, Origin, Plain,
+    Route, Sensitive, TimeFormat,
 };
 
 use crate::cluster::outcome::Outcome;
 use crate::downstream::Connection;
 use crate::error::{Flag, Flags, details};
 use crate::headers::name;
-use crate::state::snapshot::Handler;
 use crate::telemetry::detail::AttemptDetail;
 use crate::telemetry::observe::{ConnectionEnded, Ended};
 use crate::telemetry::redact::{self, Telling};

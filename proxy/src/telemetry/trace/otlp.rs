@@ -20,7 +20,6 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 
 use crate::attempt::Protocol;
 use crate::cluster::outcome::Outcome;
-use crate::state::snapshot::Handler;
 
 use super::id::SpanId;
 use super::spans::{Attempted, Finished};
