@@ -116,12 +116,6 @@ impl Party {
         }
     }
 
-    /// Whether it stands for hosts outside the mesh, each of which is counted for itself (Istio: `destination_service` is
-    /// the request's host, its name the cluster's).
-    pub fn is_outside(&self) -> bool {
-        self.cluster == PASSTHROUGH
-    }
-
     /// For who reads figures.
     pub fn figure(&self, principal: &str) -> figures::Party {
         figures::Party {
@@ -301,6 +295,12 @@ impl Target {
             _ => (host, UNKNOWN),
         };
         Self { host: host.to_owned(), name: name.to_owned(), namespace: namespace.to_owned(), port, ..Self::default() }
+    }
+
+    /// Whether it stands for hosts outside the mesh, each of which is counted for itself (Istio: `destination_service` is
+    /// the request's host, its name the cluster's).
+    pub fn is_outside(&self) -> bool {
+        self.cluster == PASSTHROUGH
     }
 
     /// A host outside the mesh, called by way of `cluster`.

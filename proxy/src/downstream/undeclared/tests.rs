@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use crate::cluster::limits::Limit;
 use crate::dns::Dns;
-use crate::overload::{Entry, Overload};
+use crate::overload::{Entry, Limits, Overload};
 use crate::policy::jwt::FetchedKeys;
 use crate::random::Random;
 use crate::state::snapshot::{Resolved, Snapshot};
@@ -28,6 +28,8 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// MySQL's handshake begins like this: a length, a packet number, protocol 10, a version.
 const GREETING: &[u8] = b"\x4a\x00\x00\x00\x0a8.0.36\x00";
+
+const LIMITS: Limits = Limits { connections: 100, requests: None, adaptive_concurrency: false };
 
 /// What an endpoint does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +109,7 @@ impl Proxy {
     async fn before(endpoint: SocketAddr, edit: impl FnOnce(&mut ir::Listener, &mut ir::Detection)) -> Self {
         let telemetry = Arc::new(Telemetry::default());
         let stats = telemetry.worker();
-        let overload = Overload::new(Default::default(), vec![Arc::clone(&stats)]);
+        let overload = Overload::new(LIMITS, vec![Arc::clone(&stats)]);
         let (given_up, opened) = Default::default();
         let figures =
             Figures { telemetry: Arc::clone(&telemetry), stats: Arc::clone(&stats), overload, given_up, opened };
