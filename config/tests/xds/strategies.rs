@@ -475,8 +475,10 @@ fn branch() -> impl Strategy<Value = Branch> {
 }
 
 /// How callers come in, who may do what, and what is spoken.
-fn way() -> impl Strategy<Value = (MtlsMode, Authorization, ListenerProtocol)> {
-    let authorization = |of| vec(security::rbac_filter(true, of), 0..3).prop_map(Authorization);
+fn way() -> BoxedStrategy<(MtlsMode, Authorization, ListenerProtocol)> {
+    // Boxed: several of these side by side are more than a stack holds.
+    let authorization = |of| vec(security::rbac_filter(true, of), 0..3).prop_map(Authorization).boxed();
+    let (http_manager, tcp_route) = (|| http_manager().boxed(), || tcp_route().boxed());
     let (requests, connections) = (security::Of::Requests, security::Of::Connections);
     let mtls = || prop_oneof![Just(MtlsMode::Disable), Just(MtlsMode::Permissive), Just(MtlsMode::Strict)];
     let http = (mtls(), authorization(requests), http_manager().prop_map(ListenerProtocol::Http));
@@ -493,7 +495,7 @@ fn way() -> impl Strategy<Value = (MtlsMode, Authorization, ListenerProtocol)> {
             (MtlsMode::Disable, all.unwrap_or_default(), detect(branches, http, tcp, own))
         },
     );
-    prop_oneof![3 => http, 3 => tcp, 2 => told, 2 => branched]
+    prop_oneof![3 => http.boxed(), 3 => tcp.boxed(), 2 => told.boxed(), 2 => branched.boxed()].boxed()
 }
 
 /// How connections come in; ports only where they are captured, with their routes inside.

@@ -187,12 +187,7 @@ pub(super) fn from_xds(listener: pb::listener::Listener) -> Result<Listener> {
     let name = nonempty("name", name)?;
     let address = socket_from_xds(required("address", address)?).within("address")?;
     let additional_addresses = each("additional_addresses", additional_addresses, additional_from_xds)?;
-    let (own, ports) = chains_from_xds(filter_chains, default_filter_chain)?;
-    if !ports.is_empty() && intake != Intake::Capture {
-        let reason = "connections to other ports than the listener's own come only to one with `use_original_dst` or the \
-                      listener filter `envoy.filters.listener.original_dst`";
-        return Err(Problem::new("filter_chains.filter_chain_match.destination_port", reason));
-    }
+    let (own, ports) = chains_from_xds(filter_chains, default_filter_chain, captures)?;
     let Folded { mtls, authorization, access_logs, protocol } = own;
     let listener = Listener {
         name,
@@ -225,16 +220,23 @@ struct Placed {
     chain: Chain,
 }
 
-/// The chains of the listener itself, and of its ports.
+/// The chains of the listener itself, and of its ports, which only one that `captures` has.
 fn chains_from_xds(
     chains: Vec<FilterChain>,
     default: Option<FilterChain>,
+    captures: bool,
 ) -> Result<(Folded, BTreeMap<Port, CapturedPort>)> {
     let mut of_listener = Vec::new();
     let mut of_ports = BTreeMap::<Port, Vec<Placed>>::new();
     for (index, chain) in each("filter_chains", chains, chain::from_xds)?.into_iter().enumerate() {
         let port = chain.condition.port;
-        let placed = Placed { field: format!("filter_chains[{index}]"), place: Place::Listed, chain };
+        let field = format!("filter_chains[{index}]");
+        if port.is_some() && !captures {
+            let reason = "connections to other ports than the listener's own come only to one with `use_original_dst` or \
+                          the listener filter `envoy.filters.listener.original_dst`";
+            return Err(Problem::new("filter_chain_match.destination_port", reason)).within(&field);
+        }
+        let placed = Placed { field, place: Place::Listed, chain };
         port.map_or(&mut of_listener, |port| of_ports.entry(port).or_default()).push(placed);
     }
     if let Some(chain) = default {
