@@ -317,6 +317,30 @@ impl Telemetry {
         std::iter::once(shed).chain(limit).collect()
     }
 
+    /// What connections turned out to be, and which of them were not taken.
+    fn arrivals_collected(&self) -> [proto::MetricFamily; 2] {
+        let sum = |figure| self.sum(figure);
+        let help = "Connections by what their first bytes were, inside of TLS as well.";
+        let mut detected = family("leno_protocol_detected_total", help, proto::MetricType::COUNTER);
+        for (protocol, count) in [
+            ("http1", sum(|w| &w.detected_http1)),
+            ("http2", sum(|w| &w.detected_http2)),
+            ("tls", sum(|w| &w.detected_tls)),
+            ("tcp", sum(|w| &w.detected_bytes)),
+            ("server_first", sum(|w| &w.detected_greeting)),
+            ("timeout", sum(|w| &w.detected_nothing)),
+        ] {
+            detected.mut_metric().push(counter(&[("protocol", protocol)], count));
+        }
+        let help = "Connections to a capturing port that were closed: nobody had redirected them, or they would have come back \
+                    for ever.";
+        let mut refused = family("leno_capture_refused_total", help, proto::MetricType::COUNTER);
+        for (reason, count) in [("not_redirected", sum(|w| &w.not_redirected)), ("loop", sum(|w| &w.loops_refused))] {
+            refused.mut_metric().push(counter(&[("reason", reason)], count));
+        }
+        [detected, refused]
+    }
+
     fn process_collected(&self) -> Vec<proto::MetricFamily> {
         let sum = |figure| self.sum(figure);
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -351,31 +375,11 @@ impl Telemetry {
         for (kind, count) in [("request", self.requests.len()), ("tcp", self.tcp.len())] {
             series.mut_metric().push(gauge(&[("kind", kind)], to_f64(count as u64)));
         }
-        let help = "Connections by what their first bytes were, inside of TLS as well.";
-        let mut detected = family("leno_protocol_detected_total", help, proto::MetricType::COUNTER);
-        for (protocol, count) in [
-            ("http1", sum(|w| &w.detected_http1)),
-            ("http2", sum(|w| &w.detected_http2)),
-            ("tls", sum(|w| &w.detected_tls)),
-            ("tcp", sum(|w| &w.detected_bytes)),
-            ("server_first", sum(|w| &w.detected_greeting)),
-            ("timeout", sum(|w| &w.detected_nothing)),
-        ] {
-            detected.mut_metric().push(counter(&[("protocol", protocol)], count));
-        }
-        let help = "Connections to a capturing port that were closed: nobody had redirected them, or they would have come back \
-                    for ever.";
-        let mut refused = family("leno_capture_refused_total", help, proto::MetricType::COUNTER);
-        for (reason, count) in [("not_redirected", sum(|w| &w.not_redirected)), ("loop", sum(|w| &w.loops_refused))] {
-            refused.mut_metric().push(counter(&[("reason", reason)], count));
-        }
         let seconds = |time: Option<SystemTime>| time.map_or(0.0, |time| to_f64(millis(time)) / 1e3);
         let live = if self.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
             series,
-            detected,
-            refused,
             one_gauge("envoy_server_live", "1 until it drains.", live),
             one_gauge("process_start_time_seconds", "Since 1970.", seconds(Some(self.started))),
             one_gauge(
@@ -459,7 +463,8 @@ impl Collector for TelemetryCollector {
         let series = self.telemetry.series_collected().into_iter();
         let labelled = series.chain(self.telemetry.handshakes_collected());
         let labelled = labelled.filter(|family| !family.get_metric().is_empty());
-        labelled.chain(self.telemetry.overload_collected()).chain(self.telemetry.process_collected()).collect()
+        let process = self.telemetry.process_collected().into_iter().chain(self.telemetry.arrivals_collected());
+        labelled.chain(self.telemetry.overload_collected()).chain(process).collect()
     }
 }
 
