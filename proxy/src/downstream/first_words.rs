@@ -8,6 +8,7 @@
 //!            │                     ├─ a ClientHello with the mesh's ALPN ────▶ the mesh's TLS, and inside of it once more
 //!            │                     ├─ anything else, another ClientHello too ▶ bytes
 //!            │                     └─ too little, and no more of it in time ─▶ HTTP if it looks like it, else bytes
+//!            ├─ the caller ends without a word ─── the endpoint has none either ─▶ nothing was meant
 //!            └─ nobody speaks for 10 s ──────────────────────────────────────▶ bytes
 //! ```
 //!
@@ -159,6 +160,8 @@ pub(super) enum Verdict {
     Mesh,
     /// Bytes, and how that is known.
     Bytes(Known),
+    /// Somebody has only looked whether the port is open.
+    Nothing,
 }
 
 /// By what a connection is known to be bytes.
@@ -180,12 +183,14 @@ pub(super) struct Detection {
     expected: Expected,
     deadline: Instant,
     words: Words,
+    /// The caller says no more.
+    ended: bool,
 }
 
 impl Detection {
     /// It begins now.
     pub(super) fn new(expected: Expected, now: Instant) -> Self {
-        Self { expected, deadline: now + SILENCE, words: Words::of(&[]) }
+        Self { expected, deadline: now + SILENCE, words: Words::of(&[]), ended: false }
     }
 
     /// When it is [`Event::Late`].
@@ -197,13 +202,21 @@ impl Detection {
     pub(super) fn on(&mut self, event: Event<'_>, now: Instant) -> Option<Verdict> {
         match event {
             Event::Heard(heard) => self.heard(heard, now),
+            // Who has said nothing may yet want to hear (`nc HOST PORT < /dev/null`).
+            Event::Ended if self.words == Words::of(&[]) => {
+                self.ended = true;
+                self.deadline = self.deadline.min(now + BEGUN);
+                None
+            }
             Event::Ended => Some(Verdict::Bytes(Known::Caller)),
             Event::Answered => Some(Verdict::Bytes(Known::Endpoint)),
             // Nobody greets the caller, who may yet ask for something that can be answered in words.
+            Event::Unreachable if self.ended => Some(Verdict::Nothing),
             Event::Unreachable => {
                 self.deadline = self.deadline.min(now + BEGUN);
                 None
             }
+            Event::Late if self.ended => Some(Verdict::Nothing),
             Event::Late => Some(match self.words {
                 Words::Few { like_http: true } if self.expected.http => Verdict::Http(Spoken::Http1),
                 Words::Few { .. }

@@ -59,12 +59,13 @@ async fn outside(arrival: Arrival, mode: MtlsMode, stream: Prefixed<TcpStream>) 
             let Some((stream, caller)) = admit::accept(&arrival, stream).await else { return };
             inside(arrival, caller, stream).await;
         }
-        Verdict::Http(_) | Verdict::Bytes(_) => {
+        Verdict::Http(_) | Verdict::Bytes(_) | Verdict::Nothing => {
             let name = match &verdict {
                 Verdict::Bytes(Known::Tls(name)) => name.clone(),
-                Verdict::Bytes(Known::Endpoint | Known::Caller | Known::Silence) | Verdict::Http(_) | Verdict::Mesh => {
-                    None
-                }
+                Verdict::Bytes(Known::Endpoint | Known::Caller | Known::Silence)
+                | Verdict::Http(_)
+                | Verdict::Mesh
+                | Verdict::Nothing => None,
             };
             let connection = arrival.enter_for(None, name);
             let heard = Heard { stream: stream.map(Transport::Plain), verdict, calling };
@@ -122,12 +123,13 @@ where
     };
     let mut detection = Detection::new(expected, Instant::now());
     let mut heard = Vec::new();
+    let mut ended = false;
     let verdict = loop {
         heard.reserve(READ);
         let read = tokio::select! {
             // The caller first: who asks for something in words that are known needs no other call.
             biased;
-            read = stream.read_buf(&mut heard) => Some(read.ok()?),
+            read = stream.read_buf(&mut heard), if !ended => Some(read.ok()?),
             event = calling.next() => match detection.on(event, Instant::now()) {
                 Some(verdict) => break verdict,
                 None => continue,
@@ -137,7 +139,10 @@ where
         };
         let event = match read {
             Some(0) if !may_call => return None,
-            Some(0) => Event::Ended,
+            Some(0) => {
+                ended = true;
+                Event::Ended
+            }
             Some(_) => Event::Heard(&heard),
             None => Event::Late,
         };
@@ -145,6 +150,9 @@ where
             break verdict;
         }
     };
+    if verdict == Verdict::Nothing {
+        return None;
+    }
     if expected.http {
         count(connection, &verdict);
     }
@@ -199,7 +207,7 @@ async fn settle(connection: Rc<Connection>, heard: Heard<'_, Transport>) {
             connection.carries.set(Carries::Requests);
             http::serve(connection, spoken, stream).await;
         }
-        Verdict::Bytes(_) | Verdict::Mesh => {
+        Verdict::Bytes(_) | Verdict::Mesh | Verdict::Nothing => {
             let calling = match by_server_name(&connection) {
                 Some(way) => {
                     connection.way.set(way);
@@ -234,6 +242,7 @@ fn count(connection: &Connection, verdict: &Verdict) {
         Verdict::Bytes(Known::Caller) => &stats.detected_bytes,
         Verdict::Bytes(Known::Endpoint) => &stats.detected_greeting,
         Verdict::Bytes(Known::Silence) => &stats.detected_nothing,
+        Verdict::Nothing => return,
     };
     add(counter, 1);
     if *verdict == Verdict::Bytes(Known::Silence) && connection.worker.quiet.allows() {

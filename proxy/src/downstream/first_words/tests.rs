@@ -130,7 +130,14 @@ fn who_speaks_first_decides() {
             vec![(5, Event::Heard(b"GE")), (9, Event::Heard(request))],
             Some(Verdict::Http(Spoken::Http1)),
         ),
-        ("the caller, who leaves", vec![(5, Event::Ended)], bytes(Known::Caller)),
+        ("the caller, who leaves", vec![(5, Event::Ended), (255, Event::Late)], Some(Verdict::Nothing)),
+        ("the caller, who only listens", vec![(5, Event::Ended), (9, Event::Answered)], bytes(Known::Endpoint)),
+        ("nobody, and nobody is there", vec![(5, Event::Ended), (9, Event::Unreachable)], Some(Verdict::Nothing)),
+        (
+            "the caller, who has said a little and no more",
+            vec![(5, Event::Heard(b"PI")), (9, Event::Ended)],
+            bytes(Known::Caller),
+        ),
         (
             "the caller, too little, then the endpoint",
             vec![(5, Event::Heard(b"HELO")), (9, Event::Answered)],
@@ -178,6 +185,7 @@ fn doubt_is_bounded_and_a_caller_cannot_prolong_it() {
     assert_eq!(limit(&[(100, Event::Heard(b"G"))]), Duration::from_millis(100) + BEGUN);
     assert_eq!(limit(&[(100, Event::Heard(b"G")), (300, Event::Heard(b"GE"))]), Duration::from_millis(100) + BEGUN);
     assert_eq!(limit(&[(100, Event::Heard(&[22, 3]))]), Duration::from_millis(100) + tls::HANDSHAKE);
+    assert_eq!(limit(&[(100, Event::Ended)]), Duration::from_millis(100) + BEGUN);
     assert_eq!(limit(&[(100, Event::Unreachable)]), Duration::from_millis(100) + BEGUN);
     assert_eq!(limit(&[(9_900, Event::Heard(b"G"))]), SILENCE, "never later than in silence");
 }

@@ -249,6 +249,9 @@ async fn a_caller_who_waits_for_the_greeting_gets_it_in_every_mode_that_takes_cl
             says(&mut caller, b"\x20\x00\x00\x01 login").await;
             hears(&mut caller, b"\x20\x00\x00\x01 login", "the answer").await;
             assert_eq!((proxy.detected(), proxy.in_use()), ([0, 0, 0, 1, 0], 1), "{mode:?}");
+            let mut listens = proxy.call().await;
+            listens.shutdown().await.expect("it says no more");
+            hears(&mut listens, GREETING, "the greeting, all the same").await;
         }
     };
     LocalSet::new().run_until(run).await;
