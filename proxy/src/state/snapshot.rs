@@ -297,7 +297,6 @@ impl Snapshot {
         let name = &config.name;
         let handler = match &config.protocol {
             ir::ListenerProtocol::Tcp(tcp) => Handler::Tcp(Targets::new(&tcp.clusters, by_name)),
-            ir::ListenerProtocol::Detect(detection) => Handler::Tcp(Targets::new(&detection.tcp.clusters, by_name)),
             ir::ListenerProtocol::Http(http) => {
                 Handler::Http(self.http_handler(name, http, resources, by_name, keys, limiter))
             }
