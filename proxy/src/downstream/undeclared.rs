@@ -107,7 +107,7 @@ struct Heard<'c, S> {
 enum Calling<'c> {
     NotYet,
     UnderWay(Pin<Box<dyn Future<Output = Result<Upstream, NoUpstream>> + 'c>>),
-    Over(Result<Upstream, NoUpstream>),
+    Over(Box<Result<Upstream, NoUpstream>>),
 }
 
 /// Listens to both sides until it is known what the connection carries. `None`: it is over.
@@ -166,17 +166,20 @@ impl Calling<'_> {
         if let Self::UnderWay(opening) = self {
             let opened = opening.as_mut().await;
             let failed = opened.is_err();
-            *self = Self::Over(opened);
+            *self = Self::Over(Box::new(opened));
             if failed {
                 return Event::Unreachable;
             }
         }
         match self {
-            Self::Over(Ok(upstream)) => {
-                upstream.hear().await;
-                Event::Answered
-            }
-            Self::Over(Err(_)) | Self::NotYet | Self::UnderWay(_) => std::future::pending().await,
+            Self::Over(opened) => match &mut **opened {
+                Ok(upstream) => {
+                    upstream.hear().await;
+                    Event::Answered
+                }
+                Err(_) => std::future::pending().await,
+            },
+            Self::NotYet | Self::UnderWay(_) => std::future::pending().await,
         }
     }
 
@@ -185,14 +188,18 @@ impl Calling<'_> {
         match self {
             Self::NotYet => tcp::open(connection).await,
             Self::UnderWay(opening) => opening.await,
-            Self::Over(opened) => opened,
+            Self::Over(opened) => *opened,
         }
     }
 
     /// The connection is not needed after all; it can carry the request that comes.
     async fn spare(self, connection: &Connection, spoken: Spoken) {
         match (self, spoken) {
-            (Self::Over(Ok(upstream)), Spoken::Http1) => upstream.keep_for_requests(&connection.worker).await,
+            (Self::Over(opened), Spoken::Http1) => {
+                if let Ok(upstream) = *opened {
+                    upstream.keep_for_requests(&connection.worker).await;
+                }
+            }
             (Self::Over(_) | Self::UnderWay(_) | Self::NotYet, _) => {}
         }
     }
