@@ -158,7 +158,7 @@ fn plan<'a>(
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
     if let Some((_, _, _, Some(cluster))) = to {
-        record.calls(cluster.target(&connection.worker, sanitize::authority(&parts)));
+        record.calls(cluster.target(&connection.worker, || sanitize::authority(&parts)));
     } else if to.is_none() && route.is_some_and(|route| route.name == BLOCKED) {
         record.calls(connection.worker.meters.blocked(sanitize::authority(&parts)));
     }
