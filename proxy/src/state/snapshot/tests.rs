@@ -155,7 +155,6 @@ fn a_port_of_a_capturing_listener_is_a_listener_without_a_socket_that_a_push_lea
         hashes_source: false,
     };
     let port = ir::CapturedPort {
-        name: "inbound_0.0.0.0_9080".to_owned(),
         mtls: ir::MtlsMode::Strict,
         authorization: ir::Authorization::default(),
         access_logs: ir::AccessLogs::default(),
