@@ -124,7 +124,8 @@ pub struct Flags {
     /// Where it runs, as region/zone/subzone
     #[arg(long, env = "LENO_NODE_LOCALITY")]
     pub node_locality: Option<String>,
-    /// How traffic reaches the proxy; only `none` in this version: the app calls its listeners
+    /// How traffic reaches the proxy: `none`, the app calls its listeners; `redirect`, the rules of `leno-proxy redirect`
+    /// send it the pod's connections [default: none]
     #[arg(long, env = "LENO_INTERCEPTION")]
     pub interception: Option<String>,
     /// Whom to believe, and how to prove who one is.
@@ -294,8 +295,9 @@ fn node(flags: &Flags, file: FileNode, interception: Option<String>) -> Result<N
     };
     let interception = match flags.interception.clone().or(interception).as_deref() {
         None | Some("none") => Interception::None,
+        Some("redirect") => Interception::Redirect,
         Some(other) => {
-            let reason = format!("`{other}` is not supported in this version; only `none` is");
+            let reason = format!("`{other}` is neither `none` nor `redirect`");
             return Err(BootstrapError::Value { key: "interception", reason });
         }
     };
@@ -450,6 +452,22 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_redirected_where_the_file_or_a_flag_says_so() {
+        let flag = |value: Option<&str>| Flags { interception: value.map(str::to_owned), ..Flags::default() };
+        let rows = [
+            ("", None, Interception::None),
+            ("interception: none\n", None, Interception::None),
+            ("interception: redirect\n", None, Interception::Redirect),
+            ("interception: redirect\n", Some("none"), Interception::None),
+            ("", Some("redirect"), Interception::Redirect),
+        ];
+        for (line, value, expected) in rows {
+            let bootstrap = load(&format!("node: {{name: a}}\nrules: [r]\n{line}"), flag(value)).expect(line);
+            assert_eq!(bootstrap.node.interception, expected, "{line:?} {value:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let rows = [
             ("rules: [r]\n", "node.name"),
@@ -459,7 +477,8 @@ mod tests {
             ("node: {name: a}\nrules: [r]\nworkers: many\n", "workers"),
             ("node: {name: a}\nrules: [r]\ndrain: soon\n", "drain"),
             ("node: {name: a}\nrules: [r]\nmetrics_dialect: latin\n", "metrics_dialect"),
-            ("node: {name: a}\nrules: [r]\ninterception: magic\n", "interception"),
+            ("node: {name: a}\nrules: [r]\ninterception: magic\n", "neither `none` nor `redirect`"),
+            ("node: {name: a}\nrules: [r]\ninterception: tproxy\n", "neither `none` nor `redirect`"),
             ("node: {name: a}\nrules: [r]\nadmn: 1\n", "admn"),
             ("node: {name: a}\nrules: [r]\nlimits: {x: '1'}\n", "unknown field"),
         ];

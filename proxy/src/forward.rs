@@ -136,6 +136,7 @@ impl<'a> Way<'a> {
         let Sticky { hash, cookie } = std::mem::take(&mut self.sticky);
         let to = (self.cluster, self.protocol, self.host.as_deref());
         let mut attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
+        attempts.original = connection.original.as_ref();
         attempts.seen = record.detail().map(|detail| Rc::clone(&detail.seen));
         let attempts = attempts;
         let sending = pin!(attempts.send(outgoing));

@@ -11,7 +11,7 @@
 mod drain;
 mod ending;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -29,7 +29,7 @@ use crate::attempt::given_up::GivenUp;
 use crate::bootstrap::{Bootstrap, Source};
 use crate::cluster::{health, upkeep};
 use crate::dns::{Dns, Names};
-use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
+use crate::downstream::accept::{self, AcceptorCommand, Door, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
 use crate::memory;
 use crate::overload::Overload;
@@ -48,6 +48,7 @@ use crate::telemetry::trace::figures::SpanMetrics;
 use crate::telemetry::{ClusterMetrics, Telemetry};
 use crate::tls::Sessions;
 use crate::tls::exchange::Workload;
+use crate::upstream::opened::Opened;
 use crate::worker::{Command, Figures, Reserved, Worker};
 use crate::xds::Hooks;
 
@@ -101,7 +102,7 @@ struct Proxy {
     snapshot: Arc<Snapshot>,
     /// For whoever looks after its endpoints.
     snapshots: watch::Sender<Arc<Snapshot>>,
-    bound: HashMap<Arc<str>, Bound>,
+    bound: HashMap<Door, Bound>,
     /// Listeners that somebody wants drained.
     drained: Drained,
     /// How far its end has come.
@@ -125,9 +126,17 @@ struct Proxy {
 
 /// A listener's socket.
 struct Bound {
-    asked: SocketAddr,
     /// The real address; `None`: it could not be bound, and is tried again.
     real: Option<SocketAddr>,
+    /// Where the host has no such address family, it is done without.
+    may_lack: bool,
+    lacks: bool,
+}
+
+impl Bound {
+    fn is_missing(&self) -> bool {
+        self.real.is_none() && !self.lacks
+    }
 }
 
 impl Proxy {
@@ -339,28 +348,33 @@ impl Proxy {
     /// address changed is both gone and new.
     async fn close_gone(&mut self) {
         let listeners = &self.snapshot.listeners;
-        let gone = |(name, bound): &(&Arc<str>, &Bound)| {
-            listeners.get(&***name).is_none_or(|listener| listener.config.address != bound.asked)
+        let stays = |(name, address): &Door| {
+            let listener = listeners.get(&**name).map(|listener| &listener.config);
+            listener.is_some_and(|one| one.intake.has_sockets() && one.addresses().any(|asked| asked == *address))
         };
-        let gone: Vec<Arc<str>> = self.bound.iter().filter(gone).map(|(name, _)| Arc::clone(name)).collect();
-        for name in gone {
-            self.bound.remove(&name);
-            self.close(name).await;
+        let gone: Vec<Door> = self.bound.keys().filter(|door| !stays(door)).cloned().collect();
+        for door in gone {
+            self.bound.remove(&door);
+            self.close(door).await;
         }
     }
 
-    async fn close(&self, name: Arc<str>) {
+    async fn close(&self, door: Door) {
         let (done, closed) = oneshot::channel();
         // An error means that the acceptor's thread has ended, and with it the process.
-        let _ = self.acceptor.send(AcceptorCommand::Close(name, done)).await;
+        let _ = self.acceptor.send(AcceptorCommand::Close(door, done)).await;
         let _ = tokio::time::timeout(CLOSE, closed).await;
     }
 
     async fn open_new(&mut self) {
         let open = self.snapshot.listeners.iter().filter(|(_, one)| !self.drained.is_closed(one.config.direction));
         for (name, listener) in open {
-            let asked = listener.config.address;
-            self.bound.entry(Arc::from(name.as_str())).or_insert(Bound { asked, real: None });
+            let sockets = listener.config.intake.has_sockets().then(|| listener.config.addresses());
+            for asked in sockets.into_iter().flatten() {
+                let may_lack = asked != listener.config.address;
+                let missing = Bound { real: None, may_lack, lacks: false };
+                self.bound.entry((Arc::from(name.as_str()), asked)).or_insert(missing);
+            }
         }
         self.bind_missing().await;
         self.write_ports();
@@ -368,21 +382,25 @@ impl Proxy {
 
     async fn bind_missing(&mut self) {
         let mut opened = false;
-        for (name, bound) in self.bound.iter_mut().filter(|(_, bound)| bound.real.is_none()) {
-            let socket = accept::bind(bound.asked).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        for (door, bound) in self.bound.iter_mut().filter(|(_, bound)| bound.is_missing()) {
+            let (name, address) = door;
+            let socket = accept::bind(*address).and_then(|socket| Ok((socket.local_addr()?, socket)));
             match socket {
                 Ok((real, socket)) => {
                     bound.real = Some(real);
                     opened = true;
-                    let _ = self.acceptor.send(AcceptorCommand::Listen(Arc::clone(name), socket)).await;
+                    let _ = self.acceptor.send(AcceptorCommand::Listen(door.clone(), socket)).await;
+                }
+                Err(error) if bound.may_lack && accept::is_of_the_host(&error) => {
+                    bound.lacks = true;
+                    tracing::info!(listener = %name, %address, %error, "this host lacks the address family, so it is left out");
                 }
                 Err(error) => {
-                    let address = bound.asked;
                     tracing::warn!(listener = %name, %address, %error, "cannot listen; trying again");
                 }
             }
         }
-        let unbound = self.bound.iter().filter(|(_, bound)| bound.real.is_none()).map(|(name, _)| name.to_string());
+        let unbound = self.bound.iter().filter(|(_, bound)| bound.is_missing()).map(|((name, _), _)| name.to_string());
         self.shared.set_unbound(unbound.collect());
         if opened {
             self.write_ports();
@@ -391,11 +409,17 @@ impl Proxy {
 
     /// Tells where everything listens: with port 0, nobody else knows.
     fn write_ports(&self) {
-        let real = self.bound.iter().filter_map(|(name, bound)| Some((name.to_string(), bound.real?)));
-        self.shared.set_bound(real.collect());
+        let mut listeners = BTreeMap::new();
+        for ((name, _), bound) in &self.bound {
+            // Of several sockets, the first one of the listener is told.
+            if let Some(real) = bound.real.filter(|_| !bound.may_lack || !listeners.contains_key(&**name)) {
+                listeners.insert(name.to_string(), real);
+            }
+        }
+        self.shared.set_bound(listeners.clone());
         let Some(state) = &self.bootstrap.state else { return };
-        let listeners: std::collections::BTreeMap<String, String> =
-            self.bound.iter().filter_map(|(name, bound)| Some((name.to_string(), bound.real?.to_string()))).collect();
+        let listeners: BTreeMap<String, String> =
+            listeners.into_iter().map(|(name, real)| (name, real.to_string())).collect();
         let ports = serde_json::json!({ "admin": self.shared.admin_address(), "listeners": listeners });
         if let Err(error) = write_atomically(state, "ports.json", ports.to_string().as_bytes()) {
             tracing::warn!(%error, state = %state.display(), "cannot write ports.json");
@@ -449,18 +473,18 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
     let stats: Vec<_> = (0..count).map(|_| common.telemetry.worker()).collect();
     let overload = Overload::new(bootstrap.limits, stats.clone());
     common.telemetry.watch(&overload);
-    let given_up = Arc::<GivenUp>::default();
+    let (given_up, opened) = (Arc::<GivenUp>::default(), Arc::<Opened>::default());
     for (index, stats) in stats.into_iter().enumerate() {
         let (commands, inbox) = mpsc::channel(QUEUE);
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
         let Common { telemetry, dns, stage, reserved, identity, own } = common.clone();
-        let (limits, given_up) = (Arc::clone(&overload), Arc::clone(&given_up));
+        let (limits, given_up, opened) = (Arc::clone(&overload), Arc::clone(&given_up), Arc::clone(&opened));
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
             let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
-            let figures = Figures { telemetry, stats, overload: Arc::clone(&limits), given_up };
+            let figures = Figures { telemetry, stats, overload: Arc::clone(&limits), given_up, opened };
             let worker = Worker::new(figures, dns, stage, reserved, tls, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits));

@@ -35,11 +35,14 @@ use crate::policy::jwt::{Claims, Verified};
 use crate::policy::rate_limit::Quota;
 use crate::policy::{cors, enforce};
 use crate::route::{RequestView, location};
-use crate::state::snapshot::{Handler, HttpHandler};
+use crate::state::snapshot::HttpHandler;
 use crate::telemetry::detail::Detail;
 use crate::telemetry::{RequestRecord, Spoken};
 use crate::worker::{ListenerView, WorkerCluster};
 use crate::{prepare, reply, sanitize};
+
+/// The route of hosts that nobody has declared, where these are not to be called (Istio's REGISTRY_ONLY).
+const BLOCKED: &str = "block_all";
 
 /// Answers a request. Never fails: what goes wrong becomes an answer.
 pub async fn serve(connection: &Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
@@ -156,6 +159,8 @@ fn plan<'a>(
     let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
     if let Some((_, _, _, Some(cluster))) = to {
         record.calls(cluster.target(&connection.worker, || sanitize::authority(&parts)));
+    } else if to.is_none() && route.is_some_and(|route| route.name == BLOCKED) {
+        record.calls(connection.worker.meters.blocked(sanitize::authority(&parts)));
     }
     beside.rules = to.map(|(route, _, share, _)| (route, share));
     record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
@@ -190,11 +195,9 @@ fn plan<'a>(
 }
 
 fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), ProxyError> {
-    match (&view.listener.handler, &view.listener.config.protocol) {
-        (Handler::Http(http), ir::ListenerProtocol::Http(manager)) => Ok((http, manager)),
-        // A push has made a TCP port of it, and this connection is older.
-        _ => Err(ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason: "this port is for TCP now" }),
-    }
+    let both = view.listener.http().zip(view.listener.config.protocol.http());
+    // Otherwise a push has made a TCP port of it, and this connection is older.
+    both.ok_or(ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason: "this port is for TCP now" })
 }
 
 /// The virtual host and route that take a request.

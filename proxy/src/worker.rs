@@ -5,6 +5,7 @@
 //! Requests that began before keep the view they began with.
 
 mod census;
+mod cluster;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -21,25 +22,22 @@ use tokio::time::Instant;
 
 use crate::admin::ListenerDrain;
 use crate::attempt::given_up::GivenUp;
-use crate::cluster::balance::{PickContext, Position};
-use crate::cluster::metrics::Idle;
-use crate::cluster::{Cluster, EndpointSecurity, EndpointState, Members, Picked};
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
 use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
 use crate::stage::Stage;
-use crate::state::snapshot::{Handler, Listener, Snapshot};
+use crate::state::captured::Captured;
+use crate::state::snapshot::{Listener, Snapshot};
 use crate::telemetry::log::{self, Desks, OpenLogs};
-use crate::telemetry::party::Target;
-use crate::telemetry::place::Place;
 use crate::telemetry::tap::WorkerTaps;
 use crate::telemetry::trace::export::traced;
-use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerStats};
+use crate::telemetry::{Meters, Quiet, RouteNames, Telemetry, WorkerStats};
 use crate::tls::Sessions;
-use crate::tls::client::Encryption;
-use crate::upstream::pool::{Pool, PoolSettings};
+use crate::upstream::opened::Opened;
+
+pub use cluster::WorkerCluster;
 
 pub use census::Census;
 
@@ -63,8 +61,6 @@ pub enum Command {
     HandOverLogs(oneshot::Sender<()>),
 }
 
-/// Pools of hosts outside the mesh that one worker keeps; the next one replaces them all.
-const MAX_FOREIGN_POOLS: usize = 1024;
 /// How often idle connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -79,6 +75,8 @@ pub struct Figures {
     pub overload: Arc<Overload>,
     /// Failures that the own app was given.
     pub given_up: Arc<GivenUp>,
+    /// The connections that it has opened.
+    pub opened: Arc<Opened>,
 }
 
 /// What all tasks of a worker share.
@@ -100,6 +98,8 @@ pub struct Worker {
     pub tls: Rc<Sessions>,
     /// Failures that the own app was given, of the whole process.
     pub given_up: Arc<GivenUp>,
+    /// The connections to endpoints that the whole process has opened, for the loop guard.
+    pub opened: Arc<Opened>,
     /// What policies remember.
     pub policy: Memory,
     /// Lines that were not handed over yet.
@@ -118,6 +118,8 @@ pub struct Worker {
     reviewed: Cell<u64>,
     snapshot: RefCell<Rc<View>>,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerHandle>>>,
+    /// Those that are handed captured connections.
+    captured: RefCell<Captured<Rc<ListenerHandle>>>,
 }
 
 /// A snapshot with this worker's own state of its clusters.
@@ -127,23 +129,6 @@ pub struct View {
     pub shared: Arc<Snapshot>,
     /// By the index of [`Snapshot::clusters`].
     pub clusters: Vec<Rc<WorkerCluster>>,
-}
-
-type Pools = HashMap<SocketAddr, Rc<Pool>, foldhash::fast::RandomState>;
-type PoolsByHost = HashMap<(SocketAddr, String), Rc<Pool>, foldhash::fast::RandomState>;
-
-/// A cluster as one worker uses it.
-#[derive(Debug)]
-pub struct WorkerCluster {
-    /// What all workers see.
-    pub shared: Arc<Cluster>,
-    position: Position,
-    /// What it is counted as, once it is called.
-    target: OnceCell<TargetName>,
-    idle: Idle,
-    pools: RefCell<Pools>,
-    /// Where the server name of TLS follows the request's host.
-    by_host: RefCell<PoolsByHost>,
 }
 
 /// A listener as its connections hold it; what it does changes under them with each push.
@@ -192,7 +177,7 @@ impl ListenerView {
 
     /// Tells what requests of a route are counted as: its rule, else its virtual host.
     pub fn named(&self, worker: &Worker, (host, route): (usize, usize), tell: impl FnOnce(&RouteNames)) {
-        let Handler::Http(http) = &self.listener.handler else { return };
+        let Some(http) = self.listener.http() else { return };
         let Some(names) = http.table.position(host, route).and_then(|at| self.names.get(at)) else { return };
         tell(names.get_or_init(|| {
             let rule = http.table.route(host, route).and_then(|route| route.origin.as_ref()).map(ToString::to_string);
@@ -202,150 +187,10 @@ impl ListenerView {
     }
 }
 
-impl WorkerCluster {
-    /// An endpoint for a request: one that was not tried yet, if there is any.
-    pub fn pick(&self, context: &PickContext<'_>) -> Option<Picked> {
-        match &self.shared.members {
-            Members::Balanced(balancer) => self.position.pick(balancer, &self.shared.stats, context),
-            Members::RequestHost | Members::OriginalDestination => None,
-        }
-    }
-
-    /// The number of what a request for `host` calls here: the cluster's service, or outside the mesh that very host.
-    pub fn target<'a>(&self, worker: &Worker, host: impl FnOnce() -> &'a str) -> u32 {
-        let meters = &worker.meters;
-        let own = self.target.get_or_init(|| {
-            let labels = meters.labels();
-            labels.targets.intern(Target::of_cluster(&self.shared.config, labels.own()))
-        });
-        match &self.shared.members {
-            Members::RequestHost => meters.outside(own, host()),
-            Members::Balanced(_) | Members::OriginalDestination => own.id(),
-        }
-    }
-
-    /// Whether requests are spread by a hash.
-    pub fn hashes(&self) -> bool {
-        matches!(&self.shared.members, Members::Balanced(balancer) if balancer.hashes())
-    }
-
-    /// The connections to an endpoint. `host` is the request's; it matters where TLS takes the server's name from it.
-    pub fn pool(&self, worker: &Worker, endpoint: &EndpointState, host: Option<&str>) -> Rc<Pool> {
-        if let (Some(host), true) = (host, self.follows_host()) {
-            return self.pool_by_host(worker, endpoint, host);
-        }
-        let mut pools = self.pools.borrow_mut();
-        if let Some(pool) = pools.get(&endpoint.address) {
-            return Rc::clone(pool);
-        }
-        if !matches!(self.shared.members, Members::Balanced(_)) {
-            bound(&mut pools);
-        }
-        let new = self.new_pool(worker, endpoint, None);
-        pools.insert(endpoint.address, Rc::clone(&new));
-        new
-    }
-
-    /// Whether the server name of TLS is the request's host.
-    pub fn follows_host(&self) -> bool {
-        matches!(&self.shared.config.tls, ir::UpstreamTls::External(tls) if tls.sni.is_none())
-    }
-
-    fn pool_by_host(&self, worker: &Worker, endpoint: &EndpointState, host: &str) -> Rc<Pool> {
-        let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
-        let name = name.trim_matches(['[', ']']);
-        let mut pools = self.by_host.borrow_mut();
-        let key = (endpoint.address, name.to_owned());
-        if let Some(pool) = pools.get(&key) {
-            return Rc::clone(pool);
-        }
-        bound(&mut pools);
-        let new = self.new_pool(worker, endpoint, Some(name));
-        pools.insert(key, Rc::clone(&new));
-        new
-    }
-
-    fn new_pool(&self, worker: &Worker, endpoint: &EndpointState, host: Option<&str>) -> Rc<Pool> {
-        let config = &self.shared.config;
-        let encryption = Encryption::new(&config.tls, &endpoint.security, host);
-        let stats = Arc::clone(&self.shared.stats);
-        let place = Place::new(&self.shared, endpoint.address, worker.meters.labels());
-        Rc::new(Pool::new(place, encryption, settings(config), stats, Rc::clone(&worker.tls)))
-    }
-
-    fn each_pool(&self, mut each: impl FnMut(&Rc<Pool>)) {
-        self.pools.borrow().values().for_each(&mut each);
-        self.by_host.borrow().values().for_each(&mut each);
-    }
-
-    /// The cluster in a new snapshot, with the pools of the endpoints that are still there.
-    fn new(shared: Arc<Cluster>, before: Option<&Rc<Self>>) -> Rc<Self> {
-        let Some(before) = before else {
-            return Rc::new(Self::with_pools(shared, RefCell::default(), RefCell::default()));
-        };
-        if Arc::ptr_eq(&before.shared, &shared) {
-            return Rc::clone(before);
-        }
-        let wanted = settings(&shared.config);
-        let members: Option<HashMap<SocketAddr, &EndpointSecurity>> = match &shared.members {
-            Members::Balanced(balancer) => {
-                Some(balancer.members().iter().map(|it| (it.state.address, &it.state.security)).collect())
-            }
-            Members::RequestHost | Members::OriginalDestination => None,
-        };
-        let outside = EndpointSecurity::default();
-        let stays = |address: &SocketAddr, host: Option<&str>, pool: &Rc<Pool>| {
-            let security = members.as_ref().map_or(Some(&outside), |members| members.get(address).copied());
-            let same = |security| *pool.encryption() == Encryption::new(&shared.config.tls, security, host);
-            let is_told = pool.place().is_told(&shared);
-            let stays = security.is_some_and(same) && *pool.settings() == wanted && is_told;
-            if !stays {
-                pool.close();
-            }
-            stays
-        };
-        let (mut pools, mut by_host) = (before.pools.take(), before.by_host.take());
-        pools.retain(|address, pool| stays(address, None, pool));
-        by_host.retain(|(address, host), pool| stays(address, Some(host), pool));
-        let (pools, by_host) = (RefCell::new(pools), RefCell::new(by_host));
-        Rc::new(Self::with_pools(shared, pools, by_host))
-    }
-
-    fn with_pools(shared: Arc<Cluster>, pools: RefCell<Pools>, by_host: RefCell<PoolsByHost>) -> Self {
-        let idle = Idle::new(&shared.stats);
-        Self { shared, position: Position::default(), target: OnceCell::new(), idle, pools, by_host }
-    }
-}
-
-/// Makes room for one more pool of a host outside the mesh: first those with nothing in them go, then all.
-fn bound<K, S>(pools: &mut HashMap<K, Rc<Pool>, S>)
-where
-    K: Eq + std::hash::Hash,
-    S: std::hash::BuildHasher,
-{
-    if pools.len() >= MAX_FOREIGN_POOLS {
-        pools.retain(|_, pool| pool.idle() > 0);
-        if pools.len() >= MAX_FOREIGN_POOLS {
-            pools.drain().for_each(|(_, pool)| pool.close());
-        }
-    }
-}
-
-fn settings(cluster: &ir::Cluster) -> PoolSettings {
-    PoolSettings {
-        connect_timeout: cluster.connect_timeout,
-        idle_timeout: cluster.idle_timeout,
-        max_requests: cluster.max_requests_per_connection,
-        max_duration: cluster.max_connection_duration,
-        max_streams: cluster.max_concurrent_streams,
-        keepalive: cluster.tcp_keepalive.clone(),
-    }
-}
-
 impl Worker {
     /// A worker with nothing to do yet.
     pub fn new(
-        Figures { telemetry, stats, overload, given_up }: Figures,
+        Figures { telemetry, stats, overload, given_up, opened }: Figures,
         dns: Arc<Dns>,
         stage: watch::Receiver<Stage>,
         reserved: Reserved,
@@ -360,6 +205,8 @@ impl Worker {
             reserved,
             overload,
             given_up,
+            opened,
+            captured: RefCell::default(),
             tls: Rc::new(tls),
             policy: Memory::default(),
             logs: Rc::new(Desks::new(Arc::clone(&telemetry.logs))),
@@ -430,6 +277,11 @@ impl Worker {
         tokio::task::spawn_local(downstream::serve(Rc::clone(self), listener, stream, peer, counted));
     }
 
+    /// The listener that a captured connection is handed to; `None`: it stays where it is.
+    pub fn captured(&self, direction: ir::Direction, meant: SocketAddr) -> Option<Rc<ListenerHandle>> {
+        self.captured.borrow().find(direction, meant).cloned()
+    }
+
     /// Puts a configuration in force.
     pub fn apply(&self, snapshot: Arc<Snapshot>) {
         let before = Rc::clone(&self.snapshot.borrow());
@@ -464,10 +316,23 @@ impl Worker {
                 }
             }
         }
+        let mut captured = Captured::default();
+        for (name, listener) in &snapshot.listeners {
+            if let Some(handle) = listeners.get(name.as_str()) {
+                captured.add(&listener.config, handle);
+            }
+        }
+        *self.captured.borrow_mut() = captured;
         drop(listeners);
+        self.opened.want(snapshot.captures_outbound());
         if rules_changed {
             self.review();
         }
+    }
+
+    /// The configuration in force.
+    pub fn view(&self) -> Rc<View> {
+        Rc::clone(&self.snapshot.borrow())
     }
 
     /// Counts what is rare.
@@ -512,12 +377,7 @@ impl Worker {
             living.is_some()
         });
         for cluster in &self.snapshot.borrow().clusters {
-            let mut idle = 0;
-            cluster.each_pool(|pool| {
-                pool.sweep(now);
-                idle += pool.idle();
-            });
-            cluster.idle.set(u32::try_from(idle).unwrap_or(u32::MAX));
+            cluster.sweep(now);
         }
     }
 }
@@ -534,10 +394,7 @@ fn close_removed(before: &View, snapshot: &Snapshot) {
 impl ListenerView {
     fn new(view: Rc<View>, listener: Arc<Listener>, desks: &Desks) -> Self {
         let logs = log::open(desks, &listener.config.access_logs.logs);
-        let routes = match &listener.handler {
-            Handler::Http(http) => http.table.len(),
-            Handler::Tcp(_) => 0,
-        };
+        let routes = listener.http().map_or(0, |http| http.table.len());
         Self { view, listener, logs, names: (0..routes).map(|_| OnceCell::new()).collect() }
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn listeners(shared: &Shared, query: &Query) -> Result<Answer, QueryE
         let address = real.copied().unwrap_or(listener.config.address);
         let state = match real {
             Some(_) => "listening",
+            None if !listener.config.intake.has_sockets() => "handed captured connections",
             None if unbound.contains(name) => "cannot listen",
             None => "closed",
         };

@@ -9,6 +9,7 @@ use crate::cluster::balance::PickContext;
 use crate::cluster::{EndpointState, Members, Picked};
 use crate::error::ProxyError;
 use crate::upstream::connect::is_link_local;
+use crate::worker::{View, Worker};
 
 use super::Attempts;
 
@@ -22,13 +23,16 @@ impl Attempts<'_> {
             Members::Balanced(_) => {
                 let other_priorities = self.plan.other_localities() && tried.len() >= LOCAL_ATTEMPTS;
                 let (random, hash) = (&self.worker.random, self.hash);
-                self.cluster.pick(&PickContext { random, tried, other_priorities, hash })
+                self.cluster.pick(&PickContext { random, tried, other_priorities, hash }, None)
             }
             Members::RequestHost => Box::pin(self.resolve(tried)).await?.map(Picked::share),
-            Members::OriginalDestination => None,
+            Members::OriginalDestination => self.original.map(|to| Picked::share(self.cluster.original(*to))),
         };
         if let Some(picked) = &picked {
-            self.guard(picked.endpoint.address)?;
+            let address = picked.endpoint.address;
+            if let Some(reason) = guard(self.worker, self.view, &self.cluster.shared.config.discovery, address) {
+                return Err(ProxyError::Forbidden { address, reason });
+            }
         }
         Ok(picked)
     }
@@ -54,25 +58,20 @@ impl Attempts<'_> {
         let untried = allowed.find(|address| tried.iter().all(|tried| tried.address != *address));
         Ok(untried.map(|address| Arc::new(EndpointState::new(address))))
     }
+}
 
-    /// A proxy that calls its own listener goes round in a circle until something breaks. Its own inbound listener is a
-    /// legitimate endpoint of its own service, though, and ends at the app.
-    fn guard(&self, address: SocketAddr) -> Result<(), ProxyError> {
-        let reserved = self.worker.reserved.get().is_some_and(|reserved| reserved.contains(&address));
-        let own = match self.cluster.shared.config.discovery {
-            Discovery::Eds { .. } => self.view.shared.is_own_outbound(address),
-            Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination | Discovery::RequestHost => {
-                self.view.shared.is_own(address)
-            }
-        };
-        if reserved {
-            let reason = "it is an address of this proxy for operators";
-            return Err(ProxyError::Forbidden { address, reason });
-        }
-        if own {
-            let reason = "it is a listener of this very proxy, and the request would go round in a circle";
-            return Err(ProxyError::Forbidden { address, reason });
-        }
-        Ok(())
+/// Why a cluster found by `discovery` must not call an address, if there is a reason. A proxy that calls its own listener
+/// goes round in a circle until something breaks. Its own inbound listener is a legitimate endpoint of its own service,
+/// though, and ends at the app.
+pub fn guard(worker: &Worker, view: &View, discovery: &Discovery, address: SocketAddr) -> Option<&'static str> {
+    if worker.reserved.get().is_some_and(|reserved| reserved.contains(&address)) {
+        return Some("it is an address of this proxy for operators");
     }
+    let is_own = match discovery {
+        Discovery::Eds { .. } => view.shared.is_own_outbound(address),
+        Discovery::Static(_) | Discovery::Dns(_) | Discovery::OriginalDestination | Discovery::RequestHost => {
+            view.shared.is_own(address)
+        }
+    };
+    is_own.then_some("it is a listener of this very proxy, and what is sent there would go round in a circle")
 }

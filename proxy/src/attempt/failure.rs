@@ -79,6 +79,7 @@ fn is_timeout(error: &ConnectError) -> bool {
     match error {
         ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
         ConnectError::Io(_)
+        | ConnectError::Source(..)
         | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::Failed(_)) => {
             false
         }

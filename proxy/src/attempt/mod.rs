@@ -27,7 +27,7 @@
 
 pub mod asked;
 pub mod backoff;
-mod choice;
+pub mod choice;
 pub mod conditions;
 pub mod deadline;
 mod failure;
@@ -38,6 +38,7 @@ pub mod replay;
 mod run;
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -98,6 +99,8 @@ pub struct Attempts<'a> {
     pub protocol: Protocol,
     /// The request's host, for a cluster of [`Members::RequestHost`].
     pub host: Option<&'a str>,
+    /// Where the caller's connection was going before it was captured, for a cluster of [`Members::OriginalDestination`].
+    pub original: Option<&'a SocketAddr>,
     /// What consistent hashing goes by.
     pub hash: Option<u64>,
     /// How often.
@@ -171,7 +174,8 @@ impl<'a> Attempts<'a> {
     ) -> Self {
         let (notes, timed_out) = (Cell::default(), Cell::new(false));
         let link = Cell::default();
-        Self { worker, view, cluster, protocol, host, hash, plan, end, notes, timed_out, link, seen: None }
+        let (original, seen) = (None, None);
+        Self { worker, view, cluster, protocol, host, original, hash, plan, end, notes, timed_out, link, seen }
     }
 
     /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.

@@ -18,7 +18,11 @@ const ROWS: &[Row] = &[
     ("node.locality.region", text, "Region in which it runs."),
     ("node.locality.zone", text, "Zone of the region."),
     ("node.locality.subzone", text, "Part of the zone."),
-    ("interception", interception, "How traffic reaches the proxy; `none`: the app calls its listeners."),
+    (
+        "interception",
+        interception,
+        "How traffic reaches the proxy; `none`: the app calls its listeners; `redirect`: the pod's connections are redirected to it.",
+    ),
     ("control_plane.address", text, "https://HOST:15012, or http://127.0.0.1:15010 on this machine."),
     (
         "control_plane.root",
@@ -104,7 +108,7 @@ fn labels() -> Value {
 }
 
 fn interception() -> Value {
-    json!({ "enum": ["none"] })
+    json!({ "enum": ["none", "redirect"] })
 }
 
 fn address() -> Value {

@@ -146,6 +146,13 @@ impl WorkerCluster {
     }
 }
 
+impl Permit {
+    /// Of which cluster.
+    pub fn cluster(&self) -> &Rc<WorkerCluster> {
+        &self.cluster
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.cluster.shared.stats.usage.give_back(self.limit);

@@ -7,6 +7,7 @@
 //! * [`membership`]: who belongs to it; [`balance`]: who of them gets the next request.
 //! * [`limits`]: how much may be in use at once.
 //! * [`outcome`]: what became of an attempt; [`outlier`]: what follows from many; [`standing`]: how an endpoint stands.
+//! * [`originals`]: endpoints that no list names.
 //! * [`health`]: endpoints are asked whether they are well.
 //! * [`upkeep`]: what is done at intervals and when the configuration changes.
 
@@ -16,6 +17,7 @@ pub mod health;
 pub mod limits;
 pub mod membership;
 pub mod metrics;
+pub mod originals;
 pub mod outcome;
 pub mod outlier;
 pub mod retries;

@@ -34,7 +34,7 @@ impl Outcome {
     pub fn of_connect(error: &ConnectError) -> Self {
         match error {
             ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => Self::TimedOut,
-            ConnectError::Io(_) | ConnectError::Tls(_) => Self::ConnectFailure,
+            ConnectError::Io(_) | ConnectError::Source(..) | ConnectError::Tls(_) => Self::ConnectFailure,
         }
     }
 

@@ -25,24 +25,37 @@ const BACKLOG: i32 = 4096;
 /// After an error that is not one connection's (no descriptors left), so that the acceptor does not spin.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// One of a listener's sockets: the listener's name, and the address that was asked for.
+pub type Door = (Arc<str>, SocketAddr);
+
 /// What the acceptor is told.
 #[derive(Debug)]
 pub enum AcceptorCommand {
     /// A listener's socket.
-    Listen(Arc<str>, std::net::TcpListener),
+    Listen(Door, std::net::TcpListener),
     /// The listener is gone; connections that wait in its queue are still handed over. The sender is dropped when that
     /// is done.
-    Close(Arc<str>, oneshot::Sender<()>),
+    Close(Door, oneshot::Sender<()>),
 }
 
 /// Binds a listener's socket. The address may be in TIME_WAIT from the process before, never shared with a living one.
+/// `[::]` does not stand for IPv4 as well (Envoy): that is an address of its own.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Whether an address cannot be bound because the host has no such addresses, IPv6 say.
+pub fn is_of_the_host(error: &io::Error) -> bool {
+    let family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(family)
 }
 
 /// Whom connections are given to.
@@ -66,19 +79,20 @@ pub struct WorkerPort {
 /// Accepts on all listeners until the other end is gone.
 pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand, overload: Arc<Overload>) {
     let hand = Rc::new((hand, overload));
-    let mut open: HashMap<Arc<str>, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
+    let mut open: HashMap<Door, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            AcceptorCommand::Listen(name, socket) => match TcpListener::from_std(socket) {
+            AcceptorCommand::Listen(door, socket) => match TcpListener::from_std(socket) {
                 Ok(socket) => {
                     let (close, closed) = oneshot::channel();
-                    open.insert(Arc::clone(&name), close);
+                    let name = Arc::clone(&door.0);
+                    open.insert(door, close);
                     tokio::task::spawn_local(accept(socket, name, Rc::clone(&hand), closed));
                 }
-                Err(error) => tracing::error!(listener = %name, %error, "the listener's socket cannot be used"),
+                Err(error) => tracing::error!(listener = %door.0, %error, "the listener's socket cannot be used"),
             },
-            AcceptorCommand::Close(name, done) => {
-                if let Some(close) = open.remove(&name) {
+            AcceptorCommand::Close(door, done) => {
+                if let Some(close) = open.remove(&door) {
                     // An error means that the socket is closed already.
                     let _ = close.send(done);
                 }

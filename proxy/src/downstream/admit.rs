@@ -10,21 +10,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use leno_config::ir::MtlsMode;
-use rustls::server::Acceptor;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::telemetry::add;
+use crate::tls;
 use crate::tls::server::{Caller, HandshakeError};
 use crate::tls::transport::{Prefixed, Transport};
-use crate::tls::{self, exchange};
 use crate::worker::Worker;
 
 use super::Arrival;
 use super::detect::{HANDSHAKE_RECORD, SILENCE, Spoken, Undetected, detect};
-
-/// The longest ClientHello that is looked into: one record. A post-quantum share spans two packets, not two records.
-const MAX_HELLO: usize = 16 * 1024 + 5;
 
 /// A caller that was let in by an HTTP listener.
 #[derive(Debug)]
@@ -77,12 +73,18 @@ fn told<T>(arrival: &Arrival, detected: Result<(Spoken, T), Undetected>) -> Opti
 }
 
 /// A caller of a TCP listener that wants certificates; `None` when it is not let in.
-pub(super) async fn tcp_strict(arrival: &Arrival, mut stream: TcpStream) -> Option<(Transport, Box<Verified>)> {
+pub(super) async fn tcp_strict(
+    arrival: &Arrival,
+    mut stream: Prefixed<TcpStream>,
+) -> Option<(Transport, Box<Verified>)> {
     let mut first = [0];
     let read = tokio::time::timeout(SILENCE, stream.read(&mut first)).await.ok()?.ok()?;
     match first.get(..read)? {
         [] => None,
-        [HANDSHAKE_RECORD] => accept(arrival, Prefixed::new(Bytes::copy_from_slice(&first), stream)).await,
+        [HANDSHAKE_RECORD] => {
+            stream.unread(Bytes::copy_from_slice(&first));
+            accept(arrival, stream).await
+        }
         _ => {
             refuse_plain(arrival);
             None
@@ -90,60 +92,8 @@ pub(super) async fn tcp_strict(arrival: &Arrival, mut stream: TcpStream) -> Opti
     }
 }
 
-/// A caller of a TCP listener that takes both, whose first bytes are there. Whether TLS is the mesh's or the app's shows
-/// in its ALPN.
-pub(super) async fn tcp_either(
-    arrival: &Arrival,
-    mut stream: TcpStream,
-) -> Option<(Prefixed<Transport>, Option<Box<Verified>>)> {
-    let hello = tokio::time::timeout(tls::HANDSHAKE, read_hello(&mut stream)).await.ok()??;
-    match hello {
-        Hello::Mesh(read) => {
-            let (stream, caller) = accept(arrival, Prefixed::new(read, stream)).await?;
-            Some((Prefixed::new(Bytes::new(), stream), Some(caller)))
-        }
-        Hello::Other(read) => Some((Prefixed::new(read, Transport::Plain(stream)), None)),
-    }
-}
-
-enum Hello {
-    Mesh(Bytes),
-    Other(Bytes),
-}
-
-/// Reads until a ClientHello is complete or the bytes are something else.
-async fn read_hello(stream: &mut TcpStream) -> Option<Hello> {
-    let mut read = Vec::with_capacity(2048);
-    let mut acceptor = Acceptor::default();
-    let mut fed = 0;
-    loop {
-        if stream.read_buf(&mut read).await.ok()? == 0 {
-            return None;
-        }
-        if read.first() != Some(&HANDSHAKE_RECORD) || read.len() > MAX_HELLO {
-            return Some(Hello::Other(read.into()));
-        }
-        while let Some(mut rest) = read.get(fed..).filter(|rest| !rest.is_empty()) {
-            match acceptor.read_tls(&mut rest) {
-                Ok(taken) if taken > 0 => fed += taken,
-                Ok(_) | Err(_) => return Some(Hello::Other(read.into())),
-            }
-        }
-        match acceptor.accept() {
-            Ok(None) => {}
-            Ok(Some(accepted)) => {
-                let hello = accepted.client_hello();
-                let mut protocols = hello.alpn().into_iter().flatten();
-                let is_mesh = protocols.any(|name| name == exchange::ALPN || name.starts_with(b"istio"));
-                let read = read.into();
-                return Some(if is_mesh { Hello::Mesh(read) } else { Hello::Other(read) });
-            }
-            Err(_) => return Some(Hello::Other(read.into())),
-        }
-    }
-}
-
-async fn accept(arrival: &Arrival, stream: Prefixed<TcpStream>) -> Option<(Transport, Box<Verified>)> {
+/// Ends TLS with a caller that has begun it.
+pub(super) async fn accept(arrival: &Arrival, stream: Prefixed<TcpStream>) -> Option<(Transport, Box<Verified>)> {
     let Arrival { worker, listener, caller, .. } = arrival;
     match worker.tls.accept(stream).await {
         Ok(Caller { stream, peer, server_name, forwarded }) => {

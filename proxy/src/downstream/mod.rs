@@ -1,23 +1,28 @@
 //! A connection arrives.
 //!
+//! * [`captured`]: where a redirected connection was going, and who serves it.
 //! * [`accept`]: sockets, and which worker gets a connection.
 //! * [`detect`]: HTTP/1.1, HTTP/2 or TLS, by the first bytes.
 //! * [`admit`]: in clear text or with a certificate, as the listener wants it.
 //! * [`http`]: requests one after another into [`crate::request`].
 //! * [`tcp`]: bytes both ways.
+//! * [`undeclared`]: whichever of the two it is, by who says what first (`first_words`).
 //! * [`upgrade`]: a request that becomes a byte stream.
 //! * [`life`]: how long a caller may keep us waiting.
 
 pub mod accept;
 mod admit;
+mod captured;
 mod detect;
+mod first_words;
 mod http;
 mod life;
 pub mod review;
 mod tcp;
+mod undeclared;
 pub mod upgrade;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,20 +30,21 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 
-use leno_config::ir::{Direction, MtlsMode};
+use leno_config::ir::{Direction, Intake, MtlsMode};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::policy::grant::Grants;
 use crate::policy::sticky::Ends;
 use crate::stage::Stage;
-use crate::state::snapshot::Handler;
+use crate::state::snapshot::{Handler, Listener};
 use crate::telemetry::LinkName;
 use crate::telemetry::party::Link;
 use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
 
 use admit::{Admitted, Verified};
+use captured::Captive;
 
 pub use life::Life;
 
@@ -54,7 +60,31 @@ struct Arrival {
     listener: Rc<ListenerHandle>,
     caller: SocketAddr,
     local: SocketAddr,
+    original: Option<SocketAddr>,
+    way: Way,
     life: Rc<Life>,
+}
+
+/// What a connection carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Carries {
+    /// It is not known yet.
+    #[default]
+    Unknown,
+    /// HTTP.
+    Requests,
+    /// Whatever it is, it is passed on.
+    Bytes,
+}
+
+/// Which of a listener's ways the bytes of a connection go (Envoy: which of its filter chains).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Way {
+    /// That of all that go no other.
+    #[default]
+    Rest,
+    /// A branch, by its place in [`Detection::branches`](leno_config::ir::Detection::branches).
+    Branch(usize),
 }
 
 /// What all requests of a connection share.
@@ -66,8 +96,14 @@ pub struct Connection {
     pub listener: Rc<ListenerHandle>,
     /// The address that called.
     pub caller: SocketAddr,
-    /// The address that was called.
+    /// The address that was called: where it was going, if it was redirected.
     pub local: SocketAddr,
+    /// The same, if it was redirected.
+    pub original: Option<SocketAddr>,
+    /// Which way its bytes go.
+    pub way: Cell<Way>,
+    /// What it carries, once that is known.
+    pub carries: Cell<Carries>,
     /// Who called; `None`: in clear text, so nobody knows.
     pub peer: Option<Peer>,
     /// What the caller's TLS handshake wanted to reach.
@@ -99,12 +135,15 @@ impl Connection {
 impl Arrival {
     /// As it would be without a certificate.
     fn in_clear_text(&self) -> Connection {
-        let Self { worker, listener, caller, local, life } = self;
+        let Self { worker, listener, caller, local, original, way, life } = self;
         Connection {
             worker: Rc::clone(worker),
             listener: Rc::clone(listener),
             caller: *caller,
             local: *local,
+            original: *original,
+            way: Cell::new(*way),
+            carries: Cell::new(Carries::Bytes),
             peer: None,
             server_name: None,
             link: link(worker, listener, None),
@@ -117,11 +156,17 @@ impl Arrival {
 
     /// Lets it in; from now on, a change of policy or roots can end it.
     fn enter(self, verified: Option<Box<Verified>>) -> Rc<Connection> {
-        let Self { worker, listener, caller, local, life } = self;
+        self.enter_for(verified, None)
+    }
+
+    /// The same for a caller in clear text who begins TLS with somebody behind us, whom it names.
+    fn enter_for(self, verified: Option<Box<Verified>>, name: Option<Arc<str>>) -> Rc<Connection> {
+        let Self { worker, listener, caller, local, original, way, life } = self;
         let (peer, server_name, forwarded) = match verified.map(|verified| *verified) {
             Some(Verified { peer, server_name, forwarded }) => (Some(peer), server_name, forwarded),
-            None => (None, None, None),
+            None => (None, name, None),
         };
+        let (way, carries) = (Cell::new(way), Cell::default());
         let (endpoint, grants) = (OnceCell::new(), Grants::default());
         let link = link(&worker, &listener, peer.as_ref());
         let connection = Rc::new(Connection {
@@ -129,6 +174,9 @@ impl Arrival {
             listener,
             caller,
             local,
+            original,
+            way,
+            carries,
             peer,
             server_name,
             link,
@@ -167,31 +215,68 @@ pub async fn serve(
 ) {
     let prepared = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE));
     let local = match prepared.and_then(|()| stream.local_addr()) {
-        Ok(local) => local,
+        Ok(local) => captured::canonical(local),
         Err(error) => return tracing::debug!(peer = %caller, %error, "the caller is gone already"),
     };
-    let (is_http, mode) = {
+    let caller = captured::canonical(caller);
+    let (listener, original) = match listener.view().listener.config.intake {
+        Intake::Bound | Intake::Handed => (listener, None),
+        Intake::Capture => match captured::hand_over(&worker, &listener, &stream, (caller, local)) {
+            Some(Captive { listener, meant }) => (listener, Some(meant)),
+            None => return,
+        },
+    };
+    let local = original.unwrap_or(local);
+    let (kind, mode, way) = {
         let view = listener.view();
-        (matches!(view.listener.handler, Handler::Http(_)), view.listener.config.mtls)
+        (Kind::of(&view.listener.handler), view.listener.config.mtls, way(&view.listener, original))
     };
     let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
     if counted.is_surplus() {
         // It can be told only in words that it has not asked to be encrypted: a handshake would cost more than it saves.
-        if !is_http || mode == MtlsMode::Strict {
+        if kind != Kind::Http || mode == MtlsMode::Strict {
             return;
         }
         life.turn_away();
     }
-    let arrival = Arrival { worker, listener, caller, local, life };
-    if is_http {
+    let arrival = Arrival { worker, listener, caller, local, original, way, life };
+    match kind {
         // On the heap, and gone when it is over: a handshake needs more room than a connection afterwards.
-        if let Some(Admitted { spoken, stream, caller }) = Box::pin(admit::http(&arrival, mode, stream)).await {
-            http::serve(arrival.enter(caller), spoken, stream).await;
+        Kind::Http => {
+            if let Some(Admitted { spoken, stream, caller }) = Box::pin(admit::http(&arrival, mode, stream)).await {
+                let connection = arrival.enter(caller);
+                connection.carries.set(Carries::Requests);
+                http::serve(connection, spoken, stream).await;
+            }
         }
-    } else {
-        Box::pin(tcp::serve(arrival, mode, stream)).await;
+        Kind::Tcp => Box::pin(tcp::serve(arrival, mode, stream)).await,
+        Kind::Undeclared => Box::pin(undeclared::serve(arrival, mode, stream)).await,
     }
     drop(counted);
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Http,
+    Tcp,
+    Undeclared,
+}
+
+impl Kind {
+    fn of(handler: &Handler) -> Self {
+        match handler {
+            Handler::Http(_) => Self::Http,
+            Handler::Tcp(_) => Self::Tcp,
+            Handler::Detect(_) => Self::Undeclared,
+        }
+    }
+}
+
+/// Where the bytes of a connection go that was going to `original`.
+fn way(listener: &Listener, original: Option<SocketAddr>) -> Way {
+    let branch = listener.detection().zip(original).and_then(|(detection, to)| detection.by_destination(to.ip()));
+    branch.map_or(Way::Rest, Way::Branch)
 }
 
 /// Ready when the process or the listener drains.

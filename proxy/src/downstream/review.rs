@@ -10,7 +10,7 @@ use std::sync::Arc;
 use leno_config::ir::{JwtAuthentication, MtlsMode, RouteConfig};
 
 use crate::policy::enforce;
-use crate::state::snapshot::{Handler, HttpHandler, Listener};
+use crate::state::snapshot::{HttpHandler, Listener};
 use crate::tls::verify::PeerError;
 
 use super::Connection;
@@ -19,19 +19,20 @@ use super::Connection;
 pub fn differs(old: &Listener, new: &Listener) -> bool {
     old.config.mtls != new.config.mtls
         || old.config.authorization != new.config.authorization
-        || requests_differ(&old.handler, &new.handler)
+        || old.authorization_of_bytes() != new.authorization_of_bytes()
+        || requests_differ(old.http(), new.http())
 }
 
 /// Which route a request takes matters only where routes have an authorization of their own.
-fn requests_differ(old: &Handler, new: &Handler) -> bool {
+fn requests_differ(old: Option<&HttpHandler>, new: Option<&HttpHandler>) -> bool {
     match (old, new) {
-        (Handler::Http(old), Handler::Http(new)) => {
+        (Some(old), Some(new)) => {
             let (one, other) = (old.table.config(), new.table.config());
             token_rules(old) != token_rules(new)
                 || ((has_own_rules(one) || has_own_rules(other)) && !Arc::ptr_eq(one, other) && one != other)
         }
-        (Handler::Tcp(_), Handler::Tcp(_)) => false,
-        (Handler::Http(_), Handler::Tcp(_)) | (Handler::Tcp(_), Handler::Http(_)) => true,
+        (None, None) => false,
+        (Some(_), None) | (None, Some(_)) => true,
     }
 }
 

@@ -1,52 +1,55 @@
 //! Bytes both ways.
 
 use std::io;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use leno_config::ir::{ListenerProtocol, MtlsMode};
+use bytes::Bytes;
+use leno_config::ir::MtlsMode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::attempt::choice::guard;
 use crate::cluster::balance::PickContext;
 use crate::cluster::limits::{Limit, Permit};
 use crate::cluster::outcome::Outcome;
 use crate::cluster::{EndpointState, InFlight};
 use crate::error::Flag;
 use crate::policy::{enforce, sticky};
-use crate::state::snapshot::Handler;
 use crate::telemetry::tcp::{self, TcpRecord, Traffic};
 use crate::tls::client::{Encryption, Inside, Reached};
-use crate::tls::transport::Transport;
-use crate::upstream::connect::{ConnectError, connect};
+use crate::tls::transport::{Prefixed, Transport};
+use crate::upstream::connect::ConnectError;
+use crate::upstream::opened::Noted;
 use crate::worker::{Worker, WorkerCluster};
 
-use super::admit::Verified;
-use super::detect::SILENCE;
-use super::{Arrival, Connection, admit, draining};
+use super::{Arrival, Carries, Connection, admit, draining, undeclared};
 
 /// Endpoints that are tried when connecting fails.
 const MAX_ENDPOINTS: usize = 3;
+/// What is taken of an endpoint's first words at a time.
+const GREETING: usize = 2048;
 /// One direction's buffer.
 const BUFFER: usize = 16 * 1024;
 
 /// A connection to the app or to another workload.
-struct Upstream {
-    stream: Transport,
+pub(super) struct Upstream {
+    stream: Prefixed<Transport>,
     to: tcp::Upstream,
     idle: Option<Duration>,
     /// However busy it is.
     longest: Option<Duration>,
     /// It counts at its endpoint and in its cluster.
     in_use: (InFlight, Permit),
+    /// It is remembered, for the loop guard.
+    noted: Option<Box<Noted>>,
 }
 
 /// Why there is no connection, and how far it came.
-struct NoUpstream {
+pub(super) struct NoUpstream {
     flag: Flag,
     to: tcp::Upstream,
     error: String,
@@ -70,23 +73,24 @@ impl NoUpstream {
 pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
     match mode {
         MtlsMode::Disable => {
-            let Some(record) = let_in(arrival, None) else { return };
+            let Some(record) = let_in(arrival.enter(None)) else { return };
             let opened = open(record.connection()).await;
             pass(record, stream, opened).await;
         }
         MtlsMode::Strict => {
+            let stream = Prefixed::new(Bytes::new(), stream);
             let Some((stream, verified)) = admit::tcp_strict(&arrival, stream).await else { return };
-            let Some(record) = let_in(arrival, Some(verified)) else { return };
+            let Some(record) = let_in(arrival.enter(Some(verified))) else { return };
             let opened = open(record.connection()).await;
             pass(record, stream, opened).await;
         }
-        MtlsMode::Permissive => either(arrival, stream).await,
+        MtlsMode::Permissive => undeclared::serve(arrival, mode, stream).await,
     }
 }
 
-/// Lets a caller in whom policy allows, before anybody is called for it.
-fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<TcpRecord> {
-    let connection = arrival.enter(verified);
+/// Lets a caller in whom policy allows, before anybody is called for it who has not been yet.
+pub(super) fn let_in(connection: Rc<Connection>) -> Option<TcpRecord> {
+    connection.carries.set(Carries::Bytes);
     // One long exchange, as far as the callers' patience goes: what rests too long is the relay's business.
     connection.life.begin();
     let is_allowed = enforce::admit(&connection);
@@ -97,67 +101,34 @@ fn let_in(arrival: Arrival, verified: Option<Box<Verified>>) -> Option<TcpRecord
     is_allowed.then_some(record)
 }
 
-/// Who speaks first decides. A caller in clear text may wait for the app to greet it, as MySQL does, so the app is called
-/// before a byte has come, if policy would let such a caller in; a caller with TLS speaks at once.
-async fn either(arrival: Arrival, stream: TcpStream) {
-    let plain = arrival.in_clear_text();
-    let greeted = enforce::may_stay(&plain, &arrival.listener.view());
-    let mut opening = pin!(open(&plain));
-    let mut upstream: Option<Upstream> = None;
-    loop {
-        tokio::select! {
-            biased;
-            first = first_byte(&stream) => match first {
-                Some(_) => break,
-                None => return,
-            },
-            opened = opening.as_mut(), if greeted && upstream.is_none() => match opened {
-                Ok(opened) => upstream = Some(opened),
-                Err(failed) => {
-                    let Some(record) = let_in(arrival, None) else { return };
-                    return pass(record, stream, Err(failed)).await;
-                }
-            },
-            // Nobody greets it, so that it has to speak.
-            () = tokio::time::sleep(SILENCE), if !greeted => return drop(let_in(arrival, None)),
-            () = greeting(upstream.as_ref()), if upstream.is_some() => {
-                let (Some(upstream), Some(record)) = (upstream, let_in(arrival, None)) else { return };
-                return pass(record, stream, Ok(upstream)).await;
-            }
+impl Upstream {
+    /// Ready when the endpoint has said something, or has ended. What it said is not lost.
+    pub(super) async fn hear(&mut self) {
+        let mut said = Vec::with_capacity(GREETING);
+        // An error is found again by whoever reads next.
+        let _ = self.stream.read_buf(&mut said).await;
+        self.stream.unread(said.into());
+    }
+
+    /// Lets the pool of its endpoint have the connection, where requests may use it.
+    pub(super) async fn keep_for_requests(self, worker: &Worker) {
+        let Self { stream, to, in_use: (in_flight, permit), noted, .. } = self;
+        let is_plain = to.security.is_none();
+        if let (Some(stream), true) = (stream.into_inner(), is_plain) {
+            let cluster = Rc::clone(permit.cluster());
+            drop(permit);
+            cluster.keep_for_requests(worker, in_flight.endpoint(), stream, noted).await;
         }
-    }
-    let Some((stream, verified)) = admit::tcp_either(&arrival, stream).await else { return };
-    let is_plain = verified.is_none();
-    let Some(record) = let_in(arrival, verified) else { return };
-    let upstream = match upstream.filter(|_| is_plain) {
-        Some(upstream) => Ok(upstream),
-        None => open(record.connection()).await,
-    };
-    pass(record, stream, upstream).await;
-}
-
-/// The first byte of the caller, left where it is; `None`: it is gone.
-async fn first_byte(stream: &TcpStream) -> Option<u8> {
-    let mut first = [0];
-    match stream.peek(&mut first).await {
-        Ok(1) => first.first().copied(),
-        Ok(_) | Err(_) => None,
-    }
-}
-
-/// Ready when the app has said something, or left.
-async fn greeting(upstream: Option<&Upstream>) {
-    match upstream.map(|upstream| &upstream.stream) {
-        // An error is found again by whoever reads.
-        Some(Transport::Plain(stream)) => drop(stream.readable().await),
-        // The app speaks clear text; were it otherwise, the caller would have to speak first.
-        Some(Transport::Tls(_)) | None => std::future::pending().await,
     }
 }
 
 /// Passes bytes both ways, if there is somebody to pass them to.
-async fn pass(mut record: TcpRecord, stream: impl AsyncRead + AsyncWrite, opened: Result<Upstream, NoUpstream>) {
-    let Upstream { stream: upstream, to, idle, longest, in_use } = match opened {
+pub(super) async fn pass(
+    mut record: TcpRecord,
+    stream: impl AsyncRead + AsyncWrite,
+    opened: Result<Upstream, NoUpstream>,
+) {
+    let Upstream { stream: upstream, to, idle, longest, in_use, noted } = match opened {
         Ok(upstream) => upstream,
         Err(NoUpstream { flag, to, error }) => {
             record.leads_to(to, false);
@@ -191,7 +162,7 @@ async fn pass(mut record: TcpRecord, stream: impl AsyncRead + AsyncWrite, opened
         // Nobody can be asked to finish in TCP: what is under way goes on until the process's drain time is over.
         () = async { draining(&connection).await; std::future::pending().await } => {}
     }
-    drop(in_use);
+    drop((in_use, noted));
 }
 
 /// When a connection has lasted for as long as it may.
@@ -204,11 +175,9 @@ async fn over(longest: Option<Duration>) {
 
 /// A connection to an endpoint of the listener's cluster. None, too, when so many are open (Envoy: nobody waits here,
 /// since nobody would ever give one back).
-async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
+pub(super) async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
     let view = connection.listener.view();
-    let (Handler::Tcp(targets), ListenerProtocol::Tcp(route)) =
-        (&view.listener.handler, &view.listener.config.protocol)
-    else {
+    let Some((targets, route)) = view.listener.bytes(connection.way.get()) else {
         return Err(NoUpstream::new(Flag::NR, "this port is for HTTP now"));
     };
     let worker = &connection.worker;
@@ -225,19 +194,20 @@ async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
     let mut last = None;
     while tried.len() < MAX_ENDPOINTS {
         let context = PickContext { tried: &tried, ..PickContext::first(&worker.random, hash) };
-        let Some(picked) = cluster.pick(&context) else { break };
+        let Some(picked) = cluster.pick(&context, connection.original.as_ref()) else { break };
         let endpoint = Arc::clone(&picked.endpoint);
         if tried.iter().any(|tried| Arc::ptr_eq(tried, &endpoint)) {
             break;
         }
-        if view.view.shared.is_own_outbound(endpoint.address) {
-            tracing::warn!(address = %endpoint.address, "refused to connect to an outbound listener of this very proxy");
-            let error = "refused to connect to an outbound listener of this very proxy";
-            return Err(NoUpstream::new(Flag::LR, error).toward(cluster, Some(&endpoint)));
+        if let Some(reason) = guard(worker, &view.view, &cluster.shared.config.discovery, endpoint.address) {
+            if worker.quiet.allows() {
+                tracing::warn!(address = %endpoint.address, "refused to connect: {reason}");
+            }
+            return Err(NoUpstream::new(Flag::LR, reason).toward(cluster, Some(&endpoint)));
         }
         let in_flight = picked.begin();
         match reach(worker, cluster, &endpoint).await {
-            Ok(Reached { stream, peer, security, local }) => {
+            Ok((Reached { stream, peer, security, local }, noted)) => {
                 cluster.report(&in_flight, Outcome::Connected);
                 cluster.shared.stats.opened(security.is_some());
                 if let Some(security) = security {
@@ -246,7 +216,8 @@ async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
                 let (idle, longest) = (route.idle_timeout, cluster.shared.config.max_connection_duration);
                 let (endpoint, peer) = (Some(endpoint), peer.map(Box::new));
                 let to = tcp::Upstream { cluster: Some(Arc::clone(&cluster.shared)), endpoint, peer, security, local };
-                return Ok(Upstream { stream, to, idle, longest, in_use: (in_flight, permit) });
+                let stream = Prefixed::new(Bytes::new(), stream);
+                return Ok(Upstream { stream, to, idle, longest, in_use: (in_flight, permit), noted });
             }
             Err(error) => {
                 cluster.report(&in_flight, Outcome::of_connect(&error));
@@ -263,11 +234,15 @@ async fn open(connection: &Connection) -> Result<Upstream, NoUpstream> {
     Err(last.unwrap_or_else(no_endpoint))
 }
 
-async fn reach(worker: &Worker, cluster: &WorkerCluster, endpoint: &EndpointState) -> Result<Reached, ConnectError> {
+async fn reach(
+    worker: &Worker,
+    cluster: &WorkerCluster,
+    endpoint: &EndpointState,
+) -> Result<(Reached, Option<Box<Noted>>), ConnectError> {
     let config = &cluster.shared.config;
     let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.shared.dns_name());
-    let stream = connect(endpoint.address, config.connect_timeout, config.tcp_keepalive.as_ref()).await?;
-    Ok(worker.tls.connect(stream, &encryption, Inside::Bytes).await?)
+    let (stream, noted) = cluster.dial(worker).to(endpoint.address).await?;
+    Ok((worker.tls.connect(stream, &encryption, Inside::Bytes).await?, noted))
 }
 
 /// Why bytes no longer pass.

@@ -22,7 +22,7 @@ use crate::error::ProxyError;
 use crate::policy::jwt::Claims;
 use crate::route::{RequestView, RouteTable, location, rewrite_path, why_not};
 use crate::sanitize;
-use crate::state::snapshot::{Handler, Snapshot};
+use crate::state::snapshot::Snapshot;
 
 pub use tokens::verified;
 pub use verdict::{Access, Lost, Policy, RedirectTo, Retries, Rewrite, RulePlace, Share, Token, Tried, Verdict};
@@ -39,10 +39,7 @@ impl<'a> Holdings<'a> {
     /// What the workers run on.
     pub fn in_force(snapshot: &'a Snapshot) -> Self {
         let sockets = outbound(&snapshot.resources).filter_map(|(listener, http)| {
-            match &snapshot.listeners.get(&listener.name)?.handler {
-                Handler::Http(handler) => Some((http, Arc::clone(&handler.table))),
-                Handler::Tcp(_) => None,
-            }
+            Some((http, Arc::clone(&snapshot.listeners.get(&listener.name)?.http()?.table)))
         });
         Self { resources: &snapshot.resources, sockets: sockets.collect() }
     }

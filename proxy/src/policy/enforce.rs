@@ -11,12 +11,12 @@ use std::time::SystemTime;
 use http::request::Parts;
 use leno_config::ir::{Authorization, Direction, RbacAction, Route};
 
-use crate::downstream::Connection;
+use crate::downstream::{Carries, Connection};
 use crate::error::ProxyError;
 use crate::request::{find, look};
 use crate::route::RequestView;
 use crate::sanitize;
-use crate::state::snapshot::{Handler, HttpHandler};
+use crate::state::snapshot::HttpHandler;
 use crate::telemetry::{WorkerStats, add};
 use crate::worker::{ListenerView, Worker};
 
@@ -103,7 +103,7 @@ pub fn authorize(
 /// Asks again about the open requests of a connection, and ends those that would not be let in now. What is asked is what
 /// was asked then, but for a token's times: that it expires ends no stream.
 pub fn review(connection: &Connection, view: &ListenerView) {
-    let Handler::Http(http) = &view.listener.handler else { return };
+    let Some(http) = view.listener.http() else { return };
     for grant in connection.grants.open() {
         let head = grant.head();
         let request = look(&head, None);
@@ -130,10 +130,7 @@ fn rules_for<'a>(route: Option<&'a Route>, view: &'a ListenerView) -> &'a Author
 }
 
 fn asks_for_tokens(view: &ListenerView) -> bool {
-    match &view.listener.handler {
-        Handler::Http(http) => http.authenticator.is_some(),
-        Handler::Tcp(_) => false,
-    }
+    view.listener.http().is_some_and(|http| http.authenticator.is_some())
 }
 
 fn end(connection: &Connection, grant: &Grant, request: &RequestView<'_>, policy: Option<&str>, action: &str) {
@@ -151,22 +148,30 @@ fn end(connection: &Connection, grant: &Grant, request: &RequestView<'_>, policy
 pub fn admit(connection: &Connection) -> bool {
     let view = connection.listener.view();
     let listener = &view.listener.config;
-    let rules = &listener.authorization;
+    let rules = view.listener.authorization_of_bytes();
     rules.0.is_empty() || decide(connection, &listener.name, rules, None).is_allowed()
 }
 
-/// Whether a connection that was let in may stay, and whether one that is about to be would: some request of its caller
-/// could pass. Neither counted nor logged.
+/// Whether bytes of a caller who is not let in yet would be. Neither counted nor logged.
+pub fn may_call(connection: &Connection) -> bool {
+    let view = connection.listener.view();
+    check(view.listener.authorization_of_bytes(), &caller(connection), None).verdict.is_allowed()
+}
+
+/// Whether a connection that was let in may stay: as bytes, or some request of its caller could pass. Neither counted nor
+/// logged.
 pub fn may_stay(connection: &Connection, view: &ListenerView) -> bool {
-    let (rules, caller) = (&view.listener.config.authorization, caller(connection));
-    let possible = |rules: &Authorization| may_ever(rules, &caller) != Possible::No;
-    match &view.listener.handler {
-        Handler::Tcp(_) => check(rules, &caller, None).verdict.is_allowed(),
-        Handler::Http(http) => {
-            let hosts = &http.table.config().virtual_hosts;
-            let mut own = hosts.iter().flat_map(|host| &host.routes).filter_map(|route| route.authorization.as_ref());
-            possible(rules) || own.any(possible)
-        }
+    let may_request = || {
+        let (rules, caller) = (&view.listener.config.authorization, caller(connection));
+        let possible = |rules: &Authorization| may_ever(rules, &caller) != Possible::No;
+        let hosts = view.listener.http().map(|http| &http.table.config().virtual_hosts);
+        let routes = hosts.into_iter().flatten().flat_map(|host| &host.routes);
+        possible(rules) || routes.filter_map(|route| route.authorization.as_ref()).any(possible)
+    };
+    match connection.carries.get() {
+        Carries::Bytes => may_call(connection),
+        Carries::Requests => may_request(),
+        Carries::Unknown => may_call(connection) || may_request(),
     }
 }
 

@@ -21,13 +21,13 @@
 //! from the last sign of life, and skipped where there is no app to serve. A person at a terminal (SIGINT) has no peers
 //! that have not heard, and waits a quarter of a second instead of five; a second SIGINT ends the waiting.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leno_config::ir::Direction;
 use tokio::sync::oneshot;
 
 use crate::admin::{Closing, ListenerDrain};
+use crate::downstream::accept::Door;
 use crate::stage::Stage;
 use crate::worker::{Census, Command};
 
@@ -122,11 +122,11 @@ impl Proxy {
     async fn close_all(&mut self, direction: Direction) {
         self.drained.close(direction);
         let listeners = &self.snapshot.listeners;
-        let is_meant = |name: &Arc<str>| listeners.get(&**name).is_some_and(|one| one.config.direction == direction);
-        let names: Vec<Arc<str>> = self.bound.keys().filter(|name| is_meant(name)).cloned().collect();
-        for name in names {
-            self.bound.remove(&name);
-            self.close(name).await;
+        let is_meant = |(name, _): &Door| listeners.get(&**name).is_some_and(|one| one.config.direction == direction);
+        let doors: Vec<Door> = self.bound.keys().filter(|door| is_meant(door)).cloned().collect();
+        for door in doors {
+            self.bound.remove(&door);
+            self.close(door).await;
         }
     }
 
@@ -182,8 +182,8 @@ impl Proxy {
         let begun = Instant::now();
         // Without a reason somebody has lost patience.
         let latest = self.ending.as_ref().filter(|_| reason.is_some()).map_or(begun, |ending| ending.latest);
-        for name in self.bound.keys() {
-            self.close(Arc::clone(name)).await;
+        for door in self.bound.keys() {
+            self.close(door.clone()).await;
         }
         self.stage.send_replace(Stage::Closing);
         let left = loop {

@@ -20,9 +20,13 @@ pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
 
 /// What is served without, one line per resource and feature: `cluster NAME: original destination`.
 pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
-    let captured = |cluster: &ir::Cluster| matches!(cluster.discovery, ir::Discovery::OriginalDestination);
-    let clusters = resources.clusters.values().filter(|cluster| captured(cluster));
-    let clusters = clusters.map(|cluster| format!("cluster {}: original destination", cluster.name));
+    // Where nothing is captured, nobody was going anywhere else.
+    let captures = resources.listeners.values().any(|listener| listener.intake == ir::Intake::Capture);
+    let without = resources
+        .clusters
+        .values()
+        .filter(|cluster| !captures && matches!(cluster.discovery, ir::Discovery::OriginalDestination));
+    let clusters = without.map(|cluster| format!("cluster {}: original destination", cluster.name));
     let tracers = resources.listeners.values().flat_map(|listener| {
         let managers = listener.protocols().filter_map(ir::ListenerProtocol::http);
         managers.filter_map(|manager| match &manager.tracing.as_ref()?.provider {

@@ -8,6 +8,7 @@
 //! for the next start; [`enforced`] knows what this version does not do.
 
 pub mod accepted;
+pub mod captured;
 pub mod disk;
 pub mod enforced;
 pub mod snapshot;

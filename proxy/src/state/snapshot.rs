@@ -5,7 +5,7 @@
 //! shared with the snapshot before: a push of one route costs one route.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,6 +13,7 @@ use leno_config::ir;
 
 use crate::cluster::balance::Balancer;
 use crate::cluster::{Cluster, ClusterStats, KnownEndpoints, Members, Membership};
+use crate::downstream::Way;
 use crate::policy::jwt::{Authenticator, FetchedKeys};
 use crate::policy::rate_limit::{KnownLimits, Limiter};
 use crate::route::RouteTable;
@@ -50,6 +51,67 @@ pub enum Handler {
     Http(HttpHandler),
     /// Bytes.
     Tcp(Targets),
+    /// Each connection tells.
+    Detect(Box<Undeclared>),
+}
+
+/// Where connections lead of which nobody has declared what they carry.
+#[derive(Debug)]
+pub struct Undeclared {
+    /// Requests; `None`: HTTP is bytes like any other.
+    pub http: Option<HttpHandler>,
+    /// In the order of [`ir::Detection::branches`].
+    pub branches: Vec<Targets>,
+    /// All other bytes.
+    pub rest: Targets,
+}
+
+impl Listener {
+    /// What becomes of requests, if it takes any.
+    pub fn http(&self) -> Option<&HttpHandler> {
+        match &self.handler {
+            Handler::Http(http) => Some(http),
+            Handler::Detect(undeclared) => undeclared.http.as_ref(),
+            Handler::Tcp(_) => None,
+        }
+    }
+
+    /// Where bytes go that go one of its ways, if it takes any.
+    pub fn bytes(&self, way: Way) -> Option<(&Targets, &ir::TcpRoute)> {
+        match (&self.handler, way) {
+            (Handler::Http(_), _) => None,
+            (Handler::Tcp(targets), _) => Some((targets, self.config.protocol.tcp_routes().next()?)),
+            (Handler::Detect(undeclared), Way::Rest) => Some((&undeclared.rest, &self.detection()?.tcp)),
+            (Handler::Detect(undeclared), Way::Branch(at)) => {
+                Some((undeclared.branches.get(at)?, &self.detection()?.branches().get(at)?.route))
+            }
+        }
+    }
+
+    /// How its connections are told apart, if nobody has declared what they carry.
+    pub fn detection(&self) -> Option<&ir::Detection> {
+        match &self.config.protocol {
+            ir::ListenerProtocol::Detect(detection) => Some(detection),
+            ir::ListenerProtocol::Http(_) | ir::ListenerProtocol::Tcp(_) => None,
+        }
+    }
+
+    /// Who may connect where it is not about requests.
+    pub fn authorization_of_bytes(&self) -> &ir::Authorization {
+        self.detection().map_or(&self.config.authorization, |detection| &detection.authorization)
+    }
+
+    /// Whether a connection to `address` arrives at one of its sockets.
+    fn is_reached_at(&self, address: SocketAddr) -> bool {
+        let ir::Listener { intake, .. } = &*self.config;
+        intake.has_sockets()
+            && self.config.addresses().any(|bound| {
+                reaches(address, bound)
+                    || (*intake == ir::Intake::Capture
+                        && bound.port() == address.port()
+                        && is_of_this_host(address.ip()))
+            })
+    }
 }
 
 /// Routes and where they lead.
@@ -114,12 +176,15 @@ impl Snapshot {
             |listener: &str, limits_of: &[ir::RateLimit]| Limiter::new(listener, limits_of, &limits, &mut known_limits);
         let listeners = resources
             .listeners
-            .iter()
-            .map(|(name, config)| {
-                (name.clone(), Arc::new(old.listener(config, &resources, &by_name, keys, &mut limiter)))
+            .values()
+            .flat_map(|config| std::iter::once(Arc::clone(config)).chain(old.handed_ports(config)))
+            .map(|config| {
+                let name = config.name.clone();
+                (name, Arc::new(old.listener(&config, &resources, &by_name, keys, &mut limiter)))
             })
             .collect();
-        let own_ports = resources.listeners.values().map(|listener| listener.address.port()).collect();
+        let with_sockets = resources.listeners.values().filter(|listener| listener.intake.has_sockets());
+        let own_ports = with_sockets.flat_map(|listener| listener.addresses()).map(|address| address.port()).collect();
         Self { resources, listeners, clusters, by_name, own_ports }
     }
 
@@ -136,23 +201,30 @@ impl Snapshot {
     /// The addresses of the own listeners that face the own app: calling one would go round in a circle.
     pub fn is_own_outbound(&self, address: SocketAddr) -> bool {
         self.own_ports.contains(&address.port())
-            && self.listeners.values().any(|listener| {
-                listener.config.direction == ir::Direction::Outbound && reaches(address, listener.config.address)
-            })
+            && self
+                .listeners
+                .values()
+                .any(|listener| listener.config.direction == ir::Direction::Outbound && listener.is_reached_at(address))
     }
 
     /// Whether `address` reaches any of the own listeners.
     pub fn is_own(&self, address: SocketAddr) -> bool {
         self.own_ports.contains(&address.port())
-            && self.listeners.values().any(|listener| reaches(address, listener.config.address))
+            && self.listeners.values().any(|listener| listener.is_reached_at(address))
+    }
+
+    /// Whether connections that leave the pod are captured.
+    pub fn captures_outbound(&self) -> bool {
+        let captures = |listener: &ir::Listener| {
+            listener.intake == ir::Intake::Capture && listener.direction == ir::Direction::Outbound
+        };
+        self.listeners.values().any(|listener| captures(&listener.config))
     }
 
     /// The rate limits in force, with what is left of them.
     fn limits(&self) -> KnownLimits {
-        let limiters = self.listeners.iter().filter_map(|(name, listener)| match &listener.handler {
-            Handler::Http(http) => Some((name, http.limiter.as_ref()?)),
-            Handler::Tcp(_) => None,
-        });
+        let limiters =
+            self.listeners.iter().filter_map(|(name, listener)| Some((name, listener.http()?.limiter.as_ref()?)));
         limiters.flat_map(|(name, limiter)| limiter.known(name)).collect()
     }
 
@@ -206,6 +278,14 @@ impl Snapshot {
         same_endpoints && *before.config == *config
     }
 
+    /// The ports of a listener that captures, as listeners to which it hands connections.
+    fn handed_ports(&self, config: &ir::Listener) -> impl Iterator<Item = Arc<ir::Listener>> {
+        config.handed_ports().map(|port| match self.listeners.get(&port.name) {
+            Some(before) if *before.config == port => Arc::clone(&before.config),
+            Some(_) | None => Arc::new(port),
+        })
+    }
+
     fn listener(
         &self,
         config: &Arc<ir::Listener>,
@@ -214,39 +294,54 @@ impl Snapshot {
         keys: &FetchedKeys,
         limiter: &mut impl FnMut(&str, &[ir::RateLimit]) -> Option<Arc<Limiter>>,
     ) -> Listener {
+        let name = &config.name;
         let handler = match &config.protocol {
             ir::ListenerProtocol::Tcp(tcp) => Handler::Tcp(Targets::new(&tcp.clusters, by_name)),
-            ir::ListenerProtocol::Detect(detection) => Handler::Tcp(Targets::new(&detection.tcp.clusters, by_name)),
             ir::ListenerProtocol::Http(http) => {
-                let routes = match &http.routes {
-                    ir::RouteSource::Inline(routes) => Arc::clone(routes),
-                    ir::RouteSource::Named(name) => resources.routes.get(name).map_or_else(
-                        || {
-                            Arc::new(ir::RouteConfig {
-                                name: name.clone(),
-                                virtual_hosts: Vec::new(),
-                                ignore_port: false,
-                            })
-                        },
-                        Arc::clone,
-                    ),
-                };
-                let table = self.table(&config.name, &routes);
-                let targets = routes
-                    .virtual_hosts
-                    .iter()
-                    .flat_map(|host| &host.routes)
-                    .map(|route| match &route.action {
-                        ir::Action::Forward(forward) => Targets::new(&forward.clusters, by_name),
-                        ir::Action::Redirect(_) | ir::Action::Direct(_) => Targets::default(),
-                    })
-                    .collect();
-                let authenticator = self.authenticator(&config.name, &http.jwt, keys);
-                let limiter = limiter(&config.name, &http.rate_limits);
-                Handler::Http(HttpHandler { table, targets, authenticator, limiter })
+                Handler::Http(self.http_handler(name, http, resources, by_name, keys, limiter))
+            }
+            ir::ListenerProtocol::Detect(detection) => {
+                let targets = |route: &ir::TcpRoute| Targets::new(&route.clusters, by_name);
+                let http = detection.http.as_ref();
+                Handler::Detect(Box::new(Undeclared {
+                    http: http.map(|http| self.http_handler(name, http, resources, by_name, keys, limiter)),
+                    branches: detection.branches().iter().map(|branch| targets(&branch.route)).collect(),
+                    rest: targets(&detection.tcp),
+                }))
             }
         };
         Listener { config: Arc::clone(config), handler }
+    }
+
+    fn http_handler(
+        &self,
+        listener: &str,
+        http: &ir::HttpManager,
+        resources: &ir::Resources,
+        by_name: &HashMap<ir::ClusterName, usize>,
+        keys: &FetchedKeys,
+        limiter: &mut impl FnMut(&str, &[ir::RateLimit]) -> Option<Arc<Limiter>>,
+    ) -> HttpHandler {
+        let routes = match &http.routes {
+            ir::RouteSource::Inline(routes) => Arc::clone(routes),
+            ir::RouteSource::Named(name) => resources.routes.get(name).map_or_else(
+                || Arc::new(ir::RouteConfig { name: name.clone(), virtual_hosts: Vec::new(), ignore_port: false }),
+                Arc::clone,
+            ),
+        };
+        let table = self.table(listener, &routes);
+        let targets = routes
+            .virtual_hosts
+            .iter()
+            .flat_map(|host| &host.routes)
+            .map(|route| match &route.action {
+                ir::Action::Forward(forward) => Targets::new(&forward.clusters, by_name),
+                ir::Action::Redirect(_) | ir::Action::Direct(_) => Targets::default(),
+            })
+            .collect();
+        let authenticator = self.authenticator(listener, &http.jwt, keys);
+        let limiter = limiter(listener, &http.rate_limits);
+        HttpHandler { table, targets, authenticator, limiter }
     }
 
     /// The one of the snapshot before, with the tokens it has verified, when nothing about it has changed.
@@ -256,11 +351,7 @@ impl Snapshot {
         rules: &ir::JwtAuthentication,
         keys: &FetchedKeys,
     ) -> Option<Arc<Authenticator>> {
-        let before = match self.listeners.get(listener).map(|listener| &listener.handler) {
-            Some(Handler::Http(before)) => before.authenticator.as_ref(),
-            Some(Handler::Tcp(_)) | None => None,
-        };
-        match before {
+        match self.listeners.get(listener).and_then(|before| before.http()?.authenticator.as_ref()) {
             Some(before) if before.is_made_of(rules, keys) => Some(Arc::clone(before)),
             Some(_) | None => Authenticator::new(rules, keys).map(Arc::new),
         }
@@ -268,9 +359,9 @@ impl Snapshot {
 
     /// The table of the snapshot before, when it was made from the same routes.
     fn table(&self, listener: &str, routes: &Arc<ir::RouteConfig>) -> Arc<RouteTable> {
-        match self.listeners.get(listener).map(|listener| &listener.handler) {
-            Some(Handler::Http(HttpHandler { table, .. })) if Arc::ptr_eq(table.config(), routes) => Arc::clone(table),
-            Some(Handler::Http(_) | Handler::Tcp(_)) | None => Arc::new(RouteTable::new(Arc::clone(routes))),
+        match self.listeners.get(listener).and_then(|before| before.http()) {
+            Some(HttpHandler { table, .. }) if Arc::ptr_eq(table.config(), routes) => Arc::clone(table),
+            Some(_) | None => Arc::new(RouteTable::new(Arc::clone(routes))),
         }
     }
 }
@@ -292,6 +383,12 @@ fn reaches(address: SocketAddr, bound: SocketAddr) -> bool {
         && (address.ip() == bound.ip()
             || address.ip().is_unspecified()
             || (bound.ip().is_unspecified() && address.ip().is_loopback()))
+}
+
+/// Whether an address is one of this host's, of any interface: only such a one can be bound. Asked about the ports of
+/// captured traffic alone, to which nobody else is called.
+fn is_of_this_host(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
 }
 
 /// Every address of every name is an endpoint (Envoy's STRICT_DNS); a name that is not resolved yet brings none.

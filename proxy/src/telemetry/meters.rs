@@ -1,6 +1,6 @@
 //! What one worker counts with.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,11 +12,13 @@ use crate::error::Flags;
 
 use super::connections::{TcpBlock, TcpKey, TcpTable};
 use super::labels::{Labels, RouteName, TargetName};
-use super::party::OTHER;
+use super::party::{OTHER, Target};
 use super::registry::Telemetry;
 use super::requests::{Form, Request, RequestKey, RequestTable};
 use super::series::IDLE;
 
+/// The cluster that leads nowhere (Istio).
+const BLACK_HOLE: &str = "BlackHoleCluster";
 /// Between two looks for what is idle, in seconds.
 const LOOK: u64 = 60;
 
@@ -28,6 +30,8 @@ pub struct Meters {
     tcp: TcpTable,
     /// Hosts outside the mesh, as this worker met them.
     outside: RefCell<HashMap<String, Outside, RandomState>>,
+    /// Where requests would have gone that must not leave the mesh.
+    blocked: OnceCell<TargetName>,
     /// Whether OTel's names are wanted.
     with_form: bool,
 }
@@ -50,6 +54,7 @@ impl Meters {
             requests: RequestTable::new(Arc::clone(telemetry.requests()), Arc::clone(labels)),
             tcp: TcpTable::new(Arc::clone(telemetry.tcp()), Arc::clone(labels)),
             outside: RefCell::default(),
+            blocked: OnceCell::new(),
             with_form: telemetry.dialect().has_otel(),
             labels: Arc::clone(labels),
         }
@@ -95,6 +100,14 @@ impl Meters {
         let name = if Labels::is_other(&place) { OTHER } else { host };
         known.insert(name.to_owned(), Outside { cluster: cluster.id(), target, _place: place, used });
         number
+    }
+
+    /// Number of a host outside the mesh that must not be called (Istio counts it as called by way of this cluster).
+    pub fn blocked(&self, host: &str) -> u32 {
+        let hole = self.blocked.get_or_init(|| {
+            self.labels.targets.intern(Target { cluster: BLACK_HOLE.to_owned(), ..Target::of_host(BLACK_HOLE) })
+        });
+        self.outside(hole, host)
     }
 
     /// It is second `now` since the start, about; called once a second.

@@ -24,6 +24,8 @@ pub const OTHER: &str = "other";
 const CLUSTER: &str = "Kubernetes";
 /// The revision of what has none (Istio).
 const LATEST: &str = "latest";
+/// The cluster through which hosts are called that nobody has declared (Istio).
+const PASSTHROUGH: &str = "PassthroughCluster";
 /// Longest name, as DNS has it.
 const LONGEST_NAME: usize = 253;
 /// Longest label of Kubernetes, with one to spare.
@@ -293,6 +295,12 @@ impl Target {
             _ => (host, UNKNOWN),
         };
         Self { host: host.to_owned(), name: name.to_owned(), namespace: namespace.to_owned(), port, ..Self::default() }
+    }
+
+    /// Whether it stands for hosts outside the mesh, each of which is counted for itself (Istio: `destination_service` is
+    /// the request's host, its name the cluster's).
+    pub fn is_outside(&self) -> bool {
+        self.cluster == PASSTHROUGH
     }
 
     /// A host outside the mesh, called by way of `cluster`.

@@ -75,6 +75,14 @@ pub struct WorkerStats {
     pub detected_tls: AtomicU64,
     /// Connections that said nothing that could be told apart, in time.
     pub detected_nothing: AtomicU64,
+    /// Connections whose caller's first bytes were something else.
+    pub detected_bytes: AtomicU64,
+    /// Connections whose endpoint spoke first.
+    pub detected_greeting: AtomicU64,
+    /// Connections to a capturing listener that nobody had redirected.
+    pub not_redirected: AtomicU64,
+    /// Captured connections that would have gone round in a circle.
+    pub loops_refused: AtomicU64,
 }
 
 /// What the configuration has to say about itself.
@@ -309,6 +317,30 @@ impl Telemetry {
         std::iter::once(shed).chain(limit).collect()
     }
 
+    /// What connections turned out to be, and which of them were not taken.
+    fn arrivals_collected(&self) -> [proto::MetricFamily; 2] {
+        let sum = |figure| self.sum(figure);
+        let help = "Connections by what their first bytes were, inside of TLS as well.";
+        let mut detected = family("leno_protocol_detected_total", help, proto::MetricType::COUNTER);
+        for (protocol, count) in [
+            ("http1", sum(|w| &w.detected_http1)),
+            ("http2", sum(|w| &w.detected_http2)),
+            ("tls", sum(|w| &w.detected_tls)),
+            ("tcp", sum(|w| &w.detected_bytes)),
+            ("server_first", sum(|w| &w.detected_greeting)),
+            ("timeout", sum(|w| &w.detected_nothing)),
+        ] {
+            detected.mut_metric().push(counter(&[("protocol", protocol)], count));
+        }
+        let help = "Connections to a capturing port that were closed: nobody had redirected them, or they would have come back \
+                    for ever.";
+        let mut refused = family("leno_capture_refused_total", help, proto::MetricType::COUNTER);
+        for (reason, count) in [("not_redirected", sum(|w| &w.not_redirected)), ("loop", sum(|w| &w.loops_refused))] {
+            refused.mut_metric().push(counter(&[("reason", reason)], count));
+        }
+        [detected, refused]
+    }
+
     fn process_collected(&self) -> Vec<proto::MetricFamily> {
         let sum = |figure| self.sum(figure);
         let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -343,22 +375,11 @@ impl Telemetry {
         for (kind, count) in [("request", self.requests.len()), ("tcp", self.tcp.len())] {
             series.mut_metric().push(gauge(&[("kind", kind)], to_f64(count as u64)));
         }
-        let help = "Connections by what their first bytes were, inside of TLS as well.";
-        let mut detected = family("leno_protocol_detected_total", help, proto::MetricType::COUNTER);
-        for (protocol, count) in [
-            ("http1", sum(|w| &w.detected_http1)),
-            ("http2", sum(|w| &w.detected_http2)),
-            ("tls", sum(|w| &w.detected_tls)),
-            ("timeout", sum(|w| &w.detected_nothing)),
-        ] {
-            detected.mut_metric().push(counter(&[("protocol", protocol)], count));
-        }
         let seconds = |time: Option<SystemTime>| time.map_or(0.0, |time| to_f64(millis(time)) / 1e3);
         let live = if self.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
             series,
-            detected,
             one_gauge("envoy_server_live", "1 until it drains.", live),
             one_gauge("process_start_time_seconds", "Since 1970.", seconds(Some(self.started))),
             one_gauge(
@@ -386,7 +407,7 @@ impl Telemetry {
 }
 
 /// Names of the metrics, for the registry.
-const NAMES: [&str; 25] = [
+const NAMES: [&str; 26] = [
     "leno_shed_total",
     "leno_concurrency_limit",
     "leno_rate_limited_total",
@@ -399,6 +420,7 @@ const NAMES: [&str; 25] = [
     "leno_jwks_fetch_failures_total",
     "leno_series",
     "leno_protocol_detected_total",
+    "leno_capture_refused_total",
     "envoy_server_live",
     "process_start_time_seconds",
     "leno_config_last_rejected_timestamp_seconds",
@@ -441,7 +463,8 @@ impl Collector for TelemetryCollector {
         let series = self.telemetry.series_collected().into_iter();
         let labelled = series.chain(self.telemetry.handshakes_collected());
         let labelled = labelled.filter(|family| !family.get_metric().is_empty());
-        labelled.chain(self.telemetry.overload_collected()).chain(self.telemetry.process_collected()).collect()
+        let process = self.telemetry.process_collected().into_iter().chain(self.telemetry.arrivals_collected());
+        labelled.chain(self.telemetry.overload_collected()).chain(process).collect()
     }
 }
 

@@ -25,7 +25,6 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, EndpointState};
 use crate::error::Flags;
 use crate::random::Random;
-use crate::state::snapshot::Handler;
 use crate::tls::exchange::Workload;
 use crate::tls::peer::Peer;
 
@@ -348,7 +347,7 @@ fn authority(detail: &Detail) -> &str {
 
 /// `FILE:LINE` of the rule, or what else is known of where the route comes from.
 fn rule(detail: &Detail) -> Option<String> {
-    let (Handler::Http(http), Some((host, route))) = (&detail.view.listener.handler, detail.route) else { return None };
+    let (http, (host, route)) = detail.view.listener.http().zip(detail.route)?;
     http.table.route(host, route)?.origin.as_ref().map(ToString::to_string)
 }
 

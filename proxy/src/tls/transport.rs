@@ -83,6 +83,24 @@ impl<S> Prefixed<S> {
     pub fn new(prefix: Bytes, stream: S) -> Self {
         Self { prefix, stream }
     }
+
+    /// Gives `bytes`, which were read from it last, back to whoever reads next.
+    pub fn unread(&mut self, bytes: Bytes) {
+        self.prefix = match self.prefix.is_empty() {
+            true => bytes,
+            false => [bytes, std::mem::take(&mut self.prefix)].concat().into(),
+        };
+    }
+
+    /// The same bytes by way of another stream.
+    pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Prefixed<T> {
+        Prefixed { prefix: self.prefix, stream: wrap(self.stream) }
+    }
+
+    /// The stream alone, if nothing that was read ahead would be lost.
+    pub fn into_inner(self) -> Option<S> {
+        self.prefix.is_empty().then_some(self.stream)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {

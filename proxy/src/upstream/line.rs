@@ -21,6 +21,8 @@ use crate::cluster::limits::Limit;
 use crate::forwarding::forward_writes;
 use crate::tls::transport::Transport;
 
+use super::opened::Noted;
+
 /// Requests in one line, whatever the rules allow.
 const LONGEST: usize = 16 * 1024;
 
@@ -152,6 +154,9 @@ pub(super) struct Counted {
     pub(super) bytes: Transport,
     #[allow(dead_code)] // Held for its end.
     pub(super) slot: Slot,
+    /// It is remembered, for the loop guard.
+    #[allow(dead_code)] // Held for its end.
+    pub(super) noted: Option<Box<Noted>>,
 }
 
 impl AsyncRead for Counted {

@@ -2,11 +2,13 @@
 //!
 //! * [`connect`]: opens one, with a deadline and the loop guard.
 //! * `line`: who waits for one, where their number is limited.
+//! * [`opened`]: which ones are ours, should they come back.
 //! * [`pool`]: keeps them, per worker and endpoint; hands out what can carry a request now.
 //! * [`send`]: one request on one connection, and what its failure means.
 
 pub mod connect;
 mod line;
+pub mod opened;
 pub mod pool;
 pub mod send;
 

@@ -14,7 +14,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,10 +35,12 @@ use crate::telemetry::place::Place;
 use crate::tls::Sessions;
 use crate::tls::client::{Encryption, Inside, Reached};
 use crate::tls::peer::Peer;
+use crate::tls::transport::Transport;
 
-use super::connect::{ConnectError, NoConnection, connect};
+use super::connect::{ConnectError, Dial, NoConnection};
 use super::h2_windows;
 use super::line::{Counted, Line, Slot, Turn};
+use super::opened::{Noted, Opened};
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 1024;
@@ -62,6 +64,8 @@ pub struct PoolSettings {
     pub max_streams: Option<u32>,
     /// TCP keep-alive probes.
     pub keepalive: Option<TcpKeepalive>,
+    /// From where they come: the one of the endpoint's family, else as the system chooses.
+    pub sources: Vec<IpAddr>,
 }
 
 /// Connections to one endpoint.
@@ -70,6 +74,7 @@ pub struct Pool {
     place: Place,
     encryption: Encryption,
     tls: Rc<Sessions>,
+    opened: Arc<Opened>,
     settings: PoolSettings,
     stats: Arc<ClusterStats>,
     line: Rc<Line<Idle>>,
@@ -128,7 +133,7 @@ pub struct Multiplexed {
 }
 
 /// A connection on which nothing has been said yet.
-struct Opened {
+struct Fresh {
     stream: Counted,
     peer: Option<Rc<Peer>>,
     link: LinkName,
@@ -166,11 +171,13 @@ impl Pool {
         settings: PoolSettings,
         stats: Arc<ClusterStats>,
         tls: Rc<Sessions>,
+        opened: Arc<Opened>,
     ) -> Self {
         Self {
             place,
             encryption,
             tls,
+            opened,
             settings,
             line: Rc::new(Line::new(Arc::clone(&stats))),
             stats,
@@ -295,7 +302,28 @@ impl Pool {
     }
 
     async fn open_http1(&self, slot: Slot) -> Result<Http1, ConnectError> {
-        let Opened { stream, peer, link, local } = self.open(Inside::Http1, slot).await?;
+        let reached = self.open(Inside::Http1, slot).await?;
+        self.begin_http1(reached).await
+    }
+
+    /// Takes a connection in clear text to its endpoint that has carried nothing yet, if the cluster with `allowed`
+    /// connections has room.
+    pub async fn adopt(self: &Rc<Self>, stream: Transport, noted: Option<Box<Noted>>, allowed: Option<u32>) {
+        if self.encryption != Encryption::None {
+            return;
+        }
+        let (Some(slot), Transport::Plain(socket)) = (self.line.slot(allowed), &stream) else { return };
+        let local = socket.local_addr().ok().map(Box::new);
+        let link = self.place.reached(None, None);
+        let reached = Fresh { stream: Counted { bytes: stream, slot, noted }, peer: None, link, local };
+        // An error would have been found by the request as well, which opens another.
+        if let Ok(connection) = self.begin_http1(reached).await {
+            self.give_back(connection, 0);
+        }
+    }
+
+    async fn begin_http1(&self, reached: Fresh) -> Result<Http1, ConnectError> {
+        let Fresh { stream, peer, link, local } = reached;
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
             .handshake(TokioIo::new(stream))
@@ -308,7 +336,7 @@ impl Pool {
     }
 
     async fn open_http2(&self, slot: Slot) -> Result<Rc<Multiplexed>, ConnectError> {
-        let Opened { stream, peer, link, local } = self.open(Inside::Http2, slot).await?;
+        let Fresh { stream, peer, link, local } = self.open(Inside::Http2, slot).await?;
         let nest = Nest::default();
         let handshake = http2::Builder::new(nest.clone())
             .timer(TokioTimer::new())
@@ -354,8 +382,8 @@ impl Pool {
         self.revocable.borrow_mut().push(Revocable { peer: Rc::clone(peer), task });
     }
 
-    async fn open(&self, inside: Inside, slot: Slot) -> Result<Opened, ConnectError> {
-        let opened = self.reach(inside).await.inspect_err(|_| {
+    async fn open(&self, inside: Inside, slot: Slot) -> Result<Fresh, ConnectError> {
+        let (opened, noted) = self.reach(inside).await.inspect_err(|_| {
             self.stats.connect_failures.fetch_add(1, Ordering::Relaxed);
         })?;
         self.stats.opened(opened.security.is_some());
@@ -363,14 +391,15 @@ impl Pool {
             self.tls.agreed(security);
         }
         let link = self.place.reached(opened.peer.as_ref(), opened.security);
-        let (stream, peer) = (Counted { bytes: opened.stream, slot }, opened.peer.map(Rc::new));
-        Ok(Opened { stream, peer, link, local: opened.local.map(Box::new) })
+        let (stream, peer) = (Counted { bytes: opened.stream, slot, noted }, opened.peer.map(Rc::new));
+        Ok(Fresh { stream, peer, link, local: opened.local.map(Box::new) })
     }
 
-    async fn reach(&self, inside: Inside) -> Result<Reached, ConnectError> {
-        let stream =
-            connect(self.place.address, self.settings.connect_timeout, self.settings.keepalive.as_ref()).await?;
-        Ok(self.tls.connect(stream, &self.encryption, inside).await?)
+    async fn reach(&self, inside: Inside) -> Result<(Reached, Option<Box<Noted>>), ConnectError> {
+        let PoolSettings { connect_timeout, keepalive, sources, .. } = &self.settings;
+        let dial = Dial { limit: *connect_timeout, keepalive: keepalive.as_ref(), sources, opened: &self.opened };
+        let (stream, noted) = dial.to(self.place.address).await?;
+        Ok((self.tls.connect(stream, &self.encryption, inside).await?, noted))
     }
 
     fn give_back(&self, connection: Http1, requests: u32) {

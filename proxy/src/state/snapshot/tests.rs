@@ -144,3 +144,47 @@ fn the_own_listeners_are_known_by_every_address_that_reaches_them() {
         assert_eq!((snapshot.is_own_outbound(address), snapshot.is_own(address)), (outbound, any), "{address}");
     }
 }
+
+#[test]
+fn a_port_of_a_capturing_listener_is_a_listener_without_a_socket_that_a_push_leaves_as_it_was() {
+    let route = |cluster: &str| ir::TcpRoute {
+        stat_prefix: String::new(),
+        origin: None,
+        clusters: ir::WeightedClusters::single(ir::ClusterName::new(cluster)),
+        idle_timeout: None,
+        hashes_source: false,
+    };
+    let port = ir::CapturedPort {
+        mtls: ir::MtlsMode::Strict,
+        authorization: ir::Authorization::default(),
+        access_logs: ir::AccessLogs::default(),
+        protocol: ir::ListenerProtocol::Tcp(route("app")),
+    };
+    let (any, rest) = ("0.0.0.0:15006".parse().expect("an address"), ir::ListenerProtocol::Tcp(route("rest")));
+    let capturing = ir::Listener {
+        intake: ir::Intake::Capture,
+        additional_addresses: vec!["[::]:15006".parse().expect("an address")],
+        ports: BTreeMap::from([(ir::Port::new(9080).expect("a port"), port)]),
+        ..ir::Listener::new("virtualInbound".to_owned(), any, ir::Direction::Inbound, rest)
+    };
+    let resources = || {
+        let listeners = BTreeMap::from([(capturing.name.clone(), Arc::new(capturing.clone()))]);
+        Arc::new(ir::Resources { listeners, ..ir::Resources::default() })
+    };
+    let build = |old: &Snapshot| Snapshot::build(old, resources(), &Resolved::new(), &FetchedKeys::new());
+    let snapshot = build(&Snapshot::default());
+    let handed = &snapshot.listeners["inbound_0.0.0.0_9080"];
+    assert_eq!((handed.config.intake, handed.config.mtls), (ir::Intake::Handed, ir::MtlsMode::Strict));
+    assert!(Arc::ptr_eq(&handed.config, &build(&snapshot).listeners["inbound_0.0.0.0_9080"].config));
+    let rows = [
+        ("127.0.0.1:15006", true),
+        ("127.9.9.9:15006", true),
+        ("[::1]:15006", true),
+        ("192.0.2.1:15006", false),
+        ("127.0.0.1:9080", false),
+    ];
+    for (address, expected) in rows {
+        assert_eq!(snapshot.is_own(address.parse().expect("an address")), expected, "{address}");
+    }
+    assert!(!snapshot.captures_outbound());
+}

@@ -7,15 +7,14 @@ use std::time::{Duration, SystemTime};
 use http::header::{GetAll, HeaderValue};
 use http::{HeaderMap, Version};
 use leno_config::ir::{
-    self, AbortStatus, Action, AddressPart, End, GrpcStatusForm, HeaderChoice, HeaderKey, ListenerProtocol, Operator,
-    Origin, Plain, Route, Sensitive, TimeFormat,
+    self, AbortStatus, Action, AddressPart, End, GrpcStatusForm, HeaderChoice, HeaderKey, Operator, Origin, Plain,
+    Route, Sensitive, TimeFormat,
 };
 
 use crate::cluster::outcome::Outcome;
 use crate::downstream::Connection;
 use crate::error::{Flag, Flags, details};
 use crate::headers::name;
-use crate::state::snapshot::Handler;
 use crate::telemetry::detail::AttemptDetail;
 use crate::telemetry::observe::{ConnectionEnded, Ended};
 use crate::telemetry::redact::{self, Telling};
@@ -292,17 +291,18 @@ impl<'a> Facts<'a> {
     }
 
     fn route(&self) -> Option<&'a Route> {
-        let Handler::Http(http) = &self.view().listener.handler else { return None };
+        let http = self.view().listener.http()?;
         let (host, at) = self.request()?.detail.route?;
         http.table.route(host, at)
     }
 
     fn origin(&self) -> Option<&'a Origin> {
-        match (self.subject, &self.view().listener.config.protocol) {
-            (Subject::Request(_), _) => self.route()?.origin.as_ref(),
-            (Subject::Connection(_), ListenerProtocol::Tcp(route)) => route.origin.as_ref(),
-            (Subject::Connection(_), ListenerProtocol::Detect(detection)) => detection.tcp.origin.as_ref(),
-            (Subject::Connection(_), ListenerProtocol::Http(_)) => None,
+        match self.subject {
+            Subject::Request(_) => self.route()?.origin.as_ref(),
+            Subject::Connection(ended) => {
+                let (_, route) = self.view().listener.bytes(ended.connection.way.get())?;
+                route.origin.as_ref()
+            }
         }
     }
 
@@ -420,7 +420,7 @@ fn code_details(ended: &Ended) -> Value<'_> {
     if !detail.attempts.is_empty() {
         return Value::Word(details::VIA_UPSTREAM);
     }
-    let Handler::Http(http) = &detail.view.listener.handler else { return Value::Missing };
+    let Some(http) = detail.view.listener.http() else { return Value::Missing };
     let route = detail.route.and_then(|(host, at)| http.table.route(host, at));
     match route.map(|route| &route.action) {
         Some(Action::Redirect(_) | Action::Direct(_)) => Value::Word(details::DIRECT_RESPONSE),

@@ -20,7 +20,6 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 
 use crate::attempt::Protocol;
 use crate::cluster::outcome::Outcome;
-use crate::state::snapshot::Handler;
 
 use super::id::SpanId;
 use super::spans::{Attempted, Finished};
@@ -202,7 +201,7 @@ fn leno(finished: &Finished, attributes: &mut Attributes) {
 }
 
 fn rule(finished: &Finished) -> Option<String> {
-    let Handler::Http(http) = &finished.listener.handler else { return None };
+    let http = finished.listener.http()?;
     let (host, route) = finished.route?;
     http.table.route(host, route)?.origin.as_ref().map(ToString::to_string)
 }
