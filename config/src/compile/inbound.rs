@@ -37,11 +37,9 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
         Some(sidecar) => {
             for (index, written) in sidecar.spec.ingress.iter().enumerate().filter(|(_, it)| is_captured(it)) {
                 let Some((port, protocol)) = written.port.as_ref().and_then(port_and_protocol) else { continue };
-                if !ports.contains_key(&port)
-                    && let Some(captured) = ingress_port(view, sidecar, index, written, (port, protocol), output)
-                {
-                    ports.insert(port, captured);
-                }
+                ports
+                    .entry(port)
+                    .or_insert_with(|| ingress_port(view, sidecar, index, written, (port, protocol), output));
             }
         }
         None => {
@@ -157,7 +155,7 @@ impl App<'_> {
     }
 }
 
-/// A port of the Sidecar's; `None`: the app is at a Unix socket, or not at an address.
+/// A port of the Sidecar's.
 fn ingress_port<'a>(
     view: &View<'a>,
     sidecar: &'a Sidecar,
@@ -165,26 +163,26 @@ fn ingress_port<'a>(
     written: &'a IngressListener,
     (port, protocol): (Port, Protocol),
     output: &mut Output<'a>,
-) -> Option<CapturedPort> {
-    // Who asks for TLS in front of the app must not get clear text, nor must he who names no address of it.
+) -> CapturedPort {
+    // Who asks for TLS in front of the app must not get clear text; and a Unix socket is not called.
     if written.tls.is_some() {
-        return Some(closed(output));
+        return closed(output);
     }
     let endpoint = match written.default_endpoint.as_deref().filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => match text.parse::<SocketAddr>() {
-            Ok(address) if address.port() == 0 => return Some(closed(output)),
+            Ok(address) if address.port() == 0 => return closed(output),
             // The workload's own address is the one that was called.
             Ok(address) if address.ip().is_unspecified() && address.port() == port.get() => None,
             Ok(address) if address.ip().is_unspecified() => Some(SocketAddr::new(view.node.ip, address.port())),
             Ok(address) => Some(address),
-            Err(_) => return Some(closed(output)),
+            Err(_) => return closed(output),
         },
     };
     let pool = written.connection_pool.as_ref().or(sidecar.spec.inbound_connection_pool.as_ref());
     let service = service_at(view, sidecar, port.get());
     let app = App { endpoint, pool, service, ..App::called(port, protocol) };
-    Some(app.port(view, Some(ingress_origin(sidecar, index)), output))
+    app.port(view, Some(ingress_origin(sidecar, index)), output)
 }
 
 /// Ports of which nobody says what is spoken: requests where it is HTTP, bytes otherwise, to where the caller meant.

@@ -433,13 +433,10 @@ pub(crate) fn ir_captured_listeners() -> Vec<ir::Listener> {
         branch(Condition::ServerName(ServerName::parse("a.example.com").unwrap())),
         branch(Condition::ServerName(ServerName::parse("*.example.com").unwrap())),
     ];
-    let at = |port: u16, more: bool| {
+    let with = |listener: ir::Listener, name: &str, port: u16, intake| {
         let any = |ip: &str| std::net::SocketAddr::new(ip.parse().unwrap(), port);
-        (any("0.0.0.0"), if more { vec![any("::")] } else { Vec::new() })
-    };
-    let with = |listener: ir::Listener, name: &str, port, intake| {
-        let (address, additional_addresses) = at(port, true);
-        ir::Listener { name: name.to_owned(), address, additional_addresses, intake, ..listener }
+        let additional_addresses = vec![any("::")];
+        ir::Listener { name: name.to_owned(), address: any("0.0.0.0"), additional_addresses, intake, ..listener }
     };
     let port = |mtls, protocol| CapturedPort {
         mtls,
