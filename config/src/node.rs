@@ -50,6 +50,14 @@ pub enum Interception {
 }
 
 impl Interception {
+    /// Whether connections come to the proxy that were meant for others.
+    pub fn captures(self) -> bool {
+        match self {
+            Self::Redirect | Self::Tproxy => true,
+            Self::None => false,
+        }
+    }
+
     /// As node metadata `INTERCEPTION_MODE` says it.
     pub fn as_metadata(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::defaults;
 use crate::ir::{
     Balance, Cluster, ClusterName, Discovery, Endpoints, ExternalTls, Fraction, Limits, MeshTls, OutlierDetection,
-    Port, Resources, RetryBudget, ServiceName, SlowStart, TcpKeepalive, UpstreamProtocol, UpstreamTls,
+    Port, Resources, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, UpstreamTls,
 };
 use crate::mesh::{Protocol, Resolution, Service, ServicePort};
 use crate::rules::{
@@ -58,23 +58,32 @@ fn cluster(
     members: Endpoints,
     policy: &Policy<'_>,
 ) -> (Cluster, Option<Endpoints>) {
+    let captured = view.node.interception.captures();
+    let speaks_mesh_tls = members.iter().all(|endpoint| endpoint.mesh_tls);
     let tls = tls(service, port, subset, &members, policy.tls);
     let name = members.cluster.clone();
     let (discovery, apart) = match service.resolution {
         _ if is_passthrough(policy.load_balancer) => (Discovery::OriginalDestination, None),
+        // The app has chosen the endpoint itself, and bytes belong to no other (Istio).
+        Resolution::Static if captured && is_chosen_by_app(service, port) => (Discovery::OriginalDestination, None),
         Resolution::Static => (Discovery::Eds { service: None }, Some(members)),
         Resolution::Dns => (Discovery::Dns(members), None),
-        Resolution::None if port.protocol.is_http() => (Discovery::RequestHost, None),
+        Resolution::None if port.protocol.is_http() && !captured => (Discovery::RequestHost, None),
         Resolution::None => (Discovery::OriginalDestination, None),
+    };
+    let tls = match (&discovery, tls) {
+        (Discovery::OriginalDestination, UpstreamTls::Auto(mesh)) => without_metadata(mesh, speaks_mesh_tls),
+        (_, tls) => tls,
     };
     let protocol = match port.protocol {
         // TLS toward a port of TLS is originated by us, and then HTTP/1.1 is inside, as Istio has it.
         Protocol::Http | Protocol::Tls => UpstreamProtocol::Http1,
         Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
-        Protocol::Tcp | Protocol::Udp => UpstreamProtocol::Tcp,
+        Protocol::Undeclared if captured => UpstreamProtocol::AsDownstream,
+        Protocol::Tcp | Protocol::Udp | Protocol::Undeclared => UpstreamProtocol::Tcp,
     };
     let mesh_internal = !service.external;
-    let called = Some(named(service));
+    let called = Some(service.named());
     let mut cluster = Cluster { protocol, tls, mesh_internal, service: called, ..Cluster::new(name, discovery) };
     profile::begin(view.mesh, &mut cluster);
     apply_balance(&mut cluster, policy);
@@ -95,14 +104,15 @@ fn cluster(
     (cluster, apart)
 }
 
-/// What telemetry calls a service. `reviews.shop.svc.cluster.local` is `reviews`; any other host is its own name.
-pub(super) fn named(service: &Service) -> ServiceName {
-    let mut labels = service.host.split('.');
-    let short = match (labels.next(), labels.next(), labels.next()) {
-        (Some(name), Some(_), Some("svc")) => name,
-        _ => service.host.as_str(),
-    };
-    ServiceName { host: service.host.clone(), name: short.to_owned(), namespace: service.id.namespace.clone() }
+/// Whether an app that has asked DNS for the service connects to an endpoint and to no other.
+fn is_chosen_by_app(service: &Service, port: &ServicePort) -> bool {
+    service.headless && service.of.is_none() && !port.protocol.is_http()
+}
+
+/// An address that the app has chosen comes without a word about whether it speaks mesh mTLS: it does where all of the
+/// service's endpoints do.
+fn without_metadata(mesh: MeshTls, all_speak_it: bool) -> UpstreamTls {
+    if all_speak_it { UpstreamTls::Mesh(mesh) } else { UpstreamTls::Plain }
 }
 
 /// Limits, timeouts and protocol as a connection pool says them; a zero is a value that was not set.

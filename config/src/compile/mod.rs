@@ -1,6 +1,7 @@
 //! (mesh, which proxy) → IR: names resolved, defaults applied, one file per kind of output.
 //!
-//! * [`mod@scope`]: what the proxy sees; [`listeners`]: its sockets; [`routes`]: hosts and their route tables, whose rows
+//! * [`mod@scope`]: what the proxy sees; [`listeners`]: its sockets, and, where connections are captured, [`outbound`] and
+//!   [`inbound`]: where they go; [`routes`]: hosts and their route tables, whose rows
 //!   [`http_route`] makes of VirtualServices; [`tcp_route`]: where bytes go; [`clusters`]: how services are called, by the
 //!   rules that [`destination_rule`] finds; [`endpoints`]: who they are, in the order of [`locality`].
 //!   [`mod@health_check`]: how endpoints are asked whether they are well.
@@ -26,8 +27,10 @@ mod http_action;
 mod http_filters;
 mod http_match;
 mod http_route;
+mod inbound;
 mod listeners;
 mod locality;
+mod outbound;
 mod outside;
 mod profile;
 mod protection;
@@ -38,11 +41,11 @@ mod tcp_route;
 mod tokens;
 mod tracing;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::ir::{Cluster, ClusterName, Discovery, Listener, Port, Resources, RouteConfig};
+use crate::ir::{Cluster, ClusterName, Discovery, Listener, Port, Resources, RouteConfig, UpstreamProtocol};
 use crate::mesh::{Mesh, Service, port_number};
 use crate::node::Node;
 use crate::rules::Destination;
@@ -61,7 +64,12 @@ pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
     let view = View::new(mesh, node);
     let mut output = Output::default();
     listeners::inbound(&view, &mut output);
-    listeners::outbound(&view, &mut output);
+    if node.interception.captures() {
+        inbound::inbound(&view, &mut output);
+        outbound::outbound(&view, &mut output);
+    } else {
+        listeners::outbound(&view, &mut output);
+    }
     tracing::cluster(&view, &mut output);
     let reached = std::mem::take(&mut output.reached);
     for ((_, port), service) in reached {
@@ -96,13 +104,21 @@ pub fn compile_clusters<'a>(
 struct Output<'a> {
     resources: Resources,
     reached: BTreeMap<(&'a str, Port), &'a Service>,
-    /// Addresses of the listeners, by port.
+    /// Addresses of the listeners with sockets, by port.
     bound: HashMap<u16, Vec<IpAddr>>,
+    /// Addresses of the others.
+    handed: HashSet<SocketAddr>,
 }
 
 impl<'a> Output<'a> {
     fn listener(&mut self, listener: Listener) {
-        self.bound.entry(listener.address.port()).or_default().push(listener.address.ip());
+        for address in listener.addresses() {
+            if listener.intake.has_sockets() {
+                self.bound.entry(address.port()).or_default().push(address.ip());
+            } else {
+                self.handed.insert(address);
+            }
+        }
         self.resources.listeners.insert(listener.name.clone(), Arc::new(listener));
     }
 
@@ -113,6 +129,11 @@ impl<'a> Output<'a> {
         self.bound.get(&address.port()).is_some_and(|bound| bound.iter().any(meets))
     }
 
+    /// Whether a listener without a socket has the address already.
+    fn is_handed(&self, address: SocketAddr) -> bool {
+        self.handed.contains(&address) || self.resources.listeners.contains_key(&listeners::listener_name(address))
+    }
+
     fn routes(&mut self, routes: RouteConfig) {
         self.resources.routes.insert(routes.name.clone(), Arc::new(routes));
     }
@@ -121,10 +142,27 @@ impl<'a> Output<'a> {
         self.resources.clusters.insert(cluster.name.clone(), Arc::new(cluster));
     }
 
-    /// To whatever host a request names.
-    fn passthrough(&mut self) -> ClusterName {
+    /// To where a captured connection was meant to go; without capture, to whatever host a request names.
+    fn passthrough(&mut self, view: &View<'_>) -> ClusterName {
         let name = ClusterName::new("PassthroughCluster");
-        self.cluster(Cluster::new(name.clone(), Discovery::RequestHost));
+        self.cluster(match view.node.interception.captures() {
+            true => Cluster {
+                protocol: UpstreamProtocol::AsDownstream,
+                ..Cluster::new(name.clone(), Discovery::OriginalDestination)
+            },
+            false => Cluster::new(name.clone(), Discovery::RequestHost),
+        });
+        name
+    }
+
+    /// To nobody (Istio's name).
+    fn black_hole(&mut self) -> ClusterName {
+        let name = ClusterName::new("BlackHoleCluster");
+        let nobody = listeners::only_endpoint(&name, None);
+        self.cluster(Cluster {
+            protocol: UpstreamProtocol::Tcp,
+            ..Cluster::new(name.clone(), Discovery::Static(nobody))
+        });
         name
     }
 

@@ -11,11 +11,11 @@ use std::net::IpAddr;
 use http::StatusCode;
 
 use crate::ir::{
-    Action, AttemptCount, DirectResponse, Domain, FilePlace, Forward, HeaderOps, Origin, Port, Route, RouteConfig,
-    RouteMatch, VirtualHost, WeightedClusters,
+    Action, AttemptCount, ClusterName, DirectResponse, Domain, FilePlace, Forward, HeaderOps, Origin, Port, Route,
+    RouteConfig, RouteMatch, VirtualHost, WeightedClusters,
 };
-use crate::mesh::{Service, VirtualService, in_cluster};
-use crate::rules::{OutboundTrafficMode, OutboundTrafficPolicy, ResourceId};
+use crate::mesh::{Protocol, Service, ServicePort, VirtualService, in_cluster};
+use crate::rules::{Destination, OutboundTrafficMode, OutboundTrafficPolicy, ResourceId};
 
 use super::Output;
 use super::destination_rule::Policy;
@@ -24,26 +24,70 @@ use super::http_route;
 use super::scope::{Egress, View};
 
 /// The port that a host without a service is called on.
-const PLAIN_PORT: Port = Port::new(80).expect("invariant: 80 is not 0");
+pub(super) const PLAIN_PORT: Port = Port::new(80).expect("invariant: 80 is not 0");
 
 /// Istio: endpoints are told which attempt they see.
 const COUNTED: AttemptCount = AttemptCount { request: true, response: false };
 
-/// Builds the table `name` of a socket. `own_port` is the socket's, where a rule chose it: a host without a port then
-/// means that one, where the service has it.
+/// Which hosts a table serves.
+#[derive(Clone, Copy)]
+pub(super) enum Served<'a> {
+    /// All of them, on all ports. With the port of a socket that a rule chose, a host without a port means that one, where
+    /// the service has it.
+    All(Option<Port>),
+    /// Those of one port: callers have said which one when they connected.
+    Port(Port),
+    /// A port of one service.
+    Host(&'a Service, Port),
+}
+
+impl Served<'_> {
+    /// Whether the table has the port of a service.
+    fn has(self, service: &Service, port: &ServicePort) -> bool {
+        match self {
+            Self::All(_) => port.protocol.is_http(),
+            Self::Port(number) => {
+                let may_be_http = port.protocol == Protocol::Undeclared && service.is_anywhere();
+                port.number == number && (port.protocol.is_http() || may_be_http)
+            }
+            Self::Host(only, number) => port.number == number && std::ptr::eq(only, service),
+        }
+    }
+
+    /// The port of a service that is meant where none is named.
+    fn bare(self, service: &Service) -> Option<Port> {
+        match self {
+            Self::All(own) => {
+                let on_socket = own.and_then(|port| service.port(port)).filter(|port| port.protocol.is_http());
+                on_socket.or_else(|| service.bare_http_port()).map(|port| port.number)
+            }
+            Self::Port(number) | Self::Host(_, number) => Some(number),
+        }
+    }
+
+    /// Whether it has hosts that only VirtualServices know.
+    fn has_plain_hosts(self) -> bool {
+        match self {
+            Self::All(_) => true,
+            Self::Port(number) => number == PLAIN_PORT,
+            Self::Host(..) => false,
+        }
+    }
+}
+
+/// Builds the table `name`.
 pub(super) fn table<'a>(
     view: &View<'a>,
     egress: &Egress<'a>,
     name: &str,
-    own_port: Option<Port>,
+    served: Served<'a>,
     output: &mut Output<'a>,
 ) -> RouteConfig {
     let mut table = Table { view, egress, output, compiled: HashMap::new(), covered: HashSet::new() };
     let mut hosts = Vec::new();
-    for service in &egress.services {
-        let on_socket = own_port.and_then(|port| service.port(port)).filter(|port| port.protocol.is_http());
-        let bare = on_socket.or_else(|| service.bare_http_port()).map(|port| port.number);
-        for port in service.ports.iter().filter(|port| port.protocol.is_http()) {
+    for &service in &egress.services {
+        let bare = served.bare(service);
+        for port in service.ports.iter().filter(|port| served.has(service, port)) {
             hosts.push(Host {
                 name: format!("{}:{}", service.host, port.number),
                 domains: names(service, &view.node.namespace),
@@ -53,7 +97,9 @@ pub(super) fn table<'a>(
             });
         }
     }
-    table.hosts_without_service(&mut hosts);
+    if served.has_plain_hosts() {
+        table.hosts_without_service(&mut hosts);
+    }
     let mut virtual_hosts = with_domains(hosts);
     virtual_hosts.push(table.remainder());
     // Names and domains were made unique above, and the last is the only one with `*`.
@@ -154,24 +200,42 @@ impl<'a> Table<'_, 'a> {
 
     /// What becomes of all other hosts.
     fn remainder(&mut self) -> VirtualHost {
-        let policy = outbound_policy(self.view);
-        let refused = policy.is_some_and(|policy| policy.mode.unwrap_or_default() == OutboundTrafficMode::RegistryOnly);
-        let proxy = policy.and_then(|policy| policy.egress_proxy.as_ref()).filter(|_| !refused);
-        let (name, action) = if refused {
-            let direct = DirectResponse { status: StatusCode::BAD_GATEWAY, body: Vec::new() };
-            ("block_all", Action::Direct(direct))
-        } else if let Some(destination) = proxy {
-            let mut destination = destination.clone();
-            let namespace = self.view.sidecar.map_or(self.view.node.namespace.as_str(), |rule| &rule.id.namespace);
-            destination.host = crate::mesh::full_name(&destination.host, namespace);
-            let reached = self.output.destination(self.view, self.egress, &destination, PLAIN_PORT);
-            ("allow_any", Action::Forward(Forward::plain(WeightedClusters::single(reached.cluster))))
-        } else {
-            ("allow_any", Action::Forward(Forward::plain(WeightedClusters::single(self.output.passthrough()))))
+        let (name, action) = match catch_all(self.view, self.egress, self.output) {
+            None => {
+                let direct = DirectResponse { status: StatusCode::BAD_GATEWAY, body: Vec::new() };
+                ("block_all", Action::Direct(direct))
+            }
+            Some(cluster) => ("allow_any", Action::Forward(Forward::plain(WeightedClusters::single(cluster)))),
         };
         let routes = vec![row(name, None, action)];
         VirtualHost { name: name.to_owned(), domains: vec![Domain::Any], routes, attempt_count: COUNTED }
     }
+}
+
+/// Where everything goes that is for nobody known; `None`: nowhere (REGISTRY_ONLY).
+pub(super) fn catch_all<'a>(view: &View<'a>, egress: &Egress<'a>, output: &mut Output<'a>) -> Option<ClusterName> {
+    let policy = outbound_policy(view);
+    if policy.is_some_and(|policy| policy.mode.unwrap_or_default() == OutboundTrafficMode::RegistryOnly) {
+        return None;
+    }
+    let Some(destination) = policy.and_then(|policy| policy.egress_proxy.as_ref()) else {
+        return Some(output.passthrough(view));
+    };
+    let namespace = view.sidecar.map_or(view.node.namespace.as_str(), |rule| &rule.id.namespace);
+    let host = crate::mesh::full_name(&destination.host, namespace);
+    let destination = Destination { host, ..destination.clone() };
+    Some(output.destination(view, egress, &destination, PLAIN_PORT).cluster)
+}
+
+/// Whether a VirtualService names a host that no service has.
+pub(super) fn has_plain_hosts(view: &View<'_>, egress: &Egress<'_>) -> bool {
+    let is_served = |host: &str| match host.strip_prefix('*') {
+        Some(suffix) => egress.services.iter().any(|service| service.host.ends_with(suffix)),
+        None => egress.service(host).is_some(),
+    };
+    let rules = view.mesh.virtual_services().iter().filter(|rule| !rule.http.is_empty());
+    let mut hosts = rules.flat_map(|rule| rule.hosts.iter().filter(|host| egress.sees(rule, host)));
+    hosts.any(|host| !matches!(host.as_str(), "" | "*") && !is_served(host))
 }
 
 /// The Sidecar's policy, else the mesh's; a Sidecar without one says nothing. `None`: unknown hosts are passed on.

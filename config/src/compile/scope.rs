@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use crate::ir::Locality;
-use crate::mesh::{Client, DestinationRule, HostSet, Mesh, Service, Sidecar, VirtualService, full_name};
+use crate::mesh::{Client, DestinationRule, HostSet, Mesh, OwnPort, Service, Sidecar, VirtualService, full_name};
 use crate::node::Node;
 use crate::rules::{EgressListener, HealthCheck, ResourceId};
 
@@ -21,16 +21,20 @@ pub struct Scope {
     sidecar: Option<ResourceId>,
     address: Option<IpAddr>,
     interception: &'static str,
+    /// Where connections are captured: what comes in is served by these.
+    ports: Vec<OwnPort>,
 }
 
 /// The scope of a proxy. Meaningful within one mesh.
 pub fn scope(mesh: &Mesh, node: &Node) -> Scope {
     let sidecar = mesh.sidecar(node);
     let asked = mesh.client_labels();
+    let captures = node.interception.captures();
     let bound_to_node = |sidecar: &&Sidecar| {
         sidecar.spec.ingress.iter().any(|listener| {
             let app = listener.default_endpoint.as_deref().unwrap_or_default();
-            listener.bind.as_deref().unwrap_or_default().is_empty() || super::listeners::is_on_node(app)
+            let is_bound = !captures || !super::inbound::is_captured(listener);
+            (is_bound && listener.bind.as_deref().unwrap_or_default().is_empty()) || super::listeners::is_on_node(app)
         })
     };
     Scope {
@@ -40,6 +44,7 @@ pub fn scope(mesh: &Mesh, node: &Node) -> Scope {
         sidecar: sidecar.map(|sidecar| sidecar.id.clone()),
         address: sidecar.filter(bound_to_node).map(|_| node.ip),
         interception: node.interception.as_metadata(),
+        ports: if captures { mesh.own_ports(node) } else { Vec::new() },
     }
 }
 

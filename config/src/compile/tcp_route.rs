@@ -67,13 +67,19 @@ fn holds_for(view: &View<'_>, service: &Service, rule: &TcpRule, called: Port) -
     blocks.is_empty() || blocks.iter().any(|block| block_holds_for(view, service, block, called))
 }
 
-/// Whether a block holds. Without capture a client calls the socket, not the service: a subnet is compared with the
-/// addresses of both.
+/// Whether a block holds. A subnet is compared with the addresses of the service (of a headless one, with those of its
+/// endpoints); without capture also with the socket's, which is what a client calls then.
 fn block_holds_for(view: &View<'_>, service: &Service, block: &L4MatchAttributes, called: Port) -> bool {
-    let socket = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let socket = Some(IpAddr::V4(Ipv4Addr::LOCALHOST)).filter(|_| !view.node.interception.captures());
+    let endpoints = service.instances.iter().filter(|_| service.headless);
+    let endpoints = endpoints.filter_map(|instance| instance.address.parse().ok());
+    let addresses: Vec<IpAddr> = service.addresses.iter().copied().chain(endpoints).chain(socket).collect();
     let is_called = |subnet: &String| {
         let subnet = subnet.parse::<IpNet>().or_else(|_| subnet.parse::<IpAddr>().map(IpNet::from));
-        subnet.is_ok_and(|subnet| service.addresses.iter().chain([&socket]).any(|address| subnet.contains(address)))
+        subnet.is_ok_and(|subnet| {
+            let covers = |range: &IpNet| subnet.contains(range);
+            addresses.iter().any(|address| subnet.contains(address)) || service.ranges.iter().any(covers)
+        })
     };
     block.port.filter(|&port| port != 0).is_none_or(|port| port == u32::from(called.get()))
         && (block.destination_subnets.is_empty() || block.destination_subnets.iter().any(is_called))

@@ -14,6 +14,7 @@ mod discovered;
 mod health_check;
 mod host;
 mod places;
+mod ports;
 mod proxy;
 mod security;
 mod service;
@@ -34,6 +35,7 @@ pub(crate) use destination_rule::{Client, DestinationRule};
 pub use discovered::{Change, Discovered, Key, Pod, ServiceEndpoint};
 pub use host::full_name;
 pub(crate) use host::{HostMap, HostSet, in_cluster};
+pub(crate) use ports::OwnPort;
 pub use security::PeerMode;
 pub(crate) use security::{Scoped, parse_dry_run};
 pub(crate) use service::{CLOSE, Protocol, Resolution, Service, ServicePort, TargetPort, port_number};
@@ -55,6 +57,7 @@ pub struct Mesh {
     /// By host; of one host, the preferred first.
     services: Vec<Arc<Service>>,
     by_host: Arc<HashMap<String, Vec<usize>>>,
+    by_namespace: Arc<HashMap<String, Vec<usize>>>,
     workloads: Arc<Workloads>,
     virtual_services: Arc<VirtualServices>,
     destination_rules: Arc<DestinationRules>,
@@ -97,8 +100,10 @@ impl Mesh {
         }
         let services = sorted.services(&workloads, &discovered, trust_domain);
         let mut by_host = HashMap::<String, Vec<usize>>::new();
+        let mut by_namespace = HashMap::<String, Vec<usize>>::new();
         for (index, service) in services.iter().enumerate() {
             by_host.entry(service.host.clone()).or_default().push(index);
+            by_namespace.entry(service.id.namespace.clone()).or_default().push(index);
         }
         let protections = Protections::new(
             &sorted.peer_authentications,
@@ -128,6 +133,7 @@ impl Mesh {
             settings: settings.into(),
             services: services.into_iter().map(Arc::new).collect(),
             by_host: by_host.into(),
+            by_namespace: by_namespace.into(),
             discovered,
         }
     }
@@ -194,6 +200,12 @@ impl Mesh {
     /// All services, by host.
     pub(crate) fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.iter().map(|service| &**service)
+    }
+
+    /// The services of a namespace, by host.
+    pub(crate) fn services_of(&self, namespace: &str) -> impl Iterator<Item = &Service> {
+        let indices = self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
+        indices.iter().filter_map(|&index| self.services.get(index).map(|service| &**service))
     }
 
     /// The service that `namespace` means by `host`: its own, else the preferred one that it sees.

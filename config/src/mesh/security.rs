@@ -138,16 +138,38 @@ fn written_mode(mtls: Option<&MutualTls>) -> Option<MtlsMode> {
 impl Mesh {
     /// How callers of a workload's port come in. `port` is the one that its sidecar listens on.
     pub fn peer_mode(&self, node: &Node, port: Port) -> PeerMode {
+        self.peer_mode_at(node, Some(port))
+    }
+
+    /// The same for ports of which no rule speaks.
+    pub(crate) fn peer_mode_of_workload(&self, node: &Node) -> PeerMode {
+        self.peer_mode_at(node, None)
+    }
+
+    /// The ports of a workload of which the PeerAuthentication speaks that selects it.
+    pub(crate) fn peer_ports(&self, node: &Node) -> Vec<Port> {
+        let ports = self.selecting(node).and_then(|rule| rule.spec.port_level_mtls.as_ref());
+        ports.into_iter().flatten().filter_map(|(number, _)| number.parse().ok()).collect()
+    }
+
+    /// The PeerAuthentication that selects a workload; one in the root namespace is for nobody.
+    fn selecting(&self, node: &Node) -> Option<&Scoped<PeerAuthentication>> {
+        let selecting =
+            |rule: &&Scoped<PeerAuthentication>| !rule.selector.is_empty() && selects(&rule.selector, &node.labels);
+        let is_root = node.namespace == self.root_namespace();
+        self.protections.peers.of(&node.namespace).find(selecting).filter(|_| !is_root)
+    }
+
+    fn peer_mode_at(&self, node: &Node, port: Option<Port>) -> PeerMode {
         let root = self.root_namespace();
         let peers = &self.protections.peers;
         let oldest = |namespace: &str| peers.of(namespace).find(|rule| rule.selector.is_empty());
         let is_root = node.namespace == root;
-        let selecting =
-            |rule: &&Scoped<PeerAuthentication>| !rule.selector.is_empty() && selects(&rule.selector, &node.labels);
-        let workload = peers.of(&node.namespace).find(selecting).filter(|_| !is_root);
+        let workload = self.selecting(node);
         let namespace = oldest(&node.namespace).filter(|_| !is_root);
         let of_port = workload.and_then(|rule| {
             let ports = rule.spec.port_level_mtls.as_ref()?;
+            let port = port?;
             let written = ports.iter().find(|(number, _)| number.parse() == Ok(port)).map(|(_, mtls)| mtls);
             Some((rule, written_mode(written)?))
         });

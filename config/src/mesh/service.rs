@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::ir::Port;
+use ipnet::IpNet;
+
+use crate::defaults::SERVER_FIRST_PORTS;
+use crate::ir::{Port, ServiceName};
 use crate::rules::{self, Location, Metadata, NumberOrText, Resolution as Written, Resource, ResourceId};
 
 use super::host::full_name;
@@ -23,6 +26,8 @@ pub(crate) struct Service {
     /// Unique numbers, in the order written.
     pub(crate) ports: Vec<ServicePort>,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Ranges of addresses that it has.
+    pub(crate) ranges: Vec<IpNet>,
     pub(crate) resolution: Resolution,
     pub(crate) visibility: Visibility,
     /// Labels of its workloads; `None`: endpoints come from elsewhere.
@@ -71,6 +76,17 @@ pub(crate) struct ServicePort {
     pub(crate) target: TargetPort,
 }
 
+impl ServicePort {
+    /// The port at the instances, where the service names it by number.
+    pub(crate) fn fixed_target(&self) -> Option<Port> {
+        match &self.target {
+            TargetPort::Same => Some(self.number),
+            TargetPort::Number(number) => Some(*number),
+            TargetPort::Name(_) => None,
+        }
+    }
+}
+
 /// The port at the instances, where an instance does not say otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TargetPort {
@@ -81,7 +97,7 @@ pub(crate) enum TargetPort {
 }
 
 /// What is spoken on a port, as far as routing cares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Http,
     Http2,
@@ -90,6 +106,8 @@ pub(crate) enum Protocol {
     Tls,
     Tcp,
     Udp,
+    /// Nobody says. Of captured connections each tells; without capture it is bytes.
+    Undeclared,
 }
 
 impl Protocol {
@@ -97,8 +115,21 @@ impl Protocol {
     pub(crate) fn is_http(self) -> bool {
         match self {
             Self::Http | Self::Http2 | Self::Grpc => true,
-            Self::Tls | Self::Tcp | Self::Udp => false,
+            Self::Tls | Self::Tcp | Self::Udp | Self::Undeclared => false,
         }
+    }
+
+    /// Whether bytes are passed on of which nothing is known before they come.
+    pub(crate) fn is_bytes(self) -> bool {
+        match self {
+            Self::Tcp | Self::Undeclared => true,
+            Self::Http | Self::Http2 | Self::Grpc | Self::Tls | Self::Udp => false,
+        }
+    }
+
+    /// A port without a protocol: bytes where the server is known to speak first (Istio).
+    fn undeclared(port: Port) -> Self {
+        if SERVER_FIRST_PORTS.contains(&port.get()) { Self::Tcp } else { Self::Undeclared }
     }
 
     /// A protocol's name as ServiceEntry, Sidecar and `appProtocol` write it; `None`: not known.
@@ -135,6 +166,21 @@ impl Service {
         http.clone().find(|port| port.number.get() == 80).or_else(|| http.next())
     }
 
+    /// What telemetry calls it. `reviews.shop.svc.cluster.local` is `reviews`; any other host is its own name.
+    pub(crate) fn named(&self) -> ServiceName {
+        let mut labels = self.host.split('.');
+        let short = match (labels.next(), labels.next(), labels.next()) {
+            (Some(name), Some(_), Some("svc")) => name,
+            _ => self.host.as_str(),
+        };
+        ServiceName { host: self.host.clone(), name: short.to_owned(), namespace: self.id.namespace.clone() }
+    }
+
+    /// Whether bytes for it could be for any address: it has none of its own, and no endpoint is told to its clients.
+    pub(crate) fn is_anywhere(&self) -> bool {
+        self.addresses.is_empty() && self.ranges.is_empty() && !self.headless
+    }
+
     /// One service per host of a ServiceEntry.
     pub(super) fn from_entry(id: &ResourceId, entry: &Resource<rules::ServiceEntry>) -> Vec<Self> {
         let spec = &entry.spec;
@@ -155,7 +201,13 @@ impl Service {
             host: full_name(host, &id.namespace),
             dns_name: host.clone(),
             ports: ports.clone(),
-            addresses: spec.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
+            addresses: spec.addresses.iter().filter_map(|text| single(text)).collect(),
+            ranges: spec
+                .addresses
+                .iter()
+                .filter(|text| single(text).is_none())
+                .filter_map(|text| text.parse::<IpNet>().ok())
+                .collect(),
             resolution,
             visibility: Visibility::new(&spec.export_to, &id.namespace),
             selector: spec.workload_selector.as_ref().map(|selector| selector.labels.clone()),
@@ -194,6 +246,7 @@ impl Service {
             host,
             ports,
             addresses,
+            ranges: Vec::new(),
             resolution: if external.is_some() { Resolution::Dns } else { Resolution::Static },
             visibility: annotated_visibility(&service.metadata, &id.namespace),
             selector: (!spec.selector.is_empty() && external.is_none()).then(|| spec.selector.clone()),
@@ -228,6 +281,12 @@ impl Service {
     }
 }
 
+/// One address, also as a range of one.
+fn single(text: &str) -> Option<IpAddr> {
+    let range = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>()).ok()?;
+    (range.prefix_len() == range.max_prefix_len()).then(|| range.addr())
+}
+
 /// Kubernetes' Service has no `exportTo`; Istio reads it from an annotation.
 fn annotated_visibility(metadata: &Metadata, own: &str) -> Visibility {
     let written = metadata.annotations.get("networking.istio.io/exportTo").map_or("", String::as_str);
@@ -248,10 +307,11 @@ fn entry_port(port: &rules::ServicePort) -> Option<ServicePort> {
         Some(protocol) => Protocol::parse(protocol),
         None => Protocol::from_port_name(&port.name),
     };
+    let number = port_number(port.number)?;
     Some(ServicePort {
-        number: port_number(port.number)?,
+        number,
         name: port.name.clone(),
-        protocol: protocol.unwrap_or(Protocol::Tcp),
+        protocol: protocol.unwrap_or_else(|| Protocol::undeclared(number)),
         target: port_number(port.target_port).map_or(TargetPort::Same, TargetPort::Number),
     })
 }
@@ -264,10 +324,11 @@ fn kubernetes_port(port: &rules::KubernetesPort) -> Option<ServicePort> {
         (_, Some(protocol)) => Protocol::parse(protocol),
         (_, None) => Protocol::from_port_name(&name),
     };
+    let number = port_number(port.port)?;
     Some(ServicePort {
-        number: port_number(port.port)?,
+        number,
         name,
-        protocol: protocol.unwrap_or(Protocol::Tcp),
+        protocol: protocol.unwrap_or_else(|| Protocol::undeclared(number)),
         target: match &port.target_port {
             None => TargetPort::Same,
             Some(NumberOrText::Number(number)) => {
@@ -300,8 +361,10 @@ mod tests {
             ("grpc-web-ui", None, None, Protocol::Http),
             ("https", None, None, Protocol::Tls),
             ("mysql", None, None, Protocol::Tcp),
-            ("web", None, None, Protocol::Tcp),
-            ("httpx", None, None, Protocol::Tcp),
+            ("web", None, None, Protocol::Undeclared),
+            ("httpx", None, None, Protocol::Undeclared),
+            ("", None, Some("TCP"), Protocol::Undeclared),
+            ("http", Some("example.com/mine"), None, Protocol::Undeclared),
             ("tcp", Some("http"), None, Protocol::Http),
             ("http", Some("kubernetes.io/h2c"), None, Protocol::Http2),
             ("http", None, Some("UDP"), Protocol::Udp),
@@ -336,6 +399,27 @@ mod tests {
         }
         for number in [None, Some(0), Some(65_536)] {
             assert_eq!(entry_port(&port(number, None, "http")), None);
+        }
+    }
+
+    #[test]
+    fn a_port_without_a_protocol_is_bytes_where_servers_speak_first() {
+        for (number, expected) in [(3306, Protocol::Tcp), (25, Protocol::Tcp), (5432, Protocol::Undeclared)] {
+            let port = rules::KubernetesPort { port: Some(number), ..rules::KubernetesPort::default() };
+            assert_eq!(kubernetes_port(&port).unwrap().protocol, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_one_or_a_range_of_one() {
+        for (text, expected) in [
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("10.0.0.1/32", Some("10.0.0.1")),
+            ("fd00::1/128", Some("fd00::1")),
+            ("10.0.0.0/8", None),
+            ("None", None),
+        ] {
+            assert_eq!(single(text).map(|ip| ip.to_string()).as_deref(), expected, "{text}");
         }
     }
 }

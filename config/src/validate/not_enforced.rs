@@ -5,10 +5,7 @@
 use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
-use crate::rules::{
-    Document, Headers, LoadBalancerSettings, OutlierDetection, Path, PortTrafficPolicy, Rule, SimpleLb, TrafficPolicy,
-    VirtualService,
-};
+use crate::rules::{Document, Headers, OutlierDetection, Path, PortTrafficPolicy, Rule, TrafficPolicy, VirtualService};
 
 /// One feature.
 struct Feature {
@@ -46,11 +43,6 @@ const POLICIES: &[Feature] = &[
         name: "`consecutiveErrors`",
         instead: "it is not read: write `consecutiveGatewayErrors` or `consecutive5xxErrors`",
         first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
-    },
-    Feature {
-        name: "`simple: PASSTHROUGH`",
-        instead: "it needs captured connections",
-        first: |rule| inside(balancers(rule), |it| (it.simple? == SimpleLb::Passthrough).then_some("simple")),
     },
     Feature {
         name: "`tunnel`",
@@ -167,10 +159,6 @@ fn blocks<'a, T>(
         );
     }
     blocks
-}
-
-fn balancers(rule: &Rule) -> Vec<(Path, &LoadBalancerSettings)> {
-    blocks(rule, "loadBalancer", |policy| policy.load_balancer.as_ref(), |port| port.load_balancer.as_ref())
 }
 
 fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {

@@ -5,6 +5,7 @@
 mod access_logs;
 mod authentication;
 mod authorization;
+mod capture;
 mod destination_rules;
 mod grpc;
 mod health_checks;

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use leno_config::compile::compile;
-use leno_config::ir::{Action, Discovery, Forward, ListenerProtocol, Resources, RouteSource};
+use leno_config::ir::{Action, Discovery, Forward, HttpManager, Resources, RouteSource};
 use leno_config::mesh::Mesh;
+use leno_config::node::{Interception, Node};
 use leno_config::xds::{self, Decoded};
 use proptest::prelude::*;
 
@@ -19,11 +20,14 @@ pub fn assert_consistent(resources: &Resources) {
     for (name, listener) in &resources.listeners {
         assert_eq!(name, &listener.name);
         assert!(addresses.insert(listener.address), "two listeners at {}", listener.address);
-        if let ListenerProtocol::Http(http) = &listener.protocol
-            && let RouteSource::Named(table) = &http.routes
-        {
+        if let Some(HttpManager { routes: RouteSource::Named(table), .. }) = listener.protocol.http() {
             assert!(resources.routes.contains_key(table), "no table {table}");
             tables.insert(table);
+        }
+        for cluster in listener.protocols().flat_map(|it| it.tcp_routes()).flat_map(|route| route.clusters.as_slice()) {
+            let name = cluster.cluster.as_str();
+            let is_own = service(name).is_none();
+            assert!(!is_own || resources.clusters.contains_key(name), "no cluster {name}");
         }
     }
     assert_eq!(tables.len(), resources.routes.len(), "a table that no listener names");
@@ -119,11 +123,14 @@ fn any_document() -> impl Strategy<Value = (String, String)> {
             let endpoints = (0..count)
                 .map(|index| format!("{{address: 10.0.0.{index}, labels: {{version: v{index}}}}}"))
                 .collect::<Vec<_>>();
-            let ports = "ports: [{number: 80, name: http, protocol: HTTP}, {number: 5432, name: tcp, protocol: TCP}]";
+            let ports = "ports: [{number: 80, name: http, protocol: HTTP}, {number: 5432, name: tcp, protocol: TCP}, \
+                         {number: 443, name: tls, protocol: TLS}, {number: 7000, name: main}]";
+            let addresses = ["", "addresses: [10.96.0.1, 'fd00::1'], ", "addresses: [10.7.0.0/16], "];
+            let addresses = addresses[usize::from(count)];
             (
                 "ServiceEntry",
                 format!(
-                    "{{hosts: [{host}], {ports}, resolution: {resolution}, endpoints: [{}]{export}}}",
+                    "{{hosts: [{host}], {addresses}{ports}, resolution: {resolution}, endpoints: [{}]{export}}}",
                     endpoints.join(", ")
                 ),
             )
@@ -165,7 +172,8 @@ proptest! {
 
     #[test]
     fn the_order_of_documents_does_not_matter((one, other) in two_orders()) {
-        for node in [client(), node("web", &[])] {
+        let captured = |node: Node| Node { interception: Interception::Redirect, ..node };
+        for node in [client(), node("web", &[]), captured(client()), captured(node("web", &[]))] {
             let first = compile(&Mesh::new(&documents(&one.concat())), &node);
             assert_consistent(&first);
             assert_survives_the_wire(&first);

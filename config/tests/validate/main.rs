@@ -478,7 +478,7 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
         ),
         (policy("loadBalancer: {consistentHash: {httpCookie: {name: a, ttl: 0s, attributes: [{name: b}]}}}"), nothing),
         (policy("loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s}}"), nothing),
-        (policy("loadBalancer: {simple: PASSTHROUGH}"), &["spec.trafficPolicy.loadBalancer.simple: captured connections"]),
+        (policy("loadBalancer: {simple: PASSTHROUGH}"), nothing),
         (
             ("VirtualService", "hosts: [b]\ntls:\n- match: [{sniHosts: [b], port: 443}]\n  route: [{destination: {host: b}}]".to_owned()),
             &["spec.tls: not routed by server name"],

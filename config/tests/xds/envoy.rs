@@ -68,7 +68,8 @@ fn bootstrap(flavour: &Flavour) -> Bootstrap {
     let listeners = listeners
         .into_iter()
         .zip(20_000..)
-        .map(|(listener, port)| ir::Listener { address: ([127, 0, 0, 1], port).into(), ..listener });
+        .map(|(listener, port)| ir::Listener { address: ([127, 0, 0, 1], port).into(), ..listener })
+        .chain(messages::ir_captured_listeners());
     // Envoy wants a static cluster for the stream, and no static cluster that needs files which are not there.
     let clusters = messages::ir_clusters().into_iter().map(|cluster| match &cluster.tls {
         ir::UpstreamTls::External(tls) => {

@@ -175,6 +175,137 @@ fn chains_of_different_protocols_are_refused_with_what_to_do() {
     assert!(refusal.reason.contains("give each protocol a listener of its own"), "{refusal}");
 }
 
+const HTTP: [&str; 3] = ["istio-http/1.0", "istio-http/1.1", "istio-h2"];
+const CLEAR_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
+
+fn for_port(port: u32, mut chain: lds::FilterChain) -> lds::FilterChain {
+    chain.name = format!("0.0.0.0_{port}");
+    chain.filter_chain_match.get_or_insert_default().destination_port =
+        Some(envoy_types::pb::google::protobuf::UInt32Value { value: port });
+    chain
+}
+
+fn listener_filter(name: &str, config: envoy_types::pb::google::protobuf::Any) -> lds::ListenerFilter {
+    lds::ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(lds::listener_filter::ConfigType::TypedConfig(config)),
+        filter_disabled: None,
+    }
+}
+
+/// istiod's one listener for all that comes in: chains for each port, and for the ports of which nobody speaks.
+fn virtual_inbound() -> lds::Listener {
+    use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+    let (http, tcp) = (messages::inline_listener(), messages::tcp_listener());
+    let mesh = || Some(callers_of_the_mesh());
+    let either = || {
+        vec![
+            chain(&http, "tls", &HTTP, mesh()),
+            chain(&http, "raw_buffer", &CLEAR_HTTP, None),
+            chain(&tcp, "tls", &["istio-peer-exchange", "istio"], mesh()),
+            chain(&tcp, "raw_buffer", &[], None),
+            chain(&tcp, "tls", &[], None),
+        ]
+    };
+    let closed = lds::FilterChain { filter_chain_match: None, ..tcp.filter_chains[0].clone() };
+    let mut chains = vec![for_port(15_006, closed)];
+    chains.extend(either());
+    chains.push(for_port(9080, chain(&http, "tls", &HTTP, mesh())));
+    chains.push(for_port(9080, chain(&http, "raw_buffer", &[], None)));
+    chains.extend(either().into_iter().map(|chain| for_port(7000, chain)));
+    chains.push(for_port(7001, chain(&http, "tls", &HTTP, mesh())));
+    chains.push(for_port(7001, chain(&tcp, "tls", &["istio-peer-exchange", "istio"], mesh())));
+    lds::Listener {
+        name: "virtualInbound".to_owned(),
+        listener_filters: vec![listener_filter("envoy.filters.listener.original_dst", pack(&OriginalDst {}))],
+        listener_filters_timeout: Some(Duration::default()),
+        continue_on_listener_filters_timeout: true,
+        ..with(&http, chains)
+    }
+}
+
+#[test]
+fn the_ports_of_istios_inbound_listener_are_read_and_so_is_what_is_left() {
+    let listener = read(&virtual_inbound()).unwrap();
+    assert_eq!(listener.intake, ir::Intake::Capture);
+    let is_told = |protocol: &ir::ListenerProtocol| matches!(protocol, ir::ListenerProtocol::Detect(_));
+    assert!(is_told(&listener.protocol) && listener.mtls == ir::MtlsMode::Permissive);
+    let port = |number: u16| &listener.ports[&ir::Port::new(number).unwrap()];
+    assert_eq!(listener.ports.len(), 4);
+    assert!(matches!(port(15_006).protocol, ir::ListenerProtocol::Tcp(_)));
+    assert_eq!(port(15_006).mtls, ir::MtlsMode::Disable);
+    assert!(matches!(port(9080).protocol, ir::ListenerProtocol::Http(_)));
+    assert_eq!(port(9080).mtls, ir::MtlsMode::Permissive);
+    assert!(is_told(&port(7000).protocol) && port(7000).mtls == ir::MtlsMode::Permissive);
+    assert!(is_told(&port(7001).protocol) && port(7001).mtls == ir::MtlsMode::Strict);
+    assert_eq!(port(7001).authorization.0, [of_the_trust_domain()]);
+    let ir::ListenerProtocol::Detect(detection) = &port(7001).protocol else { panic!("told by each connection") };
+    assert_eq!(detection.authorization.0, [of_the_trust_domain()]);
+}
+
+#[test]
+fn istios_outbound_listeners_are_read() {
+    let (http, tcp) = (messages::listener(), messages::tcp_listener());
+    let yes = || Some(BoolValue { value: true });
+    let everything = lds::Listener {
+        name: "virtualOutbound".to_owned(),
+        use_original_dst: yes(),
+        filter_chains: vec![for_port(15_001, tcp.filter_chains[0].clone())],
+        default_filter_chain: Some(tcp.filter_chains[0].clone()),
+        ..tcp.clone()
+    };
+    let listener = read(&everything).unwrap();
+    assert_eq!((listener.intake, listener.ports.len()), (ir::Intake::Capture, 1));
+    let mut by_name = chain(&tcp, "", &[], None);
+    by_name.filter_chain_match.as_mut().unwrap().server_names = vec!["a.example.com".to_owned()];
+    let shared = lds::Listener {
+        name: "0.0.0.0_80".to_owned(),
+        bind_to_port: Some(BoolValue { value: false }),
+        filter_chains: vec![chain(&http, "raw_buffer", &CLEAR_HTTP, None), by_name],
+        default_filter_chain: Some(tcp.filter_chains[0].clone()),
+        ..http.clone()
+    };
+    let listener = read(&shared).unwrap();
+    assert_eq!(listener.intake, ir::Intake::Handed);
+    let ir::ListenerProtocol::Detect(detection) = listener.protocol else { panic!("told by each connection") };
+    assert!(detection.http.is_some());
+    assert_eq!(detection.by_server_name("A.example.com"), Some(0));
+    assert_eq!(detection.by_server_name("b.example.com"), None);
+}
+
+#[test]
+fn chains_that_leave_something_open_are_refused_by_name() {
+    let (http, tcp) = (messages::inline_listener(), messages::tcp_listener());
+    let mesh = || Some(callers_of_the_mesh());
+    let clear = || chain(&http, "raw_buffer", &CLEAR_HTTP, None);
+    let rest = || vec![chain(&tcp, "raw_buffer", &[], None), chain(&tcp, "tls", &[], None)];
+    let with_rest = |more: Vec<lds::FilterChain>| [more, rest()].concat();
+    let rows = [
+        ("nobody takes other bytes", vec![clear()], "filter_chains"),
+        ("nobody takes other TLS", vec![clear(), chain(&tcp, "raw_buffer", &[], None)], "filter_chains"),
+        (
+            "requests with a certificate alone",
+            with_rest(vec![clear(), chain(&http, "tls", &HTTP, mesh())]),
+            "filter_chains",
+        ),
+        ("bytes twice", with_rest(vec![clear(), chain(&tcp, "tls", &[], None)]), "filter_chains[3]"),
+        (
+            "bytes as HTTP",
+            with_rest(vec![clear(), chain(&tcp, "raw_buffer", &CLEAR_HTTP, None)]),
+            "filter_chains[1].filter_chain_match",
+        ),
+        (
+            "mixed names",
+            vec![chain(&http, "tls", &["istio", "http/1.1"], mesh())],
+            "filter_chains[0].filter_chain_match.application_protocols",
+        ),
+    ];
+    for (what, chains, field) in rows {
+        let refusal = read(&with(&http, chains)).expect_err(what);
+        assert_eq!(refusal.field, field, "{what}: {refusal}");
+    }
+}
+
 fn rules(name: &str, permission: rbac::permission::Rule, principal: rbac::principal::Identifier) -> rbac::Rbac {
     let policy = rbac::Policy {
         permissions: vec![rbac::Permission { rule: Some(permission) }],

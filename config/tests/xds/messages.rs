@@ -419,6 +419,57 @@ pub(crate) fn ir_permissive_tcp_listener() -> ir::Listener {
     }
 }
 
+/// What captures, what it hands connections to, and ports of every kind.
+pub(crate) fn ir_captured_listeners() -> Vec<ir::Listener> {
+    use ir::{Branch, CapturedPort, Condition, Detection, Intake, ListenerProtocol, MtlsMode, ServerName};
+    let ListenerProtocol::Tcp(tcp) = ir_tcp_listener().protocol else { panic!("bytes") };
+    let manager = |listener: ir::Listener| listener.protocol.http().cloned().expect("HTTP");
+    let detect = |branches, manager: ir::HttpManager| {
+        ListenerProtocol::Detect(Box::new(Detection::new(branches, Some(manager), tcp.clone(), Default::default())))
+    };
+    let branch = |condition| Branch { condition, route: tcp.clone() };
+    let branches = vec![
+        branch(Condition::Destination("10.7.0.0/16".parse().unwrap())),
+        branch(Condition::ServerName(ServerName::parse("a.example.com").unwrap())),
+        branch(Condition::ServerName(ServerName::parse("*.example.com").unwrap())),
+    ];
+    let with = |listener: ir::Listener, name: &str, port: u16, intake| {
+        let any = |ip: &str| std::net::SocketAddr::new(ip.parse().unwrap(), port);
+        let additional_addresses = vec![any("::")];
+        ir::Listener { name: name.to_owned(), address: any("0.0.0.0"), additional_addresses, intake, ..listener }
+    };
+    let port = |mtls, protocol| CapturedPort {
+        mtls,
+        authorization: Default::default(),
+        access_logs: Default::default(),
+        protocol,
+    };
+    let inline = || manager(ir_inline_listener());
+    let ports = [
+        (9080, port(MtlsMode::Permissive, ListenerProtocol::Http(inline()))),
+        (9081, port(MtlsMode::Strict, ListenerProtocol::Http(inline()))),
+        (3306, port(MtlsMode::Permissive, ListenerProtocol::Tcp(tcp.clone()))),
+        (3307, port(MtlsMode::Disable, ListenerProtocol::Tcp(tcp.clone()))),
+        (7000, port(MtlsMode::Strict, detect(Vec::new(), inline()))),
+        (7001, port(MtlsMode::Disable, detect(Vec::new(), inline()))),
+    ];
+    let ports = ports.into_iter().map(|(number, port)| (ir::Port::new(number).unwrap(), port)).collect();
+    let told = |listener: ir::Listener, branches| ir::Listener {
+        protocol: detect(branches, manager(listener.clone())),
+        authorization: Default::default(),
+        ..listener
+    };
+    vec![
+        with(ir_tcp_listener(), "virtualOutbound", 15_001, Intake::Capture),
+        with(told(ir_listener(), branches), "0.0.0.0_9080", 9080, Intake::Handed),
+        ir::Listener {
+            mtls: MtlsMode::Permissive,
+            ports,
+            ..with(told(ir_inline_listener(), Vec::new()), "virtualInbound", 15_006, Intake::Capture)
+        },
+    ]
+}
+
 /// One of every kind of discovery, balance and encryption.
 pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
     let name = |subset| ir::ClusterName::outbound(9080, subset, REVIEWS);
@@ -477,7 +528,10 @@ pub(crate) fn ir_clusters() -> Vec<ir::Cluster> {
             ..ir::Cluster::new(name("by-latency"), ir::Discovery::Eds { service: None })
         },
         ir::Cluster::new(ir::ClusterName::new("PassthroughCluster"), ir::Discovery::RequestHost),
-        ir::Cluster::new(ir::ClusterName::new("original"), ir::Discovery::OriginalDestination),
+        ir::Cluster {
+            source_addresses: leno_config::defaults::APP_SOURCES.to_vec(),
+            ..ir::Cluster::new(ir::ClusterName::new("original"), ir::Discovery::OriginalDestination)
+        },
     ]
 }
 

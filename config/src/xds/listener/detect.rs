@@ -102,7 +102,11 @@ impl Read {
         let taken = taken(&chain, place)?;
         let Chain { condition, callers, authorization, access_logs, spoken } = chain;
         self.access_logs.get_or_insert(access_logs);
-        self.callers.extend(callers.into_iter().flatten());
+        for caller in callers.into_iter().flatten() {
+            if !self.callers.contains(&caller) {
+                self.callers.push(caller);
+            }
+        }
         let is_first = self.taken.insert(taken);
         let again = || Problem::new("", "takes connections that another chain takes already");
         match spoken {
