@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response, header};
-use hyper::body::Incoming;
+use http::{Response, header};
 use leno_tests::prometheus::{Prometheus, has_prometheus, promtool};
 use leno_tests::{Body, Call, Origin, Reply, empty, eventually, full, metric};
 use serde_json::json;
@@ -40,21 +39,22 @@ async fn app(says: &Script) -> Origin {
     let says = Arc::clone(says);
     Origin::scripted(move |request| {
         let says = *says.lock().unwrap_or_else(PoisonError::into_inner);
-        async move { answer(says, &request).await }
+        let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+        let (path, accept) = (request.uri().path().to_owned(), accept.unwrap_or_default().to_owned());
+        async move { answer(says, &path, &accept).await }
     })
     .await
 }
 
-async fn answer(says: Says, request: &Request<Incoming>) -> Response<Body> {
+async fn answer(says: Says, path: &str, accept: &str) -> Response<Body> {
     let of = |status: u16, kind: &str, body: Body| {
         Response::builder().status(status).header(header::CONTENT_TYPE, kind).body(body).expect("valid")
     };
-    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match says {
         Says::This(status, kind, body) => of(status, kind, full(body)),
         Says::Either(open, _) if accept.contains("openmetrics") => of(200, OPEN, full(open)),
         Says::Either(_, text) => of(200, TEXT, full(text)),
-        Says::Moved if request.uri().path() == "/metrics/" => of(200, TEXT, full(ORDERS)),
+        Says::Moved if path == "/metrics/" => of(200, TEXT, full(ORDERS)),
         Says::Moved => Response::builder().status(307).header("location", "/metrics/").body(empty()).expect("valid"),
         Says::Zipped => {
             let mut zipped = of(200, TEXT, full(ORDERS));
