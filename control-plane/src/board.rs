@@ -86,7 +86,12 @@ impl Board {
         match self.authority.rotate(&self.facts(now), insistence, time) {
             Ok(taken) => Ok(Rotation::taken(&taken)),
             Err(RotateError::Refused(obstacles)) => Ok(Rotation::refused(&obstacles)),
-            Err(error @ (RotateError::Store(_) | RotateError::Make(_))) => Err(CommandError::Failed(error)),
+            Err(
+                error @ (RotateError::Store(_)
+                | RotateError::Shared(_)
+                | RotateError::Kept(_)
+                | RotateError::Make(_)),
+            ) => Err(CommandError::Failed(error)),
         }
     }
 
@@ -108,7 +113,8 @@ impl Board {
         };
         let streams = self.hub.streams();
         let behind = streams.iter().filter(|stream| is_behind(stream)).map(|stream| stream.node.id());
-        Facts { unacknowledged: behind.collect(), age: self.authority.age(now) }
+        let shared_for = self.authority.shared_for(SystemTime::now());
+        Facts { unacknowledged: behind.collect(), age: self.authority.age(now), shared_for }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

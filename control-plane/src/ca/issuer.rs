@@ -25,7 +25,7 @@ use super::key::{Key, KeyError};
 use super::pem;
 
 /// How long a root is good that Leno makes.
-const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Shortest life of a leaf: below, a proxy would do little else than renew.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(60);
 /// How far a certificate reaches back, for peers whose clocks are late.
@@ -130,17 +130,26 @@ pub(crate) enum IssueError {
 impl Issuer {
     /// A new self-signed root (ECDSA P-256, ten years), and its key for the disk.
     pub(crate) fn create(now: SystemTime) -> Result<(Self, Zeroizing<String>), IssuerError> {
+        Self::create_for("root", ROOT_LIFE, now)
+    }
+
+    /// The same for another purpose, which its name says, and for as long as that wants.
+    pub(crate) fn create_for(
+        purpose: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<(Self, Zeroizing<String>), IssuerError> {
         let (key, key_pem) = Key::generate()?;
         let mut parameters = CertificateParams::default();
         let serial = serial().map_err(|_| KeyError::Random)?;
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, "Leno");
         // Every root has a name of its own, so that peers never look for a leaf's issuer under two keys.
-        name.push(DnType::CommonName, format!("Leno root {}", hexadecimal(serial.get(..4).unwrap_or_default())));
+        name.push(DnType::CommonName, format!("Leno {purpose} {}", hexadecimal(serial.get(..4).unwrap_or_default())));
         parameters.distinguished_name = name;
         parameters.serial_number = Some(SerialNumber::from_slice(&serial));
         parameters.not_before = (now - BACK).into();
-        parameters.not_after = (now + ROOT_LIFE).into();
+        parameters.not_after = (now + life).into();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = parameters.self_signed(&key).map_err(IssuerError::Make)?;

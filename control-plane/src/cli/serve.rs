@@ -204,7 +204,7 @@ async fn encrypted(
     switchboard: Arc<Switchboard>,
     (authority, terms): (Arc<Authority>, Arc<Terms>),
 ) -> Result<(), tonic::transport::Error> {
-    let gate = Arc::new(Gate::new(&authority));
+    let gate = Arc::new(Gate::new(&authority, []));
     let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
     let stopped = Arc::clone(&hub);
     server()
