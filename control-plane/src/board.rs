@@ -87,10 +87,7 @@ impl Board {
             Ok(taken) => Ok(Rotation::taken(&taken)),
             Err(RotateError::Refused(obstacles)) => Ok(Rotation::refused(&obstacles)),
             Err(
-                error @ (RotateError::Store(_)
-                | RotateError::Shared(_)
-                | RotateError::Kept(_)
-                | RotateError::Make(_)),
+                error @ (RotateError::Store(_) | RotateError::Shared(_) | RotateError::Kept(_) | RotateError::Make(_)),
             ) => Err(CommandError::Failed(error)),
         }
     }

@@ -22,7 +22,7 @@ use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
 use super::key::{Key, KeyError};
-use super::pem;
+use super::{OwnCertificate, pem};
 
 /// How long a root is good that Leno makes.
 pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -60,6 +60,8 @@ pub(crate) enum Subject<'a> {
     Workload(&'a SpiffeId),
     /// This control plane, reached by these names.
     ControlPlane(&'a SpiffeId, &'a [ServerName]),
+    /// A server outside the mesh's identities, reached by these names.
+    Server(&'a [ServerName]),
 }
 
 /// A name by which proxies reach the control plane.
@@ -246,6 +248,20 @@ impl Issuer {
         Ok(Leaf { certificate, ends })
     }
 
+    /// A leaf with a new key, for a server of this process.
+    pub(crate) fn issue_own(
+        &self,
+        subject: Subject<'_>,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<OwnCertificate, IssueError> {
+        let (key, _) = Key::generate().map_err(|_| IssueError::Random)?;
+        let leaf = self.issue(subject, key.public(), life, now)?;
+        let chain = std::iter::once(leaf.certificate).chain(self.intermediates().iter().cloned()).collect();
+        let key = CertifiedKey::new(chain, Arc::clone(key.signer()));
+        Ok(OwnCertificate { key: Arc::new(key), ends: leaf.ends })
+    }
+
     /// What a peer needs between a leaf and the root.
     pub(crate) fn intermediates(&self) -> &[CertificateDer<'static>] {
         self.chain.split_last().map_or(&[], |(_, rest)| rest)
@@ -283,10 +299,14 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 
 fn names(subject: Subject<'_>) -> Result<Vec<SanType>, rcgen::Error> {
     let (id, hosts) = match subject {
-        Subject::Workload(id) => (id, &[][..]),
-        Subject::ControlPlane(id, hosts) => (id, hosts),
+        Subject::Workload(id) => (Some(id), &[][..]),
+        Subject::ControlPlane(id, hosts) => (Some(id), hosts),
+        Subject::Server(hosts) => (None, hosts),
     };
-    let mut names = vec![SanType::URI(Ia5String::try_from(id.as_str())?)];
+    let mut names = Vec::with_capacity(1 + hosts.len());
+    if let Some(id) = id {
+        names.push(SanType::URI(Ia5String::try_from(id.as_str())?));
+    }
     for host in hosts {
         names.push(match host {
             ServerName::Dns(name) => SanType::DnsName(Ia5String::try_from(name.as_str())?),

@@ -148,7 +148,7 @@ impl Kept {
     }
 
     /// What peers should trust, PEM, the root of new leaves first.
-    fn bundle(&self) -> Vec<u8> {
+    pub(crate) fn bundle(&self) -> Vec<u8> {
         let mut bundle = self.certificate.clone();
         bundle.extend(self.next.iter().flat_map(|(next, _)| next));
         bundle.extend(self.previous.iter().flat_map(|(previous, _)| previous));
@@ -158,8 +158,7 @@ impl Kept {
     /// Where a change of roots stands. `life`: how long leaves are good.
     pub(crate) fn roots(&self, life: Duration, now: SystemTime) -> Result<Roots, KeptError> {
         let in_entry = |name| move |reason| KeptError::Issuer(name, reason);
-        let (issuing, others) =
-            Issuer::from_pem(&self.certificate, &self.key, now).map_err(in_entry("tls.crt"))?;
+        let (issuing, others) = Issuer::from_pem(&self.certificate, &self.key, now).map_err(in_entry("tls.crt"))?;
         let first = |name, pem: &[u8]| {
             let certificates = pem::read_certificates(pem).and_then(|found| found.into_iter().next());
             certificates.ok_or(KeptError::Entry(name))
@@ -237,9 +236,12 @@ mod tests {
         let switched = announced.switched(DAY, now() + DAY);
         let retired = switched.retired(now() + 3 * DAY);
         let roots = |kept: &Kept| again(kept).roots(DAY, now()).unwrap();
-        for (kept, phase, bundle) in
-            [(&first, "steady", 1), (&announced, "distributing", 2), (&switched, "retiring", 2), (&retired, "steady", 1)]
-        {
+        for (kept, phase, bundle) in [
+            (&first, "steady", 1),
+            (&announced, "distributing", 2),
+            (&switched, "retiring", 2),
+            (&retired, "steady", 1),
+        ] {
             assert_eq!(again(kept), *kept);
             assert_eq!((roots(kept).phase.name(), roots(kept).bundle().len()), (phase, bundle));
             let written = pem::read_certificates(&kept.entries(NAMES)[NAMES.bundle]).unwrap();

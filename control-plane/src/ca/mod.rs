@@ -51,7 +51,7 @@ use bundle::{BundleError, Bundles, Domains, External};
 use files::FileError;
 use issuer::{IssueError, Issuer, IssuerError, ServerName, Subject};
 use kept::{Kept, KeptError, Shared};
-use key::{Key, KeyError};
+use key::KeyError;
 use ledger::Ledger;
 use metrics::CaMetrics;
 use request::RequestError;
@@ -60,7 +60,7 @@ use store::{Store, StoreError};
 use token::{TokenKey, TokenKeyError};
 
 /// Namespace and service account of the control plane itself.
-const OWN_NAMESPACE: &str = "istio-system";
+const OWN_NAMESPACE: &str = "leno-system";
 const OWN_ACCOUNT: &str = "leno";
 /// What is on disk about issued certificates is exact to this part of their life, so that it is written that often.
 const PARTS_OF_LIFE: u32 = 8;
@@ -275,6 +275,11 @@ impl Authority {
         Bundles::new(own, lock(&self.external).clone())
     }
 
+    /// The mesh's own roots in PEM, the root of new leaves first.
+    pub(crate) fn own_bundle(&self) -> String {
+        bundle_of(&lock(&self.roots))
+    }
+
     /// The mesh's own roots.
     pub(crate) fn own_roots(&self) -> Vec<CertificateDer<'static>> {
         lock(&self.roots).bundle().into_iter().cloned().collect()
@@ -342,14 +347,10 @@ impl Authority {
         // Before the rules are read nobody is served, and who connects by then looks at the host names.
         let domain = self.domains().map_or_else(|| defaults::TRUST_DOMAIN.to_owned(), |domains| domains.own);
         let id = SpiffeId::workload(&domain, OWN_NAMESPACE, OWN_ACCOUNT).map_err(SignError::Identity)?;
-        let (key, _) = Key::generate().map_err(|_| IssueError::Random)?;
         let issuer = Arc::clone(&lock(&self.roots).issuing);
-        let subject = Subject::ControlPlane(&id, &self.settings.names);
-        let leaf = issuer.issue(subject, key.public(), self.settings.life, now)?;
-        self.metrics.own_certificate_ends(leaf.ends);
-        let chain = std::iter::once(leaf.certificate).chain(issuer.intermediates().iter().cloned()).collect();
-        let key = CertifiedKey::new(chain, Arc::clone(key.signer()));
-        Ok(OwnCertificate { key: Arc::new(key), ends: leaf.ends })
+        let own = issuer.issue_own(Subject::ControlPlane(&id, &self.settings.names), self.settings.life, now)?;
+        self.metrics.own_certificate_ends(own.ends);
+        Ok(own)
     }
 
     /// How long this process has been there.

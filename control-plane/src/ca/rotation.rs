@@ -208,9 +208,11 @@ impl Obstacle {
                                have reconnected"
                     .to_owned()
             }
-            Self::Elsewhere(_) => "proxies of other control planes that do not have the new root yet refuse every peer \
+            Self::Elsewhere(_) => {
+                "proxies of other control planes that do not have the new root yet refuse every peer \
                                    that has renewed its certificate"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::Unacknowledged(_) => "proxies without the new root refuse every peer that has renewed its \
                                         certificate, until they have taken the bundle"
                 .to_owned(),

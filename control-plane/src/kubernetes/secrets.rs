@@ -66,7 +66,9 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     /// What is in it.
-    #[error("the Secret `{name}` cannot be used: {reason}; repair it, or remove it while no control plane runs to begin with new roots")]
+    #[error(
+        "the Secret `{name}` cannot be used: {reason}; repair it, or remove it while no control plane runs to begin with new roots"
+    )]
     Unusable { name: &'static str, reason: KeptError },
     /// The library.
     #[error("no root could be made for the Secret `{name}`: {reason}")]

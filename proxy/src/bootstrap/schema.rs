@@ -19,7 +19,11 @@ const ROWS: &[Row] = &[
     ("node.locality.zone", text, "Zone of the region."),
     ("node.locality.subzone", text, "Part of the zone."),
     ("interception", interception, "How traffic reaches the proxy; `none`: the app calls its listeners."),
-    ("control_plane.address", text, "https://HOST:15012, or http://127.0.0.1:15010 on this machine."),
+    (
+        "control_plane.address",
+        text,
+        "https://HOST:15012, or http://127.0.0.1:15010 on this machine; several replicas with commas.",
+    ),
     (
         "control_plane.root",
         text,

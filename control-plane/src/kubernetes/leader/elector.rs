@@ -30,11 +30,8 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// The numbers of Kubernetes' own controllers.
-    pub(crate) const USUAL: Self = Self {
-        lease: Duration::from_secs(15),
-        renew_within: Duration::from_secs(10),
-        retry: Duration::from_secs(2),
-    };
+    pub(crate) const USUAL: Self =
+        Self { lease: Duration::from_secs(15), renew_within: Duration::from_secs(10), retry: Duration::from_secs(2) };
 }
 
 /// What there is to do.
