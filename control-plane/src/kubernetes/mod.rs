@@ -1,6 +1,13 @@
 //! Kubernetes, where this control plane runs in or beside a cluster. Nothing else in Leno knows `kube`.
 //!
-//! [`client`]: how the API server is reached.
+//! ```text
+//! client ── watches ── watch (a task per kind) ──┐ objects: what is kept of each
+//!                                                └─▶ registry ──▶ documents, endpoints (source::kubernetes)
+//! ```
 
-#[allow(dead_code)] // What asks questions comes with the watches.
 pub(crate) mod client;
+pub(crate) mod counts;
+pub(crate) mod objects;
+pub(crate) mod registry;
+mod watch;
+pub(crate) mod watches;
