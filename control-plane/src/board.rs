@@ -65,7 +65,9 @@ impl Board {
     pub(crate) fn status(&self, with_resources: bool, now: Instant) -> Status {
         let detail = if with_resources { Detail::Resources } else { Detail::Sets };
         let expiry = |node: &Node| self.authority.certificate_ends(&node.namespace, &node.service_account);
-        status::status(&self.hub, self.rules(), detail, expiry, now)
+        let clear_text = self.hub.newest().map(|newest| newest.in_clear_text()).unwrap_or_default();
+        let rules = RulesStatus { clear_text, ..self.rules() };
+        status::status(&self.hub, rules, detail, expiry, now)
     }
 
     /// The JSON of `leno ca status`.

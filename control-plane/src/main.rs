@@ -5,6 +5,7 @@ mod board;
 mod ca;
 mod cli;
 mod figures;
+mod follow;
 mod generation;
 mod http;
 mod kubernetes;

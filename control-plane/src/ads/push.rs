@@ -4,11 +4,12 @@
 //! slow misses those in between and never queues any. What a proxy is to hold is worked out by the generation, once for
 //! all proxies of the same scope.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use leno_config::mesh::Key;
 use leno_config::node::Node;
 use leno_config::xds::Dialect;
 use tokio::sync::watch;
@@ -71,6 +72,21 @@ impl Hub {
     /// From now on this is what proxies are to hold.
     pub(crate) fn publish(&self, generation: Arc<Generation>) {
         self.newest.send_replace(Some(generation));
+    }
+
+    /// The same for a generation that makes no difference to anybody who is connected: nobody is woken.
+    pub(crate) fn put(&self, generation: Arc<Generation>) {
+        self.newest.send_if_modified(|newest| {
+            *newest = Some(generation);
+            false
+        });
+    }
+
+    /// Pods whose proxies are connected.
+    pub(crate) fn names(&self) -> HashSet<Key> {
+        let streams = lock(&self.streams);
+        let key = |stream: &Arc<Stream>| Key::new(stream.node.namespace.as_str(), stream.node.name.as_str());
+        streams.values().map(key).collect()
     }
 
     /// The same for a generation that an edit made, which was noticed at this time.

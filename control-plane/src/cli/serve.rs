@@ -1,21 +1,17 @@
 //! `leno serve`: the control plane.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
-use leno_config::diagnostic::Diagnostic;
 use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -26,7 +22,6 @@ use crate::ads::credentials::Access;
 use crate::ads::csds::{MAX_QUESTION, Statuses};
 use crate::ads::push::Hub;
 use crate::ads::service::Discovery;
-use crate::ads::status::{ClearText, RulesStatus};
 use crate::board::Board;
 use crate::ca::Authority;
 use crate::ca::attest::Gate;
@@ -34,14 +29,16 @@ use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
 use crate::figures::gather::Gatherer;
-use crate::generation::{Contents, Generation};
+use crate::follow::{Sources, follow};
 use crate::http;
-use crate::metrics::{Metrics, Rules};
+use crate::kubernetes::client::ClusterArguments;
+use crate::metrics::Metrics;
 use crate::relay::http::Desk;
 use crate::relay::service::Relay;
 use crate::relay::switchboard::Switchboard;
-use crate::snapshot::Shelf;
-use crate::source::files::{Files, Options, State, write_atomically};
+use crate::source::files::{Files, Options};
+use crate::source::kubernetes::Cluster;
+use crate::source::{Accepted, Source, write_atomically};
 
 /// Streams that do not end by themselves when the process stops are cut after so long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,8 +56,13 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Directory or file with rules; may be given several times
-    #[arg(long, value_name = "DIR", required = true)]
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
     rules: Vec<PathBuf>,
+    /// Take rules, services and endpoints from the API server of a Kubernetes cluster, beside --rules or instead of them
+    #[arg(long, env = "LENO_KUBERNETES")]
+    kubernetes: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
     /// Directory where the accepted rules are kept for the next start, and the addresses are written (serve.json)
     #[arg(long, value_name = "DIR", env = "LENO_STATE")]
     state: Option<PathBuf>,
@@ -119,13 +121,12 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let authority = Authority::open(settings, metrics.ca.clone(), SystemTime::now())
         .context("there is no certificate authority")?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
+    let sources = sources(&arguments, &metrics).await?;
     announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
 
     let hub = Hub::new(metrics);
     let switchboard = Arc::new(Switchboard::default());
     let board = Arc::new(Board::new(Arc::clone(&hub), Arc::clone(&authority)));
-    let options = Options { rules: arguments.rules, state: arguments.state, allow_empty: arguments.allow_empty };
-    let mut files = Files::watch(options);
     let stopped = || {
         let hub = Arc::clone(&hub);
         async move { hub.stopped().await }
@@ -142,7 +143,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let desk = Desk::new(switchboard, gatherer, Arc::clone(&hub));
     let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), desk, stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
-    let follow = follow(&mut files, &hub, &board, &authority);
+    let follow = follow(sources, &hub, &board, &authority);
     tokio::select! {
         () = follow => {}
         signal = told_to_stop() => info!("{} received, closing all streams; proxies keep what they have", signal?),
@@ -159,6 +160,23 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         Err(_) => warn!("some connections did not end within {DRAIN:?} and are cut"),
     }
     answers.await.context("the HTTP server failed")
+}
+
+/// Where rules come from. Nothing is waited for here, neither files nor the API server.
+async fn sources(arguments: &Arguments, metrics: &Metrics) -> anyhow::Result<Sources> {
+    let cluster = match arguments.kubernetes {
+        true => {
+            let client = arguments.cluster.connect().await.context("there is no way to the cluster")?;
+            Some(Cluster::watch(&client, metrics.kubernetes.clone()))
+        }
+        false => None,
+    };
+    let Arguments { rules, state, allow_empty, .. } = arguments;
+    let options = Options { rules: rules.clone(), allow_empty: *allow_empty };
+    let files = (!rules.is_empty()).then(|| Files::watch(options));
+    let named = [files.as_ref().map(|_| Source::Files), cluster.as_ref().map(|_| Source::Kubernetes)];
+    let named = named.into_iter().flatten().collect::<Vec<_>>();
+    Ok(Sources { accepted: Accepted::open(&named, state.clone()), files, cluster })
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -231,80 +249,6 @@ fn server() -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW)
         // A token of Kubernetes has some 1300 bytes.
         .http2_max_header_list_size(32 << 10)
-}
-
-/// Puts every accepted state of the files in force, and every change of the roots. Does not return.
-async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authority) {
-    let shelf = Arc::new(Mutex::new(Shelf::default()));
-    let mut roots = authority.changes();
-    let (mut version, mut clear_text) = (None, BTreeMap::new());
-    loop {
-        let state = next(files, &mut roots, hub, authority).await;
-        let mut generation = None;
-        if let Some(documents) = state.documents.as_ref().filter(|_| state.changed) {
-            let newest = Generation::new(documents, Arc::default(), &authority.bundles(), Arc::clone(&shelf));
-            authority.set_domains(newest.domains());
-            let Contents { services, virtual_services } = newest.contents();
-            hub.metrics().in_force(newest.version(), newest.documents(), services, virtual_services);
-            version = Some(newest.version().to_owned());
-            generation = Some(newest);
-        }
-        if let Some(generation) = &generation {
-            clear_text = generation.in_clear_text();
-        }
-        let rules = rules_status(&state, version.clone(), clear_text.clone());
-        hub.metrics().rules(Rules {
-            findings: &state.diagnostics,
-            errors: rules.errors(),
-            rejected: rejected_documents(&state.diagnostics),
-            held_back: rules.held_back.len(),
-        });
-        board.note(rules);
-        if let Some(generation) = generation {
-            hub.publish_edit(generation, state.noticed);
-        }
-        files.report(&state);
-    }
-}
-
-/// The next state of the files. Until then, every change of the roots reaches the proxies with the rules as they are.
-async fn next(files: &mut Files, roots: &mut watch::Receiver<u64>, hub: &Hub, authority: &Authority) -> State {
-    let mut state = pin!(files.next());
-    loop {
-        tokio::select! {
-            state = &mut state => return state,
-            changed = roots.changed() => {
-                let newest = hub.newest().filter(|_| changed.is_ok());
-                if let Some(generation) = newest.and_then(|newest| newest.with_roots(&authority.bundles())) {
-                    hub.publish(generation);
-                }
-            }
-        }
-    }
-}
-
-fn rules_status(state: &State, version: Option<String>, clear_text: BTreeMap<String, ClearText>) -> RulesStatus {
-    let errors = state.diagnostics.iter().filter(|finding| finding.is_error());
-    let json = |finding: &Diagnostic| serde_json::to_value(finding).unwrap_or_default();
-    RulesStatus {
-        accepted: state.documents.as_ref().map_or(0, Vec::len),
-        version,
-        rejected: errors.map(json).collect(),
-        held_back: state.held_back.iter().map(|(id, reason)| (id.to_string(), reason.clone())).collect(),
-        problem: state.problem.clone(),
-        clear_text,
-    }
-}
-
-/// Documents with an error; a file that cannot be read as documents is one.
-fn rejected_documents(findings: &[Diagnostic]) -> usize {
-    let errors = findings.iter().filter(|finding| finding.is_error());
-    let file = |finding: &Diagnostic| finding.place.as_ref().map(|place| Arc::clone(&place.file));
-    let of = errors.map(|finding| match &finding.resource {
-        Some(resource) => (Some(resource.to_string()), None),
-        None => (None, file(finding)),
-    });
-    of.collect::<BTreeSet<_>>().len()
 }
 
 pub(super) async fn told_to_stop() -> std::io::Result<&'static str> {
