@@ -8,6 +8,7 @@ mod figures;
 mod follow;
 mod generation;
 mod http;
+mod inject;
 mod kubernetes;
 mod metrics;
 mod percent;
@@ -56,6 +57,10 @@ enum Command {
     Validate(cli::validate::Arguments),
     /// Say where a request would go, by which rule, and why not by another
     Explain(cli::explain::Arguments),
+    /// Put sidecars into the pods of Kubernetes resources, on their way to `kubectl apply -f -`
+    Inject(cli::inject::Arguments),
+    /// Take them out again
+    Uninject(cli::uninject::Arguments),
     /// Run the control plane: watch rules and push them to proxies
     Serve(cli::serve::Arguments),
     /// Keep a certificate fresh for a real Envoy, as files that it watches (SDS)
@@ -131,6 +136,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Demo(arguments) => cli::demo::run(arguments),
         Command::Validate(arguments) => cli::validate::run(&arguments),
         Command::Explain(arguments) => cli::explain::run(&arguments),
+        Command::Inject(arguments) => cli::inject::run(&arguments),
+        Command::Uninject(arguments) => cli::uninject::run(&arguments),
         Command::Serve(arguments) => cli::serve::run(arguments),
         Command::Agent(arguments) => cli::agent::run(*arguments),
         Command::Status(arguments) => cli::status::run(&arguments),

@@ -6,6 +6,7 @@
 mod access;
 mod by_rules;
 mod flag;
+mod inject;
 mod running;
 mod text;
 
@@ -55,6 +56,8 @@ enum Word {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Say why pods get a sidecar or not, by which label, and where it stands
+    Inject(Box<inject::Arguments>),
 }
 
 /// A request, and who is asked about it.
@@ -109,11 +112,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             let found = flag::find(flags).map_err(Failure::usage)?;
             output.render(&found, |room| flag::render(&found, room))?
         }
+        (Some(Word::Inject(arguments)), _) => inject::explain(arguments)?,
         (None, Some(request)) if request.of.is_some() || way.proxy.is_some() => by_proxy(request, way)?,
         (None, Some(request)) => by_rules(request).map_err(Failure::usage)?,
         (None, None) => {
             return Err(Failure::usage(anyhow::anyhow!(
-                "say a request, as in `leno explain GET http://reviews:9080/ -f RULES`, or a flag: `leno explain flag UC`"
+                "say a request, as in `leno explain GET http://reviews:9080/ -f RULES`, a flag: `leno explain flag UC`, or files with pods: `leno explain inject -f FILE`"
             )));
         }
     };

@@ -14,6 +14,7 @@ pub(crate) mod echo;
 pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod failure;
+pub(crate) mod inject;
 pub(crate) mod logs;
 pub(crate) mod man;
 mod mesh_view;
@@ -28,6 +29,7 @@ mod table;
 pub(crate) mod tap;
 pub(crate) mod token;
 pub(crate) mod top;
+pub(crate) mod uninject;
 pub(crate) mod validate;
 pub(crate) mod version;
 

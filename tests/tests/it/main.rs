@@ -27,6 +27,7 @@ mod foreign;
 mod generated;
 mod grpc;
 mod identity;
+mod inject;
 mod judge;
 mod jwt;
 mod load;
