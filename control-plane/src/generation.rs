@@ -180,6 +180,11 @@ impl Generation {
         self.roots.as_deref()
     }
 
+    /// The documents that are in force.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Document> {
+        self.mesh.documents()
+    }
+
     /// A hash over the documents: equal in every process for equal rules.
     pub(crate) fn version(&self) -> &str {
         &self.version

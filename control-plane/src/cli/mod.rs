@@ -20,6 +20,7 @@ pub(crate) mod man;
 mod mesh_view;
 mod output;
 mod proxy_client;
+mod replica;
 pub(crate) mod routes;
 pub(crate) mod schema;
 pub(crate) mod serve;

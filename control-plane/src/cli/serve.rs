@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
+use kube::Client;
 use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use super::authority::AuthorityArguments;
+use super::replica::ReplicaArguments;
 use crate::ads::credentials::Access;
 use crate::ads::csds::{MAX_QUESTION, Statuses};
 use crate::ads::push::Hub;
@@ -32,6 +34,8 @@ use crate::figures::gather::Gatherer;
 use crate::follow::{Sources, follow};
 use crate::http;
 use crate::kubernetes::client::ClusterArguments;
+use crate::kubernetes::replica::Replica;
+use crate::kubernetes::webhook::server::Webhooks;
 use crate::metrics::Metrics;
 use crate::relay::http::Desk;
 use crate::relay::service::Relay;
@@ -63,6 +67,8 @@ pub(crate) struct Arguments {
     kubernetes: bool,
     #[command(flatten)]
     cluster: ClusterArguments,
+    #[command(flatten)]
+    replica: ReplicaArguments,
     /// Directory where the accepted rules are kept for the next start, and the addresses are written (serve.json)
     #[arg(long, value_name = "DIR", env = "LENO_STATE")]
     state: Option<PathBuf>,
@@ -117,14 +123,26 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let xds = bind(arguments.xds_address, "--xds-address").await?;
     let tls = bind(arguments.tls_address, "--tls-address").await?;
     let http_listener = bind(arguments.http_address, "--http-address").await?;
+    let client = match arguments.kubernetes {
+        true => Some(arguments.cluster.connect().await.context("there is no way to the cluster")?),
+        false => None,
+    };
+    let mut replica = client.as_ref().map(|client| Replica::join(client.clone(), arguments.replica.identity()));
     let settings = arguments.authority.settings(arguments.state.clone());
-    let authority = Authority::open(settings, metrics.ca.clone(), SystemTime::now())
-        .context("there is no certificate authority")?;
+    let authority = match &mut replica {
+        Some(replica) => replica.authority(settings, metrics.ca.clone()).await.map_err(anyhow::Error::from),
+        None => Authority::open(settings, metrics.ca.clone(), SystemTime::now()).map_err(anyhow::Error::from),
+    };
+    let authority = authority.context("there is no certificate authority")?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
-    let sources = sources(&arguments, &metrics).await?;
-    announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
-
+    let sources = sources(&arguments, client.as_ref(), &metrics);
     let hub = Hub::new(metrics);
+    let webhooks = match &mut replica {
+        Some(replica) => Some(webhooks(replica, &arguments.replica, &hub).await?),
+        None => None,
+    };
+    announce(arguments.state.as_deref(), [&xds, &tls, &http_listener], webhooks)?;
+
     let switchboard = Arc::new(Switchboard::default());
     let board = Arc::new(Board::new(Arc::clone(&hub), Arc::clone(&authority)));
     let stopped = || {
@@ -133,7 +151,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     };
     let mut servers = JoinSet::new();
     servers.spawn(clear(xds, Arc::clone(&hub), Arc::clone(&switchboard)));
-    let own = (Arc::clone(&authority), Arc::clone(&terms));
+    let gate = Arc::new(Gate::new(&authority, replica.as_ref().map(Replica::reviews)));
+    let own = (Arc::clone(&authority), Arc::clone(&terms), gate);
     servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&switchboard), own));
     // Ends when it is dropped.
     let mut keeper = JoinSet::new();
@@ -149,6 +168,12 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         signal = told_to_stop() => info!("{} received, closing all streams; proxies keep what they have", signal?),
     }
     hub.stop();
+    // Another replica may lead while the streams of this one end.
+    let left = tokio::spawn(async move {
+        if let Some(replica) = replica {
+            replica.leave().await;
+        }
+    });
     let ended = async {
         while let Some(ended) = servers.join_next().await {
             ended.context("the discovery service failed")??;
@@ -159,24 +184,35 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         Ok(ended) => ended?,
         Err(_) => warn!("some connections did not end within {DRAIN:?} and are cut"),
     }
+    if tokio::time::timeout(DRAIN, left).await.is_err() {
+        warn!("the Lease could not be given back within {DRAIN:?}; another control plane leads when it ends");
+    }
     answers.await.context("the HTTP server failed")
 }
 
+/// Answers the API server; where.
+async fn webhooks(replica: &mut Replica, arguments: &ReplicaArguments, hub: &Arc<Hub>) -> anyhow::Result<SocketAddr> {
+    let listener = bind(arguments.webhook_address, "--webhook-address").await?;
+    let address = listener.local_addr()?;
+    let inject = replica.injector(arguments.injection()?);
+    let hub = Arc::clone(hub);
+    let in_force = Arc::new(move || {
+        let newest = hub.newest();
+        Arc::new(newest.iter().flat_map(|generation| generation.rules()).cloned().collect())
+    });
+    replica.serve_webhooks(listener, Webhooks { inject, in_force }).await.context("there are no webhooks")?;
+    Ok(address)
+}
+
 /// Where rules come from. Nothing is waited for here, neither files nor the API server.
-async fn sources(arguments: &Arguments, metrics: &Metrics) -> anyhow::Result<Sources> {
-    let cluster = match arguments.kubernetes {
-        true => {
-            let client = arguments.cluster.connect().await.context("there is no way to the cluster")?;
-            Some(Cluster::watch(&client, metrics.kubernetes.clone()))
-        }
-        false => None,
-    };
+fn sources(arguments: &Arguments, client: Option<&Client>, metrics: &Metrics) -> Sources {
+    let cluster = client.map(|client| Cluster::watch(client, metrics.kubernetes.clone()));
     let Arguments { rules, state, allow_empty, .. } = arguments;
     let options = Options { rules: rules.clone(), allow_empty: *allow_empty };
     let files = (!rules.is_empty()).then(|| Files::watch(options));
     let named = [files.as_ref().map(|_| Source::Files), cluster.as_ref().map(|_| Source::Kubernetes)];
     let named = named.into_iter().flatten().collect::<Vec<_>>();
-    Ok(Sources { accepted: Accepted::open(&named, state.clone()), files, cluster })
+    Sources { accepted: Accepted::open(&named, state.clone()), files, cluster }
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -186,16 +222,19 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// Says where the process listens, to people and to programs.
-fn announce(state: Option<&Path>, listeners: [&TcpListener; 3]) -> anyhow::Result<()> {
+fn announce(state: Option<&Path>, listeners: [&TcpListener; 3], webhooks: Option<SocketAddr>) -> anyhow::Result<()> {
     let [xds, tls, http] = listeners.map(TcpListener::local_addr);
     let (xds, tls, http) = (xds?.to_string(), tls?.to_string(), http?.to_string());
     if let Some(state) = state {
         let pid = std::process::id();
-        let addresses = serde_json::json!({ "xds": xds, "tls": tls, "http": http, "pid": pid });
+        let addresses = serde_json::json!({ "xds": xds, "tls": tls, "http": http, "webhook": webhooks, "pid": pid });
         write_atomically(&state.join("serve.json"), addresses.to_string().as_bytes())
             .with_context(|| format!("cannot write to the state directory `{}`", state.display()))?;
     }
-    info!(xds, tls, http, "serving");
+    match webhooks {
+        Some(webhooks) => info!(xds, tls, http, %webhooks, "serving"),
+        None => info!(xds, tls, http, "serving"),
+    }
     Ok(())
 }
 
@@ -220,9 +259,8 @@ async fn encrypted(
     listener: TcpListener,
     hub: Arc<Hub>,
     switchboard: Arc<Switchboard>,
-    (authority, terms): (Arc<Authority>, Arc<Terms>),
+    (authority, terms, gate): (Arc<Authority>, Arc<Terms>, Arc<Gate>),
 ) -> Result<(), tonic::transport::Error> {
-    let gate = Arc::new(Gate::new(&authority, []));
     let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
     let stopped = Arc::clone(&hub);
     server()

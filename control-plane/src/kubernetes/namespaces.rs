@@ -30,6 +30,16 @@ const ASKS: [(&str, &str); 2] = [("leno.mesh/inject", "enabled"), ("istio-inject
 const STATUS: &str = "leno.mesh/status";
 
 impl Space {
+    /// Of an object.
+    pub(crate) fn read(space: PartialObjectMeta<Namespace>) -> Self {
+        let metadata = space.metadata;
+        Self {
+            is_ending: metadata.deletion_timestamp.is_some(),
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+        }
+    }
+
     /// Whether its pods get sidecars unless they say otherwise. Ours wins over Istio's.
     fn is_enabled(&self) -> bool {
         let said = ASKS.iter().find_map(|(key, enabled)| {
@@ -49,9 +59,9 @@ pub(crate) async fn follow(client: Client, spaces: watch::Sender<Spaces>) {
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listing.clear(),
-            Ok(Event::InitApply(space)) => drop(listing.insert(space.name_any(), read(space))),
+            Ok(Event::InitApply(space)) => drop(listing.insert(space.name_any(), Space::read(space))),
             Ok(Event::InitDone) => (known, is_listed) = (std::mem::take(&mut listing), true),
-            Ok(Event::Apply(space)) => drop(known.insert(space.name_any(), read(space))),
+            Ok(Event::Apply(space)) => drop(known.insert(space.name_any(), Space::read(space))),
             Ok(Event::Delete(space)) => drop(known.remove(&space.name_any())),
             Err(error) => debug!("namespaces cannot be watched: {error}"),
         }
@@ -91,15 +101,6 @@ pub(crate) async fn wanted(
             },
             changed = spaces.changed() => if changed.is_err() { std::future::pending::<()>().await },
         }
-    }
-}
-
-fn read(space: PartialObjectMeta<Namespace>) -> Space {
-    let metadata = space.metadata;
-    Space {
-        is_ending: metadata.deletion_timestamp.is_some(),
-        labels: metadata.labels.unwrap_or_default(),
-        annotations: metadata.annotations.unwrap_or_default(),
     }
 }
 

@@ -34,6 +34,7 @@ use crate::ca::attest::Attestor;
 use crate::ca::issuer::ServerName;
 use crate::ca::metrics::CaMetrics;
 use crate::ca::{Authority, OpenError, Settings};
+use crate::inject;
 
 /// Who a replica is.
 #[derive(Debug, Clone)]
@@ -93,9 +94,9 @@ impl Replica {
         &self.leadership
     }
 
-    /// What namespaces say about injection.
-    pub(crate) fn spaces(&self) -> watch::Receiver<Spaces> {
-        self.spaces.clone()
+    /// Decides about pods, as these settings and their namespaces say.
+    pub(crate) fn injector(&self, settings: inject::Settings) -> Injector {
+        injector(self.client.clone(), self.spaces.clone(), settings)
     }
 
     /// Believes tokens of service accounts.
@@ -127,7 +128,7 @@ impl Replica {
 
     /// While this replica leads, the roots are in all namespaces that want them.
     fn distribute(&mut self, authority: &Arc<Authority>) {
-        let (client, authority, spaces) = (self.client.clone(), Arc::clone(authority), self.spaces());
+        let (client, authority, spaces) = (self.client.clone(), Arc::clone(authority), self.spaces.clone());
         self.tasks.spawn(self.leadership.clone().while_leading(move || {
             let (client, authority, spaces) = (client.clone(), Arc::clone(&authority), spaces.clone());
             async move {

@@ -14,6 +14,7 @@
 pub(crate) mod bundle;
 pub(crate) mod certificate;
 pub(crate) mod configurations;
+pub(crate) mod injector;
 mod review;
 pub(crate) mod server;
 pub(crate) mod validate;

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 
+use super::injector;
 use super::review::{self, BadReview};
 use super::validate::{self, InForce};
 
@@ -178,7 +179,7 @@ fn decide(question: Question, body: &[u8], webhooks: &Webhooks) -> Result<Respon
             return Ok(text(StatusCode::BAD_REQUEST, format!("{reason}\n")));
         }
     };
-    Ok(match serde_json::to_vec(&answer.into_review()) {
+    Ok(match injector::written(answer) {
         Ok(body) => with_type(StatusCode::OK, Bytes::from(body), "application/json"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written: {error}\n")),
     })
