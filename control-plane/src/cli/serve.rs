@@ -198,7 +198,7 @@ async fn webhooks(replica: &mut Replica, arguments: &ReplicaArguments, hub: &Arc
     let hub = Arc::clone(hub);
     let in_force = Arc::new(move || {
         let newest = hub.newest();
-        Arc::new(newest.iter().flat_map(|generation| generation.rules()).cloned().collect())
+        Arc::new(newest.iter().flat_map(|generation| generation.rules()).cloned().collect::<Vec<_>>())
     });
     replica.serve_webhooks(listener, Webhooks { inject, in_force }).await.context("there are no webhooks")?;
     Ok(address)

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -32,6 +33,7 @@ use super::webhook::certificate::{self, CertificateError, Serving};
 use super::webhook::server::{self, Webhooks};
 use crate::ca::attest::Attestor;
 use crate::ca::issuer::ServerName;
+use crate::ca::kept::Shared;
 use crate::ca::metrics::CaMetrics;
 use crate::ca::{Authority, OpenError, Settings};
 use crate::inject;
@@ -116,8 +118,8 @@ impl Replica {
             None => {
                 let secret = self.secret(CA);
                 let kept = secret.open().await?;
-                let shared = (Box::new(secret.clone()) as Box<_>, kept);
-                let authority = Authority::join(settings, shared, metrics, SystemTime::now())?;
+                let store: Box<dyn Shared> = Box::new(secret.clone());
+                let authority = Authority::join(settings, (store, kept), metrics, SystemTime::now())?;
                 self.tasks.spawn(follow(secret, Arc::clone(&authority)));
                 authority
             }
@@ -183,7 +185,7 @@ impl Replica {
         let namespace = &self.identity.namespace;
         let service = format!("leno.{namespace}.svc");
         let names = [service.clone(), format!("{service}.cluster.local"), "localhost".to_owned()];
-        let here = [[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()];
+        let here = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         names.into_iter().map(ServerName::Dns).chain(here.map(ServerName::Address)).collect()
     }
 }

@@ -98,7 +98,7 @@ impl Present {
         };
         match event {
             Event::Init => self.listing.clear(),
-            Event::InitApply(map) => drop(self.listing.extend([read(map)])),
+            Event::InitApply(map) => self.listing.extend([read(map)]),
             Event::InitDone => {
                 self.texts = std::mem::take(&mut self.listing);
                 self.is_listed = true;

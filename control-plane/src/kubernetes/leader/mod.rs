@@ -163,7 +163,7 @@ impl Candidate {
 
     /// Says what has changed.
     fn announce(&self) {
-        let leader = self.elector.leader().map(Arc::from);
+        let leader: Option<Arc<str>> = self.elector.leader().map(Arc::from);
         self.leader.send_if_modified(|known| std::mem::replace(known, leader.clone()) != leader);
         let leads = self.elector.is_leader(Instant::now());
         let has_changed = self.leads.send_if_modified(|known| std::mem::replace(known, leads) != leads);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
-use leno_config::diagnostic::{Diagnostic, codes};
+use leno_config::diagnostic::Diagnostic;
 use leno_config::rules::{self, Document, Parsed};
 use leno_config::validate;
 
@@ -87,8 +87,6 @@ fn findings(parsed: &Parsed, in_force: &[Document]) -> Vec<Diagnostic> {
     let others: Vec<Document> = in_force.iter().filter(is_new).cloned().collect();
     let mut findings = validate::check(&Parsed { documents: Vec::new(), ..parsed.clone() });
     findings.extend(validate::validate_among(&parsed.documents, &others));
-    // The next look at the whole set says this, if it is still so.
-    findings.retain(|finding| finding.code != codes::DUPLICATE_RESOURCE);
     findings
 }
 
