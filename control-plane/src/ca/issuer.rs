@@ -5,6 +5,7 @@
 //! they are part of the mesh.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use leno_config::identity::SpiffeId;
@@ -15,6 +16,7 @@ use rcgen::{
     PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::certificate::X509Certificate;
