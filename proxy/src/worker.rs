@@ -203,14 +203,14 @@ impl WorkerCluster {
     }
 
     /// The number of what a request for `host` calls here: the cluster's service, or outside the mesh that very host.
-    pub fn target(&self, worker: &Worker, host: &str) -> u32 {
+    pub fn target<'a>(&self, worker: &Worker, host: impl FnOnce() -> &'a str) -> u32 {
         let meters = &worker.meters;
         let own = self.target.get_or_init(|| {
             let labels = meters.labels();
             labels.targets.intern(Target::of_cluster(&self.shared.config, labels.own()))
         });
         match &self.shared.members {
-            Members::RequestHost => meters.outside(own, host),
+            Members::RequestHost => meters.outside(own, host()),
             Members::Balanced(_) | Members::OriginalDestination => own.id(),
         }
     }
