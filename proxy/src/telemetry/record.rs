@@ -286,8 +286,8 @@ impl Drop for RequestRecord {
         let active = &self.connection.life.stats.requests_active;
         active.store(active.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         if !self.complete {
-            // The caller went away before the end.
-            self.flag(Flag::DC);
+            // The caller went away before the end, unless it was the proxy that had to.
+            self.flag(if self.connection.life.is_given_up() { Flag::LR } else { Flag::DC });
         }
         if self.handed_over {
             return;
