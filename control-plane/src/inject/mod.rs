@@ -27,8 +27,6 @@ mod problem;
 mod scrape;
 mod settings;
 mod status;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;

@@ -27,7 +27,6 @@ mod foreign;
 mod generated;
 mod grpc;
 mod identity;
-mod inject;
 mod judge;
 mod jwt;
 mod load;
