@@ -23,6 +23,7 @@ use crate::ads::status::RulesStatus;
 use crate::board::Board;
 use crate::ca::Authority;
 use crate::generation::{Contents, Generation, Successor};
+use crate::kubernetes::status::{Ledger, Standings};
 use crate::metrics::Rules;
 use crate::snapshot::Shelf;
 use crate::source::files::Files;
@@ -34,11 +35,13 @@ pub(crate) struct Sources {
     pub(crate) files: Option<Files>,
     pub(crate) cluster: Option<Cluster>,
     pub(crate) accepted: Accepted,
+    /// Told how every rule stands.
+    pub(crate) standings: watch::Sender<Standings>,
 }
 
 /// Puts what the sources say in force, and every change of the roots. Does not return.
 pub(crate) async fn follow(sources: Sources, hub: &Hub, board: &Board, authority: &Authority) {
-    let Sources { mut files, mut cluster, accepted } = sources;
+    let Sources { mut files, mut cluster, accepted, standings } = sources;
     let mut force = Force {
         hub,
         board,
@@ -49,6 +52,8 @@ pub(crate) async fn follow(sources: Sources, hub: &Hub, board: &Board, authority
         discovered: Arc::default(),
         version: None,
         rebuild: None,
+        ledger: Ledger::default(),
+        standings,
         took: Duration::ZERO,
     };
     let mut roots = authority.changes();
@@ -100,6 +105,9 @@ struct Force<'a> {
     version: Option<String>,
     /// When everything is compiled anew although no rule has changed.
     rebuild: Option<Instant>,
+    /// Since when each rule has been in force, for who tells of it.
+    ledger: Ledger,
+    standings: watch::Sender<Standings>,
     /// Making the last generation, without compiling it.
     took: Duration,
 }
@@ -119,6 +127,13 @@ impl Force<'_> {
             self.version = Some(newest.version().to_owned());
         }
         self.note(&state);
+        if let Some(newest) = &generation {
+            let texts = self.documents.iter().map(|document| (&document.id, &document.text));
+            self.ledger.in_force(texts, newest.number());
+        }
+        if state.documents.is_some() {
+            self.standings.send_replace(self.ledger.standings(&state.diagnostics, &state.held_back));
+        }
         if let Some(generation) = generation {
             self.hub.publish_edit(generation, state.noticed);
         }

@@ -14,6 +14,7 @@ pub(crate) mod echo;
 pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod failure;
+pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod man;
 mod mesh_view;

@@ -8,10 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
+use kube::Client;
 use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -32,6 +34,7 @@ use crate::figures::gather::Gatherer;
 use crate::follow::{Sources, follow};
 use crate::http;
 use crate::kubernetes::client::ClusterArguments;
+use crate::kubernetes::status::Writer;
 use crate::metrics::Metrics;
 use crate::relay::http::Desk;
 use crate::relay::service::Relay;
@@ -121,7 +124,11 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let authority = Authority::open(settings, metrics.ca.clone(), SystemTime::now())
         .context("there is no certificate authority")?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
-    let sources = sources(&arguments, &metrics).await?;
+    let client = match arguments.kubernetes {
+        true => Some(arguments.cluster.connect().await.context("there is no way to the cluster")?),
+        false => None,
+    };
+    let sources = sources(&arguments, client.as_ref(), &metrics);
     announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
 
     let hub = Hub::new(metrics);
@@ -138,6 +145,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     // Ends when it is dropped.
     let mut keeper = JoinSet::new();
     keeper.spawn(terms.keep());
+    // The only control plane of a cluster leads it.
+    let leadership = watch::Sender::new(true);
+    if let (Some(client), Some(cluster)) = (client, &sources.cluster) {
+        let is_leader = leadership.subscribe();
+        let (subjects, standings) = (cluster.subjects(), sources.standings.subscribe());
+        let counts = hub.metrics().kubernetes.clone();
+        let writer = Writer { client, hub: Arc::clone(&hub), counts, subjects, standings, is_leader };
+        keeper.spawn(writer.run());
+    }
     let gatherer = Gatherer::new(Arc::clone(&switchboard));
     keeper.spawn(Arc::clone(&gatherer).keep_looking());
     let desk = Desk::new(switchboard, gatherer, Arc::clone(&hub));
@@ -163,20 +179,14 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 /// Where rules come from. Nothing is waited for here, neither files nor the API server.
-async fn sources(arguments: &Arguments, metrics: &Metrics) -> anyhow::Result<Sources> {
-    let cluster = match arguments.kubernetes {
-        true => {
-            let client = arguments.cluster.connect().await.context("there is no way to the cluster")?;
-            Some(Cluster::watch(&client, metrics.kubernetes.clone()))
-        }
-        false => None,
-    };
+fn sources(arguments: &Arguments, client: Option<&Client>, metrics: &Metrics) -> Sources {
+    let cluster = client.map(|client| Cluster::watch(client, metrics.kubernetes.clone()));
     let Arguments { rules, state, allow_empty, .. } = arguments;
     let options = Options { rules: rules.clone(), allow_empty: *allow_empty };
     let files = (!rules.is_empty()).then(|| Files::watch(options));
     let named = [files.as_ref().map(|_| Source::Files), cluster.as_ref().map(|_| Source::Kubernetes)];
     let named = named.into_iter().flatten().collect::<Vec<_>>();
-    Ok(Sources { accepted: Accepted::open(&named, state.clone()), files, cluster })
+    Sources { accepted: Accepted::open(&named, state.clone()), files, cluster, standings: watch::Sender::default() }
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

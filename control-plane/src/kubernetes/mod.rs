@@ -7,7 +7,9 @@
 
 pub(crate) mod client;
 pub(crate) mod counts;
+pub(crate) mod crd;
 pub(crate) mod objects;
 pub(crate) mod registry;
-mod watch;
+pub(crate) mod status;
+pub(crate) mod watch;
 pub(crate) mod watches;
