@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use leno_config::diagnostic::Diagnostic;
-use leno_config::mesh::Discovered;
+use leno_config::mesh::{Discovered, Key};
 use leno_config::rules::Document;
 use leno_proxy::rule_files::QUIET;
 use tokio::sync::watch;
@@ -114,9 +114,9 @@ struct Force<'a> {
 
 impl Force<'_> {
     fn take(&mut self, source: Source, written: Written) {
-        let mut state = self.accepted.take(source, written);
+        let state = self.accepted.take(source, written);
         let changed = state.changed;
-        if let Some(documents) = state.documents.as_mut().filter(|_| changed) {
+        if let Some(documents) = state.documents.as_ref().filter(|_| changed) {
             self.documents.clone_from(documents);
         }
         let generation = changed.then(|| self.whole());
@@ -155,7 +155,7 @@ impl Force<'_> {
         self.discovered = Arc::clone(&discovered);
         let Some(newest) = self.hub.newest() else { return };
         let connected = self.hub.names();
-        let concerns = |pod: &_| connected.contains(pod);
+        let concerns = |pod: &Key| connected.contains(pod);
         let Successor { generation, change, is_news } = newest.with_discovered(discovered, &services, &pods, concerns);
         debug!(services = change.hosts.len(), pods = pods.len(), is_news, "endpoints have changed");
         match is_news {

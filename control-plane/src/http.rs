@@ -1,6 +1,9 @@
-//! The control plane's own HTTP: readiness, metrics, status, and one command. HTTP/1.1, in clear text, for loopback and
-//! probes. The command wants a token that only who may read the state directory can make: a web page that a person opens
-//! on this machine reaches loopback too.
+//! The control plane's own HTTP: readiness, metrics, status, and one command. HTTP/1.1, in clear text.
+//!
+//! Probes and Prometheus come from other machines, and get `/ready` and `/metrics`. All else is for loopback (in a cluster
+//! `kubectl port-forward`), unless the operator trusts the network: it tells all rules, and what passes through any proxy.
+//! A web page that a person opens on this machine reaches loopback too: one under a name of its own is refused, and the
+//! command wants a token that only who may read the state directory can make.
 //!
 //! | path | answer |
 //! |---|---|
@@ -15,6 +18,7 @@
 //! | `POST /ca/rotate` | takes the next step of a change of roots; with `?force` whatever speaks against it |
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,8 +50,41 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests under way may end when the process stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// Who may ask for more than readiness and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trusted {
+    /// Who calls from this machine.
+    Loopback,
+    /// Whoever reaches the port.
+    Everybody,
+}
+
+impl Trusted {
+    /// Whether a caller may ask this, or why not.
+    fn admits<B>(self, caller: IpAddr, request: &Request<B>) -> Result<(), String> {
+        if matches!(request.uri().path(), "/ready" | "/metrics") {
+            return Ok(());
+        }
+        let on_loopback = caller.to_canonical().is_loopback();
+        if self == Self::Loopback && !on_loopback {
+            return Err(
+                "from other machines there is /ready and /metrics; for all else ask from this one, in a cluster \
+                        by `kubectl port-forward`\n"
+                    .to_owned(),
+            );
+        }
+        guard::may_read(request.headers(), on_loopback)
+    }
+}
+
 /// Serves until `stop` resolves.
-pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, desk: Desk, stop: impl Future<Output = ()>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    board: Arc<Board>,
+    desk: Desk,
+    trusted: Trusted,
+    stop: impl Future<Output = ()>,
+) {
     let answers = ServiceBuilder::new().load_shed().concurrency_limit(REQUESTS).timeout(TIMEOUT).service_fn(
         move |request: Request<()>| {
             let board = Arc::clone(&board);
@@ -66,11 +103,11 @@ pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, desk: Desk, 
                     () = &mut stop => break,
                 };
                 match accepted {
-                    Ok((socket, _)) => {
+                    Ok((socket, caller)) => {
                         let (answers, desk) = (answers.clone(), desk.clone());
                         connections.spawn(async move {
                             let _permit = permit;
-                            connection(socket, answers, desk).await;
+                            connection(socket, answers, desk, |request| trusted.admits(caller.ip(), request)).await;
                         });
                     }
                     // Out of descriptors, most likely: wait for some to come back.
@@ -85,15 +122,23 @@ pub(crate) async fn serve(listener: TcpListener, board: Arc<Board>, desk: Desk, 
 }
 
 /// One client. An error here is the client's: it left or spoke something else.
-async fn connection<S>(socket: TcpStream, answers: S, desk: Desk)
-where
+async fn connection<S>(
+    socket: TcpStream,
+    answers: S,
+    desk: Desk,
+    admits: impl Fn(&Request<Incoming>) -> Result<(), String>,
+) where
     S: Service<Request<()>, Response = Response<Full<Bytes>>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
     let service = service_fn(|request: Request<Incoming>| {
         let (answers, desk) = (answers.clone(), desk.clone());
+        let admitted = admits(&request);
         let request = request.map(drop);
         async move {
+            if let Err(refusal) = admitted {
+                return Ok(text(StatusCode::FORBIDDEN, refusal).map(Either::Left));
+            }
             // Proxies have deadlines and bounds of their own: a tap lasts for as long as somebody looks.
             if Desk::answers(request.uri().path()) {
                 return Ok::<_, Infallible>(desk.answer(&request).await);
@@ -208,4 +253,34 @@ fn with_type(status: StatusCode, body: String, content_type: &'static str) -> Re
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_get_readiness_and_metrics_alone() {
+        use Trusted::{Everybody, Loopback};
+        let rows = [
+            (Loopback, "10.0.0.9", "leno:15014", "/ready", true),
+            (Loopback, "10.0.0.9", "leno:15014", "/metrics", true),
+            (Loopback, "10.0.0.9", "leno:15014", "/debug/status", false),
+            (Loopback, "10.0.0.9", "leno:15014", "/proxies/shop/logging", false),
+            (Loopback, "10.0.0.9", "leno:15014", "/metrics/../debug/status", false),
+            (Loopback, "127.0.0.1", "127.0.0.1:15014", "/debug/status", true),
+            (Loopback, "::1", "localhost:15014", "/debug/status", true),
+            (Loopback, "::ffff:127.0.0.1", "localhost:15014", "/debug/status", true),
+            (Loopback, "::ffff:10.0.0.9", "localhost:15014", "/debug/status", false),
+            // A page under a name that suddenly means this machine.
+            (Loopback, "127.0.0.1", "evil.example:15014", "/debug/status", false),
+            (Everybody, "10.0.0.9", "leno.leno-system.svc:15014", "/debug/status", true),
+            (Everybody, "127.0.0.1", "evil.example:15014", "/debug/status", false),
+        ];
+        for (trusted, caller, host, path, expected) in rows {
+            let request = Request::get(path).header(header::HOST, host).body(()).expect("a request");
+            let admitted = trusted.admits(caller.parse().expect("an address"), &request);
+            assert_eq!(admitted.is_ok(), expected, "{trusted:?} {caller} {host} {path}: {admitted:?}");
+        }
+    }
 }

@@ -191,7 +191,7 @@ pub enum Body {
     /// Nothing.
     Empty {
         /// Counts the request when it is dropped.
-        record: Option<RequestRecord>,
+        record: Option<Box<RequestRecord>>,
     },
     /// From the endpoint.
     Upstream(UpstreamBody),
@@ -200,7 +200,7 @@ pub enum Body {
         /// The bytes.
         bytes: Option<Bytes>,
         /// Counts the request when it is dropped.
-        record: Option<RequestRecord>,
+        record: Option<Box<RequestRecord>>,
     },
     /// Nothing: what follows the head is not HTTP, and is counted when it ends.
     Tunnel,
@@ -213,7 +213,7 @@ pub struct UpstreamBody {
     lease: Option<Lease>,
     /// It counts at its endpoint and in its cluster.
     in_use: Option<(InFlight, Permit)>,
-    record: Option<RequestRecord>,
+    record: Option<Box<RequestRecord>>,
     complete: bool,
     deadline: Option<Pin<Box<Sleep>>>,
     watch: Option<Box<Watch>>,
@@ -241,7 +241,7 @@ impl UpstreamBody {
         self
     }
 
-    fn with_record(mut self, record: RequestRecord) -> Self {
+    fn with_record(mut self, record: Box<RequestRecord>) -> Self {
         self.record = Some(if self.complete { record.local() } else { record });
         self
     }
@@ -274,7 +274,7 @@ impl UpstreamBody {
     }
 
     fn grant(&self) -> Option<&Rc<Grant>> {
-        self.record.as_ref().and_then(RequestRecord::grant)
+        self.record.as_ref().and_then(|record| record.grant())
     }
 
     fn flag(&mut self, flag: Flag) {
@@ -297,7 +297,7 @@ impl Body {
     }
 
     /// Counts the request when the body has passed.
-    pub fn with_record(self, mut new: RequestRecord) -> Self {
+    pub fn with_record(self, mut new: Box<RequestRecord>) -> Self {
         match self {
             Self::Empty { .. } => Self::Empty { record: Some(new.local()) },
             Self::Full { bytes, .. } => {

@@ -4,6 +4,7 @@
 //! variable over the file. What is wrong is said with its place.
 
 mod limits;
+mod pod;
 mod schema;
 mod security;
 
@@ -20,10 +21,12 @@ use serde::Deserialize;
 use crate::control_plane::ControlPlane;
 use crate::identity::IdentityFiles;
 use crate::overload::Limits;
+use crate::pod::{Pod, WrittenProbe};
 use crate::telemetry::Dialect;
 
 use limits::FileLimits;
 pub use limits::LimitFlags;
+pub use pod::PodFlags;
 pub use schema::schema;
 pub use security::SecurityFlags;
 use security::{FileControlPlane, FileIdentity};
@@ -73,9 +76,11 @@ pub struct Bootstrap {
     pub metrics_dialect: Dialect,
     /// Address for `/ready` alone.
     pub ready: Option<SocketAddr>,
+    /// What the kubelet, scrapers and the pod's own containers may ask.
+    pub pod: Pod,
     /// Worker threads, at least 1.
     pub workers: usize,
-    /// How long what is under way may take after SIGTERM.
+    /// How long the process may go on after SIGTERM.
     pub drain: Duration,
     /// What is taken on at once.
     pub limits: Limits,
@@ -143,6 +148,9 @@ pub struct Flags {
     /// One more address for /ready alone
     #[arg(long, env = "LENO_READY")]
     pub ready: Option<SocketAddr>,
+    /// What is asked of it in a pod.
+    #[command(flatten)]
+    pub pod: PodFlags,
     /// Worker threads, or auto: as many as the process may use CPUs [default: auto]
     #[arg(long, env = "LENO_WORKERS")]
     pub workers: Option<String>,
@@ -173,6 +181,9 @@ struct File {
     metrics: Option<SocketAddr>,
     metrics_dialect: Option<String>,
     ready: Option<SocketAddr>,
+    merged: Option<SocketAddr>,
+    app_metrics: Option<String>,
+    app_probes: BTreeMap<String, WrittenProbe>,
     workers: Option<Workers>,
     limits: Option<FileLimits>,
     drain: Option<String>,
@@ -245,6 +256,7 @@ impl Bootstrap {
             metrics: flags.metrics.or(file.metrics),
             metrics_dialect: dialect(flags.metrics_dialect.or(file.metrics_dialect).as_deref())?,
             ready: flags.ready.or(file.ready),
+            pod: pod::read(&flags.pod, (file.merged, file.app_metrics, file.app_probes))?,
             workers: count(workers)?,
             drain: duration("drain", &drain)?,
             limits: limits::read(&flags.limits, file.limits.unwrap_or_default())?,
@@ -327,7 +339,7 @@ fn count(workers: Option<Workers>) -> Result<usize, BootstrapError> {
 }
 
 /// `30s`, `500ms`, `2m`, `1h`.
-fn duration(key: &'static str, text: &str) -> Result<Duration, BootstrapError> {
+pub(crate) fn duration(key: &'static str, text: &str) -> Result<Duration, BootstrapError> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (amount, unit) = text.split_at(digits);
     let scale = match unit {

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bootstrap::{Bootstrap, Flags};
 use crate::logging::{self, Colour};
+use crate::pod::call::{self, CallError};
 use crate::{process, version};
 
 /// The sidecar of the Leno service mesh.
@@ -21,6 +22,10 @@ pub struct Cli {
 pub enum Command {
     /// Run the proxy until SIGTERM, then drain
     Run(Box<Run>),
+    /// Wait until the proxy of this pod is ready (for hooks and probes in an image without a shell)
+    Wait(call::Wait),
+    /// Ask the proxy of this pod to drain and exit, once the work of a Job is done
+    Quit(call::Quit),
 }
 
 /// Flags of `run`.
@@ -40,10 +45,13 @@ impl Cli {
 }
 
 impl Command {
-    /// Does what the command says; 0 when it went well, 1 when it did not, 2 when it was asked wrongly.
+    /// Does what the command says; 0 when it went well, 1 when it did not, 2 when it was asked wrongly, 3 when the proxy
+    /// that is called cannot be reached.
     pub fn run(self) -> ExitCode {
         match self {
             Self::Run(run) => run.run(),
+            Self::Wait(wait) => call(wait.run()),
+            Self::Quit(quit) => call(quit.run()),
         }
     }
 }
@@ -59,6 +67,17 @@ impl Run {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &format!("{error:#}")),
         }
+    }
+}
+
+fn call(called: impl Future<Output = Result<(), CallError>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("the system has no room for an event loop: {error}")),
+    };
+    match runtime.block_on(called) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error.to_string()),
     }
 }
 

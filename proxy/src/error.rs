@@ -46,7 +46,7 @@ pub enum Flag {
     DPE,
     /// A name could not be resolved.
     DF,
-    /// Refused by the loop guard or another rule of safety.
+    /// Refused by the loop guard or another rule of safety, or cut off because the process has to end.
     LR,
     /// An authorization policy or a token says no.
     UAEX,

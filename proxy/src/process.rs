@@ -9,9 +9,10 @@
 //! A busy data path cannot starve readiness, and a large push cannot stall a request.
 
 mod drain;
+mod ending;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,10 +33,13 @@ use crate::downstream::accept::{self, AcceptorCommand, Hand, WorkerPort};
 use crate::identity::{Identity, Keyring, Origin, start};
 use crate::memory;
 use crate::overload::Overload;
+use crate::pod;
+use crate::pod::app::App;
 use crate::policy::jwt::{Fetcher, RemoteKeys};
 use crate::random::Random;
 use crate::relay;
 use crate::source;
+use crate::stage::Stage;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::log::LogMetrics;
@@ -47,7 +51,8 @@ use crate::tls::exchange::Workload;
 use crate::worker::{Command, Figures, Reserved, Worker};
 use crate::xds::Hooks;
 
-use drain::Drained;
+use drain::{Asked, Drained};
+use ending::Ending;
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
@@ -99,7 +104,14 @@ struct Proxy {
     bound: HashMap<Arc<str>, Bound>,
     /// Listeners that somebody wants drained.
     drained: Drained,
-    drain: watch::Sender<bool>,
+    /// How far its end has come.
+    stage: watch::Sender<Stage>,
+    /// That it is to end; `None`: it is wanted.
+    ending: Option<Ending>,
+    /// When to look next whether it is time.
+    looks: Option<tokio::time::Instant>,
+    /// Whom it stands beside.
+    app: App,
     stop_source: watch::Sender<bool>,
     /// When what reading and compiling needed is given back; `None`: it was.
     settles: Option<tokio::time::Instant>,
@@ -122,14 +134,14 @@ impl Proxy {
     async fn start(bootstrap: Bootstrap) -> anyhow::Result<Self> {
         let telemetry = Arc::new(Telemetry::new(&bootstrap.node, bootstrap.metrics_dialect));
         let dns = Arc::new(Dns::from_system());
-        let (drain, draining) = watch::channel(false);
+        let (stage, staged) = watch::channel(Stage::Serving);
         let (stop_source, source_stopped) = watch::channel(false);
         let reserved: Reserved = Arc::default();
         let keyring = Arc::new(Keyring::new(Origin::of(&bootstrap)));
         let common = Common {
             telemetry: Arc::clone(&telemetry),
             dns: Arc::clone(&dns),
-            draining,
+            stage: staged.clone(),
             reserved: Arc::clone(&reserved),
             identity: Arc::clone(keyring.identity()),
             own: Workload::of(&bootstrap.node),
@@ -148,7 +160,7 @@ impl Proxy {
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
-        let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, drain.clone()));
+        let shared = Arc::new(Shared::new(telemetry, keyring, bootstrap.node.clone(), status, staged));
         let (node, random) = (bootstrap.node.clone(), Hooks::default().random);
         tokio::task::spawn_local(relay::run(links, node, Arc::clone(&shared), random, source_stopped));
         let (snapshots, current) = watch::channel(Arc::default());
@@ -157,6 +169,7 @@ impl Proxy {
         let spans = SpanMetrics::new(Arc::clone(&shared.telemetry.spans.figures))?;
         shared.registry.register(Box::new(spans))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
+        let (merged, app) = pod::open(&bootstrap.pod, &shared, Arc::clone(&dns)).await?;
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
         tokio::task::spawn_local(health::keep_checking(current.clone(), Rc::clone(&sessions), Rc::clone(&random)));
         let exporter = Exporter::start(
@@ -174,7 +187,10 @@ impl Proxy {
             snapshots,
             bound: HashMap::new(),
             drained: Drained::default(),
-            drain,
+            stage,
+            ending: None,
+            looks: None,
+            app,
             stop_source,
             settles: None,
             exporter,
@@ -182,9 +198,11 @@ impl Proxy {
             bootstrap,
             shared,
         };
-        let own = proxy.open_admin().await?;
+        let mut own = proxy.open_admin().await?;
+        own.extend(merged);
         // Set once, before anything is configured and so before any request.
-        let _ = reserved.set(own);
+        let _ =
+            reserved.set(own.into_iter().flat_map(|address| reached_at(address, proxy.bootstrap.node.ip)).collect());
         Ok(proxy)
     }
 
@@ -211,7 +229,7 @@ impl Proxy {
         let began = Instant::now();
         let mut identity = self.shared.keyring.identity().changes();
         let mut listener_drains = self.shared.listener_drains();
-        loop {
+        let reason = loop {
             tokio::select! {
                 changed = self.effective.changed() => {
                     if changed.is_err() {
@@ -240,12 +258,18 @@ impl Proxy {
                     tracing::info!("opening the access log anew");
                     self.shared.telemetry.logs.reopen();
                 }
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                () = self.shared.quit_asked() => break,
+                _ = terminate.recv() => self.begin_to_end(Asked::ByTheSystem),
+                _ = interrupt.recv() => match self.ending {
+                    None => self.begin_to_end(Asked::AtATerminal),
+                    Some(_) => break None,
+                },
+                () = self.shared.quit_asked() => self.begin_to_end(Asked::ByTheSystem),
+                () = until(self.looks) => if let Some(reason) = self.look_for_the_end().await {
+                    break Some(reason);
+                },
             }
-        }
-        self.drain().await;
+        };
+        self.close_down(reason).await;
         Ok(())
     }
 
@@ -379,6 +403,13 @@ impl Proxy {
     }
 }
 
+/// Under which addresses a socket is reached from this pod.
+fn reached_at(bound: SocketAddr, own: IpAddr) -> Vec<SocketAddr> {
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), own];
+    let others = loopback.into_iter().filter(|_| bound.ip().is_unspecified());
+    others.map(|ip| SocketAddr::new(ip, bound.port())).chain([bound]).collect()
+}
+
 /// Ready at that time; never without one.
 async fn until(time: Option<tokio::time::Instant>) {
     match time {
@@ -402,7 +433,7 @@ type Started = (Vec<WorkerPort>, mpsc::Sender<AcceptorCommand>, Vec<JoinHandle<(
 struct Common {
     telemetry: Arc<Telemetry>,
     dns: Arc<Dns>,
-    draining: watch::Receiver<bool>,
+    stage: watch::Receiver<Stage>,
     reserved: Reserved,
     identity: Arc<Identity>,
     own: Workload,
@@ -422,7 +453,7 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
     for (index, stats) in stats.into_iter().enumerate() {
         let (commands, inbox) = mpsc::channel(QUEUE);
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
-        let Common { telemetry, dns, draining, reserved, identity, own } = common.clone();
+        let Common { telemetry, dns, stage, reserved, identity, own } = common.clone();
         let (limits, given_up) = (Arc::clone(&overload), Arc::clone(&given_up));
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
@@ -430,7 +461,7 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
             let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
             let figures = Figures { telemetry, stats, overload: Arc::clone(&limits), given_up };
-            let worker = Worker::new(figures, dns, draining, reserved, tls, random);
+            let worker = Worker::new(figures, dns, stage, reserved, tls, random);
             if let Some(commands) = accepts {
                 tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits));
             }

@@ -155,7 +155,7 @@ fn plan<'a>(
     let route = found.and_then(|(host, at)| http.table.route(host, at));
     let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
     if let Some((_, _, _, Some(cluster))) = to {
-        record.calls(cluster.target(&connection.worker, sanitize::authority(&parts)));
+        record.calls(cluster.target(&connection.worker, || sanitize::authority(&parts)));
     }
     beside.rules = to.map(|(route, _, share, _)| (route, share));
     record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);

@@ -4,6 +4,8 @@
 //! the worker as a message; it swaps its view, keeps the pools of endpoints that are still there and closes the others.
 //! Requests that began before keep the view they began with.
 
+mod census;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,6 +29,7 @@ use crate::downstream::{self, Connection, Life, review};
 use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
+use crate::stage::Stage;
 use crate::state::snapshot::{Handler, Listener, Snapshot};
 use crate::telemetry::log::{self, Desks, OpenLogs};
 use crate::telemetry::party::Target;
@@ -37,6 +40,8 @@ use crate::telemetry::{Meters, Quiet, RouteNames, TargetName, Telemetry, WorkerS
 use crate::tls::Sessions;
 use crate::tls::client::Encryption;
 use crate::upstream::pool::{Pool, PoolSettings};
+
+pub use census::Census;
 
 /// Addresses of this process that are for operators: no request may be sent there. Known once admin is open.
 pub type Reserved = Arc<OnceLock<Vec<SocketAddr>>>;
@@ -50,6 +55,10 @@ pub enum Command {
     Snapshot(Arc<Snapshot>),
     /// The connections of these listeners are to end well.
     Drain(ListenerDrain),
+    /// There is no more time: what is under way ends now.
+    GiveUp,
+    /// How much is under way is to be said.
+    Count(oneshot::Sender<Census>),
     /// The end is near: lines of logs are handed over, which is then said.
     HandOverLogs(oneshot::Sender<()>),
 }
@@ -81,8 +90,8 @@ pub struct Worker {
     pub stats: Arc<WorkerStats>,
     /// Names outside the mesh.
     pub dns: Arc<Dns>,
-    /// Turns true when the process drains.
-    pub drain: watch::Receiver<bool>,
+    /// How far the end of the process has come.
+    pub stage: watch::Receiver<Stage>,
     /// Where no request may be sent.
     pub reserved: Reserved,
     /// What the process takes on at once.
@@ -203,14 +212,14 @@ impl WorkerCluster {
     }
 
     /// The number of what a request for `host` calls here: the cluster's service, or outside the mesh that very host.
-    pub fn target(&self, worker: &Worker, host: &str) -> u32 {
+    pub fn target<'a>(&self, worker: &Worker, host: impl FnOnce() -> &'a str) -> u32 {
         let meters = &worker.meters;
         let own = self.target.get_or_init(|| {
             let labels = meters.labels();
             labels.targets.intern(Target::of_cluster(&self.shared.config, labels.own()))
         });
         match &self.shared.members {
-            Members::RequestHost => meters.outside(own, host),
+            Members::RequestHost => meters.outside(own, host()),
             Members::Balanced(_) | Members::OriginalDestination => own.id(),
         }
     }
@@ -338,7 +347,7 @@ impl Worker {
     pub fn new(
         Figures { telemetry, stats, overload, given_up }: Figures,
         dns: Arc<Dns>,
-        drain: watch::Receiver<bool>,
+        stage: watch::Receiver<Stage>,
         reserved: Reserved,
         tls: Sessions,
         random: Random,
@@ -347,7 +356,7 @@ impl Worker {
             random,
             stats,
             dns,
-            drain,
+            stage,
             reserved,
             overload,
             given_up,
@@ -382,6 +391,8 @@ impl Worker {
                     }
                     Some(Command::Snapshot(snapshot)) => self.apply(snapshot),
                     Some(Command::Drain(asked)) => self.drain_listeners(asked),
+                    Some(Command::GiveUp) => self.lives.borrow().iter().filter_map(Weak::upgrade).for_each(|life| life.give_up()),
+                    Some(Command::Count(said)) => drop(said.send(self.census())),
                     Some(Command::HandOverLogs(done)) => {
                         self.logs.hand_over();
                         // An error means that nobody waits any more.

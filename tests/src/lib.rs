@@ -53,7 +53,7 @@ pub use admin::{ConfigDump, metric};
 pub use client::{Body, Call, Connection, Protocol, Reply, empty, full, get, stream};
 pub use mesh::{ControlPlane, Mesh, MeshBuilder, Proxy, mesh};
 pub use node::{Node, node};
-pub use origin::{Origin, Recorded, origin};
+pub use origin::{Origin, Recorded, origin, slow_app};
 pub use ports::free_port;
 pub use process::Process;
 pub use program::{Outcome, feed, leno, leno_proxy, run_leno, workspace};

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::client::{Body, full};
+use crate::client::{Body, empty, full, stream};
 
 /// A request as the app saw it.
 #[derive(Debug, Clone)]
@@ -206,4 +207,27 @@ async fn record(request: Request<Incoming>, connection: usize) -> Recorded {
         recorded.body = body.to_bytes();
     }
     recorded
+}
+
+/// An app that begins its answer to `/slow` at once, says so, and ends it when it is told; it answers all else at once.
+pub async fn slow_app(done: watch::Receiver<bool>) -> (Origin, mpsc::Receiver<()>) {
+    let (started, starts) = mpsc::channel(16);
+    let app = Origin::scripted(move |request| {
+        let (mut done, started) = (done.clone(), started.clone());
+        async move {
+            if request.uri().path() != "/slow" {
+                return Response::new(empty());
+            }
+            let (frames, body) = stream();
+            tokio::spawn(async move {
+                let _ = frames.send(Ok(Frame::data(Bytes::from("begin ")))).await;
+                let _ = started.send(()).await;
+                let _ = done.wait_for(|done| *done).await;
+                let _ = frames.send(Ok(Frame::data(Bytes::from("end")))).await;
+            });
+            Response::new(body)
+        }
+    })
+    .await;
+    (app, starts)
 }

@@ -28,13 +28,21 @@ use tokio::task::JoinSet;
 
 use super::failure::Failure;
 
-/// Headers that a service hands on, so that routing by user and tracing work beyond the first hop.
-const HANDED_ON: [HeaderName; 5] = [
+/// Headers that a service hands on, so that routing by user and tracing work beyond the first hop: W3C's, B3's in one
+/// header and in several, and Jaeger's.
+const HANDED_ON: [HeaderName; 12] = [
     HeaderName::from_static("end-user"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("baggage"),
+    HeaderName::from_static("b3"),
+    HeaderName::from_static("x-b3-traceid"),
+    HeaderName::from_static("x-b3-spanid"),
+    HeaderName::from_static("x-b3-parentspanid"),
+    HeaderName::from_static("x-b3-sampled"),
+    HeaderName::from_static("x-b3-flags"),
+    HeaderName::from_static("uber-trace-id"),
 ];
 /// A call that takes longer has failed.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);

@@ -31,11 +31,17 @@ use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
 use crate::figures::gather::Gatherer;
+<<<<<<< HEAD
 use crate::follow::{Sources, follow};
 use crate::http;
 use crate::kubernetes::client::ClusterArguments;
 use crate::kubernetes::status::Writer;
 use crate::metrics::Metrics;
+=======
+use crate::generation::{Contents, Generation};
+use crate::http::{self, Trusted};
+use crate::metrics::{Metrics, Rules};
+>>>>>>> main
 use crate::relay::http::Desk;
 use crate::relay::service::Relay;
 use crate::relay::switchboard::Switchboard;
@@ -72,7 +78,7 @@ pub(crate) struct Arguments {
     /// Where proxies connect (port 0: a free one)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010", env = "LENO_XDS_ADDRESS")]
     xds_address: SocketAddr,
-    /// Where /ready, /metrics and /debug/status are (port 0: a free one)
+    /// Where /ready and /metrics are, and for callers on this machine /debug/status, /proxies and more (port 0: a free one)
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014", env = "LENO_HTTP_ADDRESS")]
     http_address: SocketAddr,
     /// Where proxies connect with TLS, and ask for certificates (port 0: a free one)
@@ -83,8 +89,8 @@ pub(crate) struct Arguments {
     /// Take a directory without rules for what is meant
     #[arg(long)]
     allow_empty: bool,
-    /// Let --xds-address and --http-address be other than loopback, although whoever reaches the port reads all rules
-    /// in clear text
+    /// Let --xds-address be other than loopback, and everybody ask --http-address everything, although whoever reaches
+    /// these ports reads all rules in clear text
     #[arg(long)]
     allow_plain_text: bool,
     #[command(flatten)]
@@ -105,13 +111,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn check_addresses(arguments: &Arguments) -> anyhow::Result<()> {
-    for address in [arguments.xds_address, arguments.http_address] {
-        ensure!(
-            address.ip().is_loopback() || arguments.allow_plain_text,
-            "{address} can be reached from other machines and what is served there is neither encrypted nor \
-             authenticated; use 127.0.0.1, or --allow-plain-text if the network is trusted"
-        );
-    }
+    let address = arguments.xds_address;
+    ensure!(
+        address.ip().is_loopback() || arguments.allow_plain_text,
+        "{address} can be reached from other machines and what is served there is neither encrypted nor authenticated; \
+         use 127.0.0.1, or --allow-plain-text if the network is trusted"
+    );
     Ok(())
 }
 
@@ -156,8 +161,9 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     }
     let gatherer = Gatherer::new(Arc::clone(&switchboard));
     keeper.spawn(Arc::clone(&gatherer).keep_looking());
+    let trusted = if arguments.allow_plain_text { Trusted::Everybody } else { Trusted::Loopback };
     let desk = Desk::new(switchboard, gatherer, Arc::clone(&hub));
-    let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), desk, stopped()));
+    let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), desk, trusted, stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
     let follow = follow(sources, &hub, &board, &authority);
     tokio::select! {

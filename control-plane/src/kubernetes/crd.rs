@@ -71,7 +71,7 @@ fn definition(kind: CustomKind) -> Value {
         "listKind": format!("{}List", kind.name),
         "plural": kind.plural(),
         "singular": kind.name.to_ascii_lowercase(),
-        "categories": if kind.group.ends_with("istio.io") { vec!["istio-io", &category] } else { vec![&category] },
+        "categories": if kind.group.ends_with("istio.io") { vec!["istio-io", category.as_str()] } else { vec![category.as_str()] },
     });
     if let (Some(short), Some(names)) = (short_name(kind.name), names.as_object_mut()) {
         names.insert("shortNames".to_owned(), json!([short]));

@@ -38,13 +38,6 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// A pod on the wire.
 pub(super) type RawPod = Object<PodSpec, PodStatus>;
-/// Anything of which only the metadata counts.
-pub(super) type Bare = Object<Nothing, Nothing>;
-
-/// No field of it counts.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct Nothing {}
-
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct PodSpec {

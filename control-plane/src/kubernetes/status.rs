@@ -141,7 +141,8 @@ impl Writer {
                     changed.is_ok()
                 }
                 () = again => true,
-                () = self.refusals() => true,
+                // A proxy that refuses what everybody had says so at any time.
+                () = tokio::time::sleep(10 * LOOKS) => true,
             };
             if !goes_on {
                 return;
@@ -149,13 +150,8 @@ impl Writer {
         }
     }
 
-    /// A proxy that refuses something that everybody had says so at any time; it is looked at now and then.
-    async fn refusals(&self) {
-        tokio::time::sleep(10 * LOOKS).await;
-    }
-
     /// Writes what differs. Returns whether something is still on its way.
-    async fn look(&mut self, written: &mut HashMap<(String, Key), Value>) -> bool {
+    async fn look(&mut self, written: &mut HashMap<(String, Key), Echo>) -> bool {
         let subjects = Arc::clone(&self.subjects.borrow_and_update());
         let standings = Arc::clone(&self.standings.borrow_and_update());
         let mut unsettled = false;
@@ -166,7 +162,8 @@ impl Writer {
             let reach = self.hub.reach(standing.since, |kind| may_be_part_of(&subject.kind, kind));
             unsettled |= !standing.is_wrong && reach.has < reach.of;
             let place = (subject.kind.clone(), subject.key.clone());
-            let known = written.get(&place).and_then(Value::as_array).unwrap_or(&subject.conditions);
+            let ours = written.get(&place).filter(|echo| echo.before == subject.conditions);
+            let known = ours.map_or(&subject.conditions, |echo| &echo.written);
             let Some(wanted) = conditions(subject, known, standing, &reach, SystemTime::now()) else { continue };
             if !*self.is_leader.borrow() {
                 return false;
@@ -174,7 +171,9 @@ impl Writer {
             let result = self.write(subject, &wanted).await;
             self.counts.wrote(result);
             match result {
-                Write::Done => drop(written.insert(place, Value::Array(wanted))),
+                Write::Done => {
+                    written.insert(place, Echo { before: subject.conditions.clone(), written: wanted });
+                }
                 Write::Gone => drop(written.remove(&place)),
                 Write::Failed => unsettled = true,
             }
@@ -208,6 +207,12 @@ impl Writer {
             }
         }
     }
+}
+
+/// What was written, until the watch tells that it, or something else, stands there.
+struct Echo {
+    before: Vec<Value>,
+    written: Vec<Value>,
 }
 
 fn id_of(subject: &Subject) -> ResourceId {

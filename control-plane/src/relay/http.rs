@@ -30,6 +30,7 @@ use crate::ads::push::Hub;
 use crate::ads::status::rfc3339;
 use crate::figures::gather::Gatherer;
 use crate::figures::view;
+use crate::percent;
 
 /// Where proxies are.
 pub(crate) const PROXIES: &str = "/proxies";
@@ -150,28 +151,7 @@ fn split(path: &str) -> Option<(String, &str)> {
     let path = path.strip_prefix('/').filter(|path| !path.is_empty())?;
     let end = path.find('/').unwrap_or(path.len());
     let (node, rest) = path.split_at(end);
-    Some((percent_decoded(node), if rest.is_empty() { "/" } else { rest }))
-}
-
-/// What is no encoding stays as it is: no node has such a name, and the answer shows what was asked for.
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some((first, after)) = rest.split_first() {
-        let encoded = after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
-        match encoded.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                decoded.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    Some((percent::decoded(node), if rest.is_empty() { "/" } else { rest }))
 }
 
 fn respond((head, answer): (Head, Answer)) -> Result<Response<Answer>, AskError> {

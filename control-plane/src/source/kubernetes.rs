@@ -100,6 +100,7 @@ impl Cluster {
     }
 
     /// Namespaces as they are, and word of every change. Empty before the first complete list.
+    #[allow(dead_code)] // For who writes into namespaces; nobody does in this process yet.
     pub(crate) fn namespaces(&self) -> watch::Receiver<Namespaces> {
         self.namespaces.subscribe()
     }

@@ -86,7 +86,7 @@ impl http_body::Body for AdminBody {
 }
 
 /// Words for a person.
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     with_type(status, "text/plain; charset=utf-8", body)
 }
 

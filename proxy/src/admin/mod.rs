@@ -38,6 +38,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+pub(crate) use answer::text as text_answer;
 pub use answer::{AdminBody, Answer};
 pub use drain::{Closing, ListenerDrain};
 pub use logging::logging;
@@ -49,7 +50,7 @@ use routes::Act;
 /// Connections at a time on one admin address.
 const CONNECTIONS: usize = 64;
 /// For one connection that is open to others, all requests included; a scraper opens a new one.
-const LIFE: Duration = Duration::from_secs(300);
+pub(crate) const LIFE: Duration = Duration::from_secs(300);
 /// For one of an operator, who may be tapping.
 const OPERATORS_LIFE: Duration = tap::LONGEST.saturating_add(LIFE);
 /// From a connection to the head of its request.
@@ -82,25 +83,67 @@ impl fmt::Display for Face {
     }
 }
 
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// Who calls.
+    pub caller: SocketAddr,
+    /// The address that was called.
+    pub local: SocketAddr,
+}
+
 /// Serves an address until the process ends; returns where it really listens.
 pub async fn open(address: SocketAddr, shared: Arc<Shared>, face: Face) -> anyhow::Result<SocketAddr> {
+    let life = match face {
+        Face::All | Face::Relay => OPERATORS_LIFE,
+        Face::Metrics | Face::Ready => LIFE,
+    };
+    let answer = move |ends: Ends, request: Request<Incoming>| {
+        let shared = Arc::clone(&shared);
+        async move { answer(&shared, face, ends, &request).await }
+    };
+    listen(address, &face.to_string(), life, answer).await
+}
+
+/// The same for whatever answers; a connection ends after `life`.
+pub(crate) async fn listen<A, F>(
+    address: SocketAddr,
+    name: &str,
+    life: Duration,
+    answer: A,
+) -> anyhow::Result<SocketAddr>
+where
+    A: Fn(Ends, Request<Incoming>) -> F + Clone + 'static,
+    F: Future<Output = Answer> + 'static,
+{
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|error| anyhow::anyhow!("cannot listen on {address} ({face}): {error}"))?;
+        .map_err(|error| anyhow::anyhow!("cannot listen on {address} ({name}): {error}"))?;
     let real = listener.local_addr()?;
-    tokio::task::spawn_local(accept(listener, shared, face));
+    tokio::task::spawn_local(accept(listener, life, answer));
     Ok(real)
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, face: Face) {
+/// The metrics of the proxy, made on this very thread.
+pub(crate) fn own_metrics(shared: &Shared) -> Answer {
+    stats::prometheus(shared)
+}
+
+async fn accept<A, F>(listener: TcpListener, life: Duration, answer: A)
+where
+    A: Fn(Ends, Request<Incoming>) -> F + Clone + 'static,
+    F: Future<Output = Answer> + 'static,
+{
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let shared = Arc::clone(&shared);
+            Ok((stream, caller)) => {
+                let answer = answer.clone();
                 tokio::task::spawn_local(async move {
-                    serve(stream, shared, face).await;
+                    if let Ok(local) = stream.local_addr() {
+                        serve(stream, Ends { caller, local }, life, answer).await;
+                    }
                     drop(permit);
                 });
             }
@@ -112,28 +155,28 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, face: Face) {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>, face: Face) {
-    let on_loopback = stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+async fn serve<A, F>(stream: TcpStream, ends: Ends, life: Duration, answer: A)
+where
+    A: Fn(Ends, Request<Incoming>) -> F,
+    F: Future<Output = Answer>,
+{
     let service = service_fn(|request: Request<Incoming>| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&shared, face, on_loopback, &request).await) }
+        let answered = answer(ends, request);
+        async move { Ok::<_, Infallible>(answered.await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    let life = match face {
-        Face::All | Face::Relay => OPERATORS_LIFE,
-        Face::Metrics | Face::Ready => LIFE,
-    };
     let ended = tokio::time::timeout(life, pin!(served)).await;
     if let Ok(Err(error)) = ended {
         tracing::debug!(%error, "an admin connection ended");
     }
 }
 
-async fn answer(shared: &Arc<Shared>, face: Face, on_loopback: bool, request: &Request<Incoming>) -> Answer {
+async fn answer(shared: &Arc<Shared>, face: Face, ends: Ends, request: &Request<Incoming>) -> Answer {
+    let on_loopback = ends.local.ip().to_canonical().is_loopback();
     let allowed = match (face, routes::act(request.method())) {
         // Anybody may know these, by whatever name: a kubelet, a scraper.
         (Face::Metrics | Face::Ready, _) => Ok(()),

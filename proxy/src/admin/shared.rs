@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::identity::{CertificateMetrics, Keyring};
 use crate::source::Status;
+use crate::stage::Stage;
 use crate::state::snapshot::Snapshot;
 use crate::state::warming::Effective;
 use crate::telemetry::{Telemetry, build_info};
@@ -30,9 +31,8 @@ pub struct Shared {
     /// Who this proxy is.
     pub node: Node,
     source: watch::Receiver<Status>,
-    drain: watch::Sender<bool>,
+    stage: watch::Receiver<Stage>,
     ready: AtomicBool,
-    draining: AtomicBool,
     health_failed: AtomicBool,
     /// What somebody wants drained; the control thread does it.
     listener_drain: watch::Sender<ListenerDrain>,
@@ -64,7 +64,7 @@ impl Shared {
         keyring: Arc<Keyring>,
         node: Node,
         source: watch::Receiver<Status>,
-        drain: watch::Sender<bool>,
+        stage: watch::Receiver<Stage>,
     ) -> Self {
         let registry = prometheus::Registry::new();
         let registered = telemetry
@@ -81,9 +81,8 @@ impl Shared {
             keyring,
             node,
             source,
-            drain,
+            stage,
             ready: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
             health_failed: AtomicBool::new(false),
             listener_drain: watch::Sender::default(),
             started: Instant::now(),
@@ -163,12 +162,6 @@ impl Shared {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// From now on, not ready.
-    pub fn set_draining(&self) {
-        self.telemetry.drains();
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
     /// Lets `/ready` fail, or takes that back.
     pub(super) fn fail_health(&self, failed: bool) {
         if self.health_failed.swap(failed, Ordering::Relaxed) != failed {
@@ -200,7 +193,7 @@ impl Shared {
     }
 
     fn why_draining(&self) -> Option<&'static str> {
-        if self.draining.load(Ordering::Relaxed) || *self.drain.borrow() {
+        if *self.stage.borrow() != Stage::Serving {
             return Some("DRAINING");
         }
         if self.health_failed.load(Ordering::Relaxed) {

@@ -73,7 +73,7 @@ impl GivenUp {
 /// Whether an answer is a failure; of gRPC, where its status stands in the head.
 pub fn is_failure<B>(response: &Response<B>, grpc: bool) -> bool {
     response.status().is_server_error()
-        || grpc && !Outcome::of_answer(response.status(), response.headers()).is_success()
+        || grpc && !Outcome::of_answer(response.status(), response.headers(), true).is_success()
 }
 
 /// Whether whoever answered has tried again already, so that nobody before it should.

@@ -142,7 +142,7 @@ impl<'r, 'a> Run<'r, 'a> {
 
     /// It has brought an answer.
     pub(super) fn answered(&mut self, answer: &Response<Incoming>) {
-        self.report(Outcome::of_answer(answer.status(), answer.headers()));
+        self.report(Outcome::of_answer(answer.status(), answer.headers(), self.attempts.plan.grpc));
         if let Some(seen) = &self.attempts.seen {
             seen.last(|last| last.status = Some(answer.status()));
         }

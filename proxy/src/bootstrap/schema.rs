@@ -42,6 +42,13 @@ const ROWS: &[Row] = &[
     ("metrics", address, "One more address, for /stats/prometheus alone."),
     ("metrics_dialect", dialect, "Whose names metrics of requests have; `istio` unless given."),
     ("ready", address, "One more address, for /ready alone."),
+    (
+        "merged",
+        address,
+        "One more address, for the kubelet and scrapers: readiness, the app's probes, the metrics of both.",
+    ),
+    ("app_metrics", text, "Where the app's metrics are, as http://127.0.0.1:8080/metrics."),
+    ("app_probes", probes, "The app's probes by path, as a pod has them: httpGet, tcpSocket or grpc."),
     ("workers", workers, "Worker threads, or `auto`: as many as the process may use CPUs."),
     ("limits.connections", count, "Connections from callers at a time."),
     ("limits.requests", count, "Requests at a time."),
@@ -106,6 +113,10 @@ fn address() -> Value {
 
 fn dialect() -> Value {
     json!({ "enum": ["istio", "otel", "both"] })
+}
+
+fn probes() -> Value {
+    json!({ "type": "object", "additionalProperties": { "type": "object" } })
 }
 
 fn workers() -> Value {

@@ -9,6 +9,7 @@ use http::{HeaderMap, StatusCode};
 use super::InFlight;
 use super::outlier::Judge;
 use super::standing::Moment;
+use crate::headers::name;
 use crate::tls::server::HandshakeError;
 use crate::upstream::connect::ConnectError;
 use crate::worker::WorkerCluster;
@@ -38,9 +39,10 @@ impl Outcome {
     }
 
     /// Of an answer. A gRPC error that comes without a message is in the head, and counts as the HTTP status that it
-    /// stands for (Envoy).
-    pub fn of_answer(status: StatusCode, headers: &HeaderMap) -> Self {
-        let grpc = headers.get("grpc-status").and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    /// stands for if the request was one of gRPC (Envoy).
+    pub fn of_answer(status: StatusCode, headers: &HeaderMap, grpc: bool) -> Self {
+        let grpc = if grpc { headers.get(name::GRPC_STATUS) } else { None };
+        let grpc = grpc.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
         Self::Answered(grpc.map_or(status.as_u16(), http_status_of_grpc))
     }
 
@@ -92,14 +94,15 @@ mod tests {
 
     #[test]
     fn a_grpc_error_in_the_head_counts_as_what_it_stands_for() {
-        let of = |grpc: Option<&'static str>| {
+        let of = |grpc: Option<&'static str>, asked| {
             let value = grpc.map(|grpc| ("grpc-status".parse().expect("a name"), grpc.parse().expect("a value")));
-            Outcome::of_answer(StatusCode::OK, &value.into_iter().collect())
+            Outcome::of_answer(StatusCode::OK, &value.into_iter().collect(), asked)
         };
         for (grpc, status) in
             [(None, 200), (Some("0"), 200), (Some("14"), 503), (Some("4"), 504), (Some("13"), 500), (Some("x"), 200)]
         {
-            assert_eq!(of(grpc), Outcome::Answered(status), "{grpc:?}");
+            assert_eq!(of(grpc, true), Outcome::Answered(status), "{grpc:?}");
+            assert_eq!(of(grpc, false), Outcome::Answered(200), "{grpc:?} where nobody asked for gRPC");
         }
     }
 }

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::nest::{Nest, Nested};
 use crate::request;
+use crate::stage::Stage;
 use crate::tls::transport::{Prefixed, Transport};
 use crate::upstream::h2_windows;
 
@@ -21,7 +22,7 @@ use super::{Connection, draining};
 const MAX_HEADERS: usize = 100;
 /// Bytes of a head; more are answered with 431 (Envoy: 60 KiB).
 const MAX_HEAD: usize = 64 * 1024;
-/// How long a drain waits for one more request on a connection that rests.
+/// How long a listener that is gone waits for one more request on a connection that rests.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
@@ -57,12 +58,27 @@ async fn serve_http1(connection: Rc<Connection>, stream: Watched) {
     tokio::select! {
         ended = served.as_mut() => return log(&connection, ended),
         () = connection.life.overdue() => return,
-        () = tokio::time::sleep(LAST_CALL) => {}
+        () = last_call(&connection) => {}
     }
     served.as_mut().graceful_shutdown();
     tokio::select! {
         ended = served.as_mut() => log(&connection, ended),
         () = connection.life.overdue() => {}
+    }
+}
+
+/// Ready when a connection that rests is waited for no longer: a process that drains says when, a listener that is gone
+/// gives it a moment.
+async fn last_call(connection: &Connection) {
+    let mut process = connection.worker.stage.clone();
+    let mut listener = connection.listener.closing();
+    tokio::select! {
+        // An error means that the sender is gone, which is the end as well.
+        _ = process.wait_for(|stage| *stage >= Stage::Closing) => {}
+        () = async {
+            let _ = listener.wait_for(|closing| *closing).await;
+            tokio::time::sleep(LAST_CALL).await;
+        } => {}
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Life {
     leaving: Cell<bool>,
     /// It was let in only to be told that there are too many.
     surplus: Cell<bool>,
+    /// The process has no more time for it.
+    given_up: Cell<bool>,
     /// Told so.
     leave: Notify,
 }
@@ -113,6 +115,7 @@ impl Life {
             overdue: Notify::new(),
             leaving: Cell::new(false),
             surplus: Cell::new(false),
+            given_up: Cell::new(false),
             leave: Notify::new(),
         }
     }
@@ -136,6 +139,16 @@ impl Life {
         }
     }
 
+    /// Whether a request, or its head, is under way.
+    pub fn is_busy(&self) -> bool {
+        self.pulse.phase() != IDLE
+    }
+
+    /// How often it has gone from one phase to another.
+    pub fn changes(&self) -> u64 {
+        (self.pulse.0.load(Ordering::Relaxed) / PHASES).into()
+    }
+
     /// Called once a second.
     pub fn look(&self) {
         let now = self.pulse.0.load(Ordering::Relaxed);
@@ -156,6 +169,17 @@ impl Life {
     /// Ends the connection now, whatever it does: its caller is no longer allowed.
     pub fn cut(&self) {
         self.overdue.notify_one();
+    }
+
+    /// The same because the process has no more time for it: whatever is under way is told as cut off by ourselves.
+    pub fn give_up(&self) {
+        self.given_up.set(true);
+        self.cut();
+    }
+
+    /// Whether the process has no more time for it.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.get()
     }
 
     /// Asks the connection to finish what it does and end. One that rests is not closed at once: its caller may have

@@ -31,6 +31,7 @@ use tokio::net::TcpStream;
 
 use crate::policy::grant::Grants;
 use crate::policy::sticky::Ends;
+use crate::stage::Stage;
 use crate::state::snapshot::Handler;
 use crate::telemetry::LinkName;
 use crate::telemetry::party::Link;
@@ -195,11 +196,11 @@ pub async fn serve(
 
 /// Ready when the process or the listener drains.
 async fn draining(connection: &Connection) {
-    let mut process = connection.worker.drain.clone();
+    let mut process = connection.worker.stage.clone();
     let mut listener = connection.listener.closing();
     // An error means that the sender is gone, which is the end as well.
     tokio::select! {
-        _ = process.wait_for(|draining| *draining) => {}
+        _ = process.wait_for(|stage| *stage >= Stage::Draining) => {}
         _ = listener.wait_for(|closing| *closing) => {}
     }
 }

@@ -183,9 +183,10 @@ async fn pass(mut record: TcpRecord, stream: impl AsyncRead + AsyncWrite, opened
                 record.failed(flag, error.to_string());
             }
         }
-        () = connection.life.overdue() => {
-            record.failed(Flag::UAEX, "policies, roots or revocations have changed and no longer allow this");
-        }
+        () = connection.life.overdue() => match connection.life.is_given_up() {
+            true => record.failed(Flag::LR, "the proxy's drain time is over"),
+            false => record.failed(Flag::UAEX, "policies, roots or revocations have changed and no longer allow this"),
+        },
         () = over(longest) => record.failed(Flag::DT, "the connection lasted for as long as it may"),
         // Nobody can be asked to finish in TCP: what is under way goes on until the process's drain time is over.
         () = async { draining(&connection).await; std::future::pending().await } => {}

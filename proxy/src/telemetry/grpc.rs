@@ -2,6 +2,8 @@
 
 use http::HeaderMap;
 
+use crate::headers::name;
+
 /// A flag of one byte and a length of four (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX: u8 = 5;
 /// A status that gRPC does not know counts as `UNKNOWN`.
@@ -55,7 +57,7 @@ impl Messages {
 
 /// The `grpc-status` of a head (an answer without messages) or of trailers.
 pub fn status(fields: &HeaderMap) -> Option<u8> {
-    let text = fields.get("grpc-status")?.to_str().ok()?;
+    let text = fields.get(name::GRPC_STATUS)?.to_str().ok()?;
     Some(text.parse().ok().filter(|&status| status <= LARGEST_STATUS).unwrap_or(UNKNOWN))
 }
 

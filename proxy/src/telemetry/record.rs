@@ -97,8 +97,9 @@ impl Meter {
 }
 
 impl RequestRecord {
-    /// A request begins on a listener of some direction; `detail` where somebody wants to know of it.
-    pub fn begin(connection: Rc<Connection>, direction: Direction, detail: Option<Box<Detail>>) -> Self {
+    /// A request begins on a listener of some direction; `detail` where somebody wants to know of it. On the heap: it
+    /// travels with the answer through half a dozen moves, which together cost more than an allocation.
+    pub fn begin(connection: Rc<Connection>, direction: Direction, detail: Option<Box<Detail>>) -> Box<Self> {
         add(&connection.life.stats.requests_active, 1);
         connection.life.begin();
         let key = RequestKey {
@@ -112,7 +113,7 @@ impl RequestRecord {
             spoken: Spoken::default(),
             form: Form::default(),
         };
-        Self {
+        Box::new(Self {
             connection,
             started: Instant::now(),
             key,
@@ -125,7 +126,7 @@ impl RequestRecord {
             response_messages: Messages::default(),
             tunnel: None,
             detail,
-        }
+        })
     }
 
     /// What it is: gRPC or not, and what else metrics may tell apart.
@@ -243,26 +244,26 @@ impl RequestRecord {
     }
 
     /// All of it has passed.
-    pub fn complete(mut self) {
+    pub fn complete(mut self: Box<Self>) {
         self.complete = true;
     }
 
     /// An answer made here is complete as soon as it is written.
-    pub fn local(mut self) -> Self {
+    pub fn local(mut self: Box<Self>) -> Box<Self> {
         self.complete = true;
         self
     }
 
     /// The same request, counted from now on by somebody else: a tunnel outlives the exchange that opened it. What is
     /// left behind counts nothing. `answer` is the head that opens it.
-    pub fn hand_over(&mut self, answer: &HeaderMap) -> Self {
+    pub fn hand_over(&mut self, answer: &HeaderMap) -> Box<Self> {
         if let Some(detail) = &mut self.detail {
             detail.response_headers = answer.clone();
         }
         add(&self.connection.life.stats.requests_active, 1);
         self.connection.life.begin();
         self.handed_over = true;
-        Self {
+        Box::new(Self {
             connection: Rc::clone(&self.connection),
             started: self.started,
             key: RequestKey { code: StatusCode::SWITCHING_PROTOCOLS.as_u16(), ..self.key },
@@ -275,7 +276,7 @@ impl RequestRecord {
             response_messages: self.response_messages,
             tunnel: None,
             detail: self.detail.take(),
-        }
+        })
     }
 }
 
@@ -285,8 +286,8 @@ impl Drop for RequestRecord {
         let active = &self.connection.life.stats.requests_active;
         active.store(active.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
         if !self.complete {
-            // The caller went away before the end.
-            self.flag(Flag::DC);
+            // The caller went away before the end, unless it was the proxy that had to.
+            self.flag(if self.connection.life.is_given_up() { Flag::LR } else { Flag::DC });
         }
         if self.handed_over {
             return;

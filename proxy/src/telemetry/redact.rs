@@ -2,14 +2,15 @@
 //! more often than anybody likes.
 
 use http::HeaderName;
-use http::header;
 
 /// What stands where something was taken out.
 pub const REDACTED: &str = "[redacted]";
 
 /// Headers whose value is a credential.
-const CREDENTIALS: [HeaderName; 4] =
-    [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE, header::SET_COOKIE];
+const CREDENTIALS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+
+/// What the names of other headers, and of flags, with credentials have in them.
+const PARTS: [&str; 6] = ["token", "secret", "password", "api-key", "apikey", "session"];
 
 /// Headers whose value is an address with a query.
 const ADDRESSES: [&str; 5] = ["x-envoy-original-path", "referer", "location", "content-location", "x-original-url"];
@@ -27,13 +28,18 @@ pub enum Telling {
 
 /// What of a header may be told.
 pub fn telling(name: &HeaderName) -> Telling {
-    if CREDENTIALS.contains(name) {
+    if is_secret(name.as_str()) {
         Telling::Nothing
     } else if ADDRESSES.contains(&name.as_str()) {
         Telling::WithoutQuery
     } else {
         Telling::All
     }
+}
+
+/// Whether the value of what has this name, in lower case, proves who somebody is.
+pub(crate) fn is_secret(name: &str) -> bool {
+    CREDENTIALS.contains(&name) || PARTS.iter().any(|part| name.contains(part))
 }
 
 /// What stands before the query, and whether there is one.
@@ -55,6 +61,8 @@ mod tests {
             ("cookie", Telling::Nothing),
             ("set-cookie", Telling::Nothing),
             ("proxy-authorization", Telling::Nothing),
+            ("x-api-key", Telling::Nothing),
+            ("x-auth-token", Telling::Nothing),
             ("referer", Telling::WithoutQuery),
             ("location", Telling::WithoutQuery),
             ("user-agent", Telling::All),

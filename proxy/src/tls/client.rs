@@ -214,6 +214,12 @@ fn builder(
     Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
+/// For the kubelet's questions to an app, which verify nobody's certificate (Kubernetes).
+pub(crate) fn unverified() -> Result<ClientConfig, HandshakeError> {
+    let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
+    Ok(builder(&versions, Expected::Anybody)?.with_no_client_auth())
+}
+
 /// Outside the mesh everybody speaks what they speak: HTTP by its registered names, TLS 1.2 as well unless it is too old.
 fn external(tls: &ExternalTls) -> Result<ClientConfig, HandshakeError> {
     let verifier = match tls.skip_verify {

@@ -2,33 +2,8 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
-use hyper::body::Frame;
-use leno_tests::{Call, Connection, Origin, Protocol, empty, eventually, mesh, stream};
+use leno_tests::{Call, Connection, Protocol, eventually, mesh, slow_app};
 use tokio::sync::{mpsc, watch};
-
-/// An app that begins its answer at once and ends it when it is told.
-async fn slow_app(done: watch::Receiver<bool>) -> (Origin, mpsc::Receiver<()>) {
-    let (started, starts) = mpsc::channel(16);
-    let app = Origin::scripted(move |request| {
-        let (mut done, started) = (done.clone(), started.clone());
-        async move {
-            if request.uri().path() != "/slow" {
-                return http::Response::new(empty());
-            }
-            let (frames, body) = stream();
-            tokio::spawn(async move {
-                let _ = frames.send(Ok(Frame::data(Bytes::from("begin ")))).await;
-                let _ = started.send(()).await;
-                let _ = done.wait_for(|done| *done).await;
-                let _ = frames.send(Ok(Frame::data(Bytes::from("end")))).await;
-            });
-            http::Response::new(body)
-        }
-    })
-    .await;
-    (app, starts)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_lets_requests_end_and_exits_with_0() {

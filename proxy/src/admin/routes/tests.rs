@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::identity::{Keyring, Origin};
 use crate::source::Status;
+use crate::stage::Stage;
 use crate::telemetry::Telemetry;
 
 use super::*;
@@ -26,8 +27,8 @@ fn shared() -> Arc<Shared> {
         interception: Interception::None,
     };
     let keyring = Arc::new(Keyring::new(Origin::None));
-    let (status, drain) = (watch::channel(Status::ControlPlane(Box::default())).1, watch::channel(false).0);
-    Arc::new(Shared::new(Arc::new(Telemetry::default()), keyring, node, status, drain))
+    let (status, stage) = (watch::channel(Status::ControlPlane(Box::default())).1, watch::channel(Stage::Serving).1);
+    Arc::new(Shared::new(Arc::new(Telemetry::default()), keyring, node, status, stage))
 }
 
 async fn ask(shared: &Arc<Shared>, face: Face, method: Method, target: &str) -> (u16, String) {

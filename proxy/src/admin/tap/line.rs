@@ -9,7 +9,8 @@ use leno_config::ir::Direction;
 use leno_config::node::Node;
 use serde_json::{Map, Value, json};
 
-use crate::admin::{Shared, redact};
+use crate::admin::Shared;
+use crate::telemetry::redact::{self, Telling};
 use crate::telemetry::tap::{Party, RequestSeen, Seen};
 
 /// The workload beside the proxy.
@@ -134,17 +135,15 @@ fn far(party: Option<&Party>, expected: Option<&SpiffeId>, address: Option<Strin
 
 /// Headers by name; what proves who somebody is is not shown, and addresses end before their query.
 fn shown(headers: &HeaderMap, query: bool) -> Value {
-    const ADDRESSES: [&str; 4] = ["referer", "location", "content-location", "x-envoy-original-path"];
     let mut all = Map::new();
     for name in headers.keys() {
+        let telling = redact::telling(name);
         let values = headers.get_all(name).iter().map(|value| {
             let value = lossy(value);
-            match value.split_once('?') {
-                _ if redact::is_secret(name.as_str()) => redact::REDACTED.to_owned(),
-                Some((before, _)) if !query && ADDRESSES.contains(&name.as_str()) => {
-                    format!("{before}?{}", redact::REDACTED)
-                }
-                Some(_) | None => value,
+            match (telling, value.split_once('?')) {
+                (Telling::Nothing, _) => redact::REDACTED.to_owned(),
+                (Telling::WithoutQuery, Some((before, _))) if !query => format!("{before}?{}", redact::REDACTED),
+                (Telling::WithoutQuery | Telling::All, _) => value,
             }
         });
         all.insert(name.to_string(), Value::String(values.collect::<Vec<_>>().join(", ")));

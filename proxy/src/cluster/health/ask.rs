@@ -39,17 +39,23 @@ pub(super) async fn ask(cluster: &Cluster, endpoint: &EndpointState, rules: &Hea
 
 /// Why nothing was found out about an endpoint but that it cannot be asked.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
+pub(crate) enum AskError {
+    /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[from] ConnectError),
+    /// It did not answer in HTTP.
     #[error("no HTTP answer: {0}")]
     Http(#[from] hyper::Error),
+    /// The connection ended in the midst of it.
     #[error("the connection broke: {0}")]
     Io(#[from] std::io::Error),
+    /// The configuration makes no request.
     #[error("the request cannot be made: {0}")]
     Request(#[from] http::Error),
+    /// The answer has no end, or too much before it.
     #[error("the answer broke off or is too long: {0}")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It closed.
     #[error("it closed the connection before it sent what was expected")]
     Closed,
 }
@@ -190,12 +196,17 @@ async fn grpc(
     tls: &Sessions,
 ) -> Result<Found, AskError> {
     let stream = open(cluster, endpoint, Inside::Http2, tls).await?;
-    let host = probe.authority.as_deref().unwrap_or(cluster.config.name.as_str());
-    let request = request(Method::POST, host, "/grpc.health.v1.Health/Check")?
+    let authority = probe.authority.as_deref().unwrap_or(cluster.config.name.as_str());
+    Ok(if serves_grpc(stream, authority, &probe.service).await? { Found::Well } else { Found::Unwell })
+}
+
+/// Whether a server says of a service that it is `SERVING`; the empty name is the server as a whole.
+pub(crate) async fn serves_grpc(stream: Transport, authority: &str, service: &str) -> Result<bool, AskError> {
+    let request = request(Method::POST, authority, "/grpc.health.v1.Health/Check")?
         .version(Version::HTTP_2)
         .header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))
         .header(TE, HeaderValue::from_static("trailers"))
-        .body(Full::new(framed(&HealthCheckRequest { service: probe.service.clone() })))?;
+        .body(Full::new(framed(&HealthCheckRequest { service: service.to_owned() })))?;
     send_http2(stream, request, |answer| async move {
         let status = answer.status();
         let in_head = grpc_status(answer.headers());
@@ -203,9 +214,7 @@ async fn grpc(
         let grpc = in_head.or_else(|| body.trailers().and_then(grpc_status));
         let message = body.to_bytes();
         let serves = message.get(PREFIX..).and_then(|bytes| HealthCheckResponse::decode(bytes).ok());
-        let is_well =
-            status == StatusCode::OK && grpc == Some(0) && serves.is_some_and(|response| response.status == SERVING);
-        Ok(if is_well { Found::Well } else { Found::Unwell })
+        Ok(status == StatusCode::OK && grpc == Some(0) && serves.is_some_and(|response| response.status == SERVING))
     })
     .await
 }

@@ -27,6 +27,7 @@ use crate::state::snapshot::Snapshot;
 use crate::tls::Sessions;
 
 use ask::ask;
+pub(crate) use ask::{AskError, serves_grpc};
 
 /// Checks under way at a time.
 const AT_ONCE: usize = 64;

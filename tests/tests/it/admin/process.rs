@@ -1,11 +1,9 @@
 //! What changes a process that goes on: its log, its readiness, its listeners.
 
-use bytes::Bytes;
-use hyper::body::Frame;
-use leno_tests::{Call, ControlPlane, Origin, empty, eventually, mesh, raw, sidecar, stream};
+use leno_tests::{Call, ControlPlane, eventually, mesh, raw, sidecar, slow_app};
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::{get, json, post};
 
@@ -71,29 +69,6 @@ async fn readiness_fails_when_it_is_told_to_and_requests_are_served() {
         assert_eq!(json(&get(admin, "/server_info").await)["state"], state, "{path}");
         assert_eq!(leno_tests::get(sidecar.address(), "http://shop/").await.status, 200, "{path}");
     }
-}
-
-/// An app that begins its answer at once and ends it when it is told.
-async fn slow_app(done: watch::Receiver<bool>) -> (Origin, mpsc::Receiver<()>) {
-    let (started, starts) = mpsc::channel(16);
-    let app = Origin::scripted(move |request| {
-        let (mut done, started) = (done.clone(), started.clone());
-        async move {
-            if request.uri().path() != "/slow" {
-                return http::Response::new(empty());
-            }
-            let (frames, body) = stream();
-            tokio::spawn(async move {
-                let _ = frames.send(Ok(Frame::data(Bytes::from("begin ")))).await;
-                let _ = started.send(()).await;
-                let _ = done.wait_for(|done| *done).await;
-                let _ = frames.send(Ok(Frame::data(Bytes::from("end")))).await;
-            });
-            http::Response::new(body)
-        }
-    })
-    .await;
-    (app, starts)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,9 +2,9 @@
 
 use http::StatusCode;
 use leno_tests::otlp::collector;
-use leno_tests::{Call, Connection, Mesh, Protocol, eventually, free_port, mesh, metric, origin};
+use leno_tests::{Call, Connection, Mesh, Protocol, eventually, free_port, metric, origin};
 
-use super::rule;
+use super::traced;
 
 async fn dropped(mesh: &Mesh, reason: &str) -> f64 {
     let labels = format!("reason=\"{reason}\"");
@@ -15,12 +15,7 @@ async fn dropped(mesh: &Mesh, reason: &str) -> f64 {
 async fn without_a_collector_requests_are_served_and_spans_counted_as_lost() {
     let app = origin("v1").await;
     let nobody = ([127, 0, 0, 1], free_port()).into();
-    let mesh = mesh()
-        .service("shop", &[("v1", app.address())])
-        .without_control_plane()
-        .rules(&rule(nobody, "grpc", 100.0))
-        .start()
-        .await;
+    let mesh = traced(&app, nobody, "grpc", 100.0).await;
     for _ in 0..10 {
         assert_eq!(mesh.get("http://shop/").await.status, 200);
     }
@@ -35,12 +30,7 @@ async fn without_a_collector_requests_are_served_and_spans_counted_as_lost() {
 #[tokio::test]
 async fn a_collector_that_does_not_want_them_is_not_asked_again_and_one_that_is_busy_is() {
     let (app, collector) = (origin("v1").await, collector().await);
-    let mesh = mesh()
-        .service("shop", &[("v1", app.address())])
-        .without_control_plane()
-        .rules(&rule(collector.address(), "http", 100.0))
-        .start()
-        .await;
+    let mesh = traced(&app, collector.address(), "http", 100.0).await;
     collector.refuse(Some(StatusCode::BAD_REQUEST));
     mesh.answers("http://shop/refused", "v1").await;
     eventually("the spans are counted as rejected", async || {
@@ -58,12 +48,7 @@ async fn a_collector_that_does_not_want_them_is_not_asked_again_and_one_that_is_
 #[tokio::test]
 async fn a_slow_collector_costs_spans_and_no_request() {
     let (app, collector) = (origin("v1").await, collector().await);
-    let mesh = mesh()
-        .service("shop", &[("v1", app.address())])
-        .without_control_plane()
-        .rules(&rule(collector.address(), "grpc", 100.0))
-        .start()
-        .await;
+    let mesh = traced(&app, collector.address(), "grpc", 100.0).await;
     mesh.answers("http://shop/", "v1").await;
     collector.hold();
     let mut connection = Connection::open(mesh.outbound(), Protocol::Http1).await;
@@ -89,12 +74,7 @@ async fn a_slow_collector_costs_spans_and_no_request() {
 #[tokio::test]
 async fn the_last_spans_are_sent_before_a_proxy_leaves() {
     let (app, collector) = (origin("v1").await, collector().await);
-    let mesh = mesh()
-        .service("shop", &[("v1", app.address())])
-        .without_control_plane()
-        .rules(&rule(collector.address(), "grpc", 100.0))
-        .start()
-        .await;
+    let mesh = traced(&app, collector.address(), "grpc", 100.0).await;
     mesh.answers("http://shop/last", "v1").await;
     mesh.client.process.terminate();
     collector.find("the last request", 2, |span| span.says("url.path") == "/last").await;

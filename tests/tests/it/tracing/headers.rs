@@ -4,7 +4,7 @@ use http::{HeaderMap, Method};
 use leno_tests::otlp::collector;
 use leno_tests::{Mesh, Origin, mesh, origin};
 
-use super::{rule, told};
+use super::{rule, told, traced};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
@@ -35,12 +35,7 @@ async fn the_caller_decides_then_chance_and_an_order_stands_above_both() {
     ];
     for sampling in [0.0, 100.0] {
         let (app, collector) = (origin("v1").await, collector().await);
-        let mesh = mesh()
-            .service("shop", &[("v1", app.address())])
-            .without_control_plane()
-            .rules(&rule(collector.address(), "grpc", sampling))
-            .start()
-            .await;
+        let mesh = traced(&app, collector.address(), "grpc", sampling).await;
         mesh.answers("http://shop/", "v1").await;
         let rows = rows.iter().enumerate().filter(|(_, (share, ..))| *share == sampling);
         let mut traced = Vec::new();
@@ -66,12 +61,7 @@ async fn the_caller_decides_then_chance_and_an_order_stands_above_both() {
 #[tokio::test]
 async fn each_format_comes_in_and_goes_out_again_with_traceparent_beside_it() {
     let (app, collector) = (origin("v1").await, collector().await);
-    let mesh = mesh()
-        .service("shop", &[("v1", app.address())])
-        .without_control_plane()
-        .rules(&rule(collector.address(), "grpc", 0.0))
-        .start()
-        .await;
+    let mesh = traced(&app, collector.address(), "grpc", 0.0).await;
     mesh.answers("http://shop/", "v1").await;
     let w3c = format!("00-{TRACE}-{SPAN}-01");
     let (b3, uber) = (format!("{TRACE}-{SPAN}-1"), format!("{TRACE}:{SPAN}:0:1"));

@@ -6,6 +6,8 @@ mod spans;
 
 use std::net::SocketAddr;
 
+use leno_tests::{Mesh, Origin, mesh};
+
 /// The rule that traces so many percent of requests, to a collector that speaks gRPC or HTTP.
 fn rule(collector: SocketAddr, protocol: &str, sampling: f64) -> String {
     format!(
@@ -20,6 +22,16 @@ spec:
     customTags: {{zone: {{literal: {{value: west}}}}, user: {{header: {{name: x-user}}}}}}
 "
     )
+}
+
+/// A sidecar that traces so many percent of requests, before one version of a shop.
+async fn traced(app: &Origin, collector: SocketAddr, protocol: &str, sampling: f64) -> Mesh {
+    mesh()
+        .service("shop", &[("v1", app.address())])
+        .without_control_plane()
+        .rules(&rule(collector, protocol, sampling))
+        .start()
+        .await
 }
 
 /// The trace and the span that a `traceparent` names, and whether it is sampled.

@@ -51,7 +51,7 @@ impl Api {
             return respond(200, list.to_string());
         }
         let path = *path;
-        let events = futures_util::stream::unfold(self.events.subscribe(), |mut events| async {
+        let events = futures_util::stream::unfold(self.events.subscribe(), |mut events| async move {
             let next = events.recv().await.ok()?;
             Some((next, events))
         });
@@ -136,6 +136,13 @@ async fn an_endpoint_change_among_a_thousand_services_reaches_a_proxy_alone_and_
     assert!(first.contains("spiffe://cluster.local/ns/default/sa/web"), "the pod's identity: {first}");
     assert!(first.contains("z1"), "the node's zone: {first}");
 
+    let watched = async {
+        // Every kind that is there, each by a watch.
+        while api.events.receiver_count() < api.lists.len() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), watched).await.expect("all watches begin");
     let mut took = Vec::new();
     for round in 0..20_usize {
         let number = round * 37 % SERVICES;
