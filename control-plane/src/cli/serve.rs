@@ -31,17 +31,11 @@ use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
 use crate::figures::gather::Gatherer;
-<<<<<<< HEAD
 use crate::follow::{Sources, follow};
-use crate::http;
+use crate::http::{self, Trusted};
 use crate::kubernetes::client::ClusterArguments;
 use crate::kubernetes::status::Writer;
 use crate::metrics::Metrics;
-=======
-use crate::generation::{Contents, Generation};
-use crate::http::{self, Trusted};
-use crate::metrics::{Metrics, Rules};
->>>>>>> main
 use crate::relay::http::Desk;
 use crate::relay::service::Relay;
 use crate::relay::switchboard::Switchboard;
