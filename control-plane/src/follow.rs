@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use leno_config::diagnostic::Diagnostic;
-use leno_config::mesh::Discovered;
+use leno_config::mesh::{Discovered, Key};
 use leno_config::rules::Document;
 use leno_proxy::rule_files::QUIET;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use crate::ads::status::RulesStatus;
 use crate::board::Board;
 use crate::ca::Authority;
 use crate::generation::{Contents, Generation, Successor};
+use crate::kubernetes::status::{Ledger, Standings};
 use crate::metrics::Rules;
 use crate::snapshot::Shelf;
 use crate::source::files::Files;
@@ -34,11 +35,13 @@ pub(crate) struct Sources {
     pub(crate) files: Option<Files>,
     pub(crate) cluster: Option<Cluster>,
     pub(crate) accepted: Accepted,
+    /// Told how every rule stands.
+    pub(crate) standings: watch::Sender<Standings>,
 }
 
 /// Puts what the sources say in force, and every change of the roots. Does not return.
 pub(crate) async fn follow(sources: Sources, hub: &Hub, board: &Board, authority: &Authority) {
-    let Sources { mut files, mut cluster, accepted } = sources;
+    let Sources { mut files, mut cluster, accepted, standings } = sources;
     let mut force = Force {
         hub,
         board,
@@ -49,6 +52,8 @@ pub(crate) async fn follow(sources: Sources, hub: &Hub, board: &Board, authority
         discovered: Arc::default(),
         version: None,
         rebuild: None,
+        ledger: Ledger::default(),
+        standings,
         took: Duration::ZERO,
     };
     let mut roots = authority.changes();
@@ -100,15 +105,18 @@ struct Force<'a> {
     version: Option<String>,
     /// When everything is compiled anew although no rule has changed.
     rebuild: Option<Instant>,
+    /// Since when each rule has been in force, for who tells of it.
+    ledger: Ledger,
+    standings: watch::Sender<Standings>,
     /// Making the last generation, without compiling it.
     took: Duration,
 }
 
 impl Force<'_> {
     fn take(&mut self, source: Source, written: Written) {
-        let mut state = self.accepted.take(source, written);
+        let state = self.accepted.take(source, written);
         let changed = state.changed;
-        if let Some(documents) = state.documents.as_mut().filter(|_| changed) {
+        if let Some(documents) = state.documents.as_ref().filter(|_| changed) {
             self.documents.clone_from(documents);
         }
         let generation = changed.then(|| self.whole());
@@ -119,6 +127,13 @@ impl Force<'_> {
             self.version = Some(newest.version().to_owned());
         }
         self.note(&state);
+        if let Some(newest) = &generation {
+            let texts = self.documents.iter().map(|document| (&document.id, &document.text));
+            self.ledger.in_force(texts, newest.number());
+        }
+        if state.documents.is_some() {
+            self.standings.send_replace(self.ledger.standings(&state.diagnostics, &state.held_back));
+        }
         if let Some(generation) = generation {
             self.hub.publish_edit(generation, state.noticed);
         }
@@ -140,7 +155,7 @@ impl Force<'_> {
         self.discovered = Arc::clone(&discovered);
         let Some(newest) = self.hub.newest() else { return };
         let connected = self.hub.names();
-        let concerns = |pod: &_| connected.contains(pod);
+        let concerns = |pod: &Key| connected.contains(pod);
         let Successor { generation, change, is_news } = newest.with_discovered(discovered, &services, &pods, concerns);
         debug!(services = change.hosts.len(), pods = pods.len(), is_news, "endpoints have changed");
         match is_news {

@@ -15,6 +15,7 @@ pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod failure;
 pub(crate) mod inject;
+pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod man;
 mod mesh_view;

@@ -13,6 +13,7 @@ use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -35,6 +36,7 @@ use crate::follow::{Sources, follow};
 use crate::http::{self, Trusted};
 use crate::kubernetes::client::ClusterArguments;
 use crate::kubernetes::replica::Replica;
+use crate::kubernetes::status::Writer;
 use crate::kubernetes::webhook::server::Webhooks;
 use crate::metrics::Metrics;
 use crate::relay::http::Desk;
@@ -127,12 +129,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         false => None,
     };
     let mut replica = client.as_ref().map(|client| Replica::join(client.clone(), arguments.replica.identity()));
-    let settings = arguments.authority.settings(arguments.state.clone());
-    let authority = match &mut replica {
-        Some(replica) => replica.authority(settings, metrics.ca.clone()).await.map_err(anyhow::Error::from),
-        None => Authority::open(settings, metrics.ca.clone(), SystemTime::now()).map_err(anyhow::Error::from),
-    };
-    let authority = authority.context("there is no certificate authority")?;
+    let authority = authority(&arguments, replica.as_mut(), &metrics).await?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
     let sources = sources(&arguments, client.as_ref(), &metrics);
     let hub = Hub::new(metrics);
@@ -156,6 +153,13 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     // Ends when it is dropped.
     let mut keeper = JoinSet::new();
     keeper.spawn(terms.keep());
+    if let (Some(client), Some(replica), Some(cluster)) = (client, &replica, &sources.cluster) {
+        let is_leader = replica.leadership().is_leader();
+        let (subjects, standings) = (cluster.subjects(), sources.standings.subscribe());
+        let counts = hub.metrics().kubernetes.clone();
+        let writer = Writer { client, hub: Arc::clone(&hub), counts, subjects, standings, is_leader };
+        keeper.spawn(writer.run());
+    }
     let gatherer = Gatherer::new(Arc::clone(&switchboard));
     keeper.spawn(Arc::clone(&gatherer).keep_looking());
     let trusted = if arguments.allow_plain_text { Trusted::Everybody } else { Trusted::Loopback };
@@ -168,26 +172,48 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         signal = told_to_stop() => info!("{} received, closing all streams; proxies keep what they have", signal?),
     }
     hub.stop();
-    // Another replica may lead while the streams of this one end.
-    let left = tokio::spawn(async move {
+    end(servers, replica).await?;
+    answers.await.context("the HTTP server failed")
+}
+
+/// The roots of this process alone, or those that all replicas share.
+async fn authority(
+    arguments: &Arguments,
+    replica: Option<&mut Replica>,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<Authority>> {
+    let settings = arguments.authority.settings(arguments.state.clone());
+    let opened = match replica {
+        Some(replica) => replica.authority(settings, metrics.ca.clone()).await.map_err(anyhow::Error::from),
+        None => Authority::open(settings, metrics.ca.clone(), SystemTime::now()).map_err(anyhow::Error::from),
+    };
+    opened.context("there is no certificate authority")
+}
+
+/// Lets streams end. Another replica may lead while they do.
+async fn end(
+    mut servers: JoinSet<Result<(), tonic::transport::Error>>,
+    replica: Option<Replica>,
+) -> anyhow::Result<()> {
+    let left = async {
         if let Some(replica) = replica {
             replica.leave().await;
         }
-    });
+    };
     let ended = async {
         while let Some(ended) = servers.join_next().await {
             ended.context("the discovery service failed")??;
         }
         anyhow::Ok(())
     };
-    match tokio::time::timeout(DRAIN, ended).await {
-        Ok(ended) => ended?,
-        Err(_) => warn!("some connections did not end within {DRAIN:?} and are cut"),
+    let (left, ended) = tokio::join!(tokio::time::timeout(DRAIN, left), tokio::time::timeout(DRAIN, ended));
+    if left.is_err() {
+        warn!("the Lease was not given back within {DRAIN:?}; another control plane leads when it ends");
     }
-    if tokio::time::timeout(DRAIN, left).await.is_err() {
-        warn!("the Lease could not be given back within {DRAIN:?}; another control plane leads when it ends");
-    }
-    answers.await.context("the HTTP server failed")
+    ended.unwrap_or_else(|_| {
+        warn!("some connections did not end within {DRAIN:?} and are cut");
+        Ok(())
+    })
 }
 
 /// Answers the API server; where.
@@ -212,7 +238,7 @@ fn sources(arguments: &Arguments, client: Option<&Client>, metrics: &Metrics) ->
     let files = (!rules.is_empty()).then(|| Files::watch(options));
     let named = [files.as_ref().map(|_| Source::Files), cluster.as_ref().map(|_| Source::Kubernetes)];
     let named = named.into_iter().flatten().collect::<Vec<_>>();
-    Sources { accepted: Accepted::open(&named, state.clone()), files, cluster }
+    Sources { accepted: Accepted::open(&named, state.clone()), files, cluster, standings: watch::Sender::default() }
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

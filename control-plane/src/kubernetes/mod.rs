@@ -11,6 +11,7 @@
 
 pub(crate) mod client;
 pub(crate) mod counts;
+pub(crate) mod crd;
 pub(crate) mod leader;
 pub(crate) mod namespaces;
 pub(crate) mod objects;
@@ -18,7 +19,8 @@ pub(crate) mod registry;
 pub(crate) mod replica;
 pub(crate) mod roots;
 pub(crate) mod secrets;
+pub(crate) mod status;
 pub(crate) mod token_review;
-mod watch;
+pub(crate) mod watch;
 pub(crate) mod watches;
 pub(crate) mod webhook;

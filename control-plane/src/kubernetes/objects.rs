@@ -38,13 +38,6 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// A pod on the wire.
 pub(super) type RawPod = Object<PodSpec, PodStatus>;
-/// Anything of which only the metadata counts.
-pub(super) type Bare = Object<Nothing, Nothing>;
-
-/// No field of it counts.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct Nothing {}
-
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct PodSpec {
@@ -76,29 +69,29 @@ pub(super) struct PodCondition {
 
 /// A pod, and the node that tells its place.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct PlacedPod {
+pub(crate) struct PlacedPod {
     /// Without the node's locality.
-    pub(super) pod: Pod,
-    pub(super) node: Option<String>,
+    pub(crate) pod: Pod,
+    pub(crate) node: Option<String>,
 }
 
 /// One slice of a service's endpoints.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Slice {
+pub(crate) struct Slice {
     /// The service.
-    pub(super) service: Key,
-    pub(super) ports: Arc<BTreeMap<String, Port>>,
-    pub(super) endpoints: Vec<SliceEndpoint>,
+    pub(crate) service: Key,
+    pub(crate) ports: Arc<BTreeMap<String, Port>>,
+    pub(crate) endpoints: Vec<SliceEndpoint>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct SliceEndpoint {
-    pub(super) address: IpAddr,
-    pub(super) health: Health,
-    pub(super) hostname: Option<String>,
-    pub(super) zone: Option<String>,
+pub(crate) struct SliceEndpoint {
+    pub(crate) address: IpAddr,
+    pub(crate) health: Health,
+    pub(crate) hostname: Option<String>,
+    pub(crate) zone: Option<String>,
     /// The pod that it is.
-    pub(super) pod: Option<Key>,
+    pub(crate) pod: Option<Key>,
 }
 
 /// A namespace, for who decides about it: injection, the root's ConfigMap.
@@ -112,12 +105,12 @@ pub(crate) struct Namespace {
 
 /// A rule, or a Service.
 #[derive(Debug, Clone)]
-pub(super) struct Written {
+pub(crate) struct Written {
     /// What it says, as it was when two are compared.
-    pub(super) text: String,
-    pub(super) parsed: Arc<Parsed>,
+    pub(crate) text: String,
+    pub(crate) parsed: Arc<Parsed>,
     /// What its status has to speak of; `None`: it gets none.
-    pub(super) subject: Option<Subject>,
+    pub(crate) subject: Option<Subject>,
 }
 
 /// What is known of a rule that has a status.
@@ -261,7 +254,7 @@ pub(super) fn namespace(metadata: ObjectMeta) -> Namespace {
 
 /// A Service, of whose fields only those are taken that the mesh looks at: a newer Kubernetes may have more, and they are
 /// no mistakes.
-pub(super) fn service(raw: &DynamicObject) -> Written {
+pub(crate) fn service(raw: &DynamicObject) -> Written {
     const FIELDS: &[&str] = &[
         "type",
         "selector",

@@ -32,7 +32,7 @@ const LOOKS_AGAIN: Duration = Duration::from_secs(30);
 
 /// What has happened to the objects of one kind.
 #[derive(Debug, Clone)]
-pub(super) enum Event<T> {
+pub(crate) enum Event<T> {
     /// These are all that there are.
     All(Vec<(Key, T)>),
     /// One is new, or another.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::counts::Counts;
-use super::objects::{self, Bare, RawPod};
+use super::objects::{self, RawPod};
 use super::registry::{NAMESPACE, NODE, News, POD, SERVICE, SLICE};
 use super::watch::{Event, Watch};
 
@@ -27,10 +27,10 @@ pub(crate) fn start(client: &Client, news: &mpsc::Sender<News>, counts: &Counts)
     let api = Api::<RawPod>::all_with(client.clone(), &ApiResource::erase::<Pod>(&()));
     tasks.spawn(async move { pods.follow(api, |pod| Some(objects::pod(pod))).await });
     let nodes = all.watch(NODE, News::Nodes);
-    let api = Api::<Bare>::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
+    let api = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
     tasks.spawn(async move { nodes.follow(api, |node| Some(objects::locality(&node.metadata))).await });
     let namespaces = all.watch(NAMESPACE, News::Namespaces);
-    let api = Api::<Bare>::all_with(client.clone(), &ApiResource::erase::<Namespace>(&()));
+    let api = Api::<DynamicObject>::all_with(client.clone(), &ApiResource::erase::<Namespace>(&()));
     tasks.spawn(async move { namespaces.follow(api, |it| Some(objects::namespace(it.metadata))).await });
     for kind in schema::custom_kinds() {
         tasks.spawn(rules(kind, client.clone(), news.clone(), counts.clone()));

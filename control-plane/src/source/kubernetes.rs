@@ -100,6 +100,7 @@ impl Cluster {
     }
 
     /// Namespaces as they are, and word of every change. Empty before the first complete list.
+    #[allow(dead_code)] // For who writes into namespaces; nobody does in this process yet.
     pub(crate) fn namespaces(&self) -> watch::Receiver<Namespaces> {
         self.namespaces.subscribe()
     }
@@ -119,7 +120,7 @@ impl Cluster {
                 self.waiting.map(|(first, last)| (last + QUIET).min(first + PATIENCE)).filter(|_| self.is_listed());
             tokio::select! {
                 news = self.news.recv() => match news {
-                    Some(news) => self.take(news),
+                    Some(news) => self.take(news, Instant::now()),
                     // The watches have ended with the process.
                     None => std::future::pending().await,
                 },
@@ -129,8 +130,7 @@ impl Cluster {
     }
 
     /// Takes a word, and those that wait behind it.
-    fn take(&mut self, first: News) {
-        let now = Instant::now();
+    fn take(&mut self, first: News, now: Instant) {
         self.registry.take(first);
         for _ in 0..AT_ONCE {
             let Ok(news) = self.news.try_recv() else { break };
