@@ -65,7 +65,9 @@ impl Board {
     pub(crate) fn status(&self, with_resources: bool, now: Instant) -> Status {
         let detail = if with_resources { Detail::Resources } else { Detail::Sets };
         let expiry = |node: &Node| self.authority.certificate_ends(&node.namespace, &node.service_account);
-        status::status(&self.hub, self.rules(), detail, expiry, now)
+        let clear_text = self.hub.newest().map(|newest| newest.in_clear_text()).unwrap_or_default();
+        let rules = RulesStatus { clear_text, ..self.rules() };
+        status::status(&self.hub, rules, detail, expiry, now)
     }
 
     /// The JSON of `leno ca status`.
@@ -86,7 +88,9 @@ impl Board {
         match self.authority.rotate(&self.facts(now), insistence, time) {
             Ok(taken) => Ok(Rotation::taken(&taken)),
             Err(RotateError::Refused(obstacles)) => Ok(Rotation::refused(&obstacles)),
-            Err(error @ (RotateError::Store(_) | RotateError::Make(_))) => Err(CommandError::Failed(error)),
+            Err(
+                error @ (RotateError::Store(_) | RotateError::Shared(_) | RotateError::Kept(_) | RotateError::Make(_)),
+            ) => Err(CommandError::Failed(error)),
         }
     }
 
@@ -108,7 +112,8 @@ impl Board {
         };
         let streams = self.hub.streams();
         let behind = streams.iter().filter(|stream| is_behind(stream)).map(|stream| stream.node.id());
-        Facts { unacknowledged: behind.collect(), age: self.authority.age(now) }
+        let shared_for = self.authority.shared_for(SystemTime::now());
+        Facts { unacknowledged: behind.collect(), age: self.authority.age(now), shared_for }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -46,6 +46,15 @@ pub(crate) struct Generation {
     shelf: Arc<Mutex<Shelf>>,
 }
 
+/// A generation over newer endpoints.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) change: Change,
+    /// Something is others for proxies that are connected; else only those that come later are concerned.
+    pub(crate) is_news: bool,
+}
+
 /// How much of what dashboards ask for is in force.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Contents {
@@ -132,31 +141,33 @@ impl Generation {
     }
 
     /// The same rules over a newer state of the cluster, in which these `services` and `pods` have changed; and what follows
-    /// from that.
-    #[allow(dead_code)] // Called by the watches of Kubernetes.
+    /// from that. A pod `concerns` us where its proxy is connected.
     pub(crate) fn with_discovered(
         &self,
         discovered: Arc<Discovered>,
         services: &BTreeSet<Key>,
         pods: &BTreeSet<Key>,
-    ) -> (Arc<Self>, Change) {
+        concerns: impl Fn(&Key) -> bool,
+    ) -> Successor {
         let (mesh, change) = self.mesh.with_discovered(discovered, services, pods);
         let revised = lock(&self.scopes)
             .iter()
             .filter_map(|(key, slot)| Some((key.clone(), Arc::new(slot.revised(&key.1, &change.hosts)?))))
             .collect();
         lock(&self.shelf).tidy();
+        let is_news = !change.hosts.is_empty() || pods.iter().any(concerns);
         let newer = Self {
             roots: self.roots.clone(),
             mesh: Arc::new(mesh),
             version: self.version.clone(),
             documents: self.documents,
             contents: self.contents,
-            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            // Whoever was given the one before has nothing to wait for.
+            number: if is_news { NEXT_NUMBER.fetch_add(1, Ordering::Relaxed) } else { self.number },
             scopes: Mutex::new(revised),
             shelf: Arc::clone(&self.shelf),
         };
-        (Arc::new(newer), change)
+        Successor { generation: Arc::new(newer), change, is_news }
     }
 
     /// What the rules call the trust domain.
@@ -167,6 +178,11 @@ impl Generation {
     /// The trust bundle.
     pub(crate) fn roots(&self) -> Option<&ir::Secret> {
         self.roots.as_deref()
+    }
+
+    /// The documents that are in force.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Document> {
+        self.mesh.documents()
     }
 
     /// A hash over the documents: equal in every process for equal rules.
@@ -242,7 +258,6 @@ impl Generation {
 impl Slot {
     /// The slot of the next generation, in which the endpoints of these hosts are others. `None`: it begins anew, because
     /// nobody asked for this one, or because the words of the client are not told resource by resource.
-    #[allow(dead_code)] // As above.
     fn revised(&self, dialect: &Dialect, hosts: &BTreeSet<String>) -> Option<Self> {
         if *dialect == Dialect::Grpc {
             return None;

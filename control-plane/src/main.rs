@@ -5,6 +5,7 @@ mod board;
 mod ca;
 mod cli;
 mod figures;
+mod follow;
 mod generation;
 mod http;
 mod inject;
@@ -93,6 +94,8 @@ enum Command {
     /// Look after the certificate authority
     #[command(subcommand)]
     Ca(cli::ca::Command),
+    /// Print what a Kubernetes cluster needs, for `kubectl apply -f -`
+    Install(cli::install::Arguments),
     /// Print JSON Schemas of rules and bootstraps, for editors
     Schema(cli::schema::Arguments),
     /// Print what a shell needs to complete the command line
@@ -151,6 +154,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Top(arguments) => cli::top::run(&arguments),
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
+        Command::Install(arguments) => cli::install::run(&arguments),
         Command::Schema(arguments) => cli::schema::run(&arguments),
         Command::Completion(arguments) => cli::completion::run(&arguments, Arguments::command(), proxy()),
         Command::Man(arguments) => cli::man::run(&arguments, Arguments::command(), proxy()),

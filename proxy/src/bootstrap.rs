@@ -393,6 +393,7 @@ mod tests {
                 true,
             ),
             ("control_plane: {address: 'http://127.0.0.1:15010'}", false, false),
+            ("control_plane: {address: 'http://127.0.0.1:15010, http://127.0.0.1:15020'}", false, false),
             (
                 "control_plane: {address: 'http://[::1]:15010'}\nidentity: {certificate: c, key: k, roots: r, revoked: l}",
                 false,
@@ -432,6 +433,8 @@ mod tests {
             ),
             ("control_plane: {address: 'https://leno', root: r, token: t}", "control_plane.address", "HOST:PORT"),
             ("control_plane: {root: r}", "control_plane.address", "missing"),
+            ("control_plane: {address: 'https://a:1,http://127.0.0.1:1'}", "control_plane.address", "mixes"),
+            ("control_plane: {address: 'https://a:1,'}", "control_plane.address", "HOST:PORT"),
             ("control_plane: {address: 'http://127.0.0.1:1', token: t}", "control_plane.token", "clear text"),
             ("control_plane: {address: 'http://127.0.0.1:1', root: r}", "control_plane.root", "https://"),
             (

@@ -86,6 +86,7 @@ codes! {
     HTTP_ON_TCP = "L0211" Warning "a condition on requests at a port that carries bytes";
     NO_TOKENS = "L0212" Warning "a condition on tokens that nobody verifies";
     OUTSIDE = "L0213" Warning "an endpoint of the mesh in a service outside of it";
+    NOT_MESH_WIDE = "L0214" Warning "a rule for one namespace that looks meant for the mesh";
 
     NOT_ENFORCED = "L0301" Warning "something that the proxy does not act on yet";
     CANNOT_PROTECT = "L0302" Error "a protection that this version cannot give";

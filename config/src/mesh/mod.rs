@@ -82,6 +82,11 @@ pub(crate) struct Sidecar {
 }
 
 impl Mesh {
+    /// What it was made of, in no order.
+    pub fn documents(&self) -> impl Iterator<Item = &Document> {
+        self.documents.values()
+    }
+
     /// Indexes `documents`, whatever their order. Of two documents for one resource, the first by file and line counts.
     pub fn new(documents: &[Document]) -> Self {
         Self::over(documents, Arc::default())

@@ -60,6 +60,34 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|kind| kind.name)
 }
 
+/// A kind of rules that a cluster has to be taught: neither Kubernetes' own nor without a `spec`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CustomKind {
+    /// `VirtualService`, …
+    pub name: &'static str,
+    /// `networking.istio.io`, …
+    pub group: &'static str,
+    /// The newest first.
+    pub versions: &'static [&'static str],
+}
+
+impl CustomKind {
+    /// As the kind stands in addresses: `virtualservices`, `authorizationpolicies`.
+    pub fn plural(&self) -> String {
+        let name = self.name.to_ascii_lowercase();
+        match name.strip_suffix('y') {
+            Some(stem) => format!("{stem}ies"),
+            None => format!("{name}s"),
+        }
+    }
+}
+
+/// All kinds of rules, in the order in which they are explained.
+pub fn custom_kinds() -> impl Iterator<Item = CustomKind> {
+    let custom = KINDS.iter().filter(|kind| kind.group.contains('.') && kind.layout == Layout::Spec);
+    custom.map(|kind| CustomKind { name: kind.name, group: kind.group, versions: kind.versions })
+}
+
 /// The schema of the documents of one kind; `None`: Leno does not read it.
 pub fn of_kind(name: &str) -> Option<Value> {
     let kind = KINDS.iter().find(|kind| kind.name == name)?;

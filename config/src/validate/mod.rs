@@ -24,6 +24,7 @@ mod kubernetes;
 mod l4_route;
 mod load_balancer;
 mod mesh_config;
+mod mesh_wide;
 mod not_enforced;
 mod order;
 mod peer_authentication;
@@ -61,6 +62,7 @@ pub fn validate_among(documents: &[Document], others: &[Document]) -> Vec<Diagno
         references::check(document, &index, &mut found);
         order::check(document, &mut found);
         conflicts::check(document, &index, &mut found);
+        mesh_wide::check(document, &index, &mut found);
         not_enforced::check(document, &mut found);
         all.extend(found.placed(document));
     }

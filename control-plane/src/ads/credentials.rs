@@ -2,7 +2,8 @@
 //!
 //! What a node says of itself decides what it is sent: the namespace, which rules it sees, and the labels, which services
 //! it belongs to. So on the encrypted port the namespace and the service account that it claims have to be those of the
-//! credential that it shows, in its id as well as in its metadata. On the clear port, which is for this machine alone,
+//! credential that it shows, in its id as well as in its metadata. A token of Kubernetes that is bound to a pod also says
+//! the node's name. On the clear port, which is for this machine alone,
 //! nobody shows a credential and every claim is taken.
 //!
 //! A stream lives no longer than the credential that it began with, so that an expired identity holds nothing: it ends
@@ -100,7 +101,7 @@ fn compare(sent: &core::Node, node: &Node, attested: &Attested) -> Result<(), Mi
         Err(Mismatch { what, key, claimed: claimed.escape_debug().to_string(), attested: attested.to_owned() })
     };
     // Metadata win over the id where a node is read, so the id has to be looked at by itself.
-    let of_id = namespace_of(&sent.id).unwrap_or_default();
+    let (name, of_id) = name_and_namespace_of(&sent.id).unwrap_or_default();
     for claimed in [of_id, node.namespace.as_str()] {
         if claimed != attested.namespace {
             return mismatch("namespace", "namespace", claimed, &attested.namespace);
@@ -109,13 +110,15 @@ fn compare(sent: &core::Node, node: &Node, attested: &Attested) -> Result<(), Mi
     if node.service_account != attested.service_account {
         return mismatch("service account", "service_account", &node.service_account, &attested.service_account);
     }
-    Ok(())
+    match &attested.pod {
+        Some(pod) if pod != name || *pod != node.name => mismatch("name", "name", &node.name, pod),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Of `sidecar~IP~NAME.NAMESPACE~DOMAIN`.
-fn namespace_of(id: &str) -> Option<&str> {
-    let (_, namespace) = id.split('~').nth(2)?.rsplit_once('.')?;
-    Some(namespace)
+fn name_and_namespace_of(id: &str) -> Option<(&str, &str)> {
+    id.split('~').nth(2)?.rsplit_once('.')
 }
 
 #[cfg(test)]
@@ -152,6 +155,7 @@ mod tests {
         let attested = |account: &str| Attested {
             namespace: "shop".to_owned(),
             service_account: account.to_owned(),
+            pod: None,
             until: SystemTime::UNIX_EPOCH,
             by: Means::Token,
         };
@@ -171,6 +175,13 @@ mod tests {
             let node = node_from_xds(&sent).unwrap();
             let compared = compare(&sent, &node, &attested(account));
             assert_eq!(compared.is_ok(), expected, "{what}: {compared:?}");
+        }
+        for (pod, expected) in [("cart.1", true), ("cart-1", false), ("cart", false), ("till-1", false)] {
+            let sent = sent("shop", Some("shop"), Some("cart"));
+            let node = node_from_xds(&sent).unwrap();
+            let attested = Attested { pod: Some(pod.to_owned()), ..attested("cart") };
+            let compared = compare(&sent, &node, &attested);
+            assert_eq!(compared.is_ok(), expected, "a token of pod {pod}: {compared:?}");
         }
     }
 }

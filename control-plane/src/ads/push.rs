@@ -4,13 +4,14 @@
 //! slow misses those in between and never queues any. What a proxy is to hold is worked out by the generation, once for
 //! all proxies of the same scope.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use leno_config::mesh::Key;
 use leno_config::node::Node;
-use leno_config::xds::Dialect;
+use leno_config::xds::{Dialect, Kind};
 use tokio::sync::watch;
 
 use super::edits::{Edits, Settled};
@@ -46,6 +47,29 @@ pub(crate) struct Stream {
     session: Mutex<Session>,
     /// Number of the newest generation that the session was given; 0: none.
     given: AtomicU64,
+    /// Number of the newest generation of which the proxy has answered everything; 0: none.
+    answered: AtomicU64,
+    /// What it refuses at this moment.
+    refusals: Mutex<BTreeMap<Kind, Refusal>>,
+}
+
+/// Resources of a kind that a proxy does not take.
+#[derive(Debug)]
+struct Refusal {
+    text: Arc<str>,
+    /// The newest generation of which it has all resources of the kind.
+    good: u64,
+}
+
+/// How far a rule has come among the proxies that are connected.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// Proxies that have it.
+    pub(crate) has: usize,
+    /// Proxies.
+    pub(crate) of: usize,
+    /// Those that have refused something that it may be part of: name, and why.
+    pub(crate) refused: Vec<(String, Arc<str>)>,
 }
 
 /// More proxies than one process serves.
@@ -71,6 +95,21 @@ impl Hub {
     /// From now on this is what proxies are to hold.
     pub(crate) fn publish(&self, generation: Arc<Generation>) {
         self.newest.send_replace(Some(generation));
+    }
+
+    /// The same for a generation that makes no difference to anybody who is connected: nobody is woken.
+    pub(crate) fn put(&self, generation: Arc<Generation>) {
+        self.newest.send_if_modified(|newest| {
+            *newest = Some(generation);
+            false
+        });
+    }
+
+    /// Pods whose proxies are connected.
+    pub(crate) fn names(&self) -> HashSet<Key> {
+        let streams = lock(&self.streams);
+        let key = |stream: &Arc<Stream>| Key::new(stream.node.namespace.as_str(), stream.node.name.as_str());
+        streams.values().map(key).collect()
     }
 
     /// The same for a generation that an edit made, which was noticed at this time.
@@ -115,14 +154,36 @@ impl Hub {
     ) -> Result<Connection, Full> {
         let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let session = Mutex::new(protocol.session(now));
-        let given = AtomicU64::new(0);
-        let stream = Arc::new(Stream { node, protocol, dialect, connected: SystemTime::now(), session, given });
+        let stream = Arc::new(Stream {
+            node,
+            protocol,
+            dialect,
+            connected: SystemTime::now(),
+            session,
+            given: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            refusals: Mutex::default(),
+        });
         let mut streams = lock(&self.streams);
         if streams.len() >= MAX_STREAMS {
             return Err(Full);
         }
         streams.insert(id, Arc::clone(&stream));
         Ok(Connection { hub: Arc::clone(self), id, stream })
+    }
+
+    /// Who has what came into force with generation `since`. Resources of a kind count where it may be `part` of them.
+    pub(crate) fn reach(&self, since: u64, part: impl Fn(Kind) -> bool) -> Reach {
+        let mut reach = Reach::default();
+        for stream in lock(&self.streams).values() {
+            reach.of += 1;
+            match stream.lacks(since, &part) {
+                _ if stream.answered.load(Ordering::Relaxed) < since => {}
+                Some(text) => reach.refused.push((format!("{}.{}", stream.node.name, stream.node.namespace), text)),
+                None => reach.has += 1,
+            }
+        }
+        reach
     }
 
     /// Everyone who is connected, in the order of connecting.
@@ -151,6 +212,32 @@ impl Stream {
         self.given.store(number, Ordering::Relaxed);
     }
 
+    /// Notes that the proxy refuses resources of a kind, for this reason. What it had of the generation that it answered
+    /// last it keeps, however many it refuses from now on.
+    pub(crate) fn refuses(&self, kind: Kind, text: &str) {
+        let good = self.answered.load(Ordering::Relaxed);
+        let text = Arc::<str>::from(text);
+        let mut refusals = lock(&self.refusals);
+        refusals.entry(kind).or_insert_with(|| Refusal { text: Arc::clone(&text), good }).text = text;
+    }
+
+    /// Notes that everything up to this generation is answered, and forgets refusals of what has been replaced.
+    fn has_answered(&self, number: u64) {
+        self.answered.store(number, Ordering::Relaxed);
+        let mut refusals = lock(&self.refusals);
+        if !refusals.is_empty() {
+            let session = self.session();
+            refusals.retain(|kind, _| session.refuses(*kind));
+        }
+    }
+
+    /// Why it lacks what came into force with generation `since`, if it has refused it.
+    fn lacks(&self, since: u64, part: &impl Fn(Kind) -> bool) -> Option<Arc<str>> {
+        let refusals = lock(&self.refusals);
+        let lacking = refusals.iter().find(|(kind, refusal)| refusal.good < since && part(**kind));
+        lacking.map(|(_, refusal)| Arc::clone(&refusal.text))
+    }
+
     /// Whether something is ready for it and not sent, where this is the newest generation.
     pub(crate) fn waits_for(&self, newest: u64) -> bool {
         self.given.load(Ordering::Relaxed) < newest || self.session().has_something_due()
@@ -172,6 +259,7 @@ impl Connection {
         let given = self.stream.given.load(Ordering::Relaxed);
         if given > *settled && self.stream.session().is_settled() {
             *settled = given;
+            self.stream.has_answered(given);
             let answered = lock(&self.hub.edits).answered(self.id, given, now);
             self.hub.count(&answered);
         }

@@ -257,6 +257,7 @@ impl<V: Variant> Serving<'_, V> {
             Received::Nack(text) => {
                 self.hub.metrics().nacked(kind);
                 let text = text.chars().take(LOGGED).collect::<String>();
+                self.connection.stream.refuses(kind, &text);
                 warn!(
                     node = self.id,
                     kind = kind.label(),

@@ -311,6 +311,11 @@ impl Session {
         held.is_some_and(|held| **held == *version)
     }
 
+    /// Whether the client refuses a resource of this kind that it was sent and that nothing has replaced.
+    pub(crate) fn refuses(&self, kind: Kind) -> bool {
+        self.kinds.get(&kind).is_some_and(|state| !state.rejected.is_empty())
+    }
+
     /// Whether something waits to be sent.
     pub(crate) fn has_something_due(&self) -> bool {
         let waits = |progress: Progress| progress.due || progress.removals;

@@ -2,8 +2,8 @@
 //!
 //! What a caller shows ([`Shown`]) goes past the attestors in order; the first that knows this kind of credential
 //! decides. There are two: a certificate of the mesh, which the TLS handshake has verified, and a token of
-//! [`super::token`]. A third, Kubernetes' TokenReview, will be another [`Attestor`]: it asks the API server, which is
-//! why the answer is a future.
+//! [`super::token`]. In Kubernetes there is a third between them ([`crate::kubernetes::token_review`]): it asks the API
+//! server, which is why the answer is a future.
 //!
 //! A certificate goes first. It is the stronger proof, and a proxy that renews may still send the token it began with,
 //! long expired.
@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::Authority;
 use super::metrics::CaMetrics;
 use super::token::{Audience, MAX_TOKEN, TokenError};
+use crate::kubernetes::token_review::ReviewRefusal;
 
 /// What a caller brings along.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +60,8 @@ pub(crate) struct PeerCertificate {
 pub(crate) struct Attested {
     pub(crate) namespace: String,
     pub(crate) service_account: String,
+    /// The pod, where the proof is of one pod alone.
+    pub(crate) pod: Option<String>,
     /// The proof is good until then.
     pub(crate) until: SystemTime,
     pub(crate) by: Means,
@@ -67,7 +70,7 @@ pub(crate) struct Attested {
 /// How a caller has proven it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Means {
-    /// A token of this control plane.
+    /// A token, of this control plane or of Kubernetes.
     Token,
     /// A certificate of the mesh.
     Certificate,
@@ -87,6 +90,9 @@ pub(crate) enum Refusal {
     /// A token that is not believed.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// A token that the API server does not vouch for.
+    #[error(transparent)]
+    Review(#[from] ReviewRefusal),
     /// A certificate that was good when the connection began.
     #[error(
         "the client certificate has expired since the connection began; connect again with a new one, or with a token"
@@ -112,7 +118,10 @@ impl Refusal {
             Self::Token(TokenError::Algorithm(_) | TokenError::Critical) => "algorithm",
             Self::Token(TokenError::Signature) => "signature",
             Self::Token(TokenError::Issuer) => "issuer",
-            Self::Token(TokenError::Audience(_)) => "audience",
+            Self::Token(TokenError::Audience(_)) | Self::Review(ReviewRefusal::Audience) => "audience",
+            Self::Review(ReviewRefusal::NotAuthenticated(_)) => "token_review",
+            Self::Review(ReviewRefusal::NotAServiceAccount(_)) => "not_a_workload",
+            Self::Review(ReviewRefusal::Unanswered(_)) => "api_server",
             Self::Token(TokenError::Expired) | Self::CertificateExpired => "expired",
             Self::TrustDomain(_) => "trust_domain",
             Self::NotAWorkload(_) => "not_a_workload",
@@ -122,10 +131,13 @@ impl Refusal {
 
     fn status(&self) -> Status {
         match self {
-            Self::NotReady => Status::unavailable(self.to_string()),
+            Self::NotReady | Self::Review(ReviewRefusal::Unanswered(_)) => Status::unavailable(self.to_string()),
             Self::Nothing
             | Self::NotBearer
             | Self::Token(_)
+            | Self::Review(
+                ReviewRefusal::Audience | ReviewRefusal::NotAuthenticated(_) | ReviewRefusal::NotAServiceAccount(_),
+            )
             | Self::CertificateExpired
             | Self::TrustDomain(_)
             | Self::NotAWorkload(_) => Status::unauthenticated(self.to_string()),
@@ -151,11 +163,13 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// The certificates and tokens of an authority.
-    pub(crate) fn new(authority: &Arc<Authority>) -> Self {
+    /// The certificates and tokens of an authority, and what else is believed here.
+    pub(crate) fn new(authority: &Arc<Authority>, further: impl IntoIterator<Item = Box<dyn Attestor>>) -> Self {
         let certificates = Certificates { authority: Arc::clone(authority) };
         let tokens = Tokens { authority: Arc::clone(authority) };
-        let attestors: Vec<Box<dyn Attestor>> = vec![Box::new(certificates), Box::new(tokens)];
+        let mut attestors: Vec<Box<dyn Attestor>> = vec![Box::new(certificates)];
+        attestors.extend(further);
+        attestors.push(Box::new(tokens));
         Self { attestors, metrics: authority.metrics().clone(), lines: Mutex::default() }
     }
 
@@ -198,6 +212,11 @@ impl Gate {
 impl Bearer {
     fn of(headers: &http::HeaderMap) -> Result<Option<Self>, Refusal> {
         headers.get(AUTHORIZATION).map(|value| Self::read(value).ok_or(Refusal::NotBearer)).transpose()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn from_token(token: &str) -> Self {
+        Self(Zeroizing::new(token.to_owned()))
     }
 
     /// RFC 6750 §2.1; the scheme in any case (RFC 9110 §11.1).
@@ -247,7 +266,7 @@ impl Certificates {
         let parts = id.namespace_and_service_account();
         let (namespace, account) = parts.ok_or_else(|| Refusal::NotAWorkload(id.clone()))?;
         let (namespace, service_account) = (namespace.to_owned(), account.to_owned());
-        Ok(Attested { namespace, service_account, until: *ends, by: Means::Certificate })
+        Ok(Attested { namespace, service_account, pod: None, until: *ends, by: Means::Certificate })
     }
 }
 
@@ -264,6 +283,7 @@ impl Attestor for Tokens {
             Some(said.map_err(Refusal::Token).map(|said| Attested {
                 namespace: said.namespace,
                 service_account: said.service_account,
+                pod: None,
                 until: said.expires,
                 by: Means::Token,
             }))

@@ -5,6 +5,7 @@
 //! they are part of the mesh.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use leno_config::identity::SpiffeId;
@@ -15,6 +16,7 @@ use rcgen::{
     PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::certificate::X509Certificate;
@@ -22,10 +24,10 @@ use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
 use super::key::{Key, KeyError};
-use super::pem;
+use super::{OwnCertificate, pem};
 
 /// How long a root is good that Leno makes.
-const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+pub(crate) const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Shortest life of a leaf: below, a proxy would do little else than renew.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(60);
 /// How far a certificate reaches back, for peers whose clocks are late.
@@ -60,6 +62,8 @@ pub(crate) enum Subject<'a> {
     Workload(&'a SpiffeId),
     /// This control plane, reached by these names.
     ControlPlane(&'a SpiffeId, &'a [ServerName]),
+    /// A server outside the mesh's identities, reached by these names.
+    Server(&'a [ServerName]),
 }
 
 /// A name by which proxies reach the control plane.
@@ -130,17 +134,26 @@ pub(crate) enum IssueError {
 impl Issuer {
     /// A new self-signed root (ECDSA P-256, ten years), and its key for the disk.
     pub(crate) fn create(now: SystemTime) -> Result<(Self, Zeroizing<String>), IssuerError> {
+        Self::create_for("root", ROOT_LIFE, now)
+    }
+
+    /// The same for another purpose, which its name says, and for as long as that wants.
+    pub(crate) fn create_for(
+        purpose: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<(Self, Zeroizing<String>), IssuerError> {
         let (key, key_pem) = Key::generate()?;
         let mut parameters = CertificateParams::default();
         let serial = serial().map_err(|_| KeyError::Random)?;
         let mut name = DistinguishedName::new();
         name.push(DnType::OrganizationName, "Leno");
         // Every root has a name of its own, so that peers never look for a leaf's issuer under two keys.
-        name.push(DnType::CommonName, format!("Leno root {}", hexadecimal(serial.get(..4).unwrap_or_default())));
+        name.push(DnType::CommonName, format!("Leno {purpose} {}", hexadecimal(serial.get(..4).unwrap_or_default())));
         parameters.distinguished_name = name;
         parameters.serial_number = Some(SerialNumber::from_slice(&serial));
         parameters.not_before = (now - BACK).into();
-        parameters.not_after = (now + ROOT_LIFE).into();
+        parameters.not_after = (now + life).into();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = parameters.self_signed(&key).map_err(IssuerError::Make)?;
@@ -237,6 +250,20 @@ impl Issuer {
         Ok(Leaf { certificate, ends })
     }
 
+    /// A leaf with a new key, for a server of this process.
+    pub(crate) fn issue_own(
+        &self,
+        subject: Subject<'_>,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<OwnCertificate, IssueError> {
+        let (key, _) = Key::generate().map_err(|_| IssueError::Random)?;
+        let leaf = self.issue(subject, key.public(), life, now)?;
+        let chain = std::iter::once(leaf.certificate).chain(self.intermediates().iter().cloned()).collect();
+        let key = CertifiedKey::new(chain, Arc::clone(key.signer()));
+        Ok(OwnCertificate { key: Arc::new(key), ends: leaf.ends })
+    }
+
     /// What a peer needs between a leaf and the root.
     pub(crate) fn intermediates(&self) -> &[CertificateDer<'static>] {
         self.chain.split_last().map_or(&[], |(_, rest)| rest)
@@ -274,10 +301,14 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
 
 fn names(subject: Subject<'_>) -> Result<Vec<SanType>, rcgen::Error> {
     let (id, hosts) = match subject {
-        Subject::Workload(id) => (id, &[][..]),
-        Subject::ControlPlane(id, hosts) => (id, hosts),
+        Subject::Workload(id) => (Some(id), &[][..]),
+        Subject::ControlPlane(id, hosts) => (Some(id), hosts),
+        Subject::Server(hosts) => (None, hosts),
     };
-    let mut names = vec![SanType::URI(Ia5String::try_from(id.as_str())?)];
+    let mut names = Vec::with_capacity(1 + hosts.len());
+    if let Some(id) = id {
+        names.push(SanType::URI(Ia5String::try_from(id.as_str())?));
+    }
     for host in hosts {
         names.push(match host {
             ServerName::Dns(name) => SanType::DnsName(Ia5String::try_from(name.as_str())?),

@@ -37,7 +37,9 @@ impl CaMetrics {
         registry.register(Box::new(root_ends.clone()))?;
         registry.register(Box::new(own_ends.clone()))?;
         // An alert on a rate needs the series before its first event.
-        for reason in ["no_credential", "signature", "audience", "expired", "request", "node"] {
+        for reason in
+            ["no_credential", "signature", "audience", "expired", "request", "node", "token_review", "api_server"]
+        {
             refused.with_label_values(&[reason]);
         }
         Ok(metrics)

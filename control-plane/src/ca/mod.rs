@@ -13,13 +13,14 @@
 //! only the key counts ([`request`]). *Who vouches* is a set of roots that changes in steps that cut nobody off
 //! ([`rotation`], on disk in [`store`]), and that reaches the proxies as a resource like any other ([`bundle`]).
 //!
-//! A private key of a workload never comes here. The authority's own are in `--state`, readable by their owner alone,
-//! and in the memory of the TLS library ([`key`]).
+//! A private key of a workload never comes here. The authority's own are in `--state`, readable by their owner alone, or
+//! where several control planes share them ([`kept`]), and in the memory of the TLS library ([`key`]).
 
 pub(crate) mod attest;
 pub(crate) mod bundle;
 mod files;
 pub(crate) mod issuer;
+pub(crate) mod kept;
 mod key;
 mod ledger;
 pub(crate) mod metrics;
@@ -49,7 +50,8 @@ use attest::Attested;
 use bundle::{BundleError, Bundles, Domains, External};
 use files::FileError;
 use issuer::{IssueError, Issuer, IssuerError, ServerName, Subject};
-use key::{Key, KeyError};
+use kept::{Kept, KeptError, Shared};
+use key::KeyError;
 use ledger::Ledger;
 use metrics::CaMetrics;
 use request::RequestError;
@@ -58,7 +60,7 @@ use store::{Store, StoreError};
 use token::{TokenKey, TokenKeyError};
 
 /// Namespace and service account of the control plane itself.
-const OWN_NAMESPACE: &str = "istio-system";
+const OWN_NAMESPACE: &str = "leno-system";
 const OWN_ACCOUNT: &str = "leno";
 /// What is on disk about issued certificates is exact to this part of their life, so that it is written that often.
 const PARTS_OF_LIFE: u32 = 8;
@@ -90,8 +92,7 @@ pub(crate) struct OperatorFiles {
 pub(crate) struct Authority {
     settings: Settings,
     roots: Mutex<Roots>,
-    /// `None`: in memory, or the operator's.
-    store: Option<Store>,
+    keeping: Keeping,
     tokens: TokenKey,
     /// Said by the rules; `None` until they are read.
     domains: Mutex<Option<Domains>>,
@@ -101,6 +102,16 @@ pub(crate) struct Authority {
     changes: watch::Sender<u64>,
     metrics: CaMetrics,
     started: Instant,
+}
+
+/// Where the roots outlive the process.
+enum Keeping {
+    /// Nowhere, or they are an operator's files.
+    Nowhere,
+    /// In the state directory.
+    Disk(Store),
+    /// Where other control planes read them too; and what stands there, as far as is known.
+    Shared(Box<dyn Shared>, Mutex<Kept>),
 }
 
 /// Why there is no authority.
@@ -124,6 +135,9 @@ pub(crate) enum OpenError {
     /// The key for tokens, in memory.
     #[error("no key for tokens could be made: {0}")]
     TokensInMemory(KeyError),
+    /// Roots that are shared.
+    #[error("the roots that control planes share cannot be used: {0}")]
+    Kept(#[from] KeptError),
     /// Foreign roots.
     #[error("--bundle: {0}")]
     Bundle(#[from] BundleError),
@@ -158,35 +172,56 @@ pub(crate) struct OwnCertificate {
 impl Authority {
     /// Takes the roots that there are, or makes one.
     pub(crate) fn open(settings: Settings, metrics: CaMetrics, now: SystemTime) -> Result<Arc<Self>, OpenError> {
-        let mut store = settings.state.as_deref().map(Store::new).transpose()?;
-        let tokens = match &settings.state {
-            Some(state) => TokenKey::open(state)?,
-            None => TokenKey::transient().map_err(OpenError::TokensInMemory)?,
-        };
-        let roots = match (&settings.operator, &store) {
-            (Some(files), _) => operators(files, now)?,
-            (None, Some(store)) => store.open(settings.life, now)?,
+        let store = settings.state.as_deref().map(Store::new).transpose()?;
+        let (roots, keeping) = match (&settings.operator, store) {
+            (Some(files), store) => {
+                let roots = operators(files, now)?;
+                if let Some(store) = store {
+                    store.write_bundle(&pem::certificates(roots.bundle()))?;
+                }
+                (roots, Keeping::Nowhere)
+            }
+            (None, Some(store)) => {
+                let roots = store.open(settings.life, now)?;
+                store.write_bundle(&pem::certificates(roots.bundle()))?;
+                (roots, Keeping::Disk(store))
+            }
             (None, None) => {
                 warn!(
                     "without --state, root and tokens of the mesh live in memory: when this process ends, every \
                      certificate becomes worthless"
                 );
                 let (issuer, _) = Issuer::create(now).map_err(OpenError::Memory)?;
-                Roots { issuing: Arc::new(issuer), phase: Phase::Steady, owner: Owner::Leno, issued_until: now }
+                let issuing = Arc::new(issuer);
+                let roots = Roots { issuing, phase: Phase::Steady, owner: Owner::Leno, issued_until: now };
+                (roots, Keeping::Nowhere)
             }
         };
+        Self::with(settings, roots, keeping, metrics)
+    }
+
+    /// One of several control planes with the same roots: those that are kept in `store`.
+    pub(crate) fn join(
+        settings: Settings,
+        (store, kept): (Box<dyn Shared>, Kept),
+        metrics: CaMetrics,
+        now: SystemTime,
+    ) -> Result<Arc<Self>, OpenError> {
+        let roots = kept.roots(settings.life, now)?;
+        Self::with(settings, roots, Keeping::Shared(store, Mutex::new(kept)), metrics)
+    }
+
+    fn with(settings: Settings, roots: Roots, keeping: Keeping, metrics: CaMetrics) -> Result<Arc<Self>, OpenError> {
+        let tokens = match &settings.state {
+            Some(state) => TokenKey::open(state)?,
+            None => TokenKey::transient().map_err(OpenError::TokensInMemory)?,
+        };
         let external = bundle::read(&settings.external)?;
-        if let Some(store) = &store {
-            store.write_bundle(&pem::certificates(roots.bundle()))?;
-        }
-        if settings.operator.is_some() {
-            store = None;
-        }
         metrics.root_ends(roots.issuing.ends());
         Ok(Arc::new(Self {
             settings,
             roots: Mutex::new(roots),
-            store,
+            keeping,
             tokens,
             domains: Mutex::default(),
             external: Mutex::new(external),
@@ -195,6 +230,26 @@ impl Authority {
             metrics,
             started: Instant::now(),
         }))
+    }
+
+    /// The shared roots are like this now. What cannot be used leaves the present ones in force.
+    pub(crate) fn adopt(&self, newest: Kept, now: SystemTime) -> Result<(), KeptError> {
+        let Keeping::Shared(_, kept) = &self.keeping else { return Ok(()) };
+        if *lock(kept) == newest {
+            return Ok(());
+        }
+        let roots = newest.roots(self.settings.life, now)?;
+        self.metrics.root_ends(roots.issuing.ends());
+        *lock(&self.roots) = roots;
+        *lock(kept) = newest;
+        self.changed();
+        Ok(())
+    }
+
+    /// Where other control planes use the same roots: how long ago they last changed.
+    pub(crate) fn shared_for(&self, now: SystemTime) -> Option<Duration> {
+        let Keeping::Shared(_, kept) = &self.keeping else { return None };
+        Some(now.duration_since(lock(kept).since()).unwrap_or_default())
     }
 
     /// The rules say what the trust domain is called.
@@ -218,6 +273,11 @@ impl Authority {
     pub(crate) fn bundles(&self) -> Bundles {
         let own = pem::certificates(lock(&self.roots).bundle());
         Bundles::new(own, lock(&self.external).clone())
+    }
+
+    /// The mesh's own roots in PEM, the root of new leaves first.
+    pub(crate) fn own_bundle(&self) -> String {
+        bundle_of(&lock(&self.roots))
     }
 
     /// The mesh's own roots.
@@ -287,14 +347,10 @@ impl Authority {
         // Before the rules are read nobody is served, and who connects by then looks at the host names.
         let domain = self.domains().map_or_else(|| defaults::TRUST_DOMAIN.to_owned(), |domains| domains.own);
         let id = SpiffeId::workload(&domain, OWN_NAMESPACE, OWN_ACCOUNT).map_err(SignError::Identity)?;
-        let (key, _) = Key::generate().map_err(|_| IssueError::Random)?;
         let issuer = Arc::clone(&lock(&self.roots).issuing);
-        let subject = Subject::ControlPlane(&id, &self.settings.names);
-        let leaf = issuer.issue(subject, key.public(), self.settings.life, now)?;
-        self.metrics.own_certificate_ends(leaf.ends);
-        let chain = std::iter::once(leaf.certificate).chain(issuer.intermediates().iter().cloned()).collect();
-        let key = CertifiedKey::new(chain, Arc::clone(key.signer()));
-        Ok(OwnCertificate { key: Arc::new(key), ends: leaf.ends })
+        let own = issuer.issue_own(Subject::ControlPlane(&id, &self.settings.names), self.settings.life, now)?;
+        self.metrics.own_certificate_ends(own.ends);
+        Ok(own)
     }
 
     /// How long this process has been there.
@@ -317,13 +373,15 @@ impl Authority {
         let until = coarse(now + life, self.settings.life / PARTS_OF_LIFE);
         if roots.issued_until < until {
             roots.issued_until = until;
-            if let Some(Err(error)) = self.store.as_ref().map(|store| store.note_issued(until)) {
+            // What is shared counts with the longest life, see [`Kept::switched`].
+            let Keeping::Disk(store) = &self.keeping else { return (Arc::clone(&roots.issuing), bundle_of(&roots)) };
+            if let Err(error) = store.note_issued(until) {
                 // A certificate that is not renewed stops a workload; this only matters if a restart and a change of
                 // roots come before the next successful write.
                 error!("until when certificates are good cannot be noted: {error}");
             }
         }
-        (Arc::clone(&roots.issuing), pem::certificates(roots.bundle()))
+        (Arc::clone(&roots.issuing), bundle_of(&roots))
     }
 
     fn changed(&self) {
@@ -336,6 +394,11 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Authority").field("settings", &self.settings).finish_non_exhaustive()
     }
+}
+
+/// For the end of a chain.
+fn bundle_of(roots: &Roots) -> String {
+    pem::certificates(roots.bundle())
 }
 
 fn operators(files: &OperatorFiles, now: SystemTime) -> Result<Roots, OpenError> {

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use tracing::{info, warn};
 
-use super::issuer::{Issuer, IssuerError};
+use super::issuer::{Issuer, IssuerError, ROOT_LIFE};
+use super::kept::{Kept, KeptError, SharedError};
 use super::rotation::{Facts, Obstacle, Phase, Roots, Step};
-use super::store::StoreError;
-use super::{Authority, lock, pem};
+use super::store::{Store, StoreError};
+use super::{Authority, Keeping, lock, pem};
 
 /// What is to become of what speaks against a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,12 @@ pub(crate) enum RotateError {
     /// The files.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Where control planes share the roots.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// What would be shared.
+    #[error("the step was not taken: {0}")]
+    Kept(#[from] KeptError),
     /// The new root.
     #[error("no root could be made: {0}")]
     Make(#[from] IssuerError),
@@ -50,25 +57,41 @@ impl Authority {
         if obstacles.iter().any(is_in_the_way) {
             return Err(RotateError::Refused(obstacles));
         }
-        self.take(&mut roots, now)?;
-        if let Some(store) = &self.store {
-            store.write_bundle(&pem::certificates(roots.bundle())).map_err(StoreError::from)?;
+        match &self.keeping {
+            Keeping::Nowhere => self.take(&mut roots, None, now)?,
+            Keeping::Disk(store) => {
+                self.take(&mut roots, Some(store), now)?;
+                store.write_bundle(&pem::certificates(roots.bundle())).map_err(StoreError::from)?;
+            }
+            Keeping::Shared(store, kept) => {
+                // Certificates are issued while this waits for an answer.
+                drop(roots);
+                let before = lock(kept).clone();
+                let after = self.step_of(&before, step, now)?;
+                store.replace(&before, &after)?;
+                self.adopt(after, now)?;
+            }
         }
-        self.metrics.root_ends(roots.issuing.ends());
-        drop(roots);
         for obstacle in &obstacles {
             warn!("--force: {}", obstacle.breaks());
         }
         info!("{}", step.done());
-        self.changed();
         Ok(Taken { step, forced: obstacles })
     }
 
+    fn step_of(&self, before: &Kept, step: Step, now: SystemTime) -> Result<Kept, IssuerError> {
+        match step {
+            Step::Announce => before.announced("root", ROOT_LIFE, now),
+            Step::Switch => Ok(before.switched(self.settings.life, now)),
+            Step::Retire => Ok(before.retired(now)),
+        }
+    }
+
     /// First the disk, then the memory: what cannot be kept does not happen.
-    fn take(&self, roots: &mut Roots, now: SystemTime) -> Result<(), RotateError> {
+    fn take(&self, roots: &mut Roots, store: Option<&Store>, now: SystemTime) -> Result<(), RotateError> {
         match &roots.phase {
             Phase::Steady => {
-                let next = match &self.store {
+                let next = match store {
                     Some(store) => store.announce(now)?,
                     None => Issuer::create(now)?.0,
                 };
@@ -76,19 +99,21 @@ impl Authority {
             }
             Phase::Distributing { next } => {
                 let (next, previous, until) = (Arc::clone(next), roots.issuing.root().clone(), roots.issued_until);
-                if let Some(store) = &self.store {
+                if let Some(store) = store {
                     store.switch(&previous, until)?;
                 }
                 roots.issuing = next;
                 roots.phase = Phase::Retiring { previous, until };
             }
             Phase::Retiring { .. } => {
-                if let Some(store) = &self.store {
+                if let Some(store) = store {
                     store.retire()?;
                 }
                 roots.phase = Phase::Steady;
             }
         }
+        self.metrics.root_ends(roots.issuing.ends());
+        self.changed();
         Ok(())
     }
 }

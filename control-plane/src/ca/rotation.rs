@@ -26,6 +26,10 @@ use crate::ads::status::rfc3339;
 /// handshake and the first answers take a while.
 pub(crate) const YOUTH: Duration = Duration::from_secs(30);
 
+/// Proxies of other control planes are not known here; so long after the new root was announced they have it, or they are
+/// cut off for other reasons.
+pub(crate) const ELSEWHERE: Duration = Duration::from_secs(10 * 60);
+
 /// Proxies that are named in a refusal; of more, the number.
 const NAMED: usize = 5;
 
@@ -81,6 +85,8 @@ pub(crate) struct Facts {
     pub(crate) unacknowledged: Vec<String>,
     /// How long this process has been serving.
     pub(crate) age: Duration,
+    /// Where other control planes serve proxies too: how long ago the last step was taken.
+    pub(crate) shared_for: Option<Duration>,
 }
 
 /// Why a step is not taken.
@@ -92,6 +98,8 @@ pub(crate) enum Obstacle {
     Young(Duration),
     /// They would refuse leaves of the new root.
     Unacknowledged(Vec<String>),
+    /// Nor is it known whether those of other control planes would.
+    Elsewhere(Duration),
     /// Their holders would be refused.
     LiveLeaves(SystemTime),
 }
@@ -134,6 +142,9 @@ impl Roots {
                 }
                 if !facts.unacknowledged.is_empty() {
                     obstacles.push(Obstacle::Unacknowledged(facts.unacknowledged.clone()));
+                }
+                if let Some(wait) = facts.shared_for.and_then(|ago| ELSEWHERE.checked_sub(ago)) {
+                    obstacles.push(Obstacle::Elsewhere(wait));
                 }
             }
             Phase::Retiring { until, .. } if now <= until => obstacles.push(Obstacle::LiveLeaves(until)),
@@ -184,7 +195,7 @@ impl Obstacle {
     pub(crate) fn can_be_forced(&self) -> bool {
         match self {
             Self::Operator => false,
-            Self::Young(_) | Self::Unacknowledged(_) | Self::LiveLeaves(_) => true,
+            Self::Young(_) | Self::Unacknowledged(_) | Self::Elsewhere(_) | Self::LiveLeaves(_) => true,
         }
     }
 
@@ -195,6 +206,11 @@ impl Obstacle {
             Self::Young(_) => {
                 "proxies that are not back yet refuse peers with certificates of the new root until they \
                                have reconnected"
+                    .to_owned()
+            }
+            Self::Elsewhere(_) => {
+                "proxies of other control planes that do not have the new root yet refuse every peer \
+                                   that has renewed its certificate"
                     .to_owned()
             }
             Self::Unacknowledged(_) => "proxies without the new root refuse every peer that has renewed its \
@@ -214,8 +230,8 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Operator => f.write_str(
-                "the root is the operator's (--ca-cert): append the new root to that file and restart, then put the \
-                 new chain first in it and restart, then remove the old root",
+                "the root is the operator's (--ca-cert, or a Secret that leno did not make): append the new root to \
+                 that file and restart, then put the new chain first in it and restart, then remove the old root",
             ),
             Self::Young(wait) => write!(
                 f,
@@ -233,6 +249,12 @@ impl fmt::Display for Obstacle {
                     nodes.len()
                 )
             }
+            Self::Elsewhere(wait) => write!(
+                f,
+                "other control planes serve proxies that are not known here, and the new root is not old enough for all \
+                 of them to have it; try again in {} s",
+                wait.as_secs() + 1
+            ),
             Self::LiveLeaves(until) => write!(
                 f,
                 "certificates of the old root are good until {} at the latest; try again then",
@@ -269,7 +291,9 @@ mod tests {
         let facts = |behind: &[&str], age| Facts {
             unacknowledged: behind.iter().map(ToString::to_string).collect(),
             age: Duration::from_secs(age),
+            shared_for: None,
         };
+        let shared = |ago| Facts { shared_for: Some(Duration::from_secs(ago)), ..facts(&[], 30) };
         let rows = [
             ("nothing speaks against a new root", Phase::Steady, facts(&["a"], 0), vec![]),
             ("everybody has it", distributing(), facts(&[], 30), vec![]),
@@ -280,6 +304,8 @@ mod tests {
                 facts(&["a"], 20),
                 vec![Obstacle::Young(10 * second), Obstacle::Unacknowledged(vec!["a".to_owned()])],
             ),
+            ("others' proxies may not", distributing(), shared(570), vec![Obstacle::Elsewhere(30 * second)]),
+            ("others' proxies had the time", distributing(), shared(601), vec![]),
             ("a leaf of the old root is good", retiring(now()), facts(&[], 30), vec![Obstacle::LiveLeaves(now())]),
             ("none is", retiring(now() - second), facts(&["a"], 0), vec![]),
         ];

@@ -24,7 +24,7 @@ fn opened(settings: Settings) -> Arc<Authority> {
 
 fn caller() -> Attested {
     let (namespace, service_account) = ("shop".to_owned(), "cart".to_owned());
-    Attested { namespace, service_account, until: now() + HOUR, by: Means::Token }
+    Attested { namespace, service_account, pod: None, until: now() + HOUR, by: Means::Token }
 }
 
 /// A request that wants to be somebody else, and an authority.
@@ -103,14 +103,14 @@ fn a_root_is_followed_by_another_when_nobody_needs_it_any_more() {
     let on_disk = || std::fs::read_to_string(directory.path().join("root.pem")).unwrap();
     assert_eq!(on_disk(), pem::certificates(&old));
 
-    let settled = Facts { unacknowledged: Vec::new(), age: HOUR };
+    let settled = Facts { unacknowledged: Vec::new(), age: HOUR, ..Facts::default() };
     let rotate = |facts: &Facts, now| authority.rotate(facts, Insistence::No, now);
     rotate(&settled, now()).unwrap();
     let [first, new] = &authority.own_roots()[..] else { panic!() };
     assert_eq!(*first, old[0], "the old root issues until everybody knows the new one");
     assert_eq!(on_disk(), pem::certificates(&authority.own_roots()));
 
-    let behind = Facts { unacknowledged: vec!["cart".to_owned()], age: HOUR };
+    let behind = Facts { unacknowledged: vec!["cart".to_owned()], age: HOUR, ..Facts::default() };
     let Err(RotateError::Refused(reasons)) = rotate(&behind, now()) else { panic!() };
     assert_eq!(reasons, [Obstacle::Unacknowledged(vec!["cart".to_owned()])]);
     rotate(&settled, now()).unwrap();
@@ -134,7 +134,7 @@ fn who_insists_is_told_what_breaks() {
     let authority = opened(settings(None));
     let (request, _) = greedy_request();
     authority.sign(&caller(), &request, 0, now()).unwrap();
-    let facts = Facts { unacknowledged: vec!["cart".to_owned()], age: HOUR };
+    let facts = Facts { unacknowledged: vec!["cart".to_owned()], age: HOUR, ..Facts::default() };
     for expected in [0, 1, 1] {
         let taken = authority.rotate(&facts, Insistence::Force, now()).unwrap();
         assert_eq!(taken.forced.len(), expected);
@@ -149,7 +149,7 @@ fn certificates_that_were_issued_before_a_restart_count() {
     let (request, _) = greedy_request();
     let authority = opened(settings(Some(directory.path().to_owned())));
     authority.sign(&caller(), &request, 0, now()).unwrap();
-    let facts = Facts { unacknowledged: Vec::new(), age: HOUR };
+    let facts = Facts { unacknowledged: Vec::new(), age: HOUR, ..Facts::default() };
     authority.rotate(&facts, Insistence::No, now()).unwrap();
     drop(authority);
     let again = opened(Settings { life: issuer::SHORTEST, ..settings(Some(directory.path().to_owned())) });
@@ -172,7 +172,7 @@ fn what_is_noted_about_issued_certificates_is_never_too_early() {
 async fn a_certificate_renews_only_what_it_says_itself() {
     use super::attest::{Gate, Peer, PeerCertificate};
     let authority = opened(settings(None));
-    let gate = Gate::new(&authority);
+    let gate = Gate::new(&authority, []);
     let id = |text| SpiffeId::parse(text).unwrap();
     let rows = [
         ("its own", id("spiffe://cluster.local/ns/shop/sa/cart"), HOUR, Ok(())),

@@ -23,7 +23,7 @@ use super::files::{self, FileError, Readers};
 use super::key::{Key, KeyError};
 
 /// Who signs.
-const ISSUER: &str = "leno";
+pub(crate) const ISSUER: &str = "leno";
 /// Who commands of a person on this machine are meant for.
 const OPERATOR_AUDIENCE: &str = "leno-operator";
 /// What stands before namespace and service account (Kubernetes).
@@ -256,7 +256,9 @@ fn reason(error: &jsonwebtoken::errors::Error) -> TokenError {
     }
 }
 
-fn subject(text: &str) -> Option<(String, String)> {
+/// Namespace and service account of a user's name; `None`: it is not a service account's, or not one that can have an
+/// identity.
+pub(crate) fn subject(text: &str) -> Option<(String, String)> {
     let (namespace, service_account) = text.strip_prefix(SUBJECT)?.split_once(':')?;
     SpiffeId::workload("cluster.local", namespace, service_account).ok()?;
     Some((namespace.to_owned(), service_account.to_owned()))

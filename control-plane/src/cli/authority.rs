@@ -11,7 +11,8 @@ use crate::ca::{OperatorFiles, Settings};
 
 /// Host names by which every control plane can be reached: on this machine, and in Kubernetes by its own name and by
 /// the one that Istio's agents use.
-const NAMES: [&str; 3] = ["localhost", "leno.istio-system.svc", "istiod.istio-system.svc"];
+const NAMES: [&str; 4] =
+    ["localhost", "leno.leno-system.svc", "leno.leno-system.svc.cluster.local", "istiod.istio-system.svc"];
 
 /// Flags about certificates.
 #[derive(Debug, Clone, clap::Args)]

@@ -1,16 +1,14 @@
 //! `leno serve`: the control plane.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
-use leno_config::diagnostic::Diagnostic;
+use kube::Client;
 use leno_proxy::logging;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -22,11 +20,11 @@ use tonic::transport::server::TcpIncoming;
 use tracing::{info, warn};
 
 use super::authority::AuthorityArguments;
+use super::replica::ReplicaArguments;
 use crate::ads::credentials::Access;
 use crate::ads::csds::{MAX_QUESTION, Statuses};
 use crate::ads::push::Hub;
 use crate::ads::service::Discovery;
-use crate::ads::status::{ClearText, RulesStatus};
 use crate::board::Board;
 use crate::ca::Authority;
 use crate::ca::attest::Gate;
@@ -34,14 +32,19 @@ use crate::ca::service::Certificates;
 use crate::ca::tls::{Incoming, Terms};
 use crate::cli::failure::Failure;
 use crate::figures::gather::Gatherer;
-use crate::generation::{Contents, Generation};
+use crate::follow::{Sources, follow};
 use crate::http::{self, Trusted};
-use crate::metrics::{Metrics, Rules};
+use crate::kubernetes::client::ClusterArguments;
+use crate::kubernetes::replica::Replica;
+use crate::kubernetes::status::Writer;
+use crate::kubernetes::webhook::server::Webhooks;
+use crate::metrics::Metrics;
 use crate::relay::http::Desk;
 use crate::relay::service::Relay;
 use crate::relay::switchboard::Switchboard;
-use crate::snapshot::Shelf;
-use crate::source::files::{Files, Options, State, write_atomically};
+use crate::source::files::{Files, Options};
+use crate::source::kubernetes::Cluster;
+use crate::source::{Accepted, Source, write_atomically};
 
 /// Streams that do not end by themselves when the process stops are cut after so long.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,8 +62,15 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Directory or file with rules; may be given several times
-    #[arg(long, value_name = "DIR", required = true)]
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
     rules: Vec<PathBuf>,
+    /// Take rules, services and endpoints from the API server of a Kubernetes cluster, beside --rules or instead of them
+    #[arg(long, env = "LENO_KUBERNETES")]
+    kubernetes: bool,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+    #[command(flatten)]
+    replica: ReplicaArguments,
     /// Directory where the accepted rules are kept for the next start, and the addresses are written (serve.json)
     #[arg(long, value_name = "DIR", env = "LENO_STATE")]
     state: Option<PathBuf>,
@@ -114,51 +124,121 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let xds = bind(arguments.xds_address, "--xds-address").await?;
     let tls = bind(arguments.tls_address, "--tls-address").await?;
     let http_listener = bind(arguments.http_address, "--http-address").await?;
-    let settings = arguments.authority.settings(arguments.state.clone());
-    let authority = Authority::open(settings, metrics.ca.clone(), SystemTime::now())
-        .context("there is no certificate authority")?;
+    let client = match arguments.kubernetes {
+        true => Some(arguments.cluster.connect().await.context("there is no way to the cluster")?),
+        false => None,
+    };
+    let mut replica = client.as_ref().map(|client| Replica::join(client.clone(), arguments.replica.identity()));
+    let authority = authority(&arguments, replica.as_mut(), &metrics).await?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
-    announce(arguments.state.as_deref(), [&xds, &tls, &http_listener])?;
-
+    let sources = sources(&arguments, client.as_ref(), &metrics);
     let hub = Hub::new(metrics);
+    let webhooks = match &mut replica {
+        Some(replica) => Some(webhooks(replica, &arguments.replica, &hub).await?),
+        None => None,
+    };
+    announce(arguments.state.as_deref(), [&xds, &tls, &http_listener], webhooks)?;
+
     let switchboard = Arc::new(Switchboard::default());
     let board = Arc::new(Board::new(Arc::clone(&hub), Arc::clone(&authority)));
-    let options = Options { rules: arguments.rules, state: arguments.state, allow_empty: arguments.allow_empty };
-    let mut files = Files::watch(options);
     let stopped = || {
         let hub = Arc::clone(&hub);
         async move { hub.stopped().await }
     };
     let mut servers = JoinSet::new();
     servers.spawn(clear(xds, Arc::clone(&hub), Arc::clone(&switchboard)));
-    let own = (Arc::clone(&authority), Arc::clone(&terms));
+    let gate = Arc::new(Gate::new(&authority, replica.as_ref().map(Replica::reviews)));
+    let own = (Arc::clone(&authority), Arc::clone(&terms), gate);
     servers.spawn(encrypted(tls, Arc::clone(&hub), Arc::clone(&switchboard), own));
     // Ends when it is dropped.
     let mut keeper = JoinSet::new();
     keeper.spawn(terms.keep());
+    if let (Some(client), Some(replica), Some(cluster)) = (client, &replica, &sources.cluster) {
+        let is_leader = replica.leadership().is_leader();
+        let (subjects, standings) = (cluster.subjects(), sources.standings.subscribe());
+        let counts = hub.metrics().kubernetes.clone();
+        let writer = Writer { client, hub: Arc::clone(&hub), counts, subjects, standings, is_leader };
+        keeper.spawn(writer.run());
+    }
     let gatherer = Gatherer::new(Arc::clone(&switchboard));
     keeper.spawn(Arc::clone(&gatherer).keep_looking());
     let trusted = if arguments.allow_plain_text { Trusted::Everybody } else { Trusted::Loopback };
     let desk = Desk::new(switchboard, gatherer, Arc::clone(&hub));
     let answers = tokio::spawn(http::serve(http_listener, Arc::clone(&board), desk, trusted, stopped()));
     // Reading and indexing rules takes a while; it happens on this thread, which serves nobody.
-    let follow = follow(&mut files, &hub, &board, &authority);
+    let follow = follow(sources, &hub, &board, &authority);
     tokio::select! {
         () = follow => {}
         signal = told_to_stop() => info!("{} received, closing all streams; proxies keep what they have", signal?),
     }
     hub.stop();
+    end(servers, replica).await?;
+    answers.await.context("the HTTP server failed")
+}
+
+/// The roots of this process alone, or those that all replicas share.
+async fn authority(
+    arguments: &Arguments,
+    replica: Option<&mut Replica>,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<Authority>> {
+    let settings = arguments.authority.settings(arguments.state.clone());
+    let opened = match replica {
+        Some(replica) => replica.authority(settings, metrics.ca.clone()).await.map_err(anyhow::Error::from),
+        None => Authority::open(settings, metrics.ca.clone(), SystemTime::now()).map_err(anyhow::Error::from),
+    };
+    opened.context("there is no certificate authority")
+}
+
+/// Lets streams end. Another replica may lead while they do.
+async fn end(
+    mut servers: JoinSet<Result<(), tonic::transport::Error>>,
+    replica: Option<Replica>,
+) -> anyhow::Result<()> {
+    let left = async {
+        if let Some(replica) = replica {
+            replica.leave().await;
+        }
+    };
     let ended = async {
         while let Some(ended) = servers.join_next().await {
             ended.context("the discovery service failed")??;
         }
         anyhow::Ok(())
     };
-    match tokio::time::timeout(DRAIN, ended).await {
-        Ok(ended) => ended?,
-        Err(_) => warn!("some connections did not end within {DRAIN:?} and are cut"),
+    let (left, ended) = tokio::join!(tokio::time::timeout(DRAIN, left), tokio::time::timeout(DRAIN, ended));
+    if left.is_err() {
+        warn!("the Lease was not given back within {DRAIN:?}; another control plane leads when it ends");
     }
-    answers.await.context("the HTTP server failed")
+    ended.unwrap_or_else(|_| {
+        warn!("some connections did not end within {DRAIN:?} and are cut");
+        Ok(())
+    })
+}
+
+/// Answers the API server; where.
+async fn webhooks(replica: &mut Replica, arguments: &ReplicaArguments, hub: &Arc<Hub>) -> anyhow::Result<SocketAddr> {
+    let listener = bind(arguments.webhook_address, "--webhook-address").await?;
+    let address = listener.local_addr()?;
+    let inject = replica.injector(arguments.injection()?);
+    let hub = Arc::clone(hub);
+    let in_force = Arc::new(move || {
+        let newest = hub.newest();
+        Arc::new(newest.iter().flat_map(|generation| generation.rules()).cloned().collect::<Vec<_>>())
+    });
+    replica.serve_webhooks(listener, Webhooks { inject, in_force }).await.context("there are no webhooks")?;
+    Ok(address)
+}
+
+/// Where rules come from. Nothing is waited for here, neither files nor the API server.
+fn sources(arguments: &Arguments, client: Option<&Client>, metrics: &Metrics) -> Sources {
+    let cluster = client.map(|client| Cluster::watch(client, metrics.kubernetes.clone()));
+    let Arguments { rules, state, allow_empty, .. } = arguments;
+    let options = Options { rules: rules.clone(), allow_empty: *allow_empty };
+    let files = (!rules.is_empty()).then(|| Files::watch(options));
+    let named = [files.as_ref().map(|_| Source::Files), cluster.as_ref().map(|_| Source::Kubernetes)];
+    let named = named.into_iter().flatten().collect::<Vec<_>>();
+    Sources { accepted: Accepted::open(&named, state.clone()), files, cluster, standings: watch::Sender::default() }
 }
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -168,16 +248,19 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
 }
 
 /// Says where the process listens, to people and to programs.
-fn announce(state: Option<&Path>, listeners: [&TcpListener; 3]) -> anyhow::Result<()> {
+fn announce(state: Option<&Path>, listeners: [&TcpListener; 3], webhooks: Option<SocketAddr>) -> anyhow::Result<()> {
     let [xds, tls, http] = listeners.map(TcpListener::local_addr);
     let (xds, tls, http) = (xds?.to_string(), tls?.to_string(), http?.to_string());
     if let Some(state) = state {
         let pid = std::process::id();
-        let addresses = serde_json::json!({ "xds": xds, "tls": tls, "http": http, "pid": pid });
+        let addresses = serde_json::json!({ "xds": xds, "tls": tls, "http": http, "webhook": webhooks, "pid": pid });
         write_atomically(&state.join("serve.json"), addresses.to_string().as_bytes())
             .with_context(|| format!("cannot write to the state directory `{}`", state.display()))?;
     }
-    info!(xds, tls, http, "serving");
+    match webhooks {
+        Some(webhooks) => info!(xds, tls, http, %webhooks, "serving"),
+        None => info!(xds, tls, http, "serving"),
+    }
     Ok(())
 }
 
@@ -202,9 +285,8 @@ async fn encrypted(
     listener: TcpListener,
     hub: Arc<Hub>,
     switchboard: Arc<Switchboard>,
-    (authority, terms): (Arc<Authority>, Arc<Terms>),
+    (authority, terms, gate): (Arc<Authority>, Arc<Terms>, Arc<Gate>),
 ) -> Result<(), tonic::transport::Error> {
-    let gate = Arc::new(Gate::new(&authority));
     let incoming = Incoming::new(listener, terms, Arc::clone(&gate));
     let stopped = Arc::clone(&hub);
     server()
@@ -231,80 +313,6 @@ fn server() -> Server {
         .initial_connection_window_size(CONNECTION_WINDOW)
         // A token of Kubernetes has some 1300 bytes.
         .http2_max_header_list_size(32 << 10)
-}
-
-/// Puts every accepted state of the files in force, and every change of the roots. Does not return.
-async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authority) {
-    let shelf = Arc::new(Mutex::new(Shelf::default()));
-    let mut roots = authority.changes();
-    let (mut version, mut clear_text) = (None, BTreeMap::new());
-    loop {
-        let state = next(files, &mut roots, hub, authority).await;
-        let mut generation = None;
-        if let Some(documents) = state.documents.as_ref().filter(|_| state.changed) {
-            let newest = Generation::new(documents, Arc::default(), &authority.bundles(), Arc::clone(&shelf));
-            authority.set_domains(newest.domains());
-            let Contents { services, virtual_services } = newest.contents();
-            hub.metrics().in_force(newest.version(), newest.documents(), services, virtual_services);
-            version = Some(newest.version().to_owned());
-            generation = Some(newest);
-        }
-        if let Some(generation) = &generation {
-            clear_text = generation.in_clear_text();
-        }
-        let rules = rules_status(&state, version.clone(), clear_text.clone());
-        hub.metrics().rules(Rules {
-            findings: &state.diagnostics,
-            errors: rules.errors(),
-            rejected: rejected_documents(&state.diagnostics),
-            held_back: rules.held_back.len(),
-        });
-        board.note(rules);
-        if let Some(generation) = generation {
-            hub.publish_edit(generation, state.noticed);
-        }
-        files.report(&state);
-    }
-}
-
-/// The next state of the files. Until then, every change of the roots reaches the proxies with the rules as they are.
-async fn next(files: &mut Files, roots: &mut watch::Receiver<u64>, hub: &Hub, authority: &Authority) -> State {
-    let mut state = pin!(files.next());
-    loop {
-        tokio::select! {
-            state = &mut state => return state,
-            changed = roots.changed() => {
-                let newest = hub.newest().filter(|_| changed.is_ok());
-                if let Some(generation) = newest.and_then(|newest| newest.with_roots(&authority.bundles())) {
-                    hub.publish(generation);
-                }
-            }
-        }
-    }
-}
-
-fn rules_status(state: &State, version: Option<String>, clear_text: BTreeMap<String, ClearText>) -> RulesStatus {
-    let errors = state.diagnostics.iter().filter(|finding| finding.is_error());
-    let json = |finding: &Diagnostic| serde_json::to_value(finding).unwrap_or_default();
-    RulesStatus {
-        accepted: state.documents.as_ref().map_or(0, Vec::len),
-        version,
-        rejected: errors.map(json).collect(),
-        held_back: state.held_back.iter().map(|(id, reason)| (id.to_string(), reason.clone())).collect(),
-        problem: state.problem.clone(),
-        clear_text,
-    }
-}
-
-/// Documents with an error; a file that cannot be read as documents is one.
-fn rejected_documents(findings: &[Diagnostic]) -> usize {
-    let errors = findings.iter().filter(|finding| finding.is_error());
-    let file = |finding: &Diagnostic| finding.place.as_ref().map(|place| Arc::clone(&place.file));
-    let of = errors.map(|finding| match &finding.resource {
-        Some(resource) => (Some(resource.to_string()), None),
-        None => (None, file(finding)),
-    });
-    of.collect::<BTreeSet<_>>().len()
 }
 
 pub(super) async fn told_to_stop() -> std::io::Result<&'static str> {

@@ -18,8 +18,6 @@ use super::{Decision, Injection, Settings, Surroundings, inject, owners};
 const AUDIT: &str = "injection";
 
 /// Answers a review of a pod in a namespace that has these labels and annotations.
-// Called by the webhook's server.
-#[allow(dead_code)]
 pub(crate) fn admission(
     review: AdmissionReview<DynamicObject>,
     settings: &Settings,
@@ -51,7 +49,6 @@ pub(crate) fn admission(
 
 /// The answer as it goes over the wire: with the patch in base64, as Kubernetes' documentation has it. (kube writes a list of
 /// numbers, which the API server happens to take as well.)
-#[allow(dead_code)]
 pub(crate) fn written(answer: AdmissionResponse) -> Result<Value, serde_json::Error> {
     let patch = answer.patch.as_ref().map(|patch| STANDARD.encode(patch));
     let mut review = serde_json::to_value(answer.into_review())?;

@@ -25,6 +25,7 @@ use prometheus::{
 
 use crate::ads::push::Hub;
 use crate::ca::metrics::CaMetrics;
+use crate::kubernetes::counts::Counts;
 use pilot::Pilot;
 use process::Process;
 use state::States;
@@ -58,6 +59,8 @@ pub(crate) struct Metrics {
     pilot: Pilot,
     /// What the certificate authority counts.
     pub(crate) ca: CaMetrics,
+    /// What the watches of Kubernetes count.
+    pub(crate) kubernetes: Counts,
 }
 
 /// Why a stream ended.
@@ -155,6 +158,7 @@ impl Metrics {
             config: gauges("config_info", "1 for the version of the rules in force.", &["version"])?,
             pilot: Pilot::register(&registry)?,
             ca: CaMetrics::register(&registry)?,
+            kubernetes: Counts::register(&registry)?,
             registry,
         };
         metrics.register()?;

@@ -23,7 +23,11 @@ const ROWS: &[Row] = &[
         interception,
         "How traffic reaches the proxy; `none`: the app calls its listeners; `redirect`: the pod's connections are redirected to it.",
     ),
-    ("control_plane.address", text, "https://HOST:15012, or http://127.0.0.1:15010 on this machine."),
+    (
+        "control_plane.address",
+        text,
+        "https://HOST:15012, or http://127.0.0.1:15010 on this machine; several replicas with commas.",
+    ),
     (
         "control_plane.root",
         text,

@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! control_plane:
-//!   address: https://leno.istio-system.svc:15012
+//!   address: https://leno.leno-system.svc:15012    # or several, with commas
 //!   root: root.pem          # https:// needs it
 //!   token: token            # or `certificate` and `key`; or neither, with `identity`
 //! identity:                 # a certificate from files in place of one from the control plane
@@ -24,10 +24,13 @@ use super::BootstrapError;
 use crate::control_plane::{Address, ControlPlane, KeyFiles, Tls};
 use crate::identity::IdentityFiles;
 
+/// Most addresses of one control plane.
+const MAX_REPLICAS: usize = 16;
+
 /// Flags and variables for `control_plane` and `identity`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SecurityFlags {
-    /// Control plane, as https://HOST:15012, or http://127.0.0.1:15010 on this machine
+    /// Control plane, as https://HOST:15012, or http://127.0.0.1:15010 on this machine; several replicas with commas
     #[arg(long, value_name = "URL", env = "LENO_CONTROL_PLANE_ADDRESS")]
     pub control_plane_address: Option<String>,
     /// Certificates (PEM) that the control plane's must chain to; https:// needs it
@@ -93,7 +96,7 @@ pub(super) fn control_plane(
             false => Err(wrong("control_plane.address", "is missing, and the other keys of control_plane need it")),
         };
     };
-    let address = Address::parse(&address).map_err(|error| wrong("control_plane.address", &error.to_string()))?;
+    let (address, further) = addresses(&address)?;
     let certificate = pair(["control_plane.certificate", "control_plane.key"], certificate, key)?;
     let tls = match address.is_https() {
         true => Some(tls(root, token, certificate, identity)?),
@@ -102,7 +105,23 @@ pub(super) fn control_plane(
             None
         }
     };
-    Ok(Some(ControlPlane { address, tls }))
+    Ok(Some(ControlPlane { address, further, tls }))
+}
+
+/// One address, or several with commas between them.
+fn addresses(text: &str) -> Result<(Address, Vec<Address>), BootstrapError> {
+    let parse =
+        |part: &str| Address::parse(part.trim()).map_err(|error| wrong("control_plane.address", &error.to_string()));
+    let mut parts = text.split(',');
+    let first = parse(parts.next().unwrap_or_default())?;
+    let further = parts.map(parse).collect::<Result<Vec<_>, _>>()?;
+    if further.len() >= MAX_REPLICAS {
+        return Err(wrong("control_plane.address", "names more replicas than anyone has; a host name stands for many"));
+    }
+    if further.iter().any(|other| other.is_https() != first.is_https()) {
+        return Err(wrong("control_plane.address", "mixes https:// and http://, which are for different proxies"));
+    }
+    Ok((first, further))
 }
 
 /// The identity's files, if they are named.

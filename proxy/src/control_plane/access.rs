@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 
+use super::places::{Places, Reached};
 use super::token;
 use super::{Address, ControlPlane, KeyFiles, Tls};
 use crate::identity::{Identity, Svid};
@@ -17,6 +18,7 @@ pub struct Access {
     plane: Arc<ControlPlane>,
     identity: Arc<Identity>,
     issuer: Issuer,
+    places: Arc<Places>,
 }
 
 /// Who issues the own certificate.
@@ -54,17 +56,24 @@ pub enum Credential {
 impl Access {
     /// With what the bootstrap says, and the identity that this process will have.
     pub fn new(plane: ControlPlane, identity: Arc<Identity>, issuer: Issuer) -> Self {
-        Self { plane: Arc::new(plane), identity, issuer }
+        Self { plane: Arc::new(plane), identity, issuer, places: Arc::default() }
     }
 
     /// To an address on this machine, without credentials.
     pub fn plain(address: Address) -> Self {
-        Self::new(ControlPlane { address, tls: None }, Arc::default(), Issuer::Files)
+        Self::new(ControlPlane { address, further: Vec::new(), tls: None }, Arc::default(), Issuer::Files)
     }
 
-    /// Where it is.
-    pub fn address(&self) -> &Address {
-        &self.plane.address
+    /// Where its replicas are, for people.
+    pub fn addresses(&self) -> String {
+        let all = std::iter::once(&self.plane.address).chain(&self.plane.further);
+        all.map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    /// TCP to one of its replicas.
+    pub(super) async fn reach(&self) -> Result<Reached, (Address, std::io::Error)> {
+        let all: Vec<Address> = std::iter::once(&self.plane.address).chain(&self.plane.further).cloned().collect();
+        self.places.connect(&all).await
     }
 
     /// What can be shown now, the best first. Empty: nothing, so there is no use in connecting.

@@ -6,6 +6,7 @@
 
 use std::future::ready;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,6 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::Code;
@@ -26,6 +26,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::places::Reached;
 use super::token;
 use super::{Access, Address, Credential, KeyFiles, Tls};
 use crate::identity::{Svid, SvidError};
@@ -120,6 +121,8 @@ pub struct Link {
     pub channel: Channel,
     authorization: Option<MetadataValue<Ascii>>,
     credential: Credential,
+    /// Which replica it is.
+    peer: SocketAddr,
 }
 
 impl Link {
@@ -130,8 +133,13 @@ impl Link {
             Credential::None | Credential::Certificate(_) | Credential::Own(_) => None,
         };
         let channel = timeout(CONNECT_DEADLINE, connect(access, &credential));
-        let channel = channel.await.map_err(|_| ConnectError::Deadline)??;
-        Ok(Self { channel, authorization, credential })
+        let (channel, peer) = channel.await.map_err(|_| ConnectError::Deadline)??;
+        Ok(Self { channel, authorization, credential, peer })
+    }
+
+    /// Which of the control plane's replicas this is.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// A call with this message, and the token if that is the credential.
@@ -159,20 +167,20 @@ fn authorization(path: &Path) -> Result<MetadataValue<Ascii>, ConnectError> {
     token::authorization(&token).ok_or_else(|| wrong("it has bytes that no token has".to_owned()))
 }
 
-async fn connect(access: &Access, credential: &Credential) -> Result<Channel, ConnectError> {
-    let address = access.address();
-    let tcp = |source| ConnectError::Tcp { address: address.clone(), source };
-    let stream = TcpStream::connect((address.host(), address.port())).await.map_err(tcp)?;
-    stream.set_nodelay(true).map_err(tcp)?;
-    match access.tls() {
-        None => speak(address, stream).await,
+async fn connect(access: &Access, credential: &Credential) -> Result<(Channel, SocketAddr), ConnectError> {
+    let reached = access.reach().await.map_err(|(address, source)| ConnectError::Tcp { address, source })?;
+    let Reached { stream, address, peer } = reached;
+    stream.set_nodelay(true).map_err(|source| ConnectError::Tcp { address: address.clone(), source })?;
+    let channel = match access.tls() {
+        None => speak(&address, stream).await?,
         Some(tls) => {
             let config = Arc::new(client_config(access, tls, credential)?);
             let name = ServerName::try_from(address.host().to_owned()).expect("invariant: an address has a valid host");
             let stream = TlsConnector::from(config).connect(name, stream).await;
-            speak(address, stream.map_err(|error| handshake_error(address, tls, error))?).await
+            speak(&address, stream.map_err(|error| handshake_error(&address, tls, error))?).await?
         }
-    }
+    };
+    Ok((channel, peer))
 }
 
 /// HTTP/2 over the stream, which tonic may use once.

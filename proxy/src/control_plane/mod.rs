@@ -8,10 +8,13 @@
 //! * [`Address`]: where it is.
 //! * [`Access`]: which credentials there are right now, in the order in which they are worth a try.
 //! * [`Link`]: one connection.
+//!
+//! A control plane may have several replicas: several addresses, or a name with several.
 
 mod access;
 mod address;
 mod link;
+mod places;
 mod token;
 
 use std::path::PathBuf;
@@ -25,6 +28,8 @@ pub use link::{CONNECT_DEADLINE, ConnectError, Link, Refusal};
 pub struct ControlPlane {
     /// Where it is.
     pub address: Address,
+    /// Where other replicas of it are, of the same scheme.
+    pub further: Vec<Address>,
     /// How it is authenticated; there for `https://` and only then.
     pub tls: Option<Tls>,
 }

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::Outputs;
 use super::session::{Now, Session};
 use super::status::Status;
-use crate::control_plane::{Address, Link};
+use crate::control_plane::Link;
 use crate::state::accepted::Store;
 use crate::state::disk;
 
@@ -30,10 +30,10 @@ impl Desk {
     pub(super) fn new(
         outputs: Outputs,
         link: watch::Sender<Option<Link>>,
-        address: &Address,
+        address: String,
         keeper: Option<Keeper>,
     ) -> Self {
-        outputs.status.send_modify(|status| status.address = address.to_string());
+        outputs.status.send_modify(|status| status.address = address);
         Self { outputs, link, keeper }
     }
 
@@ -55,7 +55,7 @@ impl Desk {
     }
 
     pub(super) fn connected(&mut self, link: &Link, now: Now) {
-        tracing::info!("connected to the control plane");
+        tracing::info!(replica = %link.peer(), "connected to the control plane");
         self.link.send_replace(Some(link.clone()));
         self.outputs.status.send_modify(|status| {
             status.connected = true;

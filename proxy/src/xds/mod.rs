@@ -110,7 +110,7 @@ pub async fn run(config: ClientConfig, hooks: Hooks, outputs: Outputs, mut shutd
     let keeper = state
         .as_ref()
         .map(|directory| Keeper::start(directory.clone(), node.id(), outputs.status.clone(), shutdown.clone()));
-    let mut desk = Desk::new(outputs, link, access.address(), keeper);
+    let mut desk = Desk::new(outputs, link, access.addresses(), keeper);
     let mut session = Session::new(node_to_xds(&node), hooks.refuse);
     if let Some(directory) = state {
         restore(&mut session, &mut desk, directory, node.id()).await;

@@ -57,7 +57,7 @@ impl World {
     fn plane(&self) -> ControlPlane {
         let address = Address::parse(&format!("https://localhost:{}", self.server.port())).unwrap();
         let tls = Tls { root: self.path("root.pem"), token: Some(self.path("token")), certificate: None };
-        ControlPlane { address, tls: Some(tls) }
+        ControlPlane { address, further: Vec::new(), tls: Some(tls) }
     }
 
     fn access(&self, identity: &Arc<Identity>) -> Access {

@@ -63,6 +63,7 @@ fn node(name: &str) -> Node {
     }
 }
 
+mod cluster;
 mod counts;
 mod world;
 

@@ -1,0 +1,78 @@
+//! What the watches count. The label is a kind that the program knows, so that the number of series is fixed.
+
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// Cheap to clone; all clones count the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Counts {
+    events: IntCounterVec,
+    lists: IntCounterVec,
+    errors: IntCounterVec,
+    objects: IntGaugeVec,
+    writes: IntCounterVec,
+}
+
+/// What became of a status that was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Write {
+    /// It stands there.
+    Done,
+    /// The rule is gone.
+    Gone,
+    /// It will be tried again.
+    Failed,
+}
+
+impl Write {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "written",
+            Self::Gone => "gone",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl Counts {
+    /// All at zero.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, label: &str| {
+            IntCounterVec::new(Opts::new(format!("leno_kubernetes_{name}"), help), &[label])
+        };
+        let counts = Self {
+            events: counters("watch_events_total", "Objects that came, changed or went.", "kind")?,
+            lists: counters("lists_total", "Complete lists; more than one per kind is an expired watch.", "kind")?,
+            errors: counters("watch_errors_total", "Answers of the API server that were none.", "kind")?,
+            objects: IntGaugeVec::new(Opts::new("leno_kubernetes_objects", "Objects that are known."), &["kind"])?,
+            writes: counters("status_writes_total", "Statuses of rules, by what became of writing them.", "result")?,
+        };
+        for result in [Write::Done, Write::Gone, Write::Failed] {
+            counts.writes.with_label_values(&[result.label()]);
+        }
+        for counter in [&counts.events, &counts.lists, &counts.errors, &counts.writes] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        registry.register(Box::new(counts.objects.clone()))?;
+        Ok(counts)
+    }
+
+    pub(super) fn event(&self, kind: &str) {
+        self.events.with_label_values(&[kind]).inc();
+    }
+
+    pub(super) fn listed(&self, kind: &str) {
+        self.lists.with_label_values(&[kind]).inc();
+    }
+
+    pub(super) fn error(&self, kind: &str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+
+    pub(super) fn objects(&self, kind: &str, number: usize) {
+        self.objects.with_label_values(&[kind]).set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn wrote(&self, result: Write) {
+        self.writes.with_label_values(&[result.label()]).inc();
+    }
+}
