@@ -20,6 +20,7 @@
 //! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`prometheus`] scrapes a running mesh; [`promql`] and [`exposition`] read what dashboards ask and programs emit.
 //! * [`otlp`] has a collector of spans.
+//! * [`api_server`] is a Kubernetes API server.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
 //!
@@ -28,6 +29,7 @@
 
 mod admin;
 mod anybody;
+pub mod api_server;
 mod client;
 pub mod exposition;
 mod mesh;
