@@ -1,5 +1,6 @@
 //! Every default that a rule may leave out, each with its source.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::ir::Fraction;
@@ -78,8 +79,20 @@ pub const TRUST_DOMAIN: &str = "cluster.local";
 pub const CLUSTER_DOMAIN: &str = "cluster.local";
 /// Kubernetes: where a document without a namespace stands.
 pub const NAMESPACE: &str = "default";
-/// Istio: the HTTP port of a sidecar without capture.
+/// Istio: where captured connections away from the app come in; without capture, the HTTP port for all hosts.
 pub const OUTBOUND_PORT: u16 = 15001;
+/// Istio: where captured connections to the app come in.
+pub const INBOUND_PORT: u16 = 15006;
+/// Istio: the proxy's own ports in a pod, for scraping, readiness and its metrics; they are never captured.
+pub const POD_PORTS: [u16; 3] = [15020, 15021, 15090];
+/// Istio: from where the own app is called, so that such a connection is not captured again.
+pub const APP_SOURCES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 6)), IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6))];
+/// A proxy that cannot call the server meanwhile (Envoy) takes a silent caller for bytes after it. Leno never waits.
+pub const DETECTION_SILENCE: Duration = Duration::from_millis(250);
+/// Istio: ports without a declared protocol that are bytes all the same, since the server speaks first: SMTP, DNS, MySQL,
+/// MongoDB.
+pub const SERVER_FIRST_PORTS: [u16; 4] = [25, 53, 3306, 27017];
 /// Istio: `Upgrade` tokens that pass.
 pub const UPGRADES: &[&str] = &["websocket"];
 /// Envoy: `no_traffic_interval` of a health check, while its cluster has never been called.

@@ -7,6 +7,7 @@ mod cli;
 mod figures;
 mod generation;
 mod http;
+mod kubernetes;
 mod metrics;
 mod percent;
 mod relay;

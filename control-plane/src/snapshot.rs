@@ -64,6 +64,31 @@ impl Snapshot {
         }
     }
 
+    /// The same with newer versions of some clusters and endpoints; what is equal stays the very same, so that nobody
+    /// compares it again.
+    pub(crate) fn with(&self, mut encoded: BTreeMap<Kind, BTreeMap<String, Encoded>>, shelf: &mut Shelf) -> Self {
+        let mut newer = |kind: Kind| {
+            let old = self.set(kind);
+            let encoded = encoded.remove(&kind).unwrap_or_default();
+            let is_newer = |(name, encoded): &(String, Encoded)| {
+                old.resources.get(name.as_str()).is_none_or(|known| *known.version != *encoded.version)
+            };
+            let differing = encoded.into_iter().filter(is_newer).collect::<BTreeMap<_, _>>();
+            match differing.is_empty() {
+                true => Arc::clone(old),
+                false => Arc::new(old.with(kind, differing, shelf)),
+            }
+        };
+        Self {
+            clusters: newer(Kind::Cluster),
+            endpoints: newer(Kind::Endpoints),
+            secrets: Arc::clone(&self.secrets),
+            listeners: Arc::clone(&self.listeners),
+            routes: Arc::clone(&self.routes),
+            remarks: self.remarks.clone(),
+        }
+    }
+
     /// The same with what it could not say.
     pub(crate) fn with_remarks(self, remarks: Remarks) -> Self {
         Self { remarks, ..self }
@@ -90,6 +115,15 @@ impl Set {
     fn new(kind: Kind, encoded: BTreeMap<String, Encoded>, shelf: &mut Shelf) -> Self {
         let shelved = encoded.into_iter().map(|(name, encoded)| shelf.take(kind, &name, encoded));
         let resources = shelved.map(|resource| (Arc::clone(&resource.name), resource)).collect::<BTreeMap<_, _>>();
+        Self { version: Self::version_of(resources.values()), resources }
+    }
+
+    fn with(&self, kind: Kind, encoded: BTreeMap<String, Encoded>, shelf: &mut Shelf) -> Self {
+        let mut resources = self.resources.clone();
+        for (name, encoded) in encoded {
+            let resource = shelf.take(kind, &name, encoded);
+            resources.insert(Arc::clone(&resource.name), resource);
+        }
         Self { version: Self::version_of(resources.values()), resources }
     }
 
@@ -225,6 +259,23 @@ pub(crate) mod tests {
         assert_ne!(base, version(&[(Kind::Route, "a", "1"), (Kind::Route, "b", "3")]));
         assert_ne!(base, version(&[(Kind::Route, "a", "1")]));
         assert_ne!(base, version(&[]));
+    }
+
+    #[test]
+    fn a_snapshot_with_newer_endpoints_shares_all_else_and_equals_one_that_was_made_whole() {
+        let (mut shelf, all) = (Shelf::default(), |endpoints| {
+            vec![(Kind::Cluster, "a", "1"), (Kind::Endpoints, "a", endpoints), (Kind::Endpoints, "b", "1")]
+        });
+        let old = Snapshot::new(encoded(&all("1")), &mut shelf);
+        let same = old.with(encoded(&[(Kind::Cluster, "a", "1"), (Kind::Endpoints, "a", "1")]), &mut shelf);
+        let newer = old.with(encoded(&[(Kind::Cluster, "a", "1"), (Kind::Endpoints, "a", "2")]), &mut shelf);
+        for kind in Kind::PUSH_ORDER {
+            assert!(Arc::ptr_eq(old.set(kind), same.set(kind)), "{kind:?}");
+            assert_eq!(Arc::ptr_eq(old.set(kind), newer.set(kind)), kind != Kind::Endpoints, "{kind:?}");
+        }
+        let whole = Snapshot::new(encoded(&all("2")), &mut shelf);
+        assert_eq!(newer.set(Kind::Endpoints).version, whole.set(Kind::Endpoints).version);
+        assert_eq!(newer.set(Kind::Endpoints).resources, whole.set(Kind::Endpoints).resources);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Output;
 use super::clusters::duration;
 use crate::ir::{
-    AccessLog, AccessLogs, Comparison, Direction, FormatError, Fraction, ListenerProtocol, LogFilter, LogFormat,
-    LogSink, LogText, LogValue, Origin, ResponseFlag, RouteConfig, RouteSource, Sensitive,
+    AccessLog, AccessLogs, Comparison, Direction, FormatError, Fraction, HttpManager, ListenerProtocol, LogFilter,
+    LogFormat, LogSink, LogText, LogValue, Origin, ResponseFlag, RouteConfig, RouteSource, Sensitive,
 };
 use crate::mesh::Mesh;
 use crate::rules::{self, AccessLogFormat, CustomLogFormat, SensitiveWords};
@@ -17,20 +17,25 @@ pub(super) fn finish(mesh: &Mesh, output: &mut Output<'_>) {
     let Some(written) = &mesh.settings().access_log else { return };
     for listener in output.resources.listeners.values_mut() {
         let listener = Arc::make_mut(listener);
-        let logs = compile(written, listener.direction).into_iter().collect();
-        listener.access_logs = AccessLogs { logs, left_out: Vec::new() };
-        match &mut listener.protocol {
-            ListenerProtocol::Http(manager) => {
-                if let RouteSource::Inline(table) = &mut manager.routes {
-                    place(mesh, Arc::make_mut(table));
-                }
-            }
-            ListenerProtocol::Tcp(route) => place_one(mesh, route.origin.as_mut()),
+        let logs =
+            AccessLogs { logs: compile(written, listener.direction).into_iter().collect(), left_out: Vec::new() };
+        for port in listener.ports.values_mut() {
+            port.access_logs = logs.clone();
+            place_protocol(mesh, &mut port.protocol);
         }
+        listener.access_logs = logs;
+        place_protocol(mesh, &mut listener.protocol);
     }
     for table in output.resources.routes.values_mut() {
         place(mesh, Arc::make_mut(table));
     }
+}
+
+fn place_protocol(mesh: &Mesh, protocol: &mut ListenerProtocol) {
+    if let Some(HttpManager { routes: RouteSource::Inline(table), .. }) = protocol.http_mut() {
+        place(mesh, Arc::make_mut(table));
+    }
+    protocol.tcp_routes_mut(&mut |route| place_one(mesh, route.origin.as_mut()));
 }
 
 fn place(mesh: &Mesh, table: &mut RouteConfig) {

@@ -141,7 +141,7 @@ fn service_at(view: &View<'_>, sidecar: &Sidecar, port: u16) -> Option<ServiceNa
         let at = |instance: &Instance| service.ports.iter().any(|its| instance.port(its).map(Port::get) == Some(port));
         service.id.namespace == sidecar.id.namespace && instances.any(at)
     };
-    let mut services: Vec<_> = view.mesh.services().iter().filter(is_there).collect();
+    let mut services: Vec<_> = view.mesh.services().filter(is_there).collect();
     services.sort_by(|one, other| one.host.cmp(&other.host));
     match services.as_slice() {
         [first, ..] if !selector.is_empty() => Some(named(first)),

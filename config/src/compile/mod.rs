@@ -72,6 +72,25 @@ pub fn compile(mesh: &Mesh, node: &Node) -> Resources {
     output.resources
 }
 
+/// Of all that [`compile`] makes, the clusters that call these ports of these hosts, and their endpoints: what a change of
+/// endpoints leads to, and all that it leads to as long as [`Change::beyond_clusters`](crate::mesh::Change) is not set.
+/// Names are those of resources that [`compile`] has made before; others make nothing.
+pub fn compile_clusters<'a>(
+    mesh: &'a Mesh,
+    node: &'a Node,
+    ports: impl IntoIterator<Item = (&'a str, Port)>,
+) -> Resources {
+    let view = View::new(mesh, node);
+    let mut output = Output::default();
+    for (host, port) in ports {
+        if let Some(service) = mesh.service(host, &node.namespace) {
+            clusters::outbound(&view, service, port, &mut output.resources);
+        }
+    }
+    profile::finish(mesh, &mut output);
+    output.resources
+}
+
 /// What has been compiled so far, and the services that it reaches.
 #[derive(Default)]
 struct Output<'a> {

@@ -39,7 +39,9 @@ pub(super) fn finish(mesh: &Mesh, output: &mut Output<'_>) {
     }
     for listener in listeners.values_mut() {
         let listener = Arc::make_mut(listener);
-        if let ListenerProtocol::Http(manager) = &mut listener.protocol {
+        let own = std::iter::once(&mut listener.protocol);
+        let of_ports = listener.ports.values_mut().map(|port| &mut port.protocol);
+        for manager in own.chain(of_ports).filter_map(ListenerProtocol::http_mut) {
             manager.streams.idle = Some(defaults::SAFE_STREAM_IDLE);
             if let RouteSource::Inline(table) = &mut manager.routes {
                 careful_routes(Arc::make_mut(table));

@@ -107,7 +107,7 @@ impl<'a> Egress<'a> {
     fn new(view: &View<'a>, written: Option<&'a EgressListener>, imports: Imports) -> Self {
         let namespace = view.node.namespace.as_str();
         let mut services: Vec<&Service> = Vec::new();
-        let imported = view.mesh.services().iter().filter(|service| {
+        let imported = view.mesh.services().filter(|service| {
             service.visibility.allows(namespace) && imports.cover(&service.id.namespace, &service.host)
         });
         for service in imported {

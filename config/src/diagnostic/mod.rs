@@ -18,20 +18,35 @@ pub use render::{Style, render, summary};
 
 use crate::rules::ResourceId;
 
-/// Where something stands.
+/// Where something stands: in a file, or in an object of Kubernetes' API, which has fields and no lines.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Place {
-    /// The file as it is shown: its path, or `-` for standard input.
+    /// The file as it is shown: its path, or `-` for standard input. An object: `NAMESPACE/KIND/NAME`.
     pub file: Arc<str>,
-    /// From 1.
+    /// From 1; 0: an object, where the path of the field says the rest.
     pub line: u32,
-    /// From 1, in characters.
+    /// From 1, in characters; 0: an object.
     pub column: u32,
+}
+
+impl Place {
+    /// In an object of Kubernetes' API.
+    pub fn object(name: Arc<str>) -> Self {
+        Self { file: name, line: 0, column: 0 }
+    }
+
+    /// Whether it is a line of a file.
+    pub fn is_line(&self) -> bool {
+        self.line > 0
+    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+        match self.is_line() {
+            true => write!(f, "{}:{}:{}", self.file, self.line, self.column),
+            false => f.write_str(&self.file),
+        }
     }
 }
 
@@ -132,8 +147,9 @@ impl Serialize for Diagnostic {
         fields.serialize_field("code", self.code)?;
         fields.serialize_field("severity", &self.severity)?;
         fields.serialize_field("file", &self.place.as_ref().map(|place| &place.file))?;
-        fields.serialize_field("line", &self.place.as_ref().map(|place| place.line))?;
-        fields.serialize_field("column", &self.place.as_ref().map(|place| place.column))?;
+        let line = self.place.as_ref().filter(|place| place.is_line());
+        fields.serialize_field("line", &line.map(|place| place.line))?;
+        fields.serialize_field("column", &line.map(|place| place.column))?;
         fields.serialize_field("resource", &self.resource.as_ref().map(ToString::to_string))?;
         fields.serialize_field("path", &self.path)?;
         fields.serialize_field("message", &self.message)?;

@@ -35,6 +35,7 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
                     .line_start(snippet.line as usize)
                     .annotation(AnnotationKind::Primary.span(snippet.mark.clone())),
             ),
+            None if !place.is_line() => group.element(annotate_snippets::Origin::path(file.as_str())),
             None => group.element(
                 annotate_snippets::Origin::path(file.as_str())
                     .line(place.line as usize)
@@ -114,6 +115,9 @@ error[L0107]: the weight is negative
     fn a_finding_without_a_line_names_the_file() {
         let text = render(&Diagnostic { snippet: None, ..finding() }, Style::Plain);
         assert!(text.contains("--> rules/reviews.yaml:12:15"), "{text}");
+        let place = Some(Place::object("shop/VirtualService/reviews".into()));
+        let text = render(&Diagnostic { snippet: None, place, ..finding() }, Style::Plain);
+        assert!(text.contains("--> shop/VirtualService/reviews\n"), "{text}");
         let text = render(&Diagnostic { snippet: None, place: None, ..finding() }, Style::Plain);
         assert!(text.starts_with("error[L0107]: the weight is negative"), "{text}");
     }

@@ -1,5 +1,6 @@
 //! A service as this proxy calls it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,11 @@ pub struct Cluster {
     pub health_check: Option<HealthCheck>,
     /// TCP keep-alive probes.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Connections come from the one of the endpoint's family; none: as the system chooses. Toward the own app these are
+    /// [`APP_SOURCES`](crate::defaults::APP_SOURCES), by which the rules of redirection know such connections and leave
+    /// them alone (Istio).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub source_addresses: Vec<IpAddr>,
     /// Encryption.
     pub tls: UpstreamTls,
     /// It is a service of the mesh (MESH_INTERNAL): connections in clear text are worth counting.
@@ -67,6 +73,7 @@ impl Cluster {
             outlier: None,
             health_check: None,
             tcp_keepalive: None,
+            source_addresses: Vec::new(),
             tls: UpstreamTls::Plain,
             mesh_internal: false,
             panic_threshold: Fraction::NONE,
@@ -100,7 +107,7 @@ pub enum Discovery {
     Static(Endpoints),
     /// Names, all of whose addresses are used (Envoy's STRICT_DNS).
     Dns(Endpoints),
-    /// The address that the client meant before the connection was captured.
+    /// The address that the client meant before the connection was captured (Envoy's ORIGINAL_DST).
     OriginalDestination,
     /// The address that the request's host resolves to (Envoy's dynamic forward proxy).
     RequestHost,

@@ -1,22 +1,37 @@
-//! A socket and what is done with its connections.
+//! Where connections come in and what is done with them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{AccessLogs, Authorization, JwtAuthentication, RateLimit, RouteConfig, TcpRoute, Tracing};
+use super::{
+    AccessLogs, Authorization, CapturedPort, Detection, Intake, JwtAuthentication, Port, RateLimit, RouteConfig,
+    TcpRoute, Tracing,
+};
 
-/// One listening socket.
+/// Addresses, and what is done with connections to them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Listener {
-    /// Unique in the proxy: `ADDRESS_PORT` when compiled from rules.
+    /// Unique in the proxy: `ADDRESS_PORT` when compiled from rules; `virtualOutbound` and `virtualInbound` where
+    /// connections are captured (Istio's names).
     pub name: String,
-    /// Where it listens.
+    /// Where it listens, or, of [`Intake::Handed`], what callers meant. Of IPv6, `[::]` does not stand for IPv4 as well.
     pub address: SocketAddr,
+    /// Further addresses of the same kind (Envoy's `additional_addresses`). An address family that the host lacks is
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional_addresses: Vec<SocketAddr>,
     /// Which way its traffic flows.
     pub direction: Direction,
+    /// How connections come to it.
+    #[serde(skip_serializing_if = "Intake::is_bound")]
+    pub intake: Intake,
+    /// Ports whose captured connections are not for the rest of this listener; none but with [`Intake::Capture`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<Port, CapturedPort>,
     /// Whether callers come with a certificate of the mesh.
     pub mtls: MtlsMode,
     /// Who may do what; on TCP, conditions on HTTP never hold.
@@ -31,8 +46,20 @@ pub struct Listener {
 impl Listener {
     /// A listener in clear text that lets everybody in and logs nothing, to be refined with struct update syntax.
     pub fn new(name: String, address: SocketAddr, direction: Direction, protocol: ListenerProtocol) -> Self {
+        let (additional_addresses, intake, ports) = Default::default();
         let (mtls, authorization, access_logs) = Default::default();
-        Self { name, address, direction, mtls, authorization, access_logs, protocol }
+        Self {
+            name,
+            address,
+            additional_addresses,
+            direction,
+            intake,
+            ports,
+            mtls,
+            authorization,
+            access_logs,
+            protocol,
+        }
     }
 }
 
@@ -68,6 +95,47 @@ pub enum ListenerProtocol {
     Http(HttpManager),
     /// Bytes.
     Tcp(TcpRoute),
+    /// Each connection tells.
+    Detect(Box<Detection>),
+}
+
+impl ListenerProtocol {
+    /// What becomes of requests, if it has any.
+    pub fn http(&self) -> Option<&HttpManager> {
+        match self {
+            Self::Http(manager) => Some(manager),
+            Self::Detect(detection) => detection.http.as_ref(),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn http_mut(&mut self) -> Option<&mut HttpManager> {
+        match self {
+            Self::Http(manager) => Some(manager),
+            Self::Detect(detection) => detection.http.as_mut(),
+            Self::Tcp(_) => None,
+        }
+    }
+
+    /// All ways that bytes can go.
+    pub fn tcp_routes(&self) -> impl Iterator<Item = &TcpRoute> {
+        let (only, several) = match self {
+            Self::Http(_) => (None, None),
+            Self::Tcp(route) => (Some(route), None),
+            Self::Detect(detection) => (None, Some(detection.tcp_routes())),
+        };
+        only.into_iter().chain(several.into_iter().flatten())
+    }
+
+    /// Changes all of them.
+    pub(crate) fn tcp_routes_mut(&mut self, change: &mut dyn FnMut(&mut TcpRoute)) {
+        match self {
+            Self::Http(_) => {}
+            Self::Tcp(route) => change(route),
+            Self::Detect(detection) => detection.tcp_routes_mut(change),
+        }
+    }
 }
 
 /// How HTTP is handled on a listener (Envoy's HttpConnectionManager).

@@ -11,7 +11,9 @@
 
 mod access_log;
 mod authorization;
+mod capture;
 mod cluster;
+mod detection;
 mod endpoint;
 mod health;
 mod jwt;
@@ -32,7 +34,9 @@ mod virtual_host;
 
 pub use access_log::*;
 pub use authorization::*;
+pub use capture::*;
 pub use cluster::*;
+pub use detection::*;
 pub use endpoint::*;
 pub use health::*;
 pub use jwt::*;

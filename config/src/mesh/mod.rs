@@ -10,6 +10,7 @@
 
 mod delegate;
 mod destination_rule;
+mod discovered;
 mod health_check;
 mod host;
 mod places;
@@ -21,6 +22,7 @@ mod visibility;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::defaults;
 use crate::diagnostic::Place;
@@ -29,6 +31,7 @@ use crate::node::Node;
 use crate::rules::{self, Document, EndpointSlice, Resource, ResourceId, Rule, SERVICE_NAME_LABEL, WorkloadEntry};
 
 pub(crate) use destination_rule::{Client, DestinationRule};
+pub use discovered::{Change, Discovered, Key, Pod, ServiceEndpoint};
 pub use host::full_name;
 pub(crate) use host::{HostMap, HostSet, in_cluster};
 pub use security::PeerMode;
@@ -45,24 +48,25 @@ use security::Protections;
 use virtual_service::VirtualServices;
 use workload::Workloads;
 
-/// Everything that is known.
-#[derive(Debug)]
+/// Everything that is known. A copy costs as much as there are services, and shares all that they are.
+#[derive(Debug, Clone)]
 pub struct Mesh {
-    settings: rules::MeshConfig,
+    settings: Arc<rules::MeshConfig>,
     /// By host; of one host, the preferred first.
-    services: Vec<Service>,
-    by_host: HashMap<String, Vec<usize>>,
-    workloads: Workloads,
-    virtual_services: VirtualServices,
-    destination_rules: DestinationRules,
-    health_checks: HealthChecks,
-    protections: Protections,
+    services: Vec<Arc<Service>>,
+    by_host: Arc<HashMap<String, Vec<usize>>>,
+    workloads: Arc<Workloads>,
+    virtual_services: Arc<VirtualServices>,
+    destination_rules: Arc<DestinationRules>,
+    health_checks: Arc<HealthChecks>,
+    protections: Arc<Protections>,
     /// The oldest first.
-    sidecars: Vec<Sidecar>,
-    documents: HashMap<ResourceId, Document>,
-    places: Places,
+    sidecars: Arc<[Sidecar]>,
+    documents: Arc<HashMap<ResourceId, Document>>,
+    places: Arc<Places>,
     /// Keys of labels that any rule asks a proxy for.
-    client_labels: BTreeSet<String>,
+    client_labels: Arc<BTreeSet<String>>,
+    discovered: Arc<Discovered>,
 }
 
 /// A Sidecar rule.
@@ -77,6 +81,11 @@ pub(crate) struct Sidecar {
 impl Mesh {
     /// Indexes `documents`, whatever their order. Of two documents for one resource, the first by file and line counts.
     pub fn new(documents: &[Document]) -> Self {
+        Self::over(documents, Arc::default())
+    }
+
+    /// The same over what Kubernetes says of where services run.
+    pub fn over(documents: &[Document], discovered: Arc<Discovered>) -> Self {
         let sorted = Sorted::new(documents);
         let settings = sorted.mesh_config();
         let trust_domain = settings.trust_domain.as_deref().unwrap_or(defaults::TRUST_DOMAIN);
@@ -86,7 +95,7 @@ impl Mesh {
                 workloads.insert(id, instance.named(id));
             }
         }
-        let services = sorted.services(&workloads, trust_domain);
+        let services = sorted.services(&workloads, &discovered, trust_domain);
         let mut by_host = HashMap::<String, Vec<usize>>::new();
         for (index, service) in services.iter().enumerate() {
             by_host.entry(service.host.clone()).or_default().push(index);
@@ -107,25 +116,26 @@ impl Mesh {
             client_labels.extend(CLOSE.map(str::to_owned));
         }
         Self {
-            client_labels,
-            protections,
-            sidecars: sorted.sidecars(),
-            virtual_services: VirtualServices::new(&sorted.virtual_services),
-            destination_rules: DestinationRules::new(&sorted.destination_rules),
-            health_checks: HealthChecks::new(&sorted.health_checks),
-            documents: sorted.documents.into_iter().map(|document| (document.id.clone(), document.clone())).collect(),
-            places: Places::default(),
-            workloads,
-            settings,
-            services,
-            by_host,
+            client_labels: client_labels.into(),
+            protections: protections.into(),
+            sidecars: sorted.sidecars().into(),
+            virtual_services: VirtualServices::new(&sorted.virtual_services).into(),
+            destination_rules: DestinationRules::new(&sorted.destination_rules).into(),
+            health_checks: HealthChecks::new(&sorted.health_checks).into(),
+            documents: Arc::new(sorted.by_id()),
+            places: Arc::default(),
+            workloads: workloads.into(),
+            settings: settings.into(),
+            services: services.into_iter().map(Arc::new).collect(),
+            by_host: by_host.into(),
+            discovered,
         }
     }
 
     /// Where the rule behind something in the IR stands: the entry of its list, where there is one. `None`: no such
-    /// document is known. Reads the document's text anew, so this is for people, not for every request.
+    /// document is known, or it stands in no file. Reads the document's text anew, so this is for people, not for every request.
     pub fn place_of(&self, origin: &Origin) -> Option<Place> {
-        let document = self.document_of(origin)?;
+        let document = self.document_of(origin).filter(|document| !document.is_object())?;
         let (list, _) = places::list_of(document, origin.index as usize);
         Some(match list {
             "" => document.place.clone(),
@@ -182,13 +192,14 @@ impl Mesh {
     }
 
     /// All services, by host.
-    pub(crate) fn services(&self) -> &[Service] {
-        &self.services
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().map(|service| &**service)
     }
 
     /// The service that `namespace` means by `host`: its own, else the preferred one that it sees.
     pub(crate) fn service(&self, host: &str, namespace: &str) -> Option<&Service> {
-        let named = self.by_host.get(host)?.iter().filter_map(|&index| self.services.get(index));
+        let named =
+            self.by_host.get(host)?.iter().filter_map(|&index| self.services.get(index).map(|service| &**service));
         let mut seen = named.filter(|service| service.visibility.allows(namespace));
         let first = seen.next()?;
         if first.id.namespace == namespace {
@@ -203,7 +214,8 @@ impl Mesh {
 
     /// The DestinationRule for a service, as a client sees it.
     pub(crate) fn destination_rule(&self, service: &Service, client: Client<'_>) -> Option<&DestinationRule> {
-        self.destination_rules.find(&service.host, &service.id.namespace, self.root_namespace(), client)
+        let host = service.of.as_ref().unwrap_or(&service.host);
+        self.destination_rules.find(host, &service.id.namespace, self.root_namespace(), client)
     }
 
     /// The HealthCheck for a subset of a service (empty: the whole) at a port, as a client sees it.
@@ -215,7 +227,8 @@ impl Mesh {
         client: &str,
     ) -> Option<&rules::HealthCheck> {
         let namespaces = [client, service.id.namespace.as_str(), self.root_namespace()];
-        self.health_checks.find(&service.host, subset, port, namespaces)
+        let host = service.of.as_ref().unwrap_or(&service.host);
+        self.health_checks.find(host, subset, port, namespaces)
     }
 
     /// The Sidecar rule for a proxy: one that selects it, else the one for its whole namespace, else the one for the
@@ -295,6 +308,10 @@ impl<'a> Sorted<'a> {
         sorted
     }
 
+    fn by_id(&self) -> HashMap<ResourceId, Document> {
+        self.documents.iter().map(|&document| (document.id.clone(), document.clone())).collect()
+    }
+
     fn mesh_config(&self) -> rules::MeshConfig {
         let oldest = self.mesh_configs.iter().min_by_key(|(id, rule)| Age::new(id, &rule.metadata));
         oldest.map(|(_, rule)| rule.spec.clone()).unwrap_or_default()
@@ -312,7 +329,7 @@ impl<'a> Sorted<'a> {
     }
 
     /// Services with their instances, by host and preference.
-    fn services(&self, workloads: &Workloads, trust_domain: &str) -> Vec<Service> {
+    fn services(&self, workloads: &Workloads, discovered: &Discovered, trust_domain: &str) -> Vec<Service> {
         let mut services: Vec<Service> = Vec::new();
         for (id, entry) in &self.service_entries {
             let inline: Vec<_> = entry
@@ -339,10 +356,24 @@ impl<'a> Sorted<'a> {
                 service.instances.extend(workloads.select(&service.id.namespace, selector).cloned());
             }
         }
-        services.sort_by(|one, other| {
-            (&one.host, one.preference(), &one.id).cmp(&(&other.host, other.preference(), &other.id))
-        });
-        absorb_same(services)
+        let by_preference = |services: &mut Vec<Service>| {
+            services.sort_by(|one, other| {
+                (&one.host, one.preference(), &one.id).cmp(&(&other.host, other.preference(), &other.id))
+            });
+        };
+        by_preference(&mut services);
+        let mut services = absorb_same(services);
+        for service in &mut services {
+            service.written = service.instances.len();
+            service.discover(discovered, trust_domain);
+        }
+        let individuals = services.iter().flat_map(|service| service.individuals(discovered, trust_domain));
+        let individuals = individuals.collect::<Vec<_>>();
+        if !individuals.is_empty() {
+            services.extend(individuals);
+            by_preference(&mut services);
+        }
+        services
     }
 
     fn slices_by_service(&self) -> HashMap<(&'a str, &'a str), Vec<&'a EndpointSlice>> {

@@ -14,8 +14,11 @@ pub(super) struct Places(Mutex<HashMap<(ResourceId, &'static str), Lines>>);
 type Lines = Arc<[Arc<FileLine>]>;
 
 impl Places {
-    /// The line of the entry behind `origin`.
+    /// The line of the entry behind `origin`. An object of Kubernetes' API has none, and kind, name and index say all.
     pub(super) fn of(&self, document: &Document, origin: &Origin) -> Option<Arc<FileLine>> {
+        if document.is_object() {
+            return None;
+        }
         let index = origin.index as usize;
         let (list, length) = list_of(document, index);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);

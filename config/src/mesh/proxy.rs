@@ -75,7 +75,7 @@ impl Mesh {
             self.workloads.iter().filter(|(id, _)| id.namespace == namespace).map(|(id, _)| id.name.clone());
         let in_namespace = |service: &&Service| service.id.namespace == namespace;
         let short = |service: &Service| super::in_cluster(&service.host).map(|(name, _)| name.to_owned());
-        workloads.chain(self.services.iter().filter(in_namespace).filter_map(short)).collect()
+        workloads.chain(self.services().filter(in_namespace).filter_map(short)).collect()
     }
 }
 

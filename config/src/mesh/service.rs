@@ -33,8 +33,14 @@ pub(crate) struct Service {
     pub(crate) external: bool,
     /// Its clients are to prefer what is close to them.
     pub(crate) prefers_close: bool,
+    /// It has no address of its own: DNS answers with those of its endpoints (Kubernetes' `clusterIP: None`).
+    pub(crate) headless: bool,
+    /// The headless service that this is one endpoint of; rules are looked up by that one's host.
+    pub(crate) of: Option<String>,
     /// Where it runs.
     pub(crate) instances: Vec<Instance>,
+    /// How many of `instances`, from the first on, stand in documents; what Kubernetes has discovered follows them.
+    pub(crate) written: usize,
 }
 
 /// What an endpoint shares with a client that is close to it, most important first (Istio).
@@ -156,7 +162,10 @@ impl Service {
             subject_alt_names: spec.subject_alt_names.clone(),
             external: spec.location.unwrap_or_default() == Location::MeshExternal,
             prefers_close: prefers_close(None, &entry.metadata),
+            headless: false,
+            of: None,
             instances: Vec::new(),
+            written: 0,
         };
         spec.hosts.iter().filter(|host| !host.is_empty()).map(service).collect()
     }
@@ -191,7 +200,10 @@ impl Service {
             subject_alt_names: Vec::new(),
             external: external.is_some(),
             prefers_close: prefers_close(spec.traffic_distribution.as_deref(), &service.metadata),
+            headless: spec.cluster_ip.as_deref() == Some("None"),
+            of: None,
             instances: Vec::new(),
+            written: 0,
         }
     }
 

@@ -21,7 +21,7 @@ const WORKLOAD_LABELS: [&str; 2] = ["service.istio.io/workload-name", "app"];
 pub(crate) struct Instance {
     /// An IP address, or a name for services that are resolved by DNS.
     pub(crate) address: String,
-    ports: Ports,
+    pub(super) ports: Ports,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) locality: Locality,
     /// At least 1.
@@ -37,7 +37,7 @@ pub(crate) struct Instance {
 
 /// Its ports by name.
 #[derive(Debug, Clone, PartialEq)]
-enum Ports {
+pub(super) enum Ports {
     /// These, and others as the service says (WorkloadEntry).
     AndOthers(BTreeMap<String, Port>),
     /// No others (EndpointSlice).

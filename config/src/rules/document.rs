@@ -147,13 +147,18 @@ pub(crate) struct Source {
     pub(super) file: Arc<str>,
     /// What stands between two `---`.
     pub(super) text: Arc<str>,
-    /// Line of the file on which `text` starts, from 1.
+    /// Line of the file on which `text` starts, from 1; 0: this is an object of Kubernetes' API, in `file` stands which.
     pub(super) first_line: u32,
     /// Where the document stands in it: the top, or `items[3]`.
     pub(super) base: Path,
 }
 
 impl Document {
+    /// Whether it comes from Kubernetes' API, and not from a file.
+    pub fn is_object(&self) -> bool {
+        self.source.is_object()
+    }
+
     /// Where `path` (`spec.http[2].route[0].weight`) stands in the file; the nearest thing around it where it is not
     /// written. The text is read anew, so this is for people, not for every request.
     pub fn place_of(&self, path: &str) -> Place {
@@ -192,12 +197,12 @@ impl Source {
             if let Some(tree) = &tree {
                 let (place, snippet) = self.locate(tree, &finding.path, *aim);
                 finding.place = Some(place);
-                finding.snippet = Some(snippet);
+                finding.snippet = snippet;
             }
         }
     }
 
-    pub(super) fn locate(&self, tree: &Node, path: &str, aim: Aim) -> (Place, Snippet) {
+    pub(super) fn locate(&self, tree: &Node, path: &str, aim: Aim) -> (Place, Option<Snippet>) {
         let whole = match (self.base.as_str(), path) {
             ("", path) => path.to_owned(),
             (base, "") => base.to_owned(),
@@ -206,8 +211,12 @@ impl Source {
         self.show(&tree.locate(&whole, aim))
     }
 
-    /// The place of a span in the file, and its line.
-    pub(super) fn show(&self, span: &Span) -> (Place, Snippet) {
+    /// The place of a span in the file, and its line. The text of an object is nothing that a person wrote, so that none
+    /// of its lines is shown.
+    pub(super) fn show(&self, span: &Span) -> (Place, Option<Snippet>) {
+        if self.is_object() {
+            return (Place::object(Arc::clone(&self.file)), None);
+        }
         let line = self.first_line.saturating_add(span.line).saturating_sub(1);
         let place = Place { file: self.file.clone(), line, column: span.column };
         let text = self.text.lines().nth(span.line.saturating_sub(1) as usize).unwrap_or_default();
@@ -215,7 +224,12 @@ impl Source {
             .text
             .get(span.bytes.clone())
             .map_or(1, |marked| marked.lines().next().map_or(1, |m| m.chars().count()));
-        (place, snippet(line, text, span.column.saturating_sub(1) as usize, length.max(1)))
+        (place, Some(snippet(line, text, span.column.saturating_sub(1) as usize, length.max(1))))
+    }
+
+    /// Whether it comes from Kubernetes' API.
+    pub(super) fn is_object(&self) -> bool {
+        self.first_line == 0
     }
 }
 

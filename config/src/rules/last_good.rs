@@ -116,10 +116,11 @@ impl LastGood {
     }
 
     /// The documents in force, as bytes for [`LastGood::restore`]: their own text, file by file, on the lines on which
-    /// it stood, so that places are right in the next process too.
+    /// it stood, so that places are right in the next process too. Objects of Kubernetes' API are not among them: the
+    /// API server keeps those.
     pub fn save(&self) -> Vec<u8> {
         let mut files = BTreeMap::<&str, Vec<&Document>>::new();
-        for document in self.documents.values() {
+        for document in self.documents.values().filter(|document| !document.is_object()) {
             files.entry(&document.place.file).or_default().push(document);
         }
         let files = files.into_iter().map(|(file, mut documents)| {

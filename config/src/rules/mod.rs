@@ -47,7 +47,7 @@ pub use endpoint_slice::*;
 pub use health_check::*;
 pub use mesh_config::*;
 pub use metadata::*;
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, parse, parse_object};
 pub use path::Path;
 pub use peer_authentication::*;
 pub use rate_limit::*;

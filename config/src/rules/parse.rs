@@ -48,6 +48,15 @@ pub fn parse(sources: &[SourceText]) -> Parsed {
     parsed
 }
 
+/// Reads one object of Kubernetes' API, written as JSON or YAML. Findings are placed at `place`
+/// (`NAMESPACE/KIND/NAME`), with the path of the field and without a line.
+pub fn parse_object(place: &str, text: &str) -> Parsed {
+    let mut parsed = Parsed::default();
+    let source = Source { file: place.into(), text: text.into(), first_line: 0, base: Path::root() };
+    parsed.piece(&source, &mut HashMap::new());
+    parsed
+}
+
 /// The text of a file, without a byte order mark.
 fn text_of(source: &SourceText) -> Result<&str, Box<Diagnostic>> {
     let bytes = source.text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&source.text);
@@ -102,6 +111,33 @@ fn has_content(piece: &str) -> bool {
 }
 
 impl Parsed {
+    /// Adds what came from elsewhere. A resource that is known already is an error of the one that comes second, as it is
+    /// where both stand in files.
+    pub fn absorb(&mut self, others: impl IntoIterator<Item = Self>) {
+        let all = self.documents.iter().chain(&self.broken);
+        let mut known = all.map(|document| (document.id.clone(), document.place.clone())).collect::<HashMap<_, _>>();
+        for other in others {
+            for document in other.documents {
+                match known.get(&document.id) {
+                    Some(first) => {
+                        self.diagnostics.push(defined_twice(&document, first));
+                        self.broken.push(document);
+                    }
+                    None => {
+                        known.insert(document.id.clone(), document.place.clone());
+                        self.documents.push(document);
+                    }
+                }
+            }
+            self.broken.extend(other.broken);
+            self.diagnostics.extend(other.diagnostics);
+            for (kind, number) in other.skipped {
+                *self.skipped.entry(kind).or_default() += number;
+            }
+        }
+        crate::diagnostic::sort(&mut self.diagnostics);
+    }
+
     /// Reads one document, or the entries of a List.
     fn piece(&mut self, source: &Source, known: &mut HashMap<ResourceId, Place>) {
         match yaml::parse(&source.text) {
@@ -155,8 +191,8 @@ impl Parsed {
                 code: codes::DUPLICATE_RESOURCE,
                 path: "metadata.name".to_owned(),
                 on_key: false,
-                message: format!("{id} is already defined at {first}"),
-                help: Some("remove one of the two, or rename it".to_owned()),
+                message: already_defined(&id, first),
+                help: Some(ONE_OF_TWO.to_owned()),
             }),
             None => drop(known.insert(id.clone(), place.clone())),
         }
@@ -173,6 +209,22 @@ impl Parsed {
         if is_broken { self.broken.push(document) } else { self.documents.push(document) }
     }
 }
+
+fn defined_twice(document: &Document, first: &Place) -> Diagnostic {
+    Diagnostic {
+        place: Some(document.place.clone()),
+        resource: Some(document.id.clone()),
+        path: "metadata.name".to_owned(),
+        help: Some(ONE_OF_TWO.to_owned()),
+        ..Diagnostic::new(codes::DUPLICATE_RESOURCE, already_defined(&document.id, first))
+    }
+}
+
+fn already_defined(id: &ResourceId, first: &Place) -> String {
+    format!("{id} is already defined at {first}")
+}
+
+const ONE_OF_TWO: &str = "remove one of the two, or rename it";
 
 /// What stands between two `---`, read.
 #[derive(Clone, Copy)]
@@ -195,7 +247,7 @@ impl Piece<'_> {
             let (place, snippet) = self.source.locate(self.tree, &fault.path, aim);
             Diagnostic {
                 place: Some(place),
-                snippet: Some(snippet),
+                snippet,
                 resource: id.filter(|id| !id.kind.is_empty() && !id.name.is_empty()).cloned(),
                 path: fault.path,
                 help: fault.help,
@@ -215,7 +267,7 @@ impl Piece<'_> {
             let (place, snippet) = self.source.show(&repeat.second);
             Diagnostic {
                 place: Some(place),
-                snippet: Some(snippet),
+                snippet,
                 resource: Some(id.clone()),
                 path: path.trim_start_matches('.').to_owned(),
                 help: Some("keep one of the two".to_owned()),
@@ -246,7 +298,7 @@ fn refused(source: &Source, refusal: &Refusal) -> Diagnostic {
         None
     };
     diagnostic.place = Some(place);
-    diagnostic.snippet = Some(snippet);
+    diagnostic.snippet = snippet;
     diagnostic.resource = guess(&source.text);
     diagnostic
 }
@@ -297,6 +349,35 @@ mod tests {
     fn found(parsed: &Parsed) -> Vec<(&'static str, u32, u32)> {
         let at = |d: &Diagnostic| d.place.as_ref().map_or((0, 0), |place| (place.line, place.column));
         parsed.diagnostics.iter().map(|d| (d.code, at(d).0, at(d).1)).collect()
+    }
+
+    #[test]
+    fn an_object_has_a_place_without_lines_and_a_path() {
+        let object = r#"{"apiVersion":"networking.istio.io/v1","kind":"VirtualService",
+            "metadata":{"name":"a","namespace":"shop"},"spec":{"hots":["a"]}}"#;
+        let parsed = parse_object("shop/VirtualService/a", object);
+        let [finding] = &parsed.diagnostics[..] else { panic!("{:?}", parsed.diagnostics) };
+        assert_eq!((finding.path.as_str(), &finding.snippet), ("spec.hots", &None));
+        let line = finding.to_string();
+        assert!(line.starts_with("shop/VirtualService/a: error[L0005]: VirtualService shop/a: spec.hots: "), "{line}");
+        assert!(parsed.broken[0].is_object());
+        let json = serde_json::to_value(finding).unwrap();
+        assert_eq!((&json["file"], &json["line"]), (&"shop/VirtualService/a".into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn what_is_defined_in_a_file_and_in_the_cluster_is_an_error_of_the_second() {
+        let mut both = parsed(RULE);
+        let object = |name: &str| {
+            let text = RULE.replace("name: a", &format!("name: {name}"));
+            parse_object(&format!("default/VirtualService/{name}"), &text)
+        };
+        both.absorb([object("a"), object("b")]);
+        let names: Vec<_> = both.documents.iter().map(|document| document.id.name.as_str()).collect();
+        assert_eq!((names, both.broken.len()), (vec!["a", "b"], 1));
+        let [finding] = &both.diagnostics[..] else { panic!("{:?}", both.diagnostics) };
+        assert_eq!(finding.code, "L0010");
+        assert_eq!(finding.message, "VirtualService default/a is already defined at a.yaml:1:1");
     }
 
     const RULE: &str = "\

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::pb;
 use super::refusal::{Problem, Result, required, unsupported};
+use super::scalar::wrap_u32;
 use crate::ir;
 use pb::protobuf::{Struct, Value, value::Kind as ValueKind};
 
@@ -55,6 +58,25 @@ pub(super) fn address_from_xds(address: pb::core::Address) -> Result<(String, u1
     let port = u16::try_from(port)
         .map_err(|_| Problem::new("socket_address.port_value", format!("a port is at most 65535, this is {port}")))?;
     Ok((address, port))
+}
+
+/// A range of addresses.
+pub(super) fn range_to_xds(range: &IpNet) -> pb::core::CidrRange {
+    pb::core::CidrRange { address_prefix: range.addr().to_string(), prefix_len: wrap_u32(range.prefix_len().into()) }
+}
+
+/// Reads a range of addresses.
+pub(super) fn range_from_xds(range: pb::core::CidrRange) -> Result<IpNet> {
+    let pb::core::CidrRange { address_prefix, prefix_len } = range;
+    let address = address_prefix
+        .parse()
+        .map_err(|_| Problem::new("address_prefix", format!("`{address_prefix}` is not an IP address")))?;
+    // Envoy: 0 where it is not said.
+    let length = prefix_len.map_or(0, |length| length.value);
+    u8::try_from(length)
+        .ok()
+        .and_then(|length| IpNet::new(address, length).ok())
+        .ok_or_else(|| Problem::new("prefix_len", format!("{length} is longer than the address")))
 }
 
 /// The aggregated stream, the only source of resources.

@@ -6,7 +6,7 @@ use super::node::Flavour;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{duration_from_xds, duration_to_xds, percent_from_xds, percent_to_xds};
-use super::{any, balance, base, endpoint, filter, health_check, limits, tls, upstream_http};
+use super::{any, balance, base, bind, endpoint, filter, health_check, limits, tls, upstream_http};
 use crate::ir::{
     Address, Balance, Cluster, ClusterName, Discovery, Endpoints, Fraction, ServiceName, TcpKeepalive, UpstreamProtocol,
 };
@@ -45,6 +45,7 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
         outlier,
         health_check,
         tcp_keepalive,
+        source_addresses,
         tls,
         mesh_internal,
         panic_threshold,
@@ -76,6 +77,7 @@ pub(super) fn to_xds(cluster: &Cluster, flavour: &Flavour) -> pb::cluster::Clust
             tcp_keepalive: Some(limits::keepalive_to_xds(keepalive)),
             ..Default::default()
         }),
+        upstream_bind_config: bind::to_xds(source_addresses),
         transport_socket: sockets.socket,
         transport_socket_matches: sockets.matches,
         typed_extension_protocol_options: upstream_http::to_xds(cluster),
@@ -216,7 +218,6 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
         ("use_tcp_for_dns_lookups", &use_tcp_for_dns_lookups),
         ("dns_resolution_config", &dns_resolution_config),
         ("typed_dns_resolver_config", &typed_dns_resolver_config),
-        ("upstream_bind_config", &upstream_bind_config),
         ("lb_subset_config", &lb_subset_config),
         ("close_connections_on_host_health_failure", &close_connections_on_host_health_failure),
         ("upstream_config", &upstream_config),
@@ -270,6 +271,7 @@ pub(super) fn from_xds(cluster: pb::cluster::Cluster) -> Result<Cluster> {
             .within("outlier_detection")?,
         health_check: health_check::all_from_xds(health_checks)?,
         tcp_keepalive: upstream_connection_options.and_then(connection_from_xds),
+        source_addresses: upstream_bind_config.map_or(Ok(Vec::new()), bind::from_xds).within("upstream_bind_config")?,
         tls: tls::from_xds(sockets, &naming)?,
         mesh_internal,
         panic_threshold,

@@ -21,6 +21,7 @@ mod access_log;
 mod any;
 mod balance;
 mod base;
+mod bind;
 pub mod ca;
 mod claim;
 mod cluster;

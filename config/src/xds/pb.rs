@@ -26,6 +26,7 @@ pub(super) use envoy_types::pb::envoy::extensions::filters::http::local_ratelimi
 pub(super) use envoy_types::pb::envoy::extensions::filters::http::rbac::v3 as http_rbac;
 pub(super) use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
 pub(super) use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3 as http_inspector;
+pub(super) use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3 as original_dst;
 pub(super) use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
 pub(super) use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 pub(super) use envoy_types::pb::envoy::extensions::filters::network::rbac::v3 as network_rbac;

@@ -113,10 +113,7 @@ fn the_narrowest_rule_that_says_something_decides_how_callers_come_in() {
 }
 
 fn manager<'a>(resources: &'a Resources, listener: &str) -> &'a HttpManager {
-    match &resources.listeners[listener].protocol {
-        ListenerProtocol::Http(manager) => manager,
-        ListenerProtocol::Tcp(_) => panic!("{listener} is TCP"),
-    }
+    resources.listeners[listener].protocol.http().unwrap_or_else(|| panic!("{listener} is TCP"))
 }
 
 fn tokens(specs: &[(&str, &str)]) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leno_config::ir::{Action, Cluster, ListenerProtocol, Resources, RetryPolicy, RouteSource};
+use leno_config::ir::{Action, Cluster, Resources, RetryPolicy, RouteSource};
 
 use crate::support::*;
 
@@ -24,12 +24,9 @@ fn cluster(resources: &Resources, name: &str) -> Cluster {
 }
 
 fn policies(resources: &Resources) -> Vec<RetryPolicy> {
-    let inline = resources.listeners.values().filter_map(|listener| match &listener.protocol {
-        ListenerProtocol::Http(manager) => match &manager.routes {
-            RouteSource::Inline(table) => Some(table),
-            RouteSource::Named(_) => None,
-        },
-        ListenerProtocol::Tcp(_) => None,
+    let inline = resources.listeners.values().filter_map(|listener| match &listener.protocol.http()?.routes {
+        RouteSource::Inline(table) => Some(table),
+        RouteSource::Named(_) => None,
     });
     let tables = resources.routes.values().chain(inline);
     let routes = tables.flat_map(|table| &table.virtual_hosts).flat_map(|host| &host.routes);

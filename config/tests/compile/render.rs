@@ -240,22 +240,45 @@ pub fn endpoints_of(resources: &Resources, cluster: &str) -> Vec<String> {
     endpoints(&resources.endpoints[cluster])
 }
 
-/// Sockets: `name direction address: what`.
+/// Sockets: `name direction address: what`, and one line for each port of a socket that captures.
 pub fn listeners(resources: &Resources) -> Vec<String> {
     let one = |listener: &Listener| {
-        let what = match &listener.protocol {
-            ListenerProtocol::Http(http) => match &http.routes {
-                RouteSource::Named(name) => format!("http {name}"),
-                RouteSource::Inline(table) => {
-                    let rows = table.virtual_hosts.iter().flat_map(|host| &host.routes).map(route);
-                    format!("http {}: {}", table.name, rows.collect::<Vec<_>>().join(" | "))
-                }
-            },
-            ListenerProtocol::Tcp(tcp) => format!("tcp {}", clusters(&tcp.clusters)),
+        let intake = match listener.intake {
+            Intake::Bound => "",
+            Intake::Capture => " captures",
+            Intake::Handed => " handed",
         };
-        format!("{} {:?} {}: {what}", listener.name, listener.direction, listener.address)
+        let addresses = listener.addresses().map(|address| address.to_string()).collect::<Vec<_>>().join(" and ");
+        let what = spoken(&listener.protocol);
+        let mut lines = vec![format!("{} {:?}{intake} {addresses}: {what}", listener.name, listener.direction)];
+        lines.extend(listener.ports.iter().map(|(port, it)| format!("  {port}: {}", spoken(&it.protocol))));
+        lines
     };
-    resources.listeners.values().map(|listener| one(listener)).collect()
+    resources.listeners.values().flat_map(|listener| one(listener)).collect()
+}
+
+/// What is done with connections.
+fn spoken(protocol: &ListenerProtocol) -> String {
+    let http = |manager: &HttpManager| match &manager.routes {
+        RouteSource::Named(name) => format!("http {name}"),
+        RouteSource::Inline(table) => {
+            let rows = table.virtual_hosts.iter().flat_map(|host| &host.routes).map(route);
+            format!("http {}: {}", table.name, rows.collect::<Vec<_>>().join(" | "))
+        }
+    };
+    let tcp = |route: &TcpRoute| format!("tcp {}", clusters(&route.clusters));
+    match protocol {
+        ListenerProtocol::Http(manager) => http(manager),
+        ListenerProtocol::Tcp(route) => tcp(route),
+        ListenerProtocol::Detect(detection) => {
+            let branch = |branch: &Branch| match &branch.condition {
+                Condition::Destination(range) => format!("to {range} {}", tcp(&branch.route)),
+                Condition::ServerName(name) => format!("for {name} {}", tcp(&branch.route)),
+            };
+            let ways = detection.branches().iter().map(branch).chain(detection.http.as_ref().map(http));
+            ways.chain([format!("else {}", tcp(&detection.tcp))]).collect::<Vec<_>>().join(", ")
+        }
+    }
 }
 
 /// The filters of a listener, one line per policy: `ALLOW name: what | what by who | who`. A filter without policies is a

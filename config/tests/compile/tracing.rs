@@ -1,8 +1,7 @@
 //! `tracing` of MeshConfig: which requests, and by which cluster the spans leave.
 
 use leno_config::ir::{
-    Collector, Discovery, ListenerProtocol, OtlpProtocol, Resources, Tracing, TracingProvider, UpstreamProtocol,
-    UpstreamTls,
+    Collector, Discovery, OtlpProtocol, Resources, Tracing, TracingProvider, UpstreamProtocol, UpstreamTls,
 };
 
 use crate::support::*;
@@ -13,10 +12,8 @@ fn mesh(tracing: &str) -> String {
 }
 
 fn tracing(resources: &Resources) -> Option<Tracing> {
-    let mut found = resources.listeners.values().filter_map(|listener| match &listener.protocol {
-        ListenerProtocol::Http(manager) => manager.tracing.as_deref().cloned(),
-        ListenerProtocol::Tcp(_) => None,
-    });
+    let mut found =
+        resources.listeners.values().filter_map(|listener| listener.protocol.http()?.tracing.as_deref().cloned());
     found.next()
 }
 

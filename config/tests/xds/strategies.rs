@@ -3,6 +3,7 @@
 mod resilience;
 mod security;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -463,20 +464,73 @@ fn access_logs() -> impl Strategy<Value = AccessLogs> {
     })
 }
 
+/// What tells connections apart, and which of them goes where.
+fn branch() -> impl Strategy<Value = Branch> {
+    let names = prop::sample::select(vec!["a.example.com", "*.example.com", "*.b.example.com", "c"]);
+    let condition = prop_oneof![
+        security::net().prop_map(Condition::Destination),
+        names.prop_map(|name| Condition::ServerName(ServerName::parse(name).unwrap())),
+    ];
+    (condition, tcp_route()).prop_map(|(condition, route)| Branch { condition, route })
+}
+
+/// How callers come in, who may do what, and what is spoken.
+fn way() -> BoxedStrategy<(MtlsMode, Authorization, ListenerProtocol)> {
+    // Boxed: several of these side by side are more than a stack holds.
+    let authorization = |of| vec(security::rbac_filter(true, of), 0..3).prop_map(Authorization).boxed();
+    let (http_manager, tcp_route) = (|| http_manager().boxed(), || tcp_route().boxed());
+    let (requests, connections) = (security::Of::Requests, security::Of::Connections);
+    let mtls = || prop_oneof![Just(MtlsMode::Disable), Just(MtlsMode::Permissive), Just(MtlsMode::Strict)];
+    let http = (mtls(), authorization(requests), http_manager().prop_map(ListenerProtocol::Http));
+    let tcp = (mtls(), authorization(connections), tcp_route().prop_map(ListenerProtocol::Tcp));
+    let detect = |branches: Vec<Branch>, http, tcp, connections| {
+        ListenerProtocol::Detect(Box::new(Detection::new(branches, http, tcp, connections)))
+    };
+    let told = (mtls(), authorization(requests), http_manager(), tcp_route(), authorization(connections))
+        .prop_map(move |(mtls, all, http, tcp, own)| (mtls, all, detect(Vec::new(), Some(http), tcp, own)));
+    let http_too = of((http_manager(), authorization(requests)));
+    let branched = (http_too, vec(branch(), 1..4), tcp_route(), authorization(connections)).prop_map(
+        move |(http, branches, tcp, own)| {
+            let (http, all) = http.unzip();
+            (MtlsMode::Disable, all.unwrap_or_default(), detect(branches, http, tcp, own))
+        },
+    );
+    prop_oneof![3 => http.boxed(), 3 => tcp.boxed(), 2 => told.boxed(), 2 => branched.boxed()].boxed()
+}
+
+/// How connections come in; ports only where they are captured, with their routes inside.
+fn intake() -> impl Strategy<Value = (Intake, BTreeMap<Port, CapturedPort>)> {
+    let port = (way(), access_logs()).prop_map(|((mtls, authorization, mut protocol), access_logs)| {
+        let manager = match &mut protocol {
+            ListenerProtocol::Http(manager) => Some(manager),
+            ListenerProtocol::Detect(detection) => detection.http.as_mut(),
+            ListenerProtocol::Tcp(_) => None,
+        };
+        if let Some(manager) = manager {
+            manager.routes = RouteSource::Inline(Arc::new(RouteConfig::new("inside", Vec::new()).unwrap()));
+        }
+        CapturedPort { mtls, authorization, access_logs, protocol }
+    });
+    let captured = btree_map((1..=u16::MAX).prop_map(|port| Port::new(port).unwrap()), port, 0..3);
+    prop_oneof![
+        Just((Intake::Bound, BTreeMap::new())),
+        Just((Intake::Handed, BTreeMap::new())),
+        captured.prop_map(|ports| (Intake::Capture, ports)),
+    ]
+}
+
 pub(crate) fn listener() -> impl Strategy<Value = Listener> {
     let direction = prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)];
-    let authorization = |of| vec(security::rbac_filter(true, of), 0..3).prop_map(Authorization);
-    let protocol = prop_oneof![
-        (http_manager().prop_map(ListenerProtocol::Http), authorization(security::Of::Requests)),
-        (tcp_route().prop_map(ListenerProtocol::Tcp), authorization(security::Of::Connections)),
-    ];
-    let mtls = prop_oneof![Just(MtlsMode::Disable), Just(MtlsMode::Permissive), Just(MtlsMode::Strict)];
-    (name(), any::<IpAddr>(), any::<u16>(), direction, protocol, mtls, access_logs()).prop_map(
-        |(name, ip, port, direction, (protocol, authorization), mtls, access_logs)| Listener {
+    let address = || (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port));
+    (name(), address(), vec(address(), 0..2), direction, intake(), way(), access_logs()).prop_map(
+        |(name, address, more, direction, (intake, ports), (mtls, authorization, protocol), access_logs)| Listener {
+            additional_addresses: more,
+            intake,
+            ports,
             mtls,
             authorization,
             access_logs,
-            ..Listener::new(name, SocketAddr::new(ip, port), direction, protocol)
+            ..Listener::new(name, address, direction, protocol)
         },
     )
 }
@@ -591,7 +645,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
     let bounds = (of(1..1_000_u32), of(duration()), of(1..1_000_u32));
     let connections = (duration(), of(duration()), bounds, of(keepalive));
     let health = (limits(), of(outlier()), of(health_check()), fraction(), any::<bool>());
-    let tls = (tls(), any::<bool>());
+    let tls = (tls(), any::<bool>(), vec(any::<IpAddr>(), 0..3));
     let service = (name(), name(), name()).prop_map(|(host, name, namespace)| ServiceName { host, name, namespace });
     let cluster_name = (cluster_name(), of(service));
     (cluster_name, discovery(), balance(), protocol, connections, health, tls).prop_map(
@@ -602,7 +656,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
             protocol,
             (connect_timeout, idle_timeout, bounds, tcp_keepalive),
             (limits, outlier, health_check, panic_threshold, locality_weighted),
-            (tls, mesh_internal),
+            (tls, mesh_internal, source_addresses),
         )| {
             // A cluster that finds its endpoint itself has nothing to choose.
             let chooses = !matches!(discovery, Discovery::OriginalDestination | Discovery::RequestHost);
@@ -624,6 +678,7 @@ pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
                 limits,
                 outlier,
                 tcp_keepalive,
+                source_addresses,
                 tls,
                 mesh_internal,
                 panic_threshold,

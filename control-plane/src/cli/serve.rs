@@ -242,7 +242,7 @@ async fn follow(files: &mut Files, hub: &Hub, board: &Board, authority: &Authori
         let state = next(files, &mut roots, hub, authority).await;
         let mut generation = None;
         if let Some(documents) = state.documents.as_ref().filter(|_| state.changed) {
-            let newest = Generation::new(documents.iter(), &authority.bundles(), Arc::clone(&shelf));
+            let newest = Generation::new(documents, Arc::default(), &authority.bundles(), Arc::clone(&shelf));
             authority.set_domains(newest.domains());
             let Contents { services, virtual_services } = newest.contents();
             hub.metrics().in_force(newest.version(), newest.documents(), services, virtual_services);

@@ -74,10 +74,7 @@ impl<'a> Holdings<'a> {
 
 fn outbound(resources: &Resources) -> impl Iterator<Item = (&Arc<Listener>, &HttpManager)> {
     let listeners = resources.listeners.values().filter(|listener| listener.direction == Direction::Outbound);
-    listeners.filter_map(|listener| match &listener.protocol {
-        ListenerProtocol::Http(http) => Some((listener, http)),
-        ListenerProtocol::Tcp(_) => None,
-    })
+    listeners.filter_map(|listener| Some((listener, listener.protocol.http()?)))
 }
 
 struct Found<'a> {

@@ -248,23 +248,21 @@ impl Resource for ir::RouteConfig {
 
 impl Resource for ir::Listener {
     fn references(&self) -> References {
-        let references = match &self.protocol {
-            ir::ListenerProtocol::Http(manager) => match &manager.routes {
-                ir::RouteSource::Named(name) => {
-                    References { routes: Some(name.as_str().into()), ..References::default() }
-                }
-                ir::RouteSource::Inline(routes) => routes.references(),
-            },
-            ir::ListenerProtocol::Tcp(route) => {
-                let clusters = route.clusters.as_slice().iter().map(|share| share.cluster.as_str().into());
-                References { clusters: clusters.collect(), ..References::default() }
+        let mut references = References::default();
+        for protocol in self.protocols() {
+            match protocol.http().map(|manager| &manager.routes) {
+                Some(ir::RouteSource::Named(name)) => references.routes = Some(name.as_str().into()),
+                Some(ir::RouteSource::Inline(routes)) => references.clusters.extend(routes.references().clusters),
+                None => {}
             }
-        };
-        let secret = match self.mtls {
-            ir::MtlsMode::Permissive | ir::MtlsMode::Strict => Some(ir::Secret::ROOTS.into()),
-            ir::MtlsMode::Disable => None,
-        };
-        References { secret, ..references }
+            let shares = protocol.tcp_routes().flat_map(|route| route.clusters.as_slice());
+            references.clusters.extend(shares.map(|share| Name::from(share.cluster.as_str())));
+        }
+        let meets_the_mesh = self.modes().any(|mode| match mode {
+            ir::MtlsMode::Permissive | ir::MtlsMode::Strict => true,
+            ir::MtlsMode::Disable => false,
+        });
+        References { secret: meets_the_mesh.then(|| ir::Secret::ROOTS.into()), ..references }
     }
 }
 

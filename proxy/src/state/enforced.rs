@@ -23,12 +23,12 @@ pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {
     let captured = |cluster: &ir::Cluster| matches!(cluster.discovery, ir::Discovery::OriginalDestination);
     let clusters = resources.clusters.values().filter(|cluster| captured(cluster));
     let clusters = clusters.map(|cluster| format!("cluster {}: original destination", cluster.name));
-    let tracers = resources.listeners.values().filter_map(|listener| {
-        let ir::ListenerProtocol::Http(manager) = &listener.protocol else { return None };
-        match &manager.tracing.as_ref()?.provider {
+    let tracers = resources.listeners.values().flat_map(|listener| {
+        let managers = listener.protocols().filter_map(ir::ListenerProtocol::http);
+        managers.filter_map(|manager| match &manager.tracing.as_ref()?.provider {
             ir::TracingProvider::Foreign(name) => Some(format!("listener {}: traces for {name}", listener.name)),
             ir::TracingProvider::OpenTelemetry(_) => None,
-        }
+        })
     });
     let logs = resources.listeners.values().flat_map(|listener| {
         listener.access_logs.left_out.iter().map(|what| format!("listener {}: {what}", listener.name))

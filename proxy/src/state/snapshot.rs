@@ -216,6 +216,7 @@ impl Snapshot {
     ) -> Listener {
         let handler = match &config.protocol {
             ir::ListenerProtocol::Tcp(tcp) => Handler::Tcp(Targets::new(&tcp.clusters, by_name)),
+            ir::ListenerProtocol::Detect(detection) => Handler::Tcp(Targets::new(&detection.tcp.clusters, by_name)),
             ir::ListenerProtocol::Http(http) => {
                 let routes = match &http.routes {
                     ir::RouteSource::Inline(routes) => Arc::clone(routes),

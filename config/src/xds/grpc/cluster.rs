@@ -31,6 +31,7 @@ pub(super) fn to_xds(cluster: &Cluster, verdict: &mut Verdict) -> pb::cluster::C
         connect_timeout: _,
         idle_timeout: _,
         tcp_keepalive: _,
+        source_addresses: _,
         max_requests_per_connection,
         max_connection_duration,
         // What the server says holds.

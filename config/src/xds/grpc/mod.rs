@@ -37,7 +37,7 @@ pub use verdict::{Outcome, Remark, Remarks};
 
 use super::pb::protobuf::Any;
 use super::{Encoded, Kind, any};
-use crate::ir::{self, Domain, ListenerProtocol, Resources, RouteConfig, RouteSource, VirtualHost};
+use crate::ir::{self, Domain, Resources, RouteConfig, RouteSource, VirtualHost};
 use verdict::Verdict;
 
 /// What a client of gRPC is to hold, and what it cannot be told.
@@ -71,12 +71,9 @@ pub fn encode(resources: &Resources) -> Encoding {
 /// The tables of outbound HTTP.
 fn tables(resources: &Resources) -> impl Iterator<Item = &RouteConfig> {
     let outbound = resources.listeners.values().filter(|listener| listener.direction == ir::Direction::Outbound);
-    outbound.filter_map(|listener| match &listener.protocol {
-        ListenerProtocol::Http(manager) => match &manager.routes {
-            RouteSource::Named(name) => resources.routes.get(name).map(|table| &**table),
-            RouteSource::Inline(table) => Some(&**table),
-        },
-        ListenerProtocol::Tcp(_) => None,
+    outbound.filter_map(|listener| match &listener.protocol.http()?.routes {
+        RouteSource::Named(name) => resources.routes.get(name).map(|table| &**table),
+        RouteSource::Inline(table) => Some(&**table),
     })
 }
 

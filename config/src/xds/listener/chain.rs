@@ -1,10 +1,10 @@
 //! One filter chain: filters that decide about a connection, then HTTP or TCP.
 
-use super::callers::{self, Entry, Place};
+use super::callers::{self, Condition};
 use super::pb;
-use crate::ir::{AccessLogs, Authorization, Direction, ListenerProtocol, StringMatch};
+use crate::ir::{AccessLogs, Authorization, Direction, HttpManager, StringMatch, TcpRoute};
 use crate::xds::refusal::{Problem, Result, Within, is_true, unsupported};
-use crate::xds::{access_log, any, base, http_manager, rbac, tcp};
+use crate::xds::{access_log, any, base, http_manager, rbac, tcp, tls};
 use pb::hcm::HttpConnectionManager;
 use pb::listener::{Filter, FilterChain, filter};
 use pb::protobuf::Any;
@@ -16,44 +16,50 @@ const TELEMETRY: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.
 /// What a chain says.
 pub(super) struct Chain {
     /// Whose connections it takes.
-    pub(super) entry: Entry,
-    /// Conditions of which a caller with a certificate fulfils one; none: the roots decide.
-    pub(super) callers: Vec<StringMatch>,
+    pub(super) condition: Condition,
+    /// It ends TLS: conditions of which a caller with a certificate fulfils one; none: the roots decide. `None`: it takes
+    /// connections as they are.
+    pub(super) callers: Option<Vec<StringMatch>>,
     pub(super) authorization: Authorization,
     pub(super) access_logs: AccessLogs,
-    pub(super) protocol: ListenerProtocol,
+    pub(super) spoken: Spoken,
 }
 
-/// For every caller, in clear text.
-pub(super) fn to_xds(
-    protocol: &ListenerProtocol,
+/// What stands at the end of a chain.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant)] // On its way into a listener.
+pub(super) enum Spoken {
+    Http(HttpManager),
+    Bytes(TcpRoute),
+}
+
+/// Requests of every caller, in clear text.
+pub(super) fn http_to_xds(
+    manager: &HttpManager,
     direction: Direction,
     authorization: &Authorization,
     access_logs: &AccessLogs,
 ) -> FilterChain {
     let access_log = access_log::to_xds(access_logs);
-    match protocol {
-        ListenerProtocol::Http(manager) => {
-            let manager =
-                HttpConnectionManager { access_log, ..http_manager::to_xds(manager, direction, authorization) };
-            let filters = vec![filter_to_xds("envoy.filters.network.http_connection_manager", any::pack(&manager))];
-            FilterChain { filters, ..Default::default() }
-        }
-        ListenerProtocol::Tcp(route) => {
-            let deciding = rbac::to_network(authorization, &route.stat_prefix);
-            let proxy = TcpProxy { access_log, ..tcp::to_xds(route) };
-            let proxy = ("envoy.filters.network.tcp_proxy".to_owned(), any::pack(&proxy));
-            let filters = deciding.into_iter().chain([proxy]);
-            FilterChain {
-                filters: filters.map(|(name, config)| filter_to_xds(&name, config)).collect(),
-                metadata: base::origin_to_xds(route.origin.as_ref()),
-                ..Default::default()
-            }
-        }
+    let manager = HttpConnectionManager { access_log, ..http_manager::to_xds(manager, direction, authorization) };
+    let filters = vec![filter_to_xds("envoy.filters.network.http_connection_manager", any::pack(&manager))];
+    FilterChain { filters, ..Default::default() }
+}
+
+/// Bytes of every caller, in clear text.
+pub(super) fn tcp_to_xds(route: &TcpRoute, authorization: &Authorization, access_logs: &AccessLogs) -> FilterChain {
+    let deciding = rbac::to_network(authorization, &route.stat_prefix);
+    let proxy = TcpProxy { access_log: access_log::to_xds(access_logs), ..tcp::to_xds(route) };
+    let proxy = ("envoy.filters.network.tcp_proxy".to_owned(), any::pack(&proxy));
+    let filters = deciding.into_iter().chain([proxy]);
+    FilterChain {
+        filters: filters.map(|(name, config)| filter_to_xds(&name, config)).collect(),
+        metadata: base::origin_to_xds(route.origin.as_ref()),
+        ..Default::default()
     }
 }
 
-pub(super) fn from_xds(chain: FilterChain, place: Place) -> Result<Chain> {
+pub(super) fn from_xds(chain: FilterChain) -> Result<Chain> {
     #[allow(deprecated)]
     let FilterChain {
         filter_chain_match,
@@ -66,24 +72,24 @@ pub(super) fn from_xds(chain: FilterChain, place: Place) -> Result<Chain> {
         name: _,
     } = chain;
     unsupported(&[("use_proxy_proto", &is_true(&use_proxy_proto))])?;
-    let (entry, callers) = callers::from_xds(filter_chain_match, transport_socket, place)?;
+    let condition = filter_chain_match.map(callers::condition_from_xds).transpose().within("filter_chain_match")?;
+    let callers = transport_socket.map(tls::listener_from_xds).transpose().within("transport_socket")?.flatten();
     let last = filters.len().saturating_sub(1);
     let Some(terminal) = filters.pop() else { return Err(Problem::missing("filters")) };
     let mut authorization = Authorization::default();
     for (index, filter) in filters.into_iter().enumerate() {
         authorization.0.extend(deciding_from_xds(filter).within_item("filters", index)?);
     }
-    let (protocol, inside, access_logs) =
-        terminal_from_xds(terminal, metadata.as_ref()).within_item("filters", last)?;
-    match (&protocol, authorization.0.is_empty()) {
-        (ListenerProtocol::Http(_), false) => {
+    let (spoken, inside, access_logs) = terminal_from_xds(terminal, metadata.as_ref()).within_item("filters", last)?;
+    match (&spoken, authorization.0.is_empty()) {
+        (Spoken::Http(_), false) => {
             let reason = "on HTTP, Leno decides about requests: put RBAC among the `http_filters`";
             return Err(Problem::new("filters", reason));
         }
-        (ListenerProtocol::Http(_), true) => authorization = inside,
-        (ListenerProtocol::Tcp(_), _) => {}
+        (Spoken::Http(_), true) => authorization = inside,
+        (Spoken::Bytes(_), _) => {}
     }
-    Ok(Chain { entry, callers, authorization, access_logs, protocol })
+    Ok(Chain { condition: condition.unwrap_or_default(), callers, authorization, access_logs, spoken })
 }
 
 /// A filter before the last one: decides about the connection, or only measures.
@@ -102,19 +108,19 @@ fn deciding_from_xds(filter: Filter) -> Result<Option<crate::ir::RbacFilter>> {
 fn terminal_from_xds(
     filter: Filter,
     metadata: Option<&pb::core::Metadata>,
-) -> Result<(ListenerProtocol, Authorization, AccessLogs)> {
+) -> Result<(Spoken, Authorization, AccessLogs)> {
     let (name, config) = config_of(filter)?;
     if any::is::<HttpConnectionManager>(&config) {
         let mut manager: HttpConnectionManager = any::unpack(&config)?;
         let access_logs = access_log::from_xds(std::mem::take(&mut manager.access_log));
         let (manager, authorization) = http_manager::from_xds(manager)?;
-        return Ok((ListenerProtocol::Http(manager), authorization, access_logs));
+        return Ok((Spoken::Http(manager), authorization, access_logs));
     }
     if any::is::<TcpProxy>(&config) {
         let mut proxy: TcpProxy = any::unpack(&config)?;
         let access_logs = access_log::from_xds(std::mem::take(&mut proxy.access_log));
         let route = tcp::from_xds(proxy, base::origin_from_xds(metadata))?;
-        return Ok((ListenerProtocol::Tcp(route), Authorization::default(), access_logs));
+        return Ok((Spoken::Bytes(route), Authorization::default(), access_logs));
     }
     let reason =
         format!("a chain ends in HttpConnectionManager or TcpProxy, not in `{name}` (`{}`)", any::type_name(&config));

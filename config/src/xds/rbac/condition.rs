@@ -1,15 +1,12 @@
 //! The trees of conditions: what is done (permissions), and by whom (principals).
 
-use ipnet::IpNet;
-
 use super::any;
 use super::pb;
 use crate::ir::{ClaimMatch, PathTemplate, Permission, Principal, StringMatch};
-use crate::xds::claim;
 use crate::xds::matcher::{header_from_xds, header_to_xds, string_from_xds, string_to_xds};
 use crate::xds::refusal::{Problem, Result, Within, each, required};
-use crate::xds::scalar::wrap_u32;
-use pb::core::{CidrRange, TypedExtensionConfig};
+use crate::xds::{base, claim};
+use pb::core::TypedExtensionConfig;
 use pb::matcher::{PathMatcher, path_matcher};
 use pb::rbac::permission::{self, Rule};
 use pb::rbac::principal::{self, Authenticated, Identifier};
@@ -40,7 +37,7 @@ pub(super) fn permission_to_xds(condition: &Permission) -> pb::rbac::Permission 
             // Envoy's largest is 65536, one past the last port.
             end: i32::try_from(*to).unwrap_or(i32::MAX),
         }),
-        Permission::DestinationIp(net) => Rule::DestinationIp(net_to_xds(net)),
+        Permission::DestinationIp(net) => Rule::DestinationIp(base::range_to_xds(net)),
         Permission::ServerName(condition) => Rule::RequestedServerName(string_to_xds(condition)),
         Permission::Claim(condition) => Rule::SourcedMetadata(sourced_to_xds(condition)),
     };
@@ -64,7 +61,7 @@ pub(super) fn permission_from_xds(condition: pb::rbac::Permission) -> Result<Per
         Rule::UriTemplate(template) => Permission::PathTemplate(template_from_xds(template).within("uri_template")?),
         Rule::DestinationPort(port) => Permission::DestinationPort(port_from_xds("destination_port", port.into())?),
         Rule::DestinationPortRange(range) => ports_from_xds(range).within("destination_port_range")?,
-        Rule::DestinationIp(range) => Permission::DestinationIp(net_from_xds(range).within("destination_ip")?),
+        Rule::DestinationIp(range) => Permission::DestinationIp(base::range_from_xds(range).within("destination_ip")?),
         Rule::RequestedServerName(condition) => {
             Permission::ServerName(string_from_xds(condition).within("requested_server_name")?)
         }
@@ -89,8 +86,8 @@ pub(super) fn principal_to_xds(condition: &Principal) -> pb::rbac::Principal {
         Principal::Authenticated(name) => {
             Identifier::Authenticated(Authenticated { principal_name: name.as_ref().map(string_to_xds) })
         }
-        Principal::DirectIp(net) => Identifier::DirectRemoteIp(net_to_xds(net)),
-        Principal::RemoteIp(net) => Identifier::RemoteIp(net_to_xds(net)),
+        Principal::DirectIp(net) => Identifier::DirectRemoteIp(base::range_to_xds(net)),
+        Principal::RemoteIp(net) => Identifier::RemoteIp(base::range_to_xds(net)),
         Principal::Header(condition) => Identifier::Header(header_to_xds(condition)),
         Principal::Path(condition) => Identifier::UrlPath(path_to_xds(condition)),
         Principal::Claim(condition) => Identifier::SourcedMetadata(sourced_to_xds(condition)),
@@ -112,9 +109,11 @@ pub(super) fn principal_from_xds(condition: pb::rbac::Principal) -> Result<Princ
             principal_name.map(string_from_xds).transpose().within("authenticated.principal_name")?,
         ),
         // Without the PROXY protocol, which Leno does not take, the two are one.
-        Identifier::SourceIp(range) => Principal::DirectIp(net_from_xds(range).within("source_ip")?),
-        Identifier::DirectRemoteIp(range) => Principal::DirectIp(net_from_xds(range).within("direct_remote_ip")?),
-        Identifier::RemoteIp(range) => Principal::RemoteIp(net_from_xds(range).within("remote_ip")?),
+        Identifier::SourceIp(range) => Principal::DirectIp(base::range_from_xds(range).within("source_ip")?),
+        Identifier::DirectRemoteIp(range) => {
+            Principal::DirectIp(base::range_from_xds(range).within("direct_remote_ip")?)
+        }
+        Identifier::RemoteIp(range) => Principal::RemoteIp(base::range_from_xds(range).within("remote_ip")?),
         Identifier::Header(condition) => Principal::Header(header_from_xds(condition).within("header")?),
         Identifier::UrlPath(condition) => Principal::Path(path_from_xds(condition).within("url_path")?),
         Identifier::Metadata(condition) => Principal::Claim(claim::from_xds(condition).within("metadata")?),
@@ -166,23 +165,6 @@ fn template_from_xds(config: TypedExtensionConfig) -> Result<PathTemplate> {
     let config = required("typed_config", typed_config)?;
     let UriTemplateMatchConfig { path_template } = any::unpack(&config).within("typed_config")?;
     PathTemplate::new(&path_template).within("typed_config.path_template")
-}
-
-fn net_to_xds(net: &IpNet) -> CidrRange {
-    CidrRange { address_prefix: net.addr().to_string(), prefix_len: wrap_u32(net.prefix_len().into()) }
-}
-
-fn net_from_xds(range: CidrRange) -> Result<IpNet> {
-    let CidrRange { address_prefix, prefix_len } = range;
-    let address = address_prefix
-        .parse()
-        .map_err(|_| Problem::new("address_prefix", format!("`{address_prefix}` is not an IP address")))?;
-    // Envoy: 0 where it is not said.
-    let length = prefix_len.map_or(0, |length| length.value);
-    u8::try_from(length)
-        .ok()
-        .and_then(|length| IpNet::new(address, length).ok())
-        .ok_or_else(|| Problem::new("prefix_len", format!("{length} is longer than the address")))
 }
 
 fn port_from_xds(field: &str, port: i64) -> Result<u16> {

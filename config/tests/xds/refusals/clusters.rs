@@ -14,7 +14,18 @@ fn what_clusters_cannot_do_is_refused() {
         (cluster(|it| it.connect_timeout = seconds(0)), "connect_timeout"),
         (cluster(|it| it.health_checks.push(Default::default())), "health_checks[0].health_checker"),
         (cluster(|it| it.health_checks = vec![tcp_check(); 2]), "health_checks"),
-        (cluster(|it| it.upstream_bind_config = Some(Default::default())), "upstream_bind_config"),
+        (
+            cluster(|it| it.upstream_bind_config = Some(core::BindConfig { freebind: yes(), ..Default::default() })),
+            "upstream_bind_config.freebind",
+        ),
+        (
+            cluster(|it| {
+                let address = core::SocketAddress { address: "here".to_owned(), ..Default::default() };
+                it.upstream_bind_config =
+                    Some(core::BindConfig { source_address: Some(address), ..Default::default() });
+            }),
+            "upstream_bind_config.source_address.socket_address.port_value",
+        ),
         (cluster(|it| it.lb_subset_config = Some(Default::default())), "lb_subset_config"),
         (cluster(|it| it.dns_resolvers.push(Default::default())), "dns_resolvers"),
         (cluster(|it| it.filters.push(Default::default())), "filters[0]"),

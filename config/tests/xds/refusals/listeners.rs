@@ -7,10 +7,9 @@ fn what_listeners_cannot_do_is_refused() {
     check(vec![
         (listener(|it| it.name.clear()), "name"),
         (listener(|it| it.address = None), "address"),
-        (listener(|it| it.use_original_dst = yes()), "use_original_dst"),
-        (listener(|it| it.bind_to_port = no()), "bind_to_port"),
+        (listener(|it| (it.bind_to_port, it.use_original_dst) = (no(), yes())), "bind_to_port"),
         (listener(|it| it.transparent = yes()), "transparent"),
-        (listener(|it| it.additional_addresses.push(Default::default())), "additional_addresses"),
+        (listener(|it| it.additional_addresses.push(Default::default())), "additional_addresses[0].address"),
         (listener(|it| it.api_listener = Some(Default::default())), "api_listener"),
         (listener(|it| it.udp_listener_config = Some(Default::default())), "udp_listener_config"),
         (listener(|it| it.traffic_direction = 9), "traffic_direction"),
@@ -26,7 +25,7 @@ fn what_listeners_cannot_do_is_refused() {
                 it.filter_chains[0].filter_chain_match =
                     Some(lds::FilterChainMatch { server_names: vec!["a".to_owned()], ..Default::default() });
             }),
-            "filter_chains[0].filter_chain_match.server_names",
+            "filter_chains[0].filter_chain_match",
         ),
         (
             listener(|it| {

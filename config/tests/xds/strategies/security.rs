@@ -51,7 +51,7 @@ fn policies(of_what: Of) -> impl Strategy<Value = Vec<RbacPolicy>> {
     })
 }
 
-fn net() -> impl Strategy<Value = IpNet> {
+pub(super) fn net() -> impl Strategy<Value = IpNet> {
     (any::<IpAddr>(), 0..=32_u8).prop_map(|(ip, length)| IpNet::new(ip, length).unwrap())
 }
 

@@ -47,7 +47,7 @@ fn generation(rules: &str) -> Arc<Generation> {
     let source = SourceText { name: "test.yaml".into(), text: rules.as_bytes().to_vec() };
     let parsed = parse(&[source]);
     assert!(parsed.diagnostics.iter().all(|finding| !finding.is_error()), "{:?}", parsed.diagnostics);
-    Generation::new(parsed.documents.iter(), &Bundles::default(), Arc::new(Mutex::new(Shelf::default())))
+    Generation::new(&parsed.documents, Arc::default(), &Bundles::default(), Arc::new(Mutex::new(Shelf::default())))
 }
 
 fn node(name: &str) -> Node {

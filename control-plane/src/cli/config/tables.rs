@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::super::table::{Cell, Column, Room, Table};
 use super::view::{
-    Action, Certificates, Cluster, Destination, Dump, Endpoints, Held, HttpManager, Listener, Matcher, Origin,
-    Protocol, RouteSource, WeightedCluster,
+    Action, Certificates, Cluster, Destination, Detection, Dump, Endpoints, Held, HttpManager, Listener, Matcher,
+    Origin, Protocol, RouteSource, WeightedCluster,
 };
 
 /// Versions are hashes; so many characters tell two apart.
@@ -27,25 +27,43 @@ pub(super) fn listeners(dump: &Dump, room: Room) -> (bool, String) {
         Column::text("VERSION").extra(),
     ]);
     for Held { view, version, .. } in &dump.listeners {
-        let Listener { name, address, direction, mtls, protocol } = view;
-        let (protocol, leads_to, rule) = match protocol {
-            Protocol::Http(HttpManager { routes: RouteSource::Named(name) }) => ("HTTP", name.clone(), None),
-            Protocol::Http(HttpManager { routes: RouteSource::Inline(config) }) => ("HTTP", config.name.clone(), None),
-            Protocol::Tcp(tcp) => ("TCP", shares(&tcp.clusters, room), tcp.origin.as_ref()),
-        };
-        table.push([
-            address.ip().to_string().into(),
-            u64::from(address.port()).into(),
-            direction.into(),
-            protocol.into(),
-            leads_to.into(),
-            mode(mtls),
-            rule.map(named).into(),
-            name.into(),
-            short(version.as_deref()),
-        ]);
+        let Listener { name, address, direction, mtls, protocol, ports } = view;
+        let own = (address.ip().to_string(), address.port(), mtls, protocol);
+        let captured = ports.iter().map(|(port, it)| ("*".to_owned(), *port, &it.mtls, &it.protocol));
+        for (host, port, mtls, protocol) in std::iter::once(own).chain(captured) {
+            let (protocol, leads_to, rule) = spoken(protocol, room);
+            table.push([
+                host.into(),
+                u64::from(port).into(),
+                direction.into(),
+                protocol.into(),
+                leads_to.into(),
+                mode(mtls),
+                rule.map(named).into(),
+                name.into(),
+                short(version.as_deref()),
+            ]);
+        }
     }
     (table.is_empty(), table.render(room))
+}
+
+/// What is spoken, where it leads and which rule says so.
+fn spoken(protocol: &Protocol, room: Room) -> (&'static str, String, Option<&Origin>) {
+    let table = |manager: &HttpManager| match &manager.routes {
+        RouteSource::Named(name) => name.clone(),
+        RouteSource::Inline(config) => config.name.clone(),
+    };
+    match protocol {
+        Protocol::Http(manager) => ("HTTP", table(manager), None),
+        Protocol::Tcp(tcp) => ("TCP", shares(&tcp.clusters, room), tcp.origin.as_ref()),
+        Protocol::Detect(Detection { http: None, tcp }) => {
+            ("TCP/TLS", shares(&tcp.clusters, room), tcp.origin.as_ref())
+        }
+        Protocol::Detect(Detection { http: Some(manager), tcp }) => {
+            ("HTTP/TCP", format!("{}, {}", table(manager), shares(&tcp.clusters, room)), tcp.origin.as_ref())
+        }
+    }
 }
 
 /// How callers come in, in the words of PeerAuthentication.

@@ -52,13 +52,22 @@ fn held<T: DeserializeOwned>(raw: Value) -> anyhow::Result<Held<T>> {
 
 /// The routes that stand in listeners, as if they were resources of their own.
 fn inline(listeners: &[Held<Listener>]) -> Vec<Held<RouteConfig>> {
-    let found = listeners.iter().filter_map(|listener| {
-        let Protocol::Http(HttpManager { routes: RouteSource::Inline(config) }) = &listener.view.protocol else {
-            return None;
-        };
-        let raw = listener.raw.pointer("/resource/protocol/http/routes/inline").cloned().unwrap_or_default();
-        let raw = serde_json::json!({ "name": config.name, "version": listener.version, "resource": raw });
-        Some(Held { view: config.clone(), version: listener.version.clone(), raw })
+    let found = listeners.iter().flat_map(|listener| {
+        let own = ("/resource".to_owned(), &listener.view.protocol);
+        let ports = listener.view.ports.iter();
+        let ports = ports.map(|(number, port)| (format!("/resource/ports/{number}"), &port.protocol));
+        std::iter::once(own).chain(ports).filter_map(|(place, protocol)| {
+            let (kind, manager) = match protocol {
+                Protocol::Http(manager) => ("http", manager),
+                Protocol::Detect(Detection { http: Some(manager), tcp: _ }) => ("detect/http", manager),
+                Protocol::Detect(Detection { http: None, tcp: _ }) | Protocol::Tcp(_) => return None,
+            };
+            let RouteSource::Inline(config) = &manager.routes else { return None };
+            let at = format!("{place}/protocol/{kind}/routes/inline");
+            let raw = listener.raw.pointer(&at).cloned().unwrap_or_default();
+            let raw = serde_json::json!({ "name": config.name, "version": listener.version, "resource": raw });
+            Some(Held { view: config.clone(), version: listener.version.clone(), raw })
+        })
     });
     found.collect()
 }
@@ -70,6 +79,16 @@ pub(super) struct Listener {
     pub(super) direction: String,
     pub(super) mtls: String,
     pub(super) protocol: Protocol,
+    /// Of captured connections, by number.
+    #[serde(default)]
+    pub(super) ports: BTreeMap<u16, CapturedPort>,
+}
+
+/// What is done with captured connections to one port.
+#[derive(Debug, Deserialize)]
+pub(super) struct CapturedPort {
+    pub(super) mtls: String,
+    pub(super) protocol: Protocol,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,6 +96,14 @@ pub(super) struct Listener {
 pub(super) enum Protocol {
     Http(HttpManager),
     Tcp(TcpRoute),
+    Detect(Detection),
+}
+
+/// What is spoken is told by each connection.
+#[derive(Debug, Deserialize)]
+pub(super) struct Detection {
+    pub(super) http: Option<HttpManager>,
+    pub(super) tcp: TcpRoute,
 }
 
 #[derive(Debug, Deserialize)]

@@ -77,10 +77,8 @@ impl RemoteKeys {
 
 /// Where two providers name one address, it is fetched as often as the more impatient one wants.
 fn addresses_of(resources: &ir::Resources) -> Wanted {
-    let managers = resources.listeners.values().filter_map(|listener| match &listener.protocol {
-        ir::ListenerProtocol::Http(manager) => Some(manager),
-        ir::ListenerProtocol::Tcp(_) => None,
-    });
+    let protocols = resources.listeners.values().flat_map(|listener| listener.protocols());
+    let managers = protocols.filter_map(ir::ListenerProtocol::http);
     let mut wanted = Wanted::new();
     for provider in managers.flat_map(|manager| &manager.jwt.providers) {
         let Jwks::Remote(remote) = &provider.jwks else { continue };

@@ -301,6 +301,7 @@ impl<'a> Facts<'a> {
         match (self.subject, &self.view().listener.config.protocol) {
             (Subject::Request(_), _) => self.route()?.origin.as_ref(),
             (Subject::Connection(_), ListenerProtocol::Tcp(route)) => route.origin.as_ref(),
+            (Subject::Connection(_), ListenerProtocol::Detect(detection)) => detection.tcp.origin.as_ref(),
             (Subject::Connection(_), ListenerProtocol::Http(_)) => None,
         }
     }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leno_config::ir::{Collector, ListenerProtocol, Tracing, TracingProvider};
+use leno_config::ir::{Collector, Tracing, TracingProvider};
 use leno_config::node::Node;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -230,8 +230,7 @@ impl Batch {
 
 /// How a listener traces, and where to.
 pub fn traced(listener: &Listener) -> Option<(&Tracing, &Collector)> {
-    let ListenerProtocol::Http(manager) = &listener.config.protocol else { return None };
-    let tracing = manager.tracing.as_deref()?;
+    let tracing = listener.config.protocol.http()?.tracing.as_deref()?;
     match &tracing.provider {
         TracingProvider::OpenTelemetry(collector) => Some((tracing, collector)),
         TracingProvider::Foreign(_) => None,
