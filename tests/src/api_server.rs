@@ -22,21 +22,31 @@
 //! pods, a Service no EndpointSlices, and a pod with a node stays terminating until somebody deletes it for good.
 //! Objects are not stored on disk, and nothing is authorized: whoever is authenticated may do everything.
 
+mod admission;
+mod builtin;
 mod callers;
 mod certificates;
+mod cluster;
+mod definitions;
 mod discovery;
 mod faults;
+mod fields;
 mod kinds;
 mod lifecycle;
 mod patch;
+mod pods;
 mod read;
 mod request;
+mod schema;
 mod selector;
 mod server;
+mod shape;
 mod state;
 mod status;
 mod store;
+mod tokens;
 mod watch;
+mod webhook;
 mod write;
 
 use std::collections::BTreeMap;
@@ -50,14 +60,16 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+pub use cluster::{Cluster, Events, cluster, path};
 pub use faults::Failure;
 pub use kinds::{Kind, Scope};
 pub use request::Verb;
 pub use status::Status;
+pub use webhook::{ShownReview, Webhook};
 
 use callers::administrator;
 use certificates::Authority;
-use request::{Query, Request};
+use request::{Query, Request, User};
 use server::Reply;
 use state::{Settings, State};
 use store::ObjectKey;
@@ -72,13 +84,14 @@ pub struct ApiServer {
     address: SocketAddr,
     authority: Authority,
     directory: TempDir,
-    running: Option<Running>,
+    _running: Running,
 }
 
+/// A thread that serves until the value goes.
 #[derive(Debug)]
 struct Running {
-    _stop: oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// How a server is to differ from the usual one.
@@ -147,12 +160,47 @@ impl ApiServer {
     /// A kubeconfig of the administrator, by client certificate.
     pub fn kubeconfig_with_certificate(&self) -> PathBuf {
         let pair = self.authority.caller("admin");
-        self.state.callers.knows(pair.der.to_vec(), administrator());
+        let print = format!("X509SHA256={}", certificates::fingerprint(&pair.der));
+        let extra = BTreeMap::from([("authentication.kubernetes.io/credential-id".to_owned(), vec![print])]);
+        self.state.callers.knows(pair.der.to_vec(), User { extra, ..administrator() });
         let user = json!({
             "client-certificate-data": base64(&pair.certificate),
             "client-key-data": base64(&pair.key),
         });
         self.write_kubeconfig("certified", &user)
+    }
+
+    /// A kubeconfig of a service account, by a token that is bound to it.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> PathBuf {
+        let token = self.token_of(namespace, account, &[], None).await;
+        self.write_kubeconfig(&format!("{namespace}-{account}"), &json!({"token": token}))
+    }
+
+    /// A token of a service account, good for an hour: for these audiences, or for this server when there are none;
+    /// bound to a pod, if one is given.
+    pub async fn token_of(&self, namespace: &str, account: &str, audiences: &[&str], pod: Option<&Value>) -> String {
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"namespace": namespace, "name": account},
+        });
+        let bound =
+            pod.map(|pod| json!({"kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}));
+        let spec = json!({"audiences": audiences, "expirationSeconds": 3600, "boundObjectRef": bound});
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let answer = self.send(Verb::Create, "token", &object, &request).await;
+        let answer = answer.unwrap_or_else(|status| panic!("no token for {namespace}/{account}: {status}"));
+        answer["status"]["token"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Says where the service of a webhook really listens: the port is the service's.
+    pub fn route_service(&self, namespace: &str, name: &str, port: u16, address: SocketAddr) {
+        self.state.route(namespace, name, port, address);
+    }
+
+    /// Says what a rule of a schema means (`x-kubernetes-validations`, in CEL, which is not evaluated here).
+    pub fn rule(&self, text: &str, holds: impl Fn(&Value) -> bool + Send + Sync + 'static) {
+        self.state.rule(text, Arc::new(holds));
     }
 
     /// Makes a namespace with these labels.
@@ -192,7 +240,7 @@ impl ApiServer {
 
     /// Replaces the status of an object.
     pub async fn update_status(&self, object: Value) -> Value {
-        let answer = self.send(Verb::Update, "status", object).await;
+        let answer = self.send(Verb::Update, "status", &object, &object).await;
         answer.unwrap_or_else(|status| panic!("cannot write a status: {status}"))
     }
 
@@ -203,7 +251,7 @@ impl ApiServer {
 
     /// Any write with an object, as a client would do it: the answer, or the refusal.
     pub async fn call(&self, verb: Verb, object: Value) -> Result<Value, Status> {
-        self.send(verb, "", object).await
+        self.send(verb, "", &object, &object).await
     }
 
     /// An object, if it is there.
@@ -265,28 +313,28 @@ impl ApiServer {
     }
 
     fn with(settings: Settings) -> Self {
-        let state = Arc::new(State::new(settings));
-        for name in NAMESPACES {
-            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            lifecycle::found_namespace(&state, object);
-        }
         let authority = Authority::new();
+        let state = Arc::new(State::new(settings, authority.pem()));
+        for name in NAMESPACES {
+            lifecycle::found_namespace(&state, name);
+        }
         let tls = authority.accept(&authority.server(&["localhost", "kubernetes.default.svc"]));
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be bound");
         let address = listener.local_addr().expect("a listener has an address");
-        let running = Some(run(listener, tls, Arc::clone(&state)));
+        let served = Arc::clone(&state);
+        let running = run("api-server", listener, move |listener| server::serve(listener, tls, served));
         let directory = TempDir::with_prefix("leno-api-server-").expect("cannot create a directory");
-        Self { state, address, authority, directory, running }
+        Self { state, address, authority, directory, _running: running }
     }
 
     async fn must(&self, verb: Verb, object: Value) -> Value {
         let what = format!("{} {} {}", verb.word(), object["kind"], object["metadata"]["name"]);
-        let answer = self.send(verb, "", object).await;
+        let answer = self.send(verb, "", &object, &object).await;
         answer.unwrap_or_else(|status| panic!("{what} was refused: {status}"))
     }
 
-    /// Sends what a client would, without the network.
-    async fn send(&self, verb: Verb, subresource: &str, object: Value) -> Result<Value, Status> {
+    /// Sends what a client would to where an object is, without the network.
+    async fn send(&self, verb: Verb, subresource: &str, object: &Value, body: &Value) -> Result<Value, Status> {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (&object["apiVersion"], &object["kind"]);
         let known = self
@@ -304,14 +352,15 @@ impl ApiServer {
         let request = Request {
             verb,
             namespace: if kind.is_namespaced() { text("namespace") } else { String::new() },
-            name: if verb == Verb::Create { String::new() } else { text("name") },
+            name: if verb == Verb::Create && subresource.is_empty() { String::new() } else { text("name") },
             kind,
             version,
             subresource: subresource.to_owned(),
             query: Query::default(),
             headers,
             user: administrator(),
-            body: if verb == Verb::Delete { Default::default() } else { object.to_string().into() },
+            body: if verb == Verb::Delete { Default::default() } else { body.to_string().into() },
+            warnings: Arc::default(),
         };
         match server::dispatch(&self.state, request).await? {
             Reply::Json(_, value) => Ok(value),
@@ -343,31 +392,35 @@ impl ApiServer {
     }
 }
 
-impl Drop for ApiServer {
+impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(Running { _stop: stop, thread }) = self.running.take() {
-            drop(stop);
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
 /// Serves in a thread of its own, so that a test may block while a program talks to it.
-fn run(listener: std::net::TcpListener, tls: Arc<rustls::ServerConfig>, state: Arc<State>) -> Running {
+fn run<F: Future<Output = ()>>(
+    name: &str,
+    listener: std::net::TcpListener,
+    serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
+) -> Running {
     listener.set_nonblocking(true).expect("a listener can be asked without waiting");
-    let (stop, stopped) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
     let body = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can start");
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener belongs to the runtime");
             tokio::select! {
-                () = server::serve(listener, tls, state) => {}
+                () = serve(listener) => {}
                 _ = stopped => {}
             }
         });
     };
-    let thread = std::thread::Builder::new().name("api-server".to_owned()).spawn(body).expect("a thread can start");
-    Running { _stop: stop, thread }
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body).expect("a thread can start");
+    Running { stop: Some(stop), thread: Some(thread) }
 }
 
 fn base64(text: &str) -> String {
@@ -377,9 +430,4 @@ fn base64(text: &str) -> String {
 
 fn write_file(file: &Path, text: &str) {
     std::fs::write(file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
-}
-
-/// What is answered without asking who calls.
-fn oidc_or_health(_: &State, path: &str, _: &HeaderMap) -> Option<http::Response<crate::client::Body>> {
-    matches!(path, "/healthz" | "/livez" | "/readyz").then(|| server::text(StatusCode::OK, "ok"))
 }

@@ -59,7 +59,7 @@ pub use origin::{Origin, Recorded, origin};
 pub use ports::free_port;
 pub use process::Process;
 pub use program::{Outcome, feed, leno, leno_proxy, run_leno, workspace};
-pub use python::{Python, python, python_with_xds, skip};
+pub use python::{Python, python, python_with_kubernetes, python_with_xds, skip};
 pub use random::Random;
 pub use sidecar::{Sidecar, SidecarBuilder, Speaks, sidecar};
 pub use wait::{PATIENCE, eventually, eventually_within};

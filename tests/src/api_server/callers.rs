@@ -7,6 +7,7 @@ use http::{HeaderMap, header};
 
 use super::request::User;
 use super::state::State;
+use super::tokens;
 
 /// The callers that a server knows.
 #[derive(Debug)]
@@ -37,12 +38,12 @@ impl Callers {
     }
 
     /// Who sends a request: a certificate goes before a token.
-    pub(super) fn authenticate(&self, _: &State, certified: Option<User>, headers: &HeaderMap) -> Option<User> {
+    pub(super) fn authenticate(&self, state: &State, certified: Option<User>, headers: &HeaderMap) -> Option<User> {
         if certified.is_some() {
             return certified;
         }
         let token = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
-        (token == self.admin_token).then(administrator)
+        if token == self.admin_token { Some(administrator()) } else { tokens::authenticate(state, token) }
     }
 }
 

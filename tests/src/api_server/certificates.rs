@@ -67,6 +67,15 @@ impl Authority {
 
     /// TLS of a server whose callers may show a certificate of this authority.
     pub(super) fn accept(&self, server: &Pair) -> Arc<rustls::ServerConfig> {
+        self.accept_with(server, &[b"h2", b"http/1.1"])
+    }
+
+    /// The same, for HTTP/1.1 alone.
+    pub(super) fn accept_http1(&self, server: &Pair) -> Arc<rustls::ServerConfig> {
+        self.accept_with(server, &[b"http/1.1"])
+    }
+
+    fn accept_with(&self, server: &Pair, alpn: &[&[u8]]) -> Arc<rustls::ServerConfig> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der().clone()).expect("a root is a root");
@@ -80,7 +89,7 @@ impl Authority {
             .with_client_cert_verifier(callers)
             .with_single_cert(vec![server.der.clone()], private(&server.key))
             .expect("a certificate with its key");
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)
     }
 
@@ -94,6 +103,12 @@ impl Authority {
         let certificate = params.signed_by(&key, &issuer).expect("an authority signs");
         Pair { certificate: certificate.pem(), key: key.serialize_pem(), der: certificate.der().clone() }
     }
+}
+
+/// SHA-256 of a certificate, in hexadecimal digits.
+pub(super) fn fingerprint(der: &[u8]) -> String {
+    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("a suite of TLS 1.3");
+    suite.common.hash_provider.hash(der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn private(pem: &str) -> rustls_pki_types::PrivateKeyDer<'static> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -154,12 +155,14 @@ fn qualified(name: &str, group: &str) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Catalogue {
     kinds: Vec<Arc<Kind>>,
+    /// Since when the defined ones are served.
+    since: BTreeMap<ResourceKey, Instant>,
 }
 
 impl Catalogue {
     /// Kubernetes' own.
     pub(super) fn built_in() -> Self {
-        Self { kinds: BUILT_IN.iter().map(|row| Arc::new(row.kind())).collect() }
+        Self { kinds: BUILT_IN.iter().map(|row| Arc::new(row.kind())).collect(), since: BTreeMap::new() }
     }
 
     /// The kind behind a path.
@@ -184,13 +187,21 @@ impl Catalogue {
 
     /// Serves a kind, in place of the one of that name.
     pub(super) fn serve(&mut self, kind: Kind) {
-        self.stop_serving(&kind.key());
+        let key = kind.key();
+        self.kinds.retain(|known| known.key() != key);
+        self.since.entry(key).or_insert_with(Instant::now);
         self.kinds.push(Arc::new(kind));
+    }
+
+    /// Since when a defined kind is served.
+    pub(super) fn since(&self, resource: &ResourceKey) -> Option<Instant> {
+        self.since.get(resource).copied()
     }
 
     /// Serves a kind no more.
     pub(super) fn stop_serving(&mut self, resource: &ResourceKey) {
         self.kinds.retain(|kind| kind.key() != *resource);
+        self.since.remove(resource);
     }
 }
 

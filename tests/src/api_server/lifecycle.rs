@@ -18,23 +18,35 @@ const GRACE_SECONDS: i64 = 30;
 const SYSTEM: [&str; 6] =
     ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"];
 
+/// Takes away what nobody may write into a new object.
+pub(super) fn clean(kind: &Kind, object: &mut Value) {
+    for field in SYSTEM {
+        remove(&mut object["metadata"], field);
+    }
+    if kind.has_status {
+        remove(object, "status");
+        if !kind.is_defined() {
+            object["status"] = json!({});
+        }
+    }
+    if kind.is("", "namespaces") {
+        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = object["metadata"]["name"].clone();
+    }
+}
+
 /// Writes what a new object is given.
 pub(super) fn begin(kind: &Kind, object: &mut Value, now: &str, uid: &str) {
-    for field in SYSTEM {
-        object["metadata"].as_object_mut().into_iter().for_each(|metadata| drop(metadata.remove(field)));
-    }
     object["metadata"]["uid"] = json!(uid);
     object["metadata"]["creationTimestamp"] = json!(now);
     if kind.has_generation {
         object["metadata"]["generation"] = json!(1);
     }
-    if kind.has_status && !kind.is("", "namespaces") {
-        remove(object, "status");
-    }
     if kind.is("", "namespaces") {
         object["status"] = json!({"phase": "Active"});
         object["spec"] = json!({"finalizers": ["kubernetes"]});
-        object["metadata"]["labels"]["kubernetes.io/metadata.name"] = object["metadata"]["name"].clone();
+    }
+    if kind.is("", "services") {
+        object["status"] = json!({"loadBalancer": {}});
     }
     if kind.is("", "pods") {
         object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
@@ -42,10 +54,27 @@ pub(super) fn begin(kind: &Kind, object: &mut Value, now: &str, uid: &str) {
 }
 
 /// Makes a namespace that every cluster has.
-pub(super) fn found_namespace(state: &State, mut object: Value) {
+pub(super) fn found_namespace(state: &State, name: &str) {
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    found(state, "namespaces", object);
+    furnish_namespace(state, name);
+}
+
+/// Puts into a namespace what the controllers of a cluster put there: the account that pods run as, and the certificate
+/// of the API server.
+pub(super) fn furnish_namespace(state: &State, name: &str) {
+    let metadata = json!({"name": "default", "namespace": name});
+    found(state, "serviceaccounts", json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
+    let metadata = json!({"name": "kube-root-ca.crt", "namespace": name});
+    let data = json!({"ca.crt": state.ca});
+    found(state, "configmaps", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}));
+}
+
+fn found(state: &State, plural: &str, mut object: Value) {
     let (now, uid) = (timestamp(state.now()), state.uuid());
     state.change(|world| {
-        if let Some(kind) = world.catalogue.resource("", "v1", "namespaces") {
+        if let Some(kind) = world.catalogue.resource("", "v1", plural) {
+            clean(&kind, &mut object);
             begin(&kind, &mut object, &now, &uid);
             world.store.put(&kind.key(), object);
         }
@@ -95,6 +124,10 @@ pub(super) fn carry_on(kind: &Kind, subresource: &str, old: &Value, object: &mut
     if kind.has_status {
         copy(old, object, "status");
     }
+}
+
+/// Counts a change of what is wanted.
+pub(super) fn count(kind: &Kind, old: &Value, object: &mut Value) {
     if kind.has_generation && wanted(kind, old) != wanted(kind, object) {
         let generation = old["metadata"]["generation"].as_u64().unwrap_or_default();
         object["metadata"]["generation"] = json!(generation + 1);
@@ -224,9 +257,11 @@ mod tests {
         let mut wanted = json!({"metadata": {"name": "a", "uid": "other"}, "spec": {"replicas": 2}, "status": {}});
         let mut status = wanted.clone();
         carry_on(&deployments, "", &old, &mut wanted);
+        count(&deployments, &old, &mut wanted);
         assert_eq!((&wanted["metadata"]["uid"], &wanted["metadata"]["generation"]), (&json!("u"), &json!(2)));
         assert_eq!((&wanted["spec"]["replicas"], &wanted["status"]["replicas"]), (&json!(2), &json!(1)));
         carry_on(&deployments, "status", &old, &mut status);
+        count(&deployments, &old, &mut status);
         assert_eq!((&status["spec"]["replicas"], &status["status"]), (&json!(1), &json!({})));
         assert_eq!(status["metadata"]["generation"], 1);
     }

@@ -71,13 +71,11 @@ fn page(state: &State, request: &Request) -> Result<Page, Status> {
     if let Some(token) = request.query.get("continue").filter(|token| !token.is_empty()) {
         let token = Continue::decode(token, request)?;
         let version = if token.version == 0 { now } else { token.version };
-        let start = Some(token.after);
         return match world.store.objects_at(&key, version) {
-            Ok(objects) => Ok(Page { objects, version, start }),
+            Ok(objects) => Ok(Page { objects, version, start: Some(token.after) }),
             Err(TooOld { .. }) => {
                 let mut status = Status::expired(CONTINUE_TOO_OLD);
-                let after = start.unwrap_or_default();
-                status.remainder = Some(Continue { version: 0, after }.encode(request));
+                status.remainder = Some(Continue { version: 0, after: token.after }.encode(request));
                 Err(status)
             }
         };

@@ -1,7 +1,7 @@
 //! What a caller asks for: the path, the query and the headers, read as the Kubernetes API reads them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, header};
@@ -88,6 +88,8 @@ pub(super) struct Request {
     pub(super) headers: HeaderMap,
     pub(super) user: User,
     pub(super) body: Bytes,
+    /// What the answer warns of.
+    pub(super) warnings: Arc<Mutex<Vec<String>>>,
 }
 
 /// A path below `/api` or `/apis`.
@@ -165,6 +167,16 @@ impl Request {
         let agent = self.header(header::USER_AGENT.as_str());
         let named = self.query.get("fieldManager").filter(|name| !name.is_empty());
         named.unwrap_or_else(|| agent.split('/').next().unwrap_or_default()).to_owned()
+    }
+
+    /// Lets the answer warn of something.
+    pub(super) fn warn(&self, text: &str) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned());
+    }
+
+    /// Whether the caller applies fields that it owns, and does not just change them.
+    pub(super) fn is_apply(&self) -> bool {
+        self.verb == Verb::Patch && self.content_type() == "application/apply-patch+yaml"
     }
 
     /// Whether nothing is to be written.

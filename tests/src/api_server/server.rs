@@ -1,9 +1,9 @@
 //! The socket: TLS, HTTP/1.1 and HTTP/2, who is calling, and which answer a path has.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use http::{Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -18,7 +18,7 @@ use super::faults::Failure;
 use super::request::{Query, Request, Target, User, Verb};
 use super::state::State;
 use super::status::Status;
-use super::{discovery, read, watch, write};
+use super::{discovery, read, tokens, watch, write};
 use crate::client::{Body, full};
 
 /// Largest body, as the real server has it.
@@ -88,13 +88,16 @@ async fn answer(
 ) -> Result<Response<Body>, Failed> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
-    if let Some(response) = super::oidc_or_health(state, &path, &head.headers) {
-        return Ok(response);
+    if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") {
+        return Ok(text(StatusCode::OK, "ok"));
     }
     let user = match state.callers.authenticate(state, certified, &head.headers) {
         Some(user) => user,
         None => return Ok(refusal(&Status::unauthorized())),
     };
+    if let Some(response) = openid(state, &path, &head.headers) {
+        return Ok(response);
+    }
     let (target, document) = {
         let world = state.world();
         (Target::parse(&path, &world.catalogue), discovery::document(&path, &world.catalogue))
@@ -117,7 +120,8 @@ async fn answer(
     };
     let Target { kind, version, namespace, name, subresource } = target;
     let (headers, body) = (head.headers, body.to_bytes());
-    let request = Request { verb, kind, version, namespace, name, subresource, query, headers, user, body };
+    let warnings = Arc::default();
+    let request = Request { verb, kind, version, namespace, name, subresource, query, headers, user, body, warnings };
     let planned = state.ledger.begin(verb, &request.kind.plural);
     if let Some(Failure::Refused(status)) = &planned {
         return Ok(refusal(status));
@@ -125,15 +129,43 @@ async fn answer(
     if planned == Some(Failure::Hangs) {
         std::future::pending::<()>().await;
     }
+    let warnings = Arc::clone(&request.warnings);
     let reply = dispatch(state, request).await;
     if planned == Some(Failure::Lost) {
         return Err("the answer is lost, as the test wants it".into());
     }
-    Ok(match reply {
+    let mut response = match reply {
         Ok(Reply::Json(code, value)) => json(code, &value),
         Ok(Reply::Events(body)) => typed(StatusCode::OK, "application/json", body),
         Err(status) => refusal(&status),
-    })
+    };
+    for warning in warnings.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        // As RFC 7234 writes it: 299, by nobody.
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - {warning:?}")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    Ok(response)
+}
+
+/// Where the keys of tokens are, and the keys.
+fn openid(state: &State, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
+    let accepts = |kind: &str| {
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
+        accept
+            .split(',')
+            .any(|one| matches!(one.split(';').next(), Some(one) if one.trim() == kind || one.trim() == "*/*"))
+    };
+    let host = || headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost").to_owned();
+    match path {
+        "/.well-known/openid-configuration" => Some(json(StatusCode::OK, &tokens::openid_configuration(&host()))),
+        "/openid/v1/jwks" if accepts("application/jwk-set+json") => {
+            let keys = full(state.tokens.published().to_string());
+            Some(typed(StatusCode::OK, "application/jwk-set+json", keys))
+        }
+        "/openid/v1/jwks" => Some(text(StatusCode::NOT_ACCEPTABLE, "406: Not Acceptable")),
+        _ => None,
+    }
 }
 
 /// Does what a request asks for.
@@ -156,15 +188,15 @@ fn refusal(status: &Status) -> Response<Body> {
     json(code, &status.to_value())
 }
 
-pub(super) fn json(code: StatusCode, value: &Value) -> Response<Body> {
+fn json(code: StatusCode, value: &Value) -> Response<Body> {
     typed(code, "application/json", full(format!("{value}\n")))
 }
 
-pub(super) fn text(code: StatusCode, text: &'static str) -> Response<Body> {
+fn text(code: StatusCode, text: &'static str) -> Response<Body> {
     typed(code, "text/plain; charset=utf-8", full(text))
 }
 
-pub(super) fn typed(code: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
+fn typed(code: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));

@@ -1,6 +1,8 @@
 //! What the connections of one server share.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,20 +12,31 @@ use tokio::sync::watch;
 use super::callers::Callers;
 use super::faults::Ledger;
 use super::kinds::Catalogue;
+use super::schema::{Rule, Rules};
 use super::store::Store;
+use super::tokens::Tokens;
 use crate::random::Random;
 
 /// Letters of generated names, without those that make words (Kubernetes' `rand.SafeEncodeString`).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
+/// The first address that is given to a service.
+const FIRST_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
 /// Of one server.
-#[derive(Debug)]
 pub(super) struct State {
     world: Mutex<World>,
     signals: watch::Sender<Signals>,
     pub(super) ledger: Ledger,
     pub(super) callers: Callers,
     pub(super) settings: Settings,
+    pub(super) tokens: Tokens,
+    /// Certificate of the authority, PEM, which every namespace is told.
+    pub(super) ca: String,
+    rules: Mutex<Rules>,
+    /// Where the services of webhooks really are: by namespace, name and port.
+    services: Mutex<BTreeMap<(String, String, u16), SocketAddr>>,
+    next_service: AtomicU32,
     random: Mutex<Random>,
     /// Milliseconds that the clock is ahead of the machine's.
     ahead: AtomicI64,
@@ -58,9 +71,15 @@ pub(super) struct Signals {
     pub(super) bookmarks: u64,
 }
 
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
 impl State {
     /// A cluster without an object.
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(settings: Settings, ca: String) -> Self {
         let mut store = Store::new();
         let catalogue = Catalogue::built_in();
         for kind in catalogue.kinds() {
@@ -76,6 +95,11 @@ impl State {
             signals: watch::Sender::new(signals),
             ledger: Ledger::default(),
             settings,
+            tokens: Tokens::default(),
+            ca,
+            rules: Mutex::default(),
+            services: Mutex::default(),
+            next_service: AtomicU32::new(FIRST_SERVICE.into()),
             random: Mutex::new(Random::new(seed)),
             ahead: AtomicI64::new(0),
         }
@@ -114,6 +138,33 @@ impl State {
     /// Puts the clock forward.
     pub(super) fn advance(&self, by: Duration) {
         self.ahead.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// What the rules in CEL mean.
+    pub(super) fn rules(&self) -> Rules {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what a rule in CEL means.
+    pub(super) fn rule(&self, text: &str, holds: Rule) {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned(), holds);
+    }
+
+    /// Where a service really is.
+    pub(super) fn service(&self, namespace: &str, name: &str, port: u16) -> Option<SocketAddr> {
+        let services = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.get(&(namespace.to_owned(), name.to_owned(), port)).copied()
+    }
+
+    /// Says where a service really is.
+    pub(super) fn route(&self, namespace: &str, name: &str, port: u16, address: SocketAddr) {
+        let key = (namespace.to_owned(), name.to_owned(), port);
+        self.services.lock().unwrap_or_else(PoisonError::into_inner).insert(key, address);
+    }
+
+    /// The next address of a service.
+    pub(super) fn cluster_ip(&self) -> String {
+        Ipv4Addr::from(self.next_service.fetch_add(1, Ordering::Relaxed)).to_string()
     }
 
     /// Five letters at the end of a name.
@@ -155,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_clock_can_be_put_forward() {
-        let state = State::new(Settings::default());
+        let state = State::new(Settings::default(), String::new());
         let before = state.now();
         state.advance(Duration::from_secs(3600));
         assert!(state.now() - before >= time::Duration::hours(1));
@@ -163,7 +214,7 @@ mod tests {
 
     #[test]
     fn names_end_in_letters_that_make_no_words() {
-        let state = State::new(Settings::default());
+        let state = State::new(Settings::default(), String::new());
         let suffix = state.suffix();
         assert!(suffix.len() == 5 && suffix.bytes().all(|letter| ALPHABET.contains(&letter)), "{suffix}");
         assert_ne!(state.uuid(), state.uuid());

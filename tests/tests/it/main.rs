@@ -29,6 +29,7 @@ mod grpc;
 mod identity;
 mod judge;
 mod jwt;
+mod kubernetes;
 mod load;
 mod local_replies;
 mod matches;
