@@ -237,7 +237,7 @@ impl Query {
 
     /// Whether a parameter is set (`1`, `true`, or just there).
     pub(super) fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| !matches!(value, "0" | "false"))
+        self.get(name).is_some_and(|value| !matches!(value, "0" | "f" | "F" | "false" | "FALSE" | "False"))
     }
 
     /// A number, if there is one.

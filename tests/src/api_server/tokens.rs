@@ -155,10 +155,8 @@ pub(super) fn request(state: &State, request: &Request) -> Result<Value, Status>
         "uid": account["metadata"]["uid"],
         "creationTimestamp": timestamp(now),
     });
-    fields::written(state, request, None, &mut answer);
-    let managed = answer["metadata"]["managedFields"].clone();
     answer["metadata"] = metadata;
-    answer["metadata"]["managedFields"] = managed;
+    fields::written(state, request, None, &mut answer);
     answer["spec"] = json!({"audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound});
     answer["status"] = json!({"token": state.tokens.sign(&claims), "expirationTimestamp": timestamp(until)});
     answer["kind"] = json!("TokenRequest");
