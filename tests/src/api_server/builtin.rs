@@ -15,6 +15,7 @@ pub(super) fn fill_in(state: &State, kind: &Kind, object: &mut Value) {
     match (kind.group.as_str(), kind.plural.as_str()) {
         ("", "pods") => pods::fill_in_pod(object),
         ("", "services") => fill_in_service(state, object),
+        ("", "secrets") => fill_in_secret(object),
         ("apps", "deployments") => {
             fill_in_workload(object);
             let limits = json!({"maxUnavailable": "25%", "maxSurge": "25%"});
@@ -60,6 +61,17 @@ pub(super) fn check(state: &State, kind: &Kind, object: &Value) -> Vec<Cause> {
 
 fn fill_in_workload(object: &mut Value) {
     pods::fill_in_template(&mut object["spec"]["template"]);
+}
+
+/// A secret is kept in base64, in whichever way it was written.
+fn fill_in_secret(secret: &mut Value) {
+    use base64::Engine as _;
+    set(secret, "type", json!("Opaque"));
+    let plain = secret.as_object_mut().and_then(|fields| fields.remove("stringData"));
+    for (key, text) in plain.iter().filter_map(Value::as_object).flatten() {
+        let text = text.as_str().unwrap_or_default();
+        secret["data"][key] = json!(base64::engine::general_purpose::STANDARD.encode(text));
+    }
 }
 
 fn fill_in_service(state: &State, service: &mut Value) {
@@ -153,6 +165,13 @@ fn wrong_address(address: &str, allow_loopback: bool) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_in_plain_text_is_kept_in_base64() {
+        let mut secret = json!({"stringData": {"a": "b"}, "data": {"c": "ZA=="}});
+        fill_in_secret(&mut secret);
+        assert_eq!(secret, json!({"type": "Opaque", "data": {"a": "Yg==", "c": "ZA=="}}));
+    }
 
     #[test]
     fn endpoints_are_refused_that_lead_to_the_machine_itself() {
