@@ -20,6 +20,7 @@
 //! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`prometheus`] scrapes a running mesh; [`promql`] and [`exposition`] read what dashboards ask and programs emit.
 //! * [`otlp`] has a collector of spans.
+//! * [`api_server`] is a Kubernetes API server.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
 //!
@@ -28,6 +29,7 @@
 
 mod admin;
 mod anybody;
+pub mod api_server;
 mod client;
 pub mod exposition;
 mod mesh;
@@ -57,7 +59,7 @@ pub use origin::{Origin, Recorded, origin, slow_app};
 pub use ports::free_port;
 pub use process::Process;
 pub use program::{Outcome, feed, leno, leno_proxy, run_leno, workspace};
-pub use python::{Python, python, python_with_manifests, python_with_xds, skip};
+pub use python::{Python, python, python_with_kubernetes, python_with_manifests, python_with_xds, skip};
 pub use random::Random;
 pub use sidecar::{Sidecar, SidecarBuilder, Speaks, sidecar};
 pub use wait::{PATIENCE, eventually, eventually_within};

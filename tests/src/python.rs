@@ -37,6 +37,12 @@ pub fn python_with_manifests(what: &str) -> Option<Python> {
     once(&PYTHON, what, "python-manifests", "requirements-manifests.txt")
 }
 
+/// The same with `requirements-kubernetes.txt`: the client of Kubernetes.
+pub fn python_with_kubernetes(what: &str) -> Option<Python> {
+    static PYTHON: OnceLock<Result<Python, String>> = OnceLock::new();
+    once(&PYTHON, what, "python-kubernetes", "requirements-kubernetes.txt")
+}
+
 fn once(made: &OnceLock<Result<Python, String>>, what: &str, environment: &str, requirements: &str) -> Option<Python> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,6 +31,7 @@ mod identity;
 mod inject;
 mod judge;
 mod jwt;
+mod kubernetes;
 mod load;
 mod local_replies;
 mod matches;
