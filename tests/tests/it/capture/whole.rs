@@ -13,8 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 use leno_tests::pki::{Authority, Leaf};
-use leno_tests::process::Process;
-use leno_tests::{eventually, leno_proxy, skip};
+use leno_tests::{Process, eventually, leno_proxy, skip};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -93,14 +92,14 @@ impl Meshed {
         std::fs::hard_link(leno_proxy(), &program)
             .or_else(|_| std::fs::copy(leno_proxy(), &program).map(|_| ()))
             .unwrap();
-        let applied = pod.redirect(&[&["apply"], redirect].concat());
+        let applied = pod.redirect(&[&["apply"][..], redirect].concat());
         assert_eq!(applied.code, 0, "{}", applied.stderr);
         let mut command = pod.command(Path::new("setpriv"));
         command.args([
-            &format!("--reuid={PROXY}"),
-            &format!("--regid={PROXY}"),
             "--clear-groups",
             "--bounding-set=-all",
+            &format!("--reuid={PROXY}"),
+            &format!("--regid={PROXY}"),
         ]);
         command.arg(&program).arg("run").arg("--config").arg(path.join("bootstrap.yaml"));
         let proxy = Process::start(pod.name(), &mut command, &path.join("log"));
