@@ -69,7 +69,8 @@ fn failing(program: &str) -> TempDir {
 async fn applying_twice_is_applying_once_and_removing_leaves_nothing_of_ours_and_all_of_others() {
     for (backend, program) in BACKENDS {
         let Some(stage) = Stage::start(&format!("applying twice with {backend}"), program) else { return };
-        let foreign = &[("b", "a:7000", "a foreign"), ("b", "a:7001", "a foreign")];
+        // Whose rules come first at the same priority is the kernel's to say; 7001 is taken before ours is asked.
+        let (before_ours, foreign) = (("b", "a:7001", "a foreign"), ("b", "a:7000", "a foreign"));
         stage.a.shell(FOREIGN);
         let before = stage.a.rules();
         assert_eq!(stage.redirect(&["remove"]), "# there are no rules of ours\n");
@@ -82,14 +83,14 @@ async fn applying_twice_is_applying_once_and_removing_leaves_nothing_of_ours_and
         stage.redirect(&["apply", "--backend", backend]);
         assert_eq!(stage.a.rules(), once, "{backend}");
         stage.expect(backend, CAPTURED);
-        stage.expect_of(Version::Four, backend, foreign);
+        stage.expect_of(Version::Four, backend, &[before_ours]);
 
         let would = stage.redirect(&["remove", "--dry-run"]);
         assert!(would.contains("LENO_") || would.contains("delete table ip6 leno"), "{would}");
         assert_eq!(stage.a.rules(), once, "a dry run does nothing");
         assert_eq!(stage.redirect(&["remove"]), format!("removed the rules set with {backend}\n"));
         stage.expect(backend, DIRECT);
-        stage.expect_of(Version::Four, backend, foreign);
+        stage.expect_of(Version::Four, backend, &[before_ours, foreign]);
         assert_eq!(stage.a.rules(), before, "{backend}");
     }
 }
