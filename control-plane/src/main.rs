@@ -9,6 +9,7 @@ mod follow;
 mod generation;
 mod http;
 mod inject;
+mod install;
 mod kubernetes;
 mod metrics;
 mod percent;
@@ -96,6 +97,8 @@ enum Command {
     Ca(cli::ca::Command),
     /// Print what a Kubernetes cluster needs, for `kubectl apply -f -`
     Install(cli::install::Arguments),
+    /// Print what takes the control plane out of a cluster again, for `kubectl delete -f -`
+    Uninstall(cli::install::Removal),
     /// Print JSON Schemas of rules and bootstraps, for editors
     Schema(cli::schema::Arguments),
     /// Print what a shell needs to complete the command line
@@ -155,6 +158,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Token(command) => cli::token::run(&command),
         Command::Ca(command) => cli::ca::run(&command),
         Command::Install(arguments) => cli::install::run(&arguments),
+        Command::Uninstall(removal) => cli::install::remove(&removal),
         Command::Schema(arguments) => cli::schema::run(&arguments),
         Command::Completion(arguments) => cli::completion::run(&arguments, Arguments::command(), proxy()),
         Command::Man(arguments) => cli::man::run(&arguments, Arguments::command(), proxy()),

@@ -218,7 +218,8 @@ impl Stream {
         let good = self.answered.load(Ordering::Relaxed);
         let text = Arc::<str>::from(text);
         let mut refusals = lock(&self.refusals);
-        refusals.entry(kind).or_insert_with(|| Refusal { text: Arc::clone(&text), good }).text = text;
+        let refusal = Refusal { text: Arc::clone(&text), good };
+        refusals.entry(kind).or_insert(refusal).text = text;
     }
 
     /// Notes that everything up to this generation is answered, and forgets refusals of what has been replaced.

@@ -23,7 +23,13 @@ pub(crate) fn all(values: &Values, namespace: &str) -> Vec<Value> {
         service_account(values, namespace),
         of_cluster("rbac.authorization.k8s.io/v1", "ClusterRole", NAME, json!({ "rules": permissions::of_cluster() })),
         binding("ClusterRole", namespace, None),
-        within(namespace, "rbac.authorization.k8s.io/v1", "Role", NAME, json!({ "rules": permissions::of_namespace() })),
+        within(
+            namespace,
+            "rbac.authorization.k8s.io/v1",
+            "Role",
+            NAME,
+            json!({ "rules": permissions::of_namespace() }),
+        ),
         binding("Role", namespace, Some(namespace)),
         settings(values, namespace),
         service(namespace),
@@ -163,8 +169,7 @@ fn container(values: &Values) -> Value {
         image => image,
     };
     let at = |port: u16| format!("{}:{port}", values.listen_address);
-    let from_pod =
-        |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
+    let from_pod = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let [(_, tls), (_, http), (_, webhook)] = PORTS;
     json!({
         "name": NAME,

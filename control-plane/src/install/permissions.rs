@@ -53,10 +53,7 @@ pub(crate) fn of_namespace() -> Vec<Value> {
             &["leno-leader"],
         ),
         rule(&[""], &["secrets"], &["create"]),
-        named(
-            rule(&[""], &["secrets"], &["get", "list", "watch", "update", "patch"]),
-            &["leno-ca", "leno-webhook"],
-        ),
+        named(rule(&[""], &["secrets"], &["get", "list", "watch", "update", "patch"]), &["leno-ca", "leno-webhook"]),
     ]
 }
 

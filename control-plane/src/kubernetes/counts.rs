@@ -68,7 +68,7 @@ impl Counts {
         self.errors.with_label_values(&[kind]).inc();
     }
 
-    pub(super) fn objects(&self, kind: &str, number: usize) {
+    pub(crate) fn objects(&self, kind: &str, number: usize) {
         self.objects.with_label_values(&[kind]).set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 

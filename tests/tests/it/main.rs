@@ -42,6 +42,8 @@ mod namespaces;
 mod observed;
 mod outages;
 mod overload;
+mod packaging;
+mod pod;
 mod protocols;
 mod proxyless;
 mod pushes;

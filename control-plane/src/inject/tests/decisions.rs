@@ -48,10 +48,10 @@ fn check(rows: &[Row], settings: &Settings) {
 
 #[test]
 fn a_pods_word_counts_more_than_its_namespaces_and_our_name_more_than_istios() {
-    let on = "leno.mesh/inject";
+    const ON: &str = "leno.mesh/inject";
     let rows: [Row; 20] = [
         ("nobody says anything", &[], &[], "- neither the pod nor its namespace"),
-        ("our label on the namespace", &[], &[(on, "enabled")], "+ the namespace's label leno.mesh/inject=enabled"),
+        ("our label on the namespace", &[], &[(ON, "enabled")], "+ the namespace's label leno.mesh/inject=enabled"),
         ("our annotation on the namespace", &[], &[("@leno.mesh/inject", "enabled")], "+ the namespace's annotation"),
         ("Istio's label", &[], &[("istio-injection", "enabled")], "+ the namespace's label istio-injection=enabled"),
         ("Istio's label that says no", &[], &[("istio-injection", "disabled")], "- the namespace's label istio-"),
@@ -61,29 +61,29 @@ fn a_pods_word_counts_more_than_its_namespaces_and_our_name_more_than_istios() {
         (
             "ours against Istio's",
             &[],
-            &[(on, "disabled"), ("istio-injection", "enabled")],
+            &[(ON, "disabled"), ("istio-injection", "enabled")],
             "- the namespace's label leno",
         ),
-        ("the pod's label", &[(on, "enabled")], &[], "+ the pod's label leno.mesh/inject=enabled"),
+        ("the pod's label", &[(ON, "enabled")], &[], "+ the pod's label leno.mesh/inject=enabled"),
         ("the pod's annotation", &[("@leno.mesh/inject", "enabled")], &[], "+ the pod's annotation leno.mesh/inject"),
-        ("the pod's no", &[(on, "disabled")], &[(on, "enabled")], "- the pod's label"),
-        ("the pod's yes", &[(on, "enabled")], &[("istio-injection", "disabled")], "+ the pod's label"),
-        ("label against annotation", &[(on, "disabled"), ("@leno.mesh/inject", "enabled")], &[], "- the pod's label"),
+        ("the pod's no", &[(ON, "disabled")], &[(ON, "enabled")], "- the pod's label"),
+        ("the pod's yes", &[(ON, "enabled")], &[("istio-injection", "disabled")], "+ the pod's label"),
+        ("label against annotation", &[(ON, "disabled"), ("@leno.mesh/inject", "enabled")], &[], "- the pod's label"),
         (
             "Istio's name on a pod",
             &[("sidecar.istio.io/inject", "true")],
             &[],
             "+ the pod's label sidecar.istio.io/inj",
         ),
-        ("Istio's, annotated", &[("@sidecar.istio.io/inject", "false")], &[(on, "enabled")], "- the pod's annotation"),
+        ("Istio's, annotated", &[("@sidecar.istio.io/inject", "false")], &[(ON, "enabled")], "- the pod's annotation"),
         (
             "ours against Istio's",
-            &[(on, "enabled"), ("sidecar.istio.io/inject", "false")],
+            &[(ON, "enabled"), ("sidecar.istio.io/inject", "false")],
             &[],
             "+ the pod's label leno",
         ),
-        ("an empty one", &[("sidecar.istio.io/inject", "")], &[(on, "enabled")], "+ the namespace's label"),
-        ("a slip", &[(on, "enabld")], &[], "! the pod's label `leno.mesh/inject`: `enabld` is neither `enabled` nor"),
+        ("an empty one", &[("sidecar.istio.io/inject", "")], &[(ON, "enabled")], "+ the namespace's label"),
+        ("a slip", &[(ON, "enabld")], &[], "! the pod's label `leno.mesh/inject`: `enabld` is neither `enabled` nor"),
         ("a slip on the namespace", &[], &[("istio-injection", "enable")], "! the namespace's label `istio-injection`"),
     ];
     check(&rows, &Settings::default());
@@ -101,43 +101,43 @@ fn istios_truth_values_are_taken_in_any_case() {
 
 #[test]
 fn beside_another_mesh_a_pod_is_refused_unless_it_opts_out_of_that_mesh() {
-    let on = ("leno.mesh/inject", "enabled");
+    const ON: (&str, &str) = ("leno.mesh/inject", "enabled");
     let rows: [Row; 10] = [
         (
             "Linkerd's annotation",
             &[],
-            &[on, ("@linkerd.io/inject", "enabled")],
+            &[ON, ("@linkerd.io/inject", "enabled")],
             "- Linkerd injects here, because the namesp",
         ),
-        ("opted out of Linkerd", &[("@linkerd.io/inject", "disabled")], &[on, ("@linkerd.io/inject", "enabled")], "+ "),
-        ("ambient mode", &[], &[on, ("istio.io/dataplane-mode", "ambient")], "- Istio's ambient mode injects here"),
+        ("opted out of Linkerd", &[("@linkerd.io/inject", "disabled")], &[ON, ("@linkerd.io/inject", "enabled")], "+ "),
+        ("ambient mode", &[], &[ON, ("istio.io/dataplane-mode", "ambient")], "- Istio's ambient mode injects here"),
         (
             "out of ambient mode",
             &[("istio.io/dataplane-mode", "none")],
-            &[on, ("istio.io/dataplane-mode", "ambient")],
+            &[ON, ("istio.io/dataplane-mode", "ambient")],
             "+ ",
         ),
         (
             "Consul",
-            &[on, ("@consul.hashicorp.com/connect-inject", "true")],
+            &[ON, ("@consul.hashicorp.com/connect-inject", "true")],
             &[],
             "- Consul injects here, because the pod's",
         ),
-        ("Kuma", &[], &[on, ("kuma.io/sidecar-injection", "enabled")], "- Kuma injects here"),
+        ("Kuma", &[], &[ON, ("kuma.io/sidecar-injection", "enabled")], "- Kuma injects here"),
         (
             "Istio's label alone",
             &[],
             &[("istio-injection", "enabled")],
             "- Istio injects here, because the namespace's label",
         ),
-        ("both labels", &[], &[on, ("istio-injection", "enabled")], "- Istio injects here"),
+        ("both labels", &[], &[ON, ("istio-injection", "enabled")], "- Istio injects here"),
         (
             "both, and the pod opts out of Istio",
-            &[on, ("sidecar.istio.io/inject", "false")],
+            &[ON, ("sidecar.istio.io/inject", "false")],
             &[("istio-injection", "enabled")],
             "+ ",
         ),
-        ("only ours", &[], &[on], "+ the namespace's label leno.mesh/inject=enabled"),
+        ("only ours", &[], &[ON], "+ the namespace's label leno.mesh/inject=enabled"),
     ];
     check(&rows, &Settings { istio_names: IstioNames::Istios, ..Settings::default() });
 }

@@ -17,6 +17,7 @@ use crate::dns::Dns;
 use crate::overload::{Entry, Limits, Overload};
 use crate::policy::jwt::FetchedKeys;
 use crate::random::Random;
+use crate::stage::Stage;
 use crate::state::snapshot::{Resolved, Snapshot};
 use crate::telemetry::{Telemetry, WorkerStats};
 use crate::tls::Sessions;
@@ -114,8 +115,8 @@ impl Proxy {
         let figures =
             Figures { telemetry: Arc::clone(&telemetry), stats: Arc::clone(&stats), overload, given_up, opened };
         let tls = Sessions::new(Arc::default(), telemetry, &Default::default());
-        let drain = watch::channel(false).1;
-        let worker = Worker::new(figures, Arc::new(Dns::from_system()), drain, Arc::default(), tls, Random::seeded(1));
+        let stage = watch::channel(Stage::default()).1;
+        let worker = Worker::new(figures, Arc::new(Dns::from_system()), stage, Arc::default(), tls, Random::seeded(1));
         let resources = Arc::new(resources(endpoint, edit));
         let snapshot = Snapshot::build(&Snapshot::default(), resources, &Resolved::new(), &FetchedKeys::new());
         worker.apply(Arc::new(snapshot));

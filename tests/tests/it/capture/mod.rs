@@ -7,6 +7,7 @@
 mod lifecycle;
 mod network;
 mod packets;
+mod whole;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 

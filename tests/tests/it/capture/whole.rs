@@ -10,7 +10,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::Command;
 
 use leno_tests::pki::{Authority, Leaf};
 use leno_tests::{Process, eventually, leno_proxy, skip};
