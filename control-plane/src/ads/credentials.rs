@@ -130,7 +130,7 @@ mod tests {
 
     fn sent(namespace_of_id: &str, namespace: Option<&str>, account: Option<&str>) -> core::Node {
         let node = Node {
-            name: "cart-1".to_owned(),
+            name: "cart.1".to_owned(),
             ip: [127, 0, 0, 1].into(),
             namespace: namespace.unwrap_or_default().to_owned(),
             service_account: account.unwrap_or_default().to_owned(),

@@ -183,6 +183,8 @@ pub(super) struct Detection {
     expected: Expected,
     deadline: Instant,
     words: Words,
+    /// The caller has said something.
+    begun: bool,
     /// The caller says no more.
     ended: bool,
 }
@@ -190,7 +192,7 @@ pub(super) struct Detection {
 impl Detection {
     /// It begins now.
     pub(super) fn new(expected: Expected, now: Instant) -> Self {
-        Self { expected, deadline: now + SILENCE, words: Words::of(&[]), ended: false }
+        Self { expected, deadline: now + SILENCE, words: Words::of(&[]), begun: false, ended: false }
     }
 
     /// When it is [`Event::Late`].
@@ -203,7 +205,7 @@ impl Detection {
         match event {
             Event::Heard(heard) => self.heard(heard, now),
             // Who has said nothing may yet want to hear (`nc HOST PORT < /dev/null`).
-            Event::Ended if self.words == Words::of(&[]) => {
+            Event::Ended if !self.begun => {
                 self.ended = true;
                 self.deadline = self.deadline.min(now + BEGUN);
                 None
@@ -230,17 +232,18 @@ impl Detection {
     }
 
     fn heard(&mut self, heard: &[u8], now: Instant) -> Option<Verdict> {
-        let before = std::mem::replace(&mut self.words, Words::of(heard));
+        self.words = Words::of(heard);
+        let first = !std::mem::replace(&mut self.begun, !heard.is_empty());
         let Expected { http, mesh_tls } = self.expected;
         match &self.words {
             Words::Few { .. } if http => {
-                if before == Words::of(&[]) {
+                if first {
                     self.deadline = self.deadline.min(now + BEGUN);
                 }
                 None
             }
             Words::HalfHello => {
-                if before == Words::of(&[]) {
+                if first {
                     self.deadline = self.deadline.min(now + tls::HANDSHAKE);
                 }
                 None
