@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -67,7 +67,10 @@ pub(crate) struct Arguments {
     /// Version that it answers with
     #[arg(long = "version", value_name = "VERSION", default_value = "v1")]
     own_version: String,
-    /// Port on 127.0.0.1; 0 takes a free one, which is printed
+    /// Address that it listens on; a pod's app listens on 0.0.0.0
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+    /// Port; 0 takes a free one, which is printed
     #[arg(long, default_value_t = 0)]
     port: u16,
     /// URL to call for every request (repeatable); the answer is part of its own
@@ -121,7 +124,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
-    let asked = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
+    let asked = SocketAddr::from((arguments.bind, arguments.port));
     let listener = TcpListener::bind(asked).await.with_context(|| format!("cannot listen on {asked}"))?;
     announce(&arguments, listener.local_addr()?)?;
     let service = Arc::new(Service { arguments, idle: Mutex::default() });

@@ -177,8 +177,8 @@ fn container(values: &Values) -> Value {
         "imagePullPolicy": values.image_pull_policy,
         "args": ["serve", "--kubernetes"],
         "env": [
-            from_pod("POD_NAME", "metadata.name"),
-            from_pod("POD_NAMESPACE", "metadata.namespace"),
+            from_pod("LENO_POD_NAME", "metadata.name"),
+            from_pod("LENO_NAMESPACE", "metadata.namespace"),
             { "name": "LENO_TLS_ADDRESS", "value": at(tls) },
             { "name": "LENO_HTTP_ADDRESS", "value": at(http) },
             { "name": "LENO_WEBHOOK_ADDRESS", "value": at(webhook) },

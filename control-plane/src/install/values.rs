@@ -79,9 +79,17 @@ pub(crate) enum ValuesError {
     /// A `--set` without a value.
     #[error("--set {0}: write KEY=VALUE, as replicas=3 or podMonitor.enabled=true")]
     NoValue(String),
-    /// A key or value that is not understood.
+    /// A key that is not understood.
     #[error("{0}; the keys are those of the chart's values.yaml")]
     Unknown(serde_json::Error),
+    /// A value that its key cannot have.
+    #[error("{key}: {source}; see the chart's values.yaml")]
+    Value {
+        /// The outermost key.
+        key: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
     /// A number out of its range.
     #[error("replicas: {0} is not between 1 and 20")]
     Replicas(u32),
@@ -97,12 +105,28 @@ impl Values {
         for one in set {
             merge(&mut all, assignment(one)?);
         }
-        let values: Self = serde_json::from_value(all).map_err(ValuesError::Unknown)?;
+        let values: Self = serde_json::from_value(all.clone()).map_err(|source| match culprit(&all) {
+            Some(key) => ValuesError::Value { key, source },
+            None => ValuesError::Unknown(source),
+        })?;
         if !(1..=20).contains(&values.replicas) {
             return Err(ValuesError::Replicas(values.replicas));
         }
         Ok(values)
     }
+}
+
+/// The key whose value by itself makes the defaults invalid.
+fn culprit(all: &Value) -> Option<String> {
+    let defaults = mapping("the defaults", DEFAULTS).ok()?;
+    let known = defaults.as_object()?;
+    let mut chosen = all.as_object()?.iter().filter(|(key, _)| known.contains_key(*key));
+    let is_wrong = |key: &str, value: &Value| {
+        let mut one = defaults.clone();
+        one[key] = value.clone();
+        serde_json::from_value::<Values>(one).is_err()
+    };
+    chosen.find(|(key, value)| is_wrong(key, value)).map(|(key, _)| key.clone())
 }
 
 fn mapping(place: &str, text: &str) -> Result<Value, ValuesError> {

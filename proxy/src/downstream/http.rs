@@ -82,6 +82,16 @@ async fn last_call(connection: &Connection) {
     }
 }
 
+/// Ready when an HTTP/2 connection hears that it is to end. Not before its first request: a caller who connects while the
+/// process drains, and hears of that before it has asked anything, must not ask any more (RFC 9113 §6.8).
+async fn goodbye(connection: &Connection) {
+    draining(connection).await;
+    tokio::select! {
+        () = connection.life.used() => {}
+        () = last_call(connection) => {}
+    }
+}
+
 async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
     let service = service_fn(|request| {
         let connection = Rc::clone(&connection);
@@ -101,7 +111,7 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
     tokio::select! {
         ended = &mut served => return log(&connection, ended),
         () = connection.life.overdue() => return,
-        () = draining(&connection) => {}
+        () = goodbye(&connection) => {}
         () = connection.life.asked_to_leave() => {}
     }
     served.with(|served| served.graceful_shutdown());

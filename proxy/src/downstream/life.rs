@@ -101,6 +101,9 @@ pub struct Life {
     surplus: Cell<bool>,
     /// The process has no more time for it.
     given_up: Cell<bool>,
+    /// Somebody waits for its first request.
+    awaited: Cell<bool>,
+    first: Notify,
     /// Told so.
     leave: Notify,
 }
@@ -116,6 +119,8 @@ impl Life {
             leaving: Cell::new(false),
             surplus: Cell::new(false),
             given_up: Cell::new(false),
+            awaited: Cell::new(false),
+            first: Notify::new(),
             leave: Notify::new(),
         }
     }
@@ -128,6 +133,17 @@ impl Life {
     pub fn begin(&self) {
         self.requests.set(self.requests.get() + 1);
         self.pulse.change(BUSY);
+        if self.awaited.get() {
+            self.first.notify_one();
+        }
+    }
+
+    /// Ready when a first request has come.
+    pub(super) async fn used(&self) {
+        if self.changes() == 0 {
+            self.awaited.set(true);
+            self.first.notified().await;
+        }
     }
 
     /// A request has been answered, or given up.

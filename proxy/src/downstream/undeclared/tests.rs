@@ -103,6 +103,8 @@ struct Proxy {
     worker: Rc<Worker>,
     stats: Arc<WorkerStats>,
     address: SocketAddr,
+    /// Without it, the process would be taken for one that ends.
+    _stage: watch::Sender<Stage>,
 }
 
 impl Proxy {
@@ -115,7 +117,7 @@ impl Proxy {
         let figures =
             Figures { telemetry: Arc::clone(&telemetry), stats: Arc::clone(&stats), overload, given_up, opened };
         let tls = Sessions::new(Arc::default(), telemetry, &Default::default());
-        let stage = watch::channel(Stage::default()).1;
+        let (whole, stage) = watch::channel(Stage::default());
         let worker = Worker::new(figures, Arc::new(Dns::from_system()), stage, Arc::default(), tls, Random::seeded(1));
         let resources = Arc::new(resources(endpoint, edit));
         let snapshot = Snapshot::build(&Snapshot::default(), resources, &Resolved::new(), &FetchedKeys::new());
@@ -128,7 +130,7 @@ impl Proxy {
                 serving.serve(stream, peer, "in", ConnectionCount::new(Arc::clone(&counted), Entry::Free));
             }
         });
-        Self { worker, stats, address }
+        Self { worker, stats, address, _stage: whole }
     }
 
     async fn call(&self) -> TcpStream {

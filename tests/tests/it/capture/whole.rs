@@ -38,7 +38,7 @@ spec:
 apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: b, namespace: shop}
-spec: {address: 10.244.1.2, labels: {app: web}, serviceAccount: web}
+spec: {address: 10.244.1.2, labels: {app: web, security.istio.io/tlsMode: istio}, serviceAccount: web}
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

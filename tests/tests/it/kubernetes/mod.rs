@@ -4,4 +4,5 @@ mod admission;
 mod objects;
 mod python;
 mod recorded;
+mod replicas;
 mod watches;

@@ -7,13 +7,9 @@ use std::time::Duration;
 
 use http::Method;
 use leno_tests::api_server::ApiServer;
-use leno_tests::client::Call;
-use leno_tests::mesh::Proxy;
-use leno_tests::origin::Origin;
-use leno_tests::ports::free_port;
-use leno_tests::process::Process;
-use leno_tests::program::leno;
-use leno_tests::wait::{PATIENCE, eventually, eventually_within};
+use leno_tests::{
+    Call, Origin, PATIENCE, Process, Proxy, eventually, eventually_within, free_port, leno,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

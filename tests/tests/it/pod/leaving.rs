@@ -89,7 +89,7 @@ async fn raw_call(pod: &Sidecar) -> tokio::net::TcpStream {
     let mut stream = leno_tests::raw::connect(pod.outbound()).await;
     stream.write_all(b"GET / HTTP/1.1\r\nhost: other\r\n\r\n").await.expect("written");
     let mut answer = Vec::new();
-    while !answer.ends_with(b"other") {
+    while !answer.ends_with(b"\r\n\r\nother") {
         answer.push(stream.read_u8().await.expect("answered"));
     }
     stream

@@ -118,7 +118,9 @@ async fn the_formats_of_apps_and_scrapers_go_together() {
         if kind == TEXT && has_prometheus("promtool on a merged scrape") {
             let said = promtool(&["check", "metrics"], &text);
             assert!(!said.contains("error while linting"), "{says:?}: {said}\n{text}");
-            assert!(!said.contains("shop_") && !said.contains("leno_"), "{says:?}: {said}");
+            // Not every app says what its metrics mean.
+            let ours = said.lines().filter(|line| !(line.starts_with("shop_") && line.ends_with("no help text")));
+            assert!(!ours.clone().any(|line| line.contains("shop_") || line.contains("leno_")), "{says:?}: {said}");
         }
     }
 }

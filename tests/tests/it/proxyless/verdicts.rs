@@ -154,7 +154,7 @@ async fn what_a_client_refuses_is_shown_and_the_rest_goes_on() {
         let client = world.client(&library, "good", 0, &["good:80/Name"]);
         settles(&client, "the good service answers", |line| line.ends_with(" ok v1")).await;
         // A client that says it were an Envoy is sent an Envoy's listener, and cannot take it.
-        let envoy = json!({"GENERATOR": "envoy"});
+        let envoy = json!({"GENERATOR": "envoy", "INTERCEPTION_MODE": "NONE"});
         let other = world.client_with(&library, "other", envoy, 0, &["127.0.0.1_15001/Name"]);
         eventually("the refusal is shown", async || {
             let streams = world.streams("other").await?;
