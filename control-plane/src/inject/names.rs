@@ -158,7 +158,7 @@ pub(super) fn unknown<'a>(keys: impl Iterator<Item = &'a String>, what: &str) ->
 }
 
 /// Annotations whose value a knob is read from, by name.
-pub(super) fn value<'a>(annotations: &'a BTreeMap<String, String>, knob: Knob) -> Option<(&'static str, &'a str)> {
+pub(super) fn value(annotations: &BTreeMap<String, String>, knob: Knob) -> Option<(&'static str, &str)> {
     let (_, own, istio) = KNOBS.iter().find(|(known, _, _)| *known == knob)?;
     [Some(*own), *istio]
         .into_iter()

@@ -174,7 +174,8 @@ mod tests {
     fn a_namespace_is_enabled_by_label_or_annotation_and_our_word_wins() {
         let ours = "leno.mesh/inject";
         let istios = "istio-injection";
-        let rows: [(&[(&str, &str)], &[(&str, &str)], bool); 6] = [
+        type Words<'a> = &'a [(&'a str, &'a str)];
+        let rows: [(Words<'_>, Words<'_>, bool); 6] = [
             (&[], &[], false),
             (&[(ours, "enabled")], &[], true),
             (&[], &[(ours, "enabled")], true),

@@ -87,6 +87,5 @@ fn find(program: &str) -> Option<PathBuf> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(OsString::from(":"));
     path.push(ALSO);
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file());
-    found
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file())
 }

@@ -85,6 +85,9 @@ pub(crate) struct Outcome {
     pub(crate) verdicts: Vec<Verdict>,
 }
 
+/// A resource with a pod, and whether that had a sidecar.
+pub(crate) type Uninjected = (Owner, Result<bool, Problems>);
+
 impl Manifest {
     /// Splits and reads all documents.
     pub(crate) fn read(sources: &[SourceText]) -> Result<Self, NotYaml> {
@@ -121,7 +124,7 @@ impl Manifest {
     }
 
     /// Takes every sidecar out. The text, and for each resource with a pod whether it had one.
-    pub(crate) fn uninject(&self) -> (String, Vec<(Owner, Result<bool, Problems>)>) {
+    pub(crate) fn uninject(&self) -> (String, Vec<Uninjected>) {
         let mut done = Vec::new();
         let text = self.rewrite(|owner, pod| {
             let bare = uninject(pod);

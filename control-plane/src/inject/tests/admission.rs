@@ -147,7 +147,8 @@ fn a_container_that_another_webhook_adds_in_between_is_taken_care_of() {
 #[test]
 fn what_is_no_new_pod_is_let_through() {
     let pod = pod_of_a_deployment();
-    let rows: [(&str, fn(&mut Value)); 3] = [
+    type Edit = fn(&mut Value);
+    let rows: [(&str, Edit); 3] = [
         ("an update", |request| request["operation"] = json!("UPDATE")),
         ("a deletion", |request| {
             request["operation"] = json!("DELETE");

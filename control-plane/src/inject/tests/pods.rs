@@ -135,7 +135,8 @@ fn probes_that_cannot_or_shall_not_be_rewritten_stay() {
 #[test]
 fn scrapes_are_pointed_at_the_merged_endpoint() {
     let scraped = ("prometheus.io/scrape", "true");
-    let rows: [(&[(&str, &str)], Option<&str>, Option<&str>); 7] = [
+    type Row<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>, Option<&'a str>);
+    let rows: [Row<'_>; 7] = [
         (&[], Some("15020"), None),
         (&[scraped, ("prometheus.io/port", "9102")], Some("15020"), Some("http://127.0.0.1:9102/metrics")),
         (

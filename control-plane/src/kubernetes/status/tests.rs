@@ -105,7 +105,8 @@ fn nothing_is_written_where_nothing_has_changed_or_the_mesh_only_breathes() {
 fn conditions_of_others_stay_and_a_time_says_since_when() {
     let other = json!({ "type": "Reconciled", "status": "True" });
     let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(60));
-    let first = conditions(&subject(1, vec![other.clone()]), &[other.clone()], &in_force(), &reach(1, 1, &[]), now);
+    let first =
+        conditions(&subject(1, vec![other.clone()]), std::slice::from_ref(&other), &in_force(), &reach(1, 1, &[]), now);
     let first = first.unwrap();
     assert_eq!(first[0], other);
     let second = conditions(&subject(2, Vec::new()), &first, &in_force(), &reach(0, 1, &[]), later).unwrap();

@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn each_pod_has_one_webhook_at_most_and_a_failure_refuses_where_a_label_says_so() {
         let configuration = mutating(TARGET);
-        let rows: [(&str, &[(&str, &str)], &[(&str, &str)], Option<&str>); 15] = [
+        type Words<'a> = &'a [(&'a str, &'a str)];
+        let rows: [(&str, Words<'_>, Words<'_>, Option<&str>); 15] = [
             ("shop", &[(OURS, "enabled")], &[], Some("Fail")),
             ("shop", &[(OURS, "enabled")], &[(OURS, "enabled")], Some("Fail")),
             ("shop", &[(OURS, "enabled")], &[(OURS, "disabled")], None),

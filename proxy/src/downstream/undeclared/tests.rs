@@ -48,25 +48,26 @@ enum Manner {
 /// An endpoint, which tells of each connection when it comes and when it goes.
 struct App {
     address: SocketAddr,
-    came: mpsc::UnboundedReceiver<()>,
-    went: mpsc::UnboundedReceiver<()>,
+    came: mpsc::Receiver<()>,
+    went: mpsc::Receiver<()>,
 }
 
 async fn app(manner: Manner) -> App {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let ((comes, came), (goes, went)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let ((comes, came), (goes, went)) = (mpsc::channel(64), mpsc::channel(64));
     tokio::task::spawn_local(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let (comes, goes) = (comes.clone(), goes.clone());
             tokio::task::spawn_local(async move {
-                let _ = comes.send(());
+                let _ = comes.send(()).await;
                 if manner == Manner::Greets {
                     stream.write_all(GREETING).await.expect("the caller hears the greeting");
                 }
                 let mut heard = [0; 1024];
-                while manner != Manner::Leaves {
-                    let Ok(read @ 1..) = stream.read(&mut heard).await else { break };
+                loop {
+                    let read = if manner == Manner::Leaves { Ok(0) } else { stream.read(&mut heard).await };
+                    let Ok(read @ 1..) = read else { break };
                     let answer: &[u8] = match manner {
                         Manner::Http => b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhttp",
                         Manner::Greets | Manner::Echoes | Manner::Leaves => &heard[..read],
@@ -75,7 +76,7 @@ async fn app(manner: Manner) -> App {
                         break;
                     }
                 }
-                let _ = goes.send(());
+                let _ = goes.send(()).await;
             });
         }
     });

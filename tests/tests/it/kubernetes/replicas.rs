@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use leno_tests::api_server::ApiServer;
-use leno_tests::{
-    Call, Origin, PATIENCE, Process, Proxy, eventually, eventually_within, free_port, leno,
-};
+use leno_tests::{Call, Origin, PATIENCE, Process, Proxy, eventually, eventually_within, free_port, leno, origin};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -68,8 +66,8 @@ struct World {
 impl World {
     async fn start() -> Self {
         let directory = TempDir::new().unwrap();
-        let (origin, outbound) = (Origin::start().await, free_port());
-        let rules = rules(directory.path(), origin.address(), outbound);
+        let (app, outbound) = (origin("shop").await, free_port());
+        let rules = rules(directory.path(), app.address(), outbound);
         let server = ApiServer::start();
         server.namespace("leno-system", &[]).await;
         server.namespace("shop", &[("leno.mesh/inject", "enabled")]).await;
@@ -80,7 +78,7 @@ impl World {
         let proxy = proxy(directory.path(), &server, &replicas).await;
         proxy.ready(outbound).await;
         let outbound = SocketAddr::from(([127, 0, 0, 1], outbound));
-        Self { server, replicas, proxy, outbound, _origin: origin, _directory: directory }
+        Self { server, replicas, proxy, outbound, _origin: app, _directory: directory }
     }
 
     /// The pod that holds the Lease.
@@ -136,7 +134,8 @@ fn rules(directory: &Path, origin: SocketAddr, outbound: u16) -> PathBuf {
         "port": {"number": outbound, "protocol": "HTTP", "name": "http"}, "bind": "127.0.0.1", "captureMode": "NONE",
         "hosts": ["*/*"],
     });
-    let documents = [document("ServiceEntry", "reviews", entry), document("Sidecar", "client", json!({"egress": [listener]}))];
+    let documents =
+        [document("ServiceEntry", "reviews", entry), document("Sidecar", "client", json!({"egress": [listener]}))];
     let rules = directory.join("rules");
     std::fs::create_dir_all(&rules).unwrap();
     std::fs::write(rules.join("rules.yaml"), documents.join("\n---\n")).unwrap();
@@ -243,7 +242,11 @@ async fn the_api_server_believes_the_webhooks_by_itself() {
         let spec = json!({"containers": [{"name": "app", "image": "app"}]});
         let made = world.server.create(json!({"apiVersion": "v1", "kind": "Pod", "metadata": labels, "spec": spec}));
         let made = tokio::time::timeout(PATIENCE, made).await.expect("an answer");
-        assert!(made["metadata"]["annotations"]["leno.mesh/status"].is_string(), "{} did not inject: {made}", replica.name);
+        assert!(
+            made["metadata"]["annotations"]["leno.mesh/status"].is_string(),
+            "{} did not inject: {made}",
+            replica.name
+        );
     }
 }
 
