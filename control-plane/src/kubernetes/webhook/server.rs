@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -130,6 +130,10 @@ async fn answer(request: Request<Incoming>, webhooks: Webhooks, turns: &Semaphor
         return text(StatusCode::SERVICE_UNAVAILABLE, "too many questions at a time; try again\n");
     };
     let answered = timeout(TIMEOUT, async {
+        // Refused by what it says of itself, before any of it is read.
+        if request.body().size_hint().lower() > MAX_BODY as u64 {
+            return Err(TOO_LARGE);
+        }
         let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(unread)?.to_bytes();
         let work = tokio::task::spawn_blocking(move || decide(question, &body, &webhooks));
         work.await.unwrap_or_else(|panic| {
@@ -145,6 +149,8 @@ async fn answer(request: Request<Incoming>, webhooks: Webhooks, turns: &Semaphor
 }
 
 type Refused = (StatusCode, &'static str);
+
+const TOO_LARGE: Refused = (StatusCode::PAYLOAD_TOO_LARGE, "the question is larger than any object of Kubernetes\n");
 
 fn asked<B>(request: &Request<B>) -> Result<Question, Refused> {
     let question = match request.uri().path() {
@@ -165,7 +171,7 @@ fn asked<B>(request: &Request<B>) -> Result<Question, Refused> {
 
 fn unread(error: Box<dyn std::error::Error + Send + Sync>) -> Refused {
     match error.is::<LengthLimitError>() {
-        true => (StatusCode::PAYLOAD_TOO_LARGE, "the question is larger than any object of Kubernetes\n"),
+        true => TOO_LARGE,
         false => (StatusCode::BAD_REQUEST, "the question did not come whole\n"),
     }
 }

@@ -205,7 +205,7 @@ async fn a_proxy_that_loses_its_replica_goes_to_another_and_is_sent_nothing_that
     let ports = std::fs::read(world.proxy.state().join("ports.json")).unwrap();
     let ports: Value = serde_json::from_slice(&ports).unwrap();
     let admin: SocketAddr = ports["admin"].as_str().unwrap().parse().unwrap();
-    assert_eq!(Call::new(Method::POST, "http://admin/logging?level=debug").send(admin).await.status, 200);
+    assert_eq!(Call::new(Method::POST, "http://localhost/logging?level=debug").send(admin).await.status, 200);
     let heard = world.proxy.process.log().len();
     let mut dead = world.take(&first);
     dead.process.kill();
