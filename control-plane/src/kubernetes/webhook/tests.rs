@@ -70,7 +70,8 @@ impl World {
         let socket = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from(HOST).unwrap();
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await?;
-        let length = if head.contains("content-length") { String::new() } else { format!("\r\ncontent-length: {}", body.len()) };
+        let length =
+            if head.contains("content-length") { String::new() } else { format!("\r\ncontent-length: {}", body.len()) };
         let request = format!("{head}{length}\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         // A body that is refused need not be taken.
