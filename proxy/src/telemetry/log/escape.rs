@@ -21,6 +21,21 @@ pub(super) const CUT: &str = "[cut]";
 
 /// Writes at most `longest` bytes of `bytes`, escaped; returns whether there were more. Never splits a character.
 pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8], style: Style, longest: usize) -> bool {
+    // Nearly always.
+    if bytes.len() <= longest && bytes.iter().all(|byte| is_plain(*byte)) {
+        out.extend_from_slice(bytes);
+        return false;
+    }
+    escape_some(out, bytes, style, longest)
+}
+
+/// Whether a byte stands for itself, wherever it is.
+pub(super) fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+#[cold]
+fn escape_some(out: &mut Vec<u8>, bytes: &[u8], style: Style, longest: usize) -> bool {
     let mut left = longest;
     for chunk in bytes.utf8_chunks() {
         let valid = chunk.valid();
@@ -40,7 +55,7 @@ pub(super) fn escape(out: &mut Vec<u8>, bytes: &[u8], style: Style, longest: usi
     false
 }
 
-/// Nearly everything is plain: it is copied as a whole.
+/// What is plain is copied as a whole.
 fn text(out: &mut Vec<u8>, text: &str, style: Style) {
     let mut rest = text;
     while let Some(at) = rest.find(is_special) {

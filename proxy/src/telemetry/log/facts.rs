@@ -156,8 +156,8 @@ impl<'a> Facts<'a> {
             Plain::DownstreamTlsGroup => word(self.caller().map(|peer| peer.security.group)),
             Plain::UpstreamTlsVersion => word(self.upstream_security().map(|security| security.version)),
             Plain::UpstreamTlsGroup => word(self.upstream_security().map(|security| security.group)),
-            Plain::TraceId => text(self.trace().map(|(trace, _)| trace)),
-            Plain::SpanId => Value::Missing,
+            Plain::TraceId => id(self.request().and_then(|ended| ended.detail.trace_id)),
+            Plain::SpanId => id(self.request().and_then(|ended| ended.detail.span_id)),
             Plain::Hostname => text(Some(self.hostname).filter(|name| !name.is_empty())),
         }
     }
@@ -357,17 +357,6 @@ impl<'a> Facts<'a> {
             Subject::Connection(_) => Value::Missing,
         }
     }
-
-    /// Trace and parent of `traceparent` (W3C): `00-TRACE-PARENT-FLAGS`.
-    fn trace(&self) -> Option<(&'a str, &'a str)> {
-        let header = self.request()?.detail.request_headers.get("traceparent")?.to_str().ok()?;
-        let mut parts = header.split('-').skip(1);
-        let hex = |text: &&str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        Some((
-            parts.next().filter(hex).filter(|trace| trace.len() == 32)?,
-            parts.next().filter(hex).filter(|span| span.len() == 16)?,
-        ))
-    }
 }
 
 fn either<'a>(header: &'a HeaderChoice, value: impl Fn(&'a HeaderKey) -> Value<'a>) -> Value<'a> {
@@ -379,6 +368,11 @@ fn either<'a>(header: &'a HeaderChoice, value: impl Fn(&'a HeaderKey) -> Value<'
 
 fn text(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::Missing, |text| Value::Text(Cow::Borrowed(text.as_bytes())))
+}
+
+/// Of a trace or a span: few requests have one.
+fn id(id: Option<impl std::fmt::Display>) -> Value<'static> {
+    id.map_or(Value::Missing, |id| Value::Text(Cow::Owned(id.to_string().into_bytes())))
 }
 
 fn word(word: Option<&'static str>) -> Value<'static> {

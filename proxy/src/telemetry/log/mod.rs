@@ -10,10 +10,12 @@
 //!
 //! * [`filter`]: which requests get a line.
 //! * [`facts`]: what there is to say, operator by operator.
-//! * [`render`]: a format filled with facts; [`escape`] and [`time`] are what it writes with.
+//! * [`render`]: a format filled with facts; [`escape`], [`decimal`] and [`time`] are what it writes
+//!   with.
 //! * [`desk`]: what a worker has not handed over yet; [`writer`]: where lines leave the process.
 //! * [`metrics`]: how many were written and dropped.
 
+mod decimal;
 mod desk;
 mod escape;
 pub mod facts;

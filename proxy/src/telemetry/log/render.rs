@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::io::Write as _;
+use std::time::SystemTime;
 
-use leno_config::ir::{LogFormat, LogObject, LogText, LogValue, Operator, Origin, Piece};
+use leno_config::ir::{LogFormat, LogObject, LogText, LogValue, Operator, Origin, Piece, TimeFormat};
 
-use super::escape::{CUT, Style, escape};
+use super::escape::{CUT, Style, escape, is_plain};
 use super::facts::{Tells, Value};
-use super::time;
+use super::{decimal, time};
 use crate::telemetry::redact::REDACTED;
 
 /// Bytes of a line, its end included.
@@ -120,7 +121,7 @@ impl<F: Tells> Pen<'_, F> {
     fn typed(&self, out: &mut Vec<u8>, operator: &Operator, length: Option<u32>) {
         match self.facts.value(operator) {
             Value::Missing => out.extend_from_slice(b"null"),
-            Value::Number(number) => print(out, number),
+            Value::Number(number) => decimal::number(out, number),
             Value::Rule(origin) => rule(out, origin),
             value => string(out, |out| self.value(out, &value, Style::Json, self.longest_of(length))),
         }
@@ -135,10 +136,16 @@ impl<F: Tells> Pen<'_, F> {
     }
 
     fn value(&self, out: &mut Vec<u8>, value: &Value<'_>, style: Style, (longest, says_so): (usize, bool)) {
+        // What is never cut, with a `return`, before what may be.
         let was_cut = match value {
-            Value::Missing => false,
-            Value::Number(number) => plain(out, number),
-            Value::Word(word) => plain(out, word),
+            Value::Missing => return,
+            Value::Number(number) => return decimal::number(out, *number),
+            Value::Word(word) => return out.extend_from_slice(word.as_bytes()),
+            Value::Redacted => return out.extend_from_slice(REDACTED.as_bytes()),
+            Value::Socket(address) => return decimal::socket(out, *address),
+            Value::Ip(address) => return decimal::ip(out, *address),
+            Value::Flags(flags) => return print(out, flags),
+            Value::Time(moment, format) => return self.time(out, *moment, format, style),
             Value::Text(bytes) => escape(out, bytes, style, longest),
             Value::Fields(fields) => {
                 let mut left = longest;
@@ -157,16 +164,6 @@ impl<F: Tells> Pen<'_, F> {
                 out.extend_from_slice(REDACTED.as_bytes());
                 was_cut
             }
-            Value::Redacted => plain(out, REDACTED),
-            Value::Socket(address) => plain(out, address),
-            Value::Ip(address) => plain(out, address),
-            Value::Time(moment, format) => {
-                // Its literal parts are what a person wrote.
-                let mut text = Vec::with_capacity(32);
-                time::write(&mut text, *moment, format);
-                escape(out, &text, style, usize::MAX)
-            }
-            Value::Flags(flags) => plain(out, flags),
             Value::Rule(origin) => {
                 let place = origin.place.0.as_deref();
                 let place = place.map(|place| format!(" ({}:{})", place.file, place.line)).unwrap_or_default();
@@ -177,29 +174,39 @@ impl<F: Tells> Pen<'_, F> {
             out.extend_from_slice(CUT.as_bytes());
         }
     }
+
+    /// Never cut either; but its literal parts are what a person wrote.
+    fn time(&self, out: &mut Vec<u8>, moment: SystemTime, format: &TimeFormat, style: Style) {
+        let start = out.len();
+        time::write(out, moment, format);
+        if !out.iter().skip(start).all(|byte| is_plain(*byte)) {
+            let text = out.split_off(start);
+            whole(out, &text, style);
+        }
+    }
 }
 
 /// As `leno explain -o json` has it, and as the metadata of the route.
 fn rule(out: &mut Vec<u8>, origin: &Origin) {
     let member = |out: &mut Vec<u8>, key: &str, value: &str| {
-        print(out, format_args!("\"{key}\":"));
+        out.extend_from_slice(key.as_bytes());
         string(out, |out| whole(out, value.as_bytes(), Style::Json));
-        out.push(b',');
     };
-    out.push(b'{');
     let place = origin.place.0.as_deref();
+    out.push(b'{');
     if let Some(place) = place {
-        member(out, "file", &place.file);
+        member(out, "\"file\":", &place.file);
+        out.push(b',');
     }
-    print(out, format_args!("\"index\":{},", origin.index));
-    member(out, "kind", &origin.kind);
+    out.extend_from_slice(b"\"index\":");
+    decimal::number(out, origin.index.into());
+    member(out, ",\"kind\":", &origin.kind);
     if let Some(place) = place {
-        print(out, format_args!("\"line\":{},", place.line));
+        out.extend_from_slice(b",\"line\":");
+        decimal::number(out, place.line.into());
     }
-    member(out, "name", &origin.name);
-    member(out, "namespace", &origin.namespace);
-    // The comma behind the last member.
-    out.pop();
+    member(out, ",\"name\":", &origin.name);
+    member(out, ",\"namespace\":", &origin.namespace);
     out.push(b'}');
 }
 
@@ -218,12 +225,6 @@ fn whole(out: &mut Vec<u8>, bytes: &[u8], style: Style) {
 fn print(out: &mut Vec<u8>, value: impl fmt::Display) {
     // Writing to a `Vec` does not fail.
     let _ = write!(out, "{value}");
-}
-
-/// The same; nothing of it is ever cut.
-fn plain(out: &mut Vec<u8>, value: impl fmt::Display) -> bool {
-    print(out, value);
-    false
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Times in lines: a moment in UTC, part by part.
 
-use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use leno_config::ir::{TimeFormat, TimePart};
+
+use super::decimal::{number, padded};
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 /// 1970-01-01 was a Thursday.
@@ -25,28 +26,32 @@ pub(super) fn write(out: &mut Vec<u8>, time: SystemTime, format: &TimeFormat) {
     let (days, of_day) = (seconds / DAY, seconds % DAY);
     let date = Date::of(days);
     for part in format.parts() {
-        // Writing to a `Vec` does not fail.
-        let _ = match part {
-            TimePart::Literal(text) => out.write_all(text.as_bytes()),
-            TimePart::Year => write!(out, "{:04}", date.year),
-            TimePart::YearOfCentury => write!(out, "{:02}", date.year % 100),
-            TimePart::Month => write!(out, "{:02}", date.month),
-            TimePart::MonthName => out.write_all(named(&MONTHS, date.month.saturating_sub(1))),
-            TimePart::Day => write!(out, "{:02}", date.day),
-            TimePart::DayWithSpace => write!(out, "{:2}", date.day),
-            TimePart::Weekday => out.write_all(named(&WEEKDAYS, days % 7)),
-            TimePart::DayOfYear => write!(out, "{:03}", date.day_of_year),
-            TimePart::Hour => write!(out, "{:02}", of_day / 3600),
-            TimePart::Minute => write!(out, "{:02}", of_day / 60 % 60),
-            TimePart::Second => write!(out, "{:02}", of_day % 60),
-            TimePart::UnixSeconds => write!(out, "{seconds}"),
+        match part {
+            TimePart::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            TimePart::Year => padded(out, date.year, 4),
+            TimePart::YearOfCentury => padded(out, date.year % 100, 2),
+            TimePart::Month => padded(out, date.month, 2),
+            TimePart::MonthName => out.extend_from_slice(named(&MONTHS, date.month.saturating_sub(1))),
+            TimePart::Day => padded(out, date.day, 2),
+            TimePart::DayWithSpace => {
+                if date.day < 10 {
+                    out.push(b' ');
+                }
+                number(out, date.day);
+            }
+            TimePart::Weekday => out.extend_from_slice(named(&WEEKDAYS, days % 7)),
+            TimePart::DayOfYear => padded(out, date.day_of_year, 3),
+            TimePart::Hour => padded(out, of_day / 3600, 2),
+            TimePart::Minute => padded(out, of_day / 60 % 60, 2),
+            TimePart::Second => padded(out, of_day % 60, 2),
+            TimePart::UnixSeconds => number(out, seconds),
             TimePart::Fraction(digits) => {
                 let digits = (*digits).clamp(1, 9);
-                write!(out, "{:0width$}", nanos / 10_u32.pow(9 - u32::from(digits)), width = usize::from(digits))
+                padded(out, (nanos / 10_u32.pow(9 - u32::from(digits))).into(), digits.into());
             }
-            TimePart::Offset => out.write_all(b"+0000"),
-            TimePart::Zone => out.write_all(b"UTC"),
-        };
+            TimePart::Offset => out.extend_from_slice(b"+0000"),
+            TimePart::Zone => out.extend_from_slice(b"UTC"),
+        }
     }
 }
 

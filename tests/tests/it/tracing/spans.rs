@@ -2,8 +2,10 @@
 
 use http::{Method, Response};
 use leno_tests::otlp::{SpanSeen, collector};
-use leno_tests::{Call, Mesh, Origin, full, mesh, origin};
+use leno_tests::{Call, Mesh, Origin, eventually, full, mesh, origin};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{rule, told};
 
@@ -72,6 +74,24 @@ async fn one_trace_goes_through_both_sidecars_to_the_app() {
     for (name, value) in [("k8s.namespace.name", "default"), ("telemetry.sdk.name", "leno")] {
         assert_eq!(inbound.resource.get(name).map(String::as_str), Some(value));
     }
+}
+
+#[tokio::test]
+async fn a_line_of_the_access_log_names_the_span_of_its_request() {
+    let (app, collector, directory) = (origin("v1").await, collector().await, TempDir::new().unwrap());
+    let path = directory.path().join("access.json");
+    let log = format!("  access_log: {{format: json, path: {}}}\n", path.display());
+    let rules = rule(collector.address(), "grpc", 100.0) + &log;
+    let mesh = mesh().service("shop", &[("v1", app.address())]).without_control_plane().rules(&rules).start().await;
+    let (trace, _) = traced(&mesh, &app, Call::get("http://shop/")).await;
+    let spans = collector.trace(&trace, 2).await;
+    let line = eventually("its line", async || {
+        let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        text.lines().find(|line| line.contains(&trace)).map(str::to_owned).ok_or(text.clone())
+    })
+    .await;
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["trace_id"], &line["span_id"]), (&trace.into(), &below(&spans, "").id.clone().into()));
 }
 
 #[tokio::test]
