@@ -20,6 +20,7 @@
 //! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`prometheus`] scrapes a running mesh; [`promql`] and [`exposition`] read what dashboards ask and programs emit.
 //! * [`otlp`] has a collector of spans.
+//! * [`scene`] is a mesh in which things happen while [`numbered`] requests flow, none of which may be lost.
 //! * [`api_server`] is a Kubernetes API server.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
@@ -34,6 +35,7 @@ mod client;
 pub mod exposition;
 mod mesh;
 mod node;
+pub mod numbered;
 mod origin;
 pub mod otlp;
 pub mod pki;
@@ -46,9 +48,11 @@ mod python;
 mod random;
 pub mod raw;
 pub mod relay;
+pub mod scene;
 pub mod scripted;
 mod sidecar;
 pub mod tls;
+pub mod under_way;
 mod wait;
 
 pub use admin::{ConfigDump, metric};

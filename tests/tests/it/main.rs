@@ -63,3 +63,4 @@ mod status;
 mod streaming;
 mod tools;
 mod tracing;
+mod upgrades;
