@@ -6,7 +6,8 @@
 //!                     └────── control plane ──────┘
 //! ```
 //!
-//! Certificates are files, so that a test can change them; the rest comes from the control plane. Each push is a
+//! Certificates are files, so that a test can change them, of the authority that the control plane has as well; the rest
+//! comes from the control plane. Each push is a
 //! *generation*: it names itself in a header to the app and in one to the caller, goes to a subset of its own, which the push
 //! before did not have, and the subsets alternate between instances. So an answer tells whether its request saw one
 //! configuration, or parts of two.
@@ -61,10 +62,19 @@ pub struct Scene {
 pub struct Instance {
     /// Its sidecar.
     pub proxy: Proxy,
-    name: String,
-    inbound: u16,
+    place: Place,
     app: Origin,
     is_published: bool,
+}
+
+/// Where an instance is found.
+#[derive(Debug, Clone)]
+struct Place {
+    name: String,
+    /// For `shop`, in HTTP/1.1.
+    inbound: u16,
+    /// For `calls`, in HTTP/2.
+    calls: u16,
 }
 
 impl Scene {
@@ -77,15 +87,20 @@ impl Scene {
         let mut apps = Vec::new();
         let mut documents = vec![client_sidecar(outbound), strict()];
         for number in 0..instances {
-            let (name, inbound, app) = (format!("shop-{number}"), free_port(), app(number, book.clone()).await);
-            documents.push(instance_sidecar(&name, inbound, app.address()));
-            apps.push((name, inbound, app));
+            let place = Place { name: format!("shop-{number}"), inbound: free_port(), calls: free_port() };
+            let app = app(number, book.clone()).await;
+            documents.push(instance_sidecar(&place, app.address()));
+            apps.push((place, app));
         }
         write(&rules, "mesh.yaml", &documents.join("---\n"));
-        let published: Vec<(String, u16)> = apps.iter().map(|(name, inbound, _)| (name.clone(), *inbound)).collect();
+        let published: Vec<&Place> = apps.iter().map(|(place, _)| place).collect();
         write(&rules, "endpoints.yaml", &endpoints(&published));
         write(&rules, "rules.yaml", &generation(0, instances));
-        let control_plane = ControlPlane::start(directory.path(), &rules, &[]).await;
+        write(directory.path(), "ca.pem", &authority.pem());
+        write(directory.path(), "ca.key", &authority.key_pem());
+        let [certificate, key] = ["ca.pem", "ca.key"].map(|file| directory.path().join(file).display().to_string());
+        let flags = ["--ca-cert", &certificate, "--ca-key", &key];
+        let control_plane = ControlPlane::start(directory.path(), &rules, &flags).await;
         let proxy = |name: &str| {
             let files = directory.path().join(format!("{name}-identity"));
             std::fs::create_dir_all(&files).expect("cannot create a directory");
@@ -101,14 +116,14 @@ impl Scene {
             Proxy::with(directory.path(), name, &keys)
         };
         let client = proxy("client");
-        let instances = apps.into_iter().map(|(name, inbound, app)| {
-            let proxy = proxy(&name);
-            Instance { proxy, name, inbound, app, is_published: true }
+        let instances = apps.into_iter().map(|(place, app)| {
+            let proxy = proxy(&place.name);
+            Instance { proxy, place, app, is_published: true }
         });
         let instances: Vec<Instance> = instances.collect();
         client.ready(outbound).await;
         for instance in &instances {
-            instance.proxy.ready(instance.inbound).await;
+            instance.proxy.ready(instance.place.inbound).await;
         }
         let scene = Self {
             control_plane,
@@ -197,22 +212,21 @@ impl Scene {
         instance.app.close().await;
         instance.proxy.process.terminate();
         let (status, _) = instance.proxy.process.ended().await;
-        assert!(status.success(), "{}: {status}", instance.name);
+        assert!(status.success(), "{}: {status}", instance.place.name);
         let log = instance.proxy.process.log();
-        assert!(!log.contains("are cut"), "{}: {log}", instance.name);
+        assert!(!log.contains("are cut"), "{}: {log}", instance.place.name);
         instance.app = app_at(address, number, book).await;
         instance.proxy.restart();
-        instance.proxy.ready(instance.inbound).await;
+        instance.proxy.ready(instance.place.inbound).await;
         self.publish(number, true).await;
     }
 
     async fn publish(&mut self, number: usize, is_published: bool) {
         self.instances[number].is_published = is_published;
         let published = self.instances.iter().filter(|instance| instance.is_published);
-        let published: Vec<(String, u16)> =
-            published.map(|instance| (instance.name.clone(), instance.inbound)).collect();
+        let published: Vec<&Place> = published.map(|instance| &instance.place).collect();
         write(&self.rules(), "endpoints.yaml", &endpoints(&published));
-        let address = format!("127.0.0.1:{}", self.instances[number].inbound);
+        let address = format!("127.0.0.1:{}", self.instances[number].place.inbound);
         eventually(&format!("the client's sidecar knows {address}: {is_published}"), async || {
             let clusters = self.client.clusters().await;
             if clusters.contains(&address) == is_published { Ok(()) } else { Err(clusters) }
@@ -269,31 +283,41 @@ fn client_sidecar(outbound: u16) -> String {
     document("Sidecar", "client", &spec)
 }
 
-fn instance_sidecar(name: &str, inbound: u16, app: SocketAddr) -> String {
-    let spec = json!({
-        "workloadSelector": {"labels": {"app": name}},
-        "ingress": [{
-            "port": {"number": inbound, "protocol": "HTTP", "name": "http"},
-            "bind": "127.0.0.1", "defaultEndpoint": app.to_string(),
-        }],
-        "egress": egress(free_port(), "./*"),
-    });
-    document("Sidecar", name, &spec)
-}
-
-fn endpoints(published: &[(String, u16)]) -> String {
-    let endpoint = |(name, inbound): &(String, u16)| {
+fn instance_sidecar(place: &Place, app: SocketAddr) -> String {
+    let ingress = |port: u16, protocol: &str| {
         json!({
-            "address": "127.0.0.1", "ports": {"http": inbound}, "serviceAccount": name,
-            "labels": {"app": name, "security.istio.io/tlsMode": "istio"},
+            "port": {"number": port, "protocol": protocol, "name": protocol.to_lowercase()},
+            "bind": "127.0.0.1", "defaultEndpoint": app.to_string(),
         })
     };
     let spec = json!({
-        "hosts": ["shop.default.svc.cluster.local"], "location": "MESH_INTERNAL", "resolution": "STATIC",
-        "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
-        "endpoints": published.iter().map(endpoint).collect::<Vec<_>>(),
+        "workloadSelector": {"labels": {"app": place.name}},
+        "ingress": [ingress(place.inbound, "HTTP"), ingress(place.calls, "GRPC")],
+        "egress": egress(free_port(), "./*"),
     });
-    document("ServiceEntry", "shop", &spec)
+    document("Sidecar", &place.name, &spec)
+}
+
+fn endpoints(published: &[&Place]) -> String {
+    let service = |name: &str, (number, protocol): (u16, &str), port: fn(&Place) -> u16| {
+        let endpoint = |place: &&Place| {
+            json!({
+                "address": "127.0.0.1", "ports": {protocol.to_lowercase(): port(place)}, "serviceAccount": place.name,
+                "labels": {"app": place.name, "security.istio.io/tlsMode": "istio"},
+            })
+        };
+        let spec = json!({
+            "hosts": [format!("{name}.default.svc.cluster.local")],
+            "location": "MESH_INTERNAL",
+            "resolution": "STATIC",
+            "ports": [{"number": number, "name": protocol.to_lowercase(), "protocol": protocol}],
+            "endpoints": published.iter().map(endpoint).collect::<Vec<_>>(),
+        });
+        document("ServiceEntry", name, &spec)
+    };
+    let shop = service("shop", (80, "HTTP"), |place| place.inbound);
+    let calls = service("calls", (81, "GRPC"), |place| place.calls);
+    [shop, calls].join("---\n")
 }
 
 /// The rules of a generation. A subset is one instance where generations are told apart by who serves; where one

@@ -31,7 +31,7 @@ impl UnderWay {
     /// Begins them; the download in HTTP/1.1 and in HTTP/2.
     pub async fn open(through: SocketAddr) -> Self {
         let (calls, body) = stream();
-        let call = Call::new(Method::POST, "http://shop/stream").over(Protocol::Http2);
+        let call = Call::new(Method::POST, "http://calls:81/stream").over(Protocol::Http2);
         let call = call.header("content-type", "application/grpc").header("te", "trailers").body(body);
         let answers = begin(through, call, Protocol::Http2).await.into_body();
         let mut websocket = raw::connect(through).await;
