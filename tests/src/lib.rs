@@ -20,7 +20,8 @@
 //! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`prometheus`] scrapes a running mesh; [`promql`] and [`exposition`] read what dashboards ask and programs emit.
 //! * [`otlp`] has a collector of spans.
-//! * [`scene`] is a mesh in which things happen while [`numbered`] requests flow, none of which may be lost.
+//! * [`scene`] is a mesh in which things happen while [`numbered`] requests flow, none of which may be lost; [`drills`] are
+//!   what happens.
 //! * [`api_server`] is a Kubernetes API server.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
@@ -32,6 +33,7 @@ mod admin;
 mod anybody;
 pub mod api_server;
 mod client;
+pub mod drills;
 pub mod exposition;
 mod mesh;
 mod node;

@@ -185,10 +185,9 @@ async fn when_the_running_process_dies_the_new_one_has_everything() {
 
 #[test]
 fn packets_of_other_versions_are_told_apart_from_noise() {
-    for text in [r#"{"hello":{"protocol":7,"version":"x","node":"n","process":1,"more":true}}"#] {
-        let message: Message = serde_json::from_str(text).expect("a hello may grow");
-        assert!(matches!(message, Message::Hello(Hello { protocol: 7, .. })));
-    }
+    let newer = r#"{"hello":{"protocol":7,"version":"x","node":"n","process":1,"more":true}}"#;
+    let newer: Message = serde_json::from_str(newer).expect("a hello may grow");
+    assert!(matches!(newer, Message::Hello(Hello { protocol: 7, .. })));
     for noise in ["", "{}", r#"{"sockets":{"parts":[{"lock":1}],"last":true}}"#, r#""yes""#] {
         assert!(serde_json::from_str::<Message>(noise).is_err(), "{noise}");
     }

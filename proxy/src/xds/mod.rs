@@ -68,7 +68,7 @@ pub struct Pause {
 
 impl Pause {
     /// Says that the client rests, and waits until it is to go on; `false`: it is to end.
-    async fn is_over(self, shutdown: &mut watch::Receiver<bool>) -> bool {
+    async fn lasts(self, shutdown: &mut watch::Receiver<bool>) -> bool {
         // An error means that nobody waits for it any more.
         let _ = self.rests.send(());
         tokio::select! {
@@ -199,7 +199,7 @@ pub async fn run(config: ClientConfig, hooks: Hooks, outputs: Outputs, shutdown:
             Some(Told::Stop) => break,
             Some(Told::Pause(pause)) => {
                 desk.rest().await;
-                if !pause.is_over(&mut orders.shutdown).await {
+                if !pause.lasts(&mut orders.shutdown).await {
                     break;
                 }
                 desk.resume(keep(), &session);

@@ -39,6 +39,7 @@ mod metrics;
 mod mirrors;
 mod mtls;
 mod namespaces;
+mod nothing_dropped;
 mod observed;
 mod outages;
 mod overload;

@@ -6,11 +6,10 @@ use std::process::Command;
 use leno_tests::numbered::Callers;
 use leno_tests::scene::{Scene, URL};
 use leno_tests::under_way::UnderWay;
-use leno_tests::{Call, Connection, Process, Protocol, eventually, leno_proxy, metric};
+use leno_tests::{Call, Connection, Process, Protocol, drills, eventually, leno_proxy, metric};
 
 /// Upgrades of each sidecar; `cargo bench -p leno-tests --bench nothing_dropped -- upgrades` does twenty.
 const UPGRADES: usize = 3;
-const CALLERS: usize = 10;
 const MEANWHILE: usize = 60;
 
 /// A process that would take over from a sidecar, with more flags.
@@ -32,27 +31,7 @@ async fn streams(scene: &Scene, node: &str) -> usize {
 async fn upgrades_under_load_lose_nothing_and_what_is_under_way_goes_on() {
     for workers in [1, 4] {
         let mut scene = Scene::start(2, workers).await;
-        let mut long = UnderWay::open(scene.outbound()).await;
-        let callers = Callers::start(scene.outbound(), URL, CALLERS, |_| None);
-        let mut before = Vec::new();
-        for number in 0..UPGRADES {
-            callers.flow(MEANWHILE).await;
-            for proxy in scene.proxies() {
-                before.push(proxy.upgrade().await);
-            }
-            callers.flow(MEANWHILE).await;
-            long.go_on(&format!("after upgrade {number}")).await;
-            // The stream at the control plane has gone over: what is new reaches the new processes.
-            scene.push().await;
-        }
-        callers.flow(MEANWHILE).await;
-        callers.stop().await.must_be_flawless(&scene.book);
-        long.end("after all upgrades").await;
-        for process in &mut before {
-            let (status, _) = process.ended().await;
-            assert!(status.success(), "{status}: {}", process.log());
-        }
-        scene.nobody_has_panicked().await;
+        drills::upgrades(&mut scene, UPGRADES, MEANWHILE).await.must_be_flawless();
         for node in ["client", "shop-0", "shop-1"] {
             assert_eq!(streams(&scene, node).await, 1, "{node}");
         }
