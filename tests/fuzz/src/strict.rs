@@ -3,13 +3,16 @@
 //! Written against the grammar and not against hyper or httparse, whose reading it judges. Nothing is tolerated: no bare LF, no
 //! whitespace before a colon, no folded lines, one `Host`, one canonical `Content-Length` or `Transfer-Encoding: chunked`.
 
+/// Names and values, in their order.
+pub(crate) type Fields = Vec<(String, Vec<u8>)>;
+
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) method: String,
     pub(crate) target: String,
     /// Names in lower case.
-    pub(crate) fields: Vec<(String, Vec<u8>)>,
+    pub(crate) fields: Fields,
     pub(crate) body: Vec<u8>,
 }
 
@@ -86,7 +89,7 @@ fn request_line(line: &[u8]) -> Result<(String, String), &'static str> {
 }
 
 /// `field-name ":" OWS field-value OWS` (§5), up to the empty line.
-fn fields(reader: &mut Reader<'_>) -> Result<Option<Vec<(String, Vec<u8>)>>, &'static str> {
+fn fields(reader: &mut Reader<'_>) -> Result<Option<Fields>, &'static str> {
     let mut fields = Vec::new();
     loop {
         let Some(line) = reader.line()? else { return Ok(None) };

@@ -28,7 +28,7 @@ fn check(data: &[u8]) {
     let found = goes_on_to(direction, (caller, local), original, &ours);
     let expected = original.map(plain).filter(|meant| {
         let is_own = match direction {
-            Direction::Outbound => ours.opened.iter().any(|connection| *connection == (caller, *meant)),
+            Direction::Outbound => ours.opened.contains(&(caller, *meant)),
             Direction::Inbound => APP_SOURCES.contains(&caller.ip()),
         };
         *meant != plain(local) && !is_own && !ours.listeners.contains(meant)
