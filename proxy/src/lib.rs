@@ -28,6 +28,7 @@ pub mod policy;
 pub mod prepare;
 pub mod process;
 pub mod random;
+pub mod rarely;
 pub mod redirect;
 pub mod relay;
 pub mod reply;

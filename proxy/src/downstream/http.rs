@@ -9,6 +9,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::nest::{Nest, Nested};
+use crate::rarely::Rarely;
 use crate::request;
 use crate::stage::Stage;
 use crate::tls::transport::{Prefixed, Transport};
@@ -25,6 +26,14 @@ const MAX_HEAD: usize = 64 * 1024;
 /// How long a listener that is gone waits for one more request on a connection that rests.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
+/// What a connection hears while it serves requests.
+enum Told {
+    /// It is over.
+    Over,
+    /// It is to finish what it does.
+    ToLeave,
+}
+
 pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
     match spoken {
         Spoken::Http2 => serve_http2(connection, stream).await,
@@ -40,17 +49,26 @@ pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Pr
 /// Errors of a connection are the caller's: it left, or spoke nonsense and was told so. Each request is counted on its
 /// own, so there is nothing more to say here.
 async fn serve_http1(connection: Rc<Connection>, stream: Watched) {
-    let service = service_fn(|request| request::serve(&connection, request));
+    let service = service_fn(|request| Box::pin(request::serve(Rc::clone(&connection), request)));
     let served = http1::Builder::new()
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut served = pin!(served);
+    let told = pin!(async {
+        tokio::select! {
+            () = connection.life.overdue() => Told::Over,
+            () = draining(&connection) => Told::ToLeave,
+        }
+    });
     tokio::select! {
+        biased;
         ended = served.as_mut() => return log(&connection, ended),
-        () = connection.life.overdue() => return,
-        () = draining(&connection) => {}
+        told = Rarely::new(told) => match told {
+            Told::Over => return,
+            Told::ToLeave => {}
+        }
     }
     // A connection that rests is not closed at once: its caller may have sent a request a moment ago, which would be lost.
     // Who uses it often hears with the next answer that it was the last; the others are not waited for.
@@ -93,10 +111,7 @@ async fn goodbye(connection: &Connection) {
 }
 
 async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
-    let service = service_fn(|request| {
-        let connection = Rc::clone(&connection);
-        async move { request::serve(&connection, request).await }
-    });
+    let service = service_fn(|request| Box::pin(request::serve(Rc::clone(&connection), request)));
     let nest = Nest::default();
     let served = http2::Builder::new(nest.clone())
         .timer(TokioTimer::new())
@@ -108,11 +123,20 @@ async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
     let mut served = Nested::server(nest, served);
+    let told = pin!(async {
+        tokio::select! {
+            () = connection.life.overdue() => Told::Over,
+            () = goodbye(&connection) => Told::ToLeave,
+            () = connection.life.asked_to_leave() => Told::ToLeave,
+        }
+    });
     tokio::select! {
+        biased;
         ended = &mut served => return log(&connection, ended),
-        () = connection.life.overdue() => return,
-        () = goodbye(&connection) => {}
-        () = connection.life.asked_to_leave() => {}
+        told = Rarely::new(told) => match told {
+            Told::Over => return,
+            Told::ToLeave => {}
+        }
     }
     served.with(|served| served.graceful_shutdown());
     tokio::select! {

@@ -57,6 +57,7 @@ mod revocation;
 mod rotation;
 mod routing;
 mod running;
+mod security;
 #[path = "../../../config/tests/skip/mod.rs"]
 mod skip;
 mod split;
