@@ -16,6 +16,7 @@ pub mod explain;
 pub mod file_events;
 pub mod forward;
 mod forwarding;
+pub mod handover;
 pub mod headers;
 pub mod identity;
 pub mod logging;

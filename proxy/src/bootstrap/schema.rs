@@ -62,6 +62,7 @@ const ROWS: &[Row] = &[
     ("limits.requests", count, "Requests at a time."),
     ("limits.adaptive_concurrency", yes_or_no, "Let the number of requests at a time follow the latency."),
     ("drain", duration, "How long work under way may take after SIGTERM, as 30s."),
+    ("drain_after_upgrade", duration, "How long work under way may take after another process has taken over, as 10m."),
     ("seed", seed, "Where the random numbers of splits and balancing begin, so that a test can be repeated."),
     ("dumpable", yes_or_no, "Let debuggers and core dumps see the process's memory, in which its keys are."),
 ];

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +15,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::handover::Gate;
 use crate::overload::{Entry, Overload};
 use crate::telemetry::WorkerStats;
 use crate::worker::{Command, ConnectionCount, Worker};
@@ -36,6 +38,8 @@ pub enum AcceptorCommand {
     /// The listener is gone; connections that wait in its queue are still handed over. The sender is dropped when that
     /// is done.
     Close(Door, oneshot::Sender<()>),
+    /// Copies of all sockets are wanted, for a process that takes over.
+    Lend(oneshot::Sender<Vec<(Door, OwnedFd)>>),
 }
 
 /// Binds a listener's socket. The address may be in TIME_WAIT from the process before, never shared with a living one.
@@ -76,44 +80,76 @@ pub struct WorkerPort {
     pub stats: Arc<WorkerStats>,
 }
 
-/// Accepts on all listeners until the other end is gone.
-pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand, overload: Arc<Overload>) {
+/// A listener's socket, and how its task is told to close it.
+struct Listening {
+    socket: Rc<TcpListener>,
+    close: oneshot::Sender<oneshot::Sender<()>>,
+}
+
+/// Accepts on all listeners until the other end is gone; nothing before the gate is open.
+pub async fn run(
+    mut commands: mpsc::Receiver<AcceptorCommand>,
+    hand: Hand,
+    overload: Arc<Overload>,
+    gate: watch::Receiver<Gate>,
+) {
     let hand = Rc::new((hand, overload));
-    let mut open: HashMap<Door, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
+    let mut open: HashMap<Door, Listening> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             AcceptorCommand::Listen(door, socket) => match TcpListener::from_std(socket) {
                 Ok(socket) => {
                     let (close, closed) = oneshot::channel();
-                    let name = Arc::clone(&door.0);
-                    open.insert(door, close);
-                    tokio::task::spawn_local(accept(socket, name, Rc::clone(&hand), closed));
+                    let (name, socket) = (Arc::clone(&door.0), Rc::new(socket));
+                    open.insert(door, Listening { socket: Rc::clone(&socket), close });
+                    tokio::task::spawn_local(accept(socket, name, Rc::clone(&hand), closed, gate.clone()));
                 }
                 Err(error) => tracing::error!(listener = %door.0, %error, "the listener's socket cannot be used"),
             },
             AcceptorCommand::Close(door, done) => {
-                if let Some(close) = open.remove(&door) {
+                if let Some(Listening { close, .. }) = open.remove(&door) {
                     // An error means that the socket is closed already.
                     let _ = close.send(done);
                 }
+            }
+            AcceptorCommand::Lend(lent) => {
+                let copies = open.iter().filter_map(|(door, Listening { socket, .. })| {
+                    let copy = socket.as_fd().try_clone_to_owned();
+                    let copy = copy.inspect_err(|error| {
+                        tracing::warn!(listener = %door.0, %error, "the listener's socket cannot be handed over");
+                    });
+                    Some((door.clone(), copy.ok()?))
+                });
+                // An error means that nobody waits any more.
+                let _ = lent.send(copies.collect());
             }
         }
     }
 }
 
 async fn accept(
-    socket: TcpListener,
+    socket: Rc<TcpListener>,
     name: Arc<str>,
     hand: Rc<(Hand, Arc<Overload>)>,
     mut closed: oneshot::Receiver<oneshot::Sender<()>>,
+    mut gate: watch::Receiver<Gate>,
 ) {
+    tokio::select! {
+        // An error means that the process is at its end.
+        _ = gate.wait_for(|gate| *gate != Gate::Shut) => {}
+        _done = &mut closed => return,
+    }
     loop {
         // In this order: the queue is empty when the end is seen, so nobody who got in is turned away. What is received
         // at the end is dropped last, which tells that the socket is closed.
         let accepted = tokio::select! {
             biased;
             accepted = socket.accept() => accepted,
-            _done = &mut closed => return,
+            done = &mut closed => {
+                drop(socket);
+                drop(done);
+                return;
+            }
         };
         match accepted {
             Ok((stream, peer)) => {

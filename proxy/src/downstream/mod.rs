@@ -15,6 +15,8 @@ mod admit;
 mod captured;
 mod detect;
 mod first_words;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod life;
 pub mod review;
