@@ -1,7 +1,9 @@
 """A control plane that is not Leno's: aggregated xDS v3 in the delta variant, in a few lines on grpcio and xds-protos.
 
 xds_server.py FILE: FILE is JSON, kind of resource -> name -> resource, as Envoy's documentation writes them. When it is
-replaced, the differences are sent, kind by kind. Every answer is printed: `ack KIND` or `nack KIND TEXT`.
+replaced, the differences are sent, kind by kind. Every answer is printed: `ack KIND` or `nack KIND TEXT`. In place of a
+resource, {"@damage": HOW, "resource": RESOURCE} sends its bytes without the last ({"cut": 1}) or with others behind them
+({"append": HEX}).
 """
 
 import hashlib
@@ -56,10 +58,16 @@ def load(file):
         resources[kind] = {}
         for name, value in written.get(kind, {}).items():
             packed = any_pb2.Any()
-            packed.Pack(json_format.ParseDict(value, message()))
+            packed.Pack(json_format.ParseDict(value.get("resource", value), message()))
+            packed.value = damaged(packed.value, value.get("@damage", {}))
             version = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
             resources[kind][name] = (version, packed)
     return resources
+
+
+def damaged(content, how):
+    """The bytes of a resource, or what is left of them."""
+    return content[: len(content) - how.get("cut", 0)] + bytes.fromhex(how.get("append", ""))
 
 
 class Stream:

@@ -1,9 +1,9 @@
 //! The new process: makes the state directory its own, or takes it over from the process that has it.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,11 +42,34 @@ pub enum ClaimError {
     },
 }
 
+/// The lock of a state directory, for as long as it lives in any process.
+#[derive(Debug)]
+pub struct Lock(File);
+
+impl Lock {
+    /// Writes down, for people, that this process holds it; the lock itself is what counts.
+    pub fn note_holder(&self) {
+        let noted = self.0.set_len(0).and_then(|()| {
+            // Not where the process before has stopped to write: it shares the place.
+            self.0.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
+        });
+        if let Err(error) = noted {
+            tracing::debug!(%error, "cannot write down who holds the state directory");
+        }
+    }
+}
+
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// What this process begins with.
 #[derive(Debug, Default)]
 pub struct Claim {
     /// The lock of the state directory, while it is held; `None`: there is no directory, or it cannot be locked.
-    pub lock: Option<OwnedFd>,
+    pub lock: Option<Lock>,
     /// Where the next process asks; `None`: it cannot.
     pub door: Option<OwnedFd>,
     /// What the process before has handed over.
@@ -65,8 +88,8 @@ pub async fn claim(directory: &Path, upgrade: bool, node: &str) -> Result<Claim,
             return Ok(Claim::default());
         }
     };
-    match file.try_lock() {
-        Ok(()) => {}
+    let lock = match file.try_lock() {
+        Ok(()) => Some(Lock(file)),
         Err(TryLockError::WouldBlock) if upgrade => return take_over(directory, node).await,
         Err(TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(directory.join(LOCK)).unwrap_or_default();
@@ -74,17 +97,20 @@ pub async fn claim(directory: &Path, upgrade: bool, node: &str) -> Result<Claim,
         }
         Err(TryLockError::Error(error)) => {
             tracing::warn!(%error, state = %directory.display(), "the state directory cannot be locked; nothing keeps two proxies apart in it");
+            None
         }
-    }
+    };
     if upgrade {
         tracing::info!("no proxy runs with this state directory: starting as without --upgrade");
     }
-    note_holder(&file);
+    if let Some(lock) = &lock {
+        lock.note_holder();
+    }
     let door = bind(&directory.join(SOCKET));
     let door = door.inspect_err(|error| {
         tracing::warn!(%error, state = %directory.display(), "cannot listen at {SOCKET}; no upgrade can take over from this proxy");
     });
-    Ok(Claim { lock: Some(file.into()), door: door.ok(), ..Claim::default() })
+    Ok(Claim { lock, door: door.ok(), ..Claim::default() })
 }
 
 fn open(directory: &Path) -> io::Result<File> {
@@ -92,14 +118,6 @@ fn open(directory: &Path) -> io::Result<File> {
     // Not emptied: it says who holds it.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).open(directory.join(LOCK))
-}
-
-/// For people; the lock itself is what counts.
-fn note_holder(mut file: &File) {
-    let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    if let Err(error) = noted {
-        tracing::debug!(%error, "cannot write down who holds the state directory");
-    }
 }
 
 /// The socket for whoever comes next; what an ended process has left there is replaced, since the lock is ours.
@@ -136,7 +154,7 @@ async fn take_over(directory: &Path, node: &str) -> Result<Claim, ClaimError> {
     let (channel, mut inherited) =
         asked.await.map_err(|source| ClaimError::Refused { socket: path.clone(), source })?;
     tracing::info!(sockets = inherited.len(), "the running proxy has handed over its sockets and state files");
-    let (lock, door) = (inherited.lock.take(), inherited.door.take());
+    let (lock, door) = (inherited.lock.take().map(|lock| Lock(lock.into())), inherited.door.take());
     Ok(Claim { lock, door, inherited, taking: Some(Taking { channel, has_asked: false }) })
 }
 

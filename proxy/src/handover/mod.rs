@@ -46,7 +46,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub use claim::{Claim, ClaimError, Taken, Taking, claim};
+pub use claim::{Claim, ClaimError, Lock, Taken, Taking, claim};
 pub use giver::{Asked, Giver};
 pub use sockets::{Inherited, OwnSockets};
 pub use wire::{Hello, Part, WireError};

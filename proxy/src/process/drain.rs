@@ -17,6 +17,10 @@
 //!    * the drain time (`drain`, 30 s) is over;
 //! 4. closes what rests, waits for what is still under way until the drain time is over, and exits.
 //!
+//! After an upgrade ([`crate::handover`]) another process has the listeners, so they close here at once, and the end comes
+//! when no connection is left, or by the rule of the five seconds; there is more time (`drain_after_upgrade`, 10 min), since
+//! nobody waits for this process to go.
+//!
 //! Istio waits for its five seconds in any case and then, by default, exits whatever is under way; here they are counted
 //! from the last sign of life, and skipped where there is no app to serve. A person at a terminal (SIGINT) has no peers
 //! that have not heard, and waits a quarter of a second instead of five; a second SIGINT ends the waiting.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::downstream::accept::{self, AcceptorCommand, Door};
 use crate::handover::{
-    Asked, Claim, Gate, Giver, Hello, Inherited, OwnSockets, Ownership, Part, Taken, Taking, WireError,
+    Asked, Claim, Gate, Giver, Hello, Inherited, Lock, OwnSockets, Ownership, Part, Taken, Taking, WireError,
 };
 use crate::stage::Stage;
 use crate::xds::Pause;
@@ -31,7 +31,7 @@ pub(super) struct Succession {
     /// The sockets of listeners that are still to come.
     inherited: Inherited,
     /// Held for as long as the state directory is this process's.
-    lock: Option<OwnedFd>,
+    lock: Option<Lock>,
     /// Whether files are written there.
     pub(super) ownership: Ownership,
     giver: Giver,
@@ -217,6 +217,9 @@ impl Proxy {
     fn serve_from_now_on(&mut self) {
         self.succession.gate.send_replace(Gate::Open);
         self.succession.inherited.clear();
+        if let Some(lock) = &self.succession.lock {
+            lock.note_holder();
+        }
         self.write_ports();
         tracing::info!(process = std::process::id(), "took over: this process serves");
     }

@@ -14,16 +14,16 @@ const LUA: &str = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"
 const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 
 /// The foreign control plane, the proxy, and what the one tells the other.
-struct World {
-    server: Process,
-    proxy: Proxy,
+pub(crate) struct World {
+    pub(crate) server: Process,
+    pub(crate) proxy: Proxy,
     resources: Value,
     directory: TempDir,
 }
 
 impl World {
     /// `None` after saying that the test is skipped.
-    async fn start(what: &str, resources: Value) -> Option<Self> {
+    pub(crate) async fn start(what: &str, resources: Value) -> Option<Self> {
         let python = python_with_xds(what)?;
         let directory = TempDir::with_prefix("leno-test-").unwrap();
         write(directory.path(), &resources);
@@ -49,7 +49,7 @@ impl World {
     }
 
     /// Sends the resource, new or changed; `null` takes it away.
-    fn tell(&mut self, changes: &[(&str, &str, Value)]) {
+    pub(crate) fn tell(&mut self, changes: &[(&str, &str, Value)]) {
         for (kind, name, resource) in changes {
             let of_kind = self.resources[*kind].as_object_mut().unwrap();
             match resource {
@@ -72,7 +72,7 @@ impl World {
     }
 
     /// Waits until a call is answered so.
-    async fn answers(&self, port: u16, path: &str, status: u16, body: &str) {
+    pub(crate) async fn answers(&self, port: u16, path: &str, status: u16, body: &str) {
         self.proxy.ready(port).await;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         eventually(&format!("{path} on {port} is answered with {status} `{body}`"), async || {
@@ -136,7 +136,7 @@ fn endpoints(cluster: &str, addresses: &[SocketAddr]) -> Value {
 }
 
 /// One listener whose table leads to the cluster `app`, whose endpoint is `address`.
-fn mesh(port: u16, address: SocketAddr) -> Value {
+pub(crate) fn mesh(port: u16, address: SocketAddr) -> Value {
     json!({
         "clusters": {"app": eds("app")},
         "endpoints": {"app": endpoints("app", &[address])},

@@ -45,6 +45,7 @@ mod outages;
 mod overload;
 mod packaging;
 mod pod;
+mod poisoned;
 mod protocols;
 mod proxyless;
 mod pushes;

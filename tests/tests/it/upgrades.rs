@@ -51,6 +51,8 @@ async fn the_old_process_says_that_it_drains_and_the_new_one_that_it_is_ready() 
     let long = UnderWay::open(scene.outbound()).await;
     let mut before = scene.client.upgrade().await;
     assert_eq!(scene.client.admin().await, admin, "the admin address is the same");
+    let holder = std::fs::read_to_string(scene.client.state().join("lock")).unwrap();
+    assert_eq!(holder.trim(), scene.client.process.pid().to_string(), "the lock says who holds it");
     assert_eq!(scene.client.readiness().await, Ok(200));
     eventually("the old process says that it drains", async || {
         let reply = kept.try_send(Call::get("http://admin/ready")).await?;
