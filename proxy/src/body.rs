@@ -214,6 +214,8 @@ pub enum Body {
         bytes: Option<Bytes>,
         /// Counts the request when it is dropped.
         record: Option<Box<RequestRecord>>,
+        /// Whose turn it is.
+        flow: Option<Flow>,
     },
     /// Nothing: what follows the head is not HTTP, and is counted when it ends.
     Tunnel,
@@ -258,6 +260,7 @@ impl UpstreamBody {
     }
 
     fn with_record(mut self, record: Box<RequestRecord>) -> Self {
+        self.flow = record.stream_flow().filter(|_| !self.complete);
         self.record = Some(if self.complete { record.local() } else { record });
         self
     }
@@ -322,7 +325,11 @@ impl Body {
     /// Bytes made here.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() { Self::Empty { record: None } } else { Self::Full { bytes: Some(bytes), record: None } }
+        if bytes.is_empty() {
+            Self::Empty { record: None }
+        } else {
+            Self::Full { bytes: Some(bytes), record: None, flow: None }
+        }
     }
 
     /// Nothing.
@@ -336,7 +343,7 @@ impl Body {
             Self::Empty { .. } => Self::Empty { record: Some(new.local()) },
             Self::Full { bytes, .. } => {
                 new.answered(bytes.as_deref().unwrap_or_default());
-                Self::Full { bytes, record: Some(new.local()) }
+                Self::Full { bytes, flow: new.stream_flow(), record: Some(new.local()) }
             }
             Self::Upstream(body) => Self::Upstream(body.with_record(new)),
             // Counted by whoever carries the bytes; the new record has nothing left to count.
@@ -352,7 +359,10 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty { .. } | Self::Tunnel => Poll::Ready(None),
-            Self::Full { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Full { bytes, flow, .. } => {
+                *flow = None;
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+            }
             Self::Upstream(body) => {
                 if let Some(deadline) = &mut body.deadline
                     && deadline.as_mut().poll(context).is_ready()

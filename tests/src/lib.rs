@@ -32,6 +32,7 @@ mod anybody;
 pub mod api_server;
 mod client;
 pub mod exposition;
+pub mod frames;
 mod mesh;
 mod node;
 mod origin;

@@ -167,6 +167,12 @@ impl Life {
         }
     }
 
+    /// Whether there are several streams at a time.
+    #[inline]
+    pub fn is_multiplexed(&self) -> bool {
+        self.stream.get().is_some()
+    }
+
     /// The stream at work.
     pub(super) fn stream(&self) -> usize {
         self.stream.get().map_or(0, |stream| stream.get())

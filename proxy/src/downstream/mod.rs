@@ -250,7 +250,12 @@ pub async fn serve(
     caller: SocketAddr,
     counted: ConnectionCount,
 ) {
-    let prepared = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE));
+    // What a caller does not take is not kept for it by the kernel either, once we have given it up.
+    let stall = worker.overload.limits().patience.write_stall;
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE))
+        .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(stall)));
     let local = match prepared.and_then(|()| stream.local_addr()) {
         Ok(local) => captured::canonical(local),
         Err(error) => return tracing::debug!(peer = %caller, %error, "the caller is gone already"),

@@ -175,6 +175,16 @@ impl RequestRecord {
         Flow::new(Rc::clone(&self.connection.life), self.key.spoken == Spoken::Grpc)
     }
 
+    /// For an answer that waits for room from its first byte on, as it may in HTTP/2; `None`: it does not, or may for ever.
+    pub fn stream_flow(&self) -> Option<Flow> {
+        let may_wait = self.connection.life.is_multiplexed() && self.key.spoken != Spoken::Grpc;
+        may_wait.then(|| {
+            let mut flow = self.flow();
+            flow.hands(0);
+            flow
+        })
+    }
+
     /// Policies have let it in.
     pub fn granted(&mut self, grant: Option<Rc<Grant>>) {
         self.grant = grant;
