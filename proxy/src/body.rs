@@ -259,12 +259,6 @@ impl UpstreamBody {
         self
     }
 
-    fn with_record(mut self, record: Box<RequestRecord>) -> Self {
-        self.flow = record.stream_flow().filter(|_| !self.complete);
-        self.record = Some(if self.complete { record.local() } else { record });
-        self
-    }
-
     /// The response was read to its end: its connection can carry another.
     fn finish(&mut self) {
         self.complete = true;
@@ -338,16 +332,21 @@ impl Body {
     }
 
     /// Counts the request when the body has passed.
-    pub fn with_record(self, mut new: Box<RequestRecord>) -> Self {
+    pub fn carry(&mut self, mut new: Box<RequestRecord>) {
         match self {
-            Self::Empty { .. } => Self::Empty { record: Some(new.local()) },
-            Self::Full { bytes, .. } => {
+            Self::Empty { record } => *record = Some(new.local()),
+            Self::Full { bytes, record, flow } => {
                 new.answered(bytes.as_deref().unwrap_or_default());
-                Self::Full { bytes, flow: new.stream_flow(), record: Some(new.local()) }
+                *flow = new.stream_flow();
+                *record = Some(new.local());
             }
-            Self::Upstream(body) => Self::Upstream(body.with_record(new)),
+            Self::Upstream(body) if body.complete => body.record = Some(new.local()),
+            Self::Upstream(body) => {
+                body.flow = new.stream_flow();
+                body.record = Some(new);
+            }
             // Counted by whoever carries the bytes; the new record has nothing left to count.
-            Self::Tunnel => Self::Tunnel,
+            Self::Tunnel => {}
         }
     }
 }

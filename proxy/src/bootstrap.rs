@@ -82,6 +82,8 @@ pub struct Bootstrap {
     pub workers: usize,
     /// How long the process may go on after SIGTERM.
     pub drain: Duration,
+    /// How long it may go on after another process has taken over from it.
+    pub drain_after_upgrade: Duration,
     /// What is taken on at once.
     pub limits: Limits,
     /// Where the random numbers of splits and balancing begin; `None`: elsewhere in every process.
@@ -158,6 +160,9 @@ pub struct Flags {
     /// How long work under way may take after SIGTERM, as 30s [default: 30s]
     #[arg(long, env = "LENO_DRAIN")]
     pub drain: Option<String>,
+    /// How long work under way may take after another process has taken over, as 10m [default: 10m]
+    #[arg(long, env = "LENO_DRAIN_AFTER_UPGRADE")]
+    pub drain_after_upgrade: Option<String>,
     /// Where the random numbers of splits and balancing begin, so that a test can be repeated
     #[arg(long, hide = true, env = "LENO_SEED")]
     pub seed: Option<u64>,
@@ -188,6 +193,7 @@ struct File {
     workers: Option<Workers>,
     limits: Option<FileLimits>,
     drain: Option<String>,
+    drain_after_upgrade: Option<String>,
     seed: Option<u64>,
     dumpable: bool,
 }
@@ -247,6 +253,8 @@ impl Bootstrap {
         };
         let workers = flags.workers.clone().map(Workers::Word).or(file.workers);
         let drain = flags.drain.clone().or(file.drain).unwrap_or_else(|| "30s".to_owned());
+        let upgrade = flags.drain_after_upgrade.clone().or(file.drain_after_upgrade);
+        let upgrade = upgrade.unwrap_or_else(|| "10m".to_owned());
         Ok(Self {
             node: node(&flags, file.node, file.interception)?,
             source,
@@ -260,6 +268,7 @@ impl Bootstrap {
             pod: pod::read(&flags.pod, (file.merged, file.app_metrics, file.app_probes))?,
             workers: count(workers)?,
             drain: duration("drain", &drain)?,
+            drain_after_upgrade: duration("drain_after_upgrade", &upgrade)?,
             limits: limits::read(&flags.limits, file.limits.unwrap_or_default())?,
             seed: flags.seed.or(file.seed),
         })

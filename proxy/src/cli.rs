@@ -7,7 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::bootstrap::{Bootstrap, Flags};
 use crate::logging::{self, Colour};
 use crate::pod::call::{self, CallError};
-use crate::{process, redirect, version};
+use crate::process::{self, Begin};
+use crate::{redirect, version};
 
 /// The sidecar of the Leno service mesh.
 #[derive(Debug, Parser)]
@@ -36,6 +37,11 @@ pub enum Command {
 pub struct Run {
     #[command(flatten)]
     flags: Flags,
+    /// Take over from the proxy that runs with the same state directory: its sockets, with whoever waits in them, its state
+    /// and its place at the control plane. It drains (--drain-after-upgrade) and exits with 0 once this one serves; it
+    /// goes on as before if this one cannot. Where none runs, start as usual
+    #[arg(long, env = "LENO_UPGRADE")]
+    upgrade: bool,
     #[command(flatten)]
     logging: logging::LogFlags,
 }
@@ -70,7 +76,11 @@ impl Run {
             Ok(bootstrap) => bootstrap,
             Err(error) => return fail(2, &chain(&error)),
         };
-        match process::run(bootstrap) {
+        let begin = if self.upgrade { Begin::Upgrade } else { Begin::Afresh };
+        if self.upgrade && bootstrap.state.is_none() {
+            return fail(2, "--upgrade needs --state: the running proxy is found in its state directory");
+        }
+        match process::run(bootstrap, begin) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(1, &format!("{error:#}")),
         }

@@ -98,7 +98,7 @@ impl<'a> Way<'a> {
         if !route.request_headers.is_empty() || !share.request_headers.is_empty() {
             asked.retries = asked::take_retries(&mut parts.headers).or(asked.retries);
         }
-        way.plan = RetryPlan::new(forward.retry.as_ref(), asked, &look(parts, None));
+        way.plan = RetryPlan::new(forward.retry.as_ref(), asked, || look(parts, None));
         (way.plan.limits, way.plan.counted, way.plan.grpc) = (limits, attempt_count, grpc);
         if let Some(upgrade) = &way.upgrade {
             upgrade.ask(parts);
@@ -122,7 +122,7 @@ impl<'a> Way<'a> {
 
     /// Sends the request and turns the answer into the caller's.
     pub async fn go(
-        mut self,
+        &mut self,
         connection: &Rc<Connection>,
         view: &ListenerView,
         outgoing: &mut Option<Request<RequestBody>>,
@@ -138,7 +138,6 @@ impl<'a> Way<'a> {
         let mut attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         attempts.original = connection.original.as_ref();
         attempts.seen = record.detail().map(|detail| Rc::clone(&detail.seen));
-        let attempts = attempts;
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
         let answer = match clocks.any() {
@@ -172,7 +171,8 @@ impl<'a> Way<'a> {
         if let Some(cors) = &self.route.cors {
             cors::mark_response(cors, self.origin.as_ref(), fields);
         }
-        Ok(with_rules(response, self.route, Some(self.share)))
+        apply_rules(&mut response, self.route, Some(self.share));
+        Ok(response)
     }
 }
 
@@ -196,10 +196,9 @@ fn needs_host(cluster: &WorkerCluster) -> bool {
 }
 
 /// Applies the response header operations of the destination, then of the route (Envoy's order).
-pub fn with_rules(mut response: Response<Body>, route: &Route, share: Option<&WeightedCluster>) -> Response<Body> {
+pub fn apply_rules(response: &mut Response<Body>, route: &Route, share: Option<&WeightedCluster>) {
     if let Some(share) = share {
         headers::apply(&share.response_headers, response.headers_mut());
     }
     headers::apply(&route.response_headers, response.headers_mut());
-    response
 }

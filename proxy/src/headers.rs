@@ -55,8 +55,25 @@ pub mod name {
 const PROTECTED: [HeaderName; 5] =
     [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::COOKIE, name::FORWARDED_PROTO];
 
+/// Whether a look-up is worth while: most heads have nothing that [`remove_hop_by_hop`] removes, and a walk over a few
+/// names costs less than half a dozen look-ups, each of which hashes.
+fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        matches!(
+            name.as_str(),
+            "te" | "upgrade" | "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding"
+        )
+    })
+}
+
 /// Removes what is meant for one connection only (RFC 9110 §7.6.1), and what `Connection` names.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if has_hop_by_hop(headers) {
+        remove_them(headers);
+    }
+}
+
+fn remove_them(headers: &mut HeaderMap) {
     if let Some(connection) = headers.remove(header::CONNECTION) {
         remove_named(headers, &connection);
     }

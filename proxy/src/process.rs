@@ -10,6 +10,7 @@
 
 mod drain;
 mod ending;
+mod succession;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,6 +31,7 @@ use crate::bootstrap::{Bootstrap, Source};
 use crate::cluster::{health, upkeep};
 use crate::dns::{Dns, Names};
 use crate::downstream::accept::{self, AcceptorCommand, Door, Hand, WorkerPort};
+use crate::handover::{self, Claim, Gate};
 use crate::identity::{Identity, Keyring, Origin, start};
 use crate::memory;
 use crate::overload::Overload;
@@ -54,6 +56,7 @@ use crate::xds::Hooks;
 
 use drain::{Asked, Drained};
 use ending::Ending;
+use succession::Succession;
 
 /// Commands that wait for a worker: connections in bursts, and now and then a snapshot.
 const QUEUE: usize = 1024;
@@ -66,14 +69,27 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// How long the acceptor may take to hand over who waits in a socket's queue.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// Runs a proxy until it is told to stop.
-pub fn run(bootstrap: Bootstrap) -> anyhow::Result<()> {
+/// How a proxy begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// By itself.
+    Afresh,
+    /// By taking over from the one that runs with the same state directory, if there is one.
+    Upgrade,
+}
+
+/// Runs a proxy until it is told to stop, or until another has taken over from it.
+pub fn run(bootstrap: Bootstrap, begin: Begin) -> anyhow::Result<()> {
     if !bootstrap.dumpable {
         forbid_dumps();
     }
     let runtime = runtime()?;
     runtime.block_on(async {
-        let mut proxy = Proxy::start(bootstrap).await?;
+        let claim = match &bootstrap.state {
+            Some(state) => handover::claim(state, begin == Begin::Upgrade, &bootstrap.node.id()).await?,
+            None => Claim::default(),
+        };
+        let mut proxy = Proxy::start(bootstrap, claim).await?;
         proxy.serve().await
     })
 }
@@ -114,6 +130,8 @@ struct Proxy {
     /// Whom it stands beside.
     app: App,
     stop_source: watch::Sender<bool>,
+    /// The process before, and the one after.
+    succession: Succession,
     /// When what reading and compiling needed is given back; `None`: it was.
     settles: Option<tokio::time::Instant>,
     /// Sends spans.
@@ -140,12 +158,14 @@ impl Bound {
 }
 
 impl Proxy {
-    async fn start(bootstrap: Bootstrap) -> anyhow::Result<Self> {
+    async fn start(bootstrap: Bootstrap, claim: Claim) -> anyhow::Result<Self> {
         let telemetry = Arc::new(Telemetry::new(&bootstrap.node, bootstrap.metrics_dialect));
         let dns = Arc::new(Dns::from_system());
         let (stage, staged) = watch::channel(Stage::Serving);
         let (stop_source, source_stopped) = watch::channel(false);
         let reserved: Reserved = Arc::default();
+        let (pauses, paused) = mpsc::channel(1);
+        let succession = Succession::new(claim, pauses)?;
         let keyring = Arc::new(Keyring::new(Origin::of(&bootstrap)));
         let common = Common {
             telemetry: Arc::clone(&telemetry),
@@ -154,18 +174,21 @@ impl Proxy {
             reserved: Arc::clone(&reserved),
             identity: Arc::clone(keyring.identity()),
             own: Workload::of(&bootstrap.node),
+            gate: succession.gate(),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
         let Common { telemetry, identity, own, .. } = common;
         let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own));
-        tokio::task::spawn_local(start::keep(bootstrap.clone(), Arc::clone(&keyring), source_stopped.clone()));
+        let (ring, stopped) = (Arc::clone(&keyring), source_stopped.clone());
+        tokio::task::spawn_local(start::keep(bootstrap.clone(), succession.ownership.clone(), ring, stopped));
         let link = watch::Sender::new(None);
         let links = link.subscribe();
         let (effective, status) = match &bootstrap.source {
             Source::ControlPlane(plane) => {
                 let (node, state) = (bootstrap.node.clone(), bootstrap.state.clone());
                 let access = start::access(plane, &keyring);
-                source::control_plane(access, node, state, Arc::clone(&telemetry), link, source_stopped.clone())
+                let (link, telemetry) = ((link, paused), Arc::clone(&telemetry));
+                source::control_plane(access, node, state, telemetry, link, source_stopped.clone())
             }
             Source::Rules(paths) => source::rules(paths.clone(), bootstrap.node.clone(), Arc::clone(&telemetry)),
         };
@@ -178,7 +201,7 @@ impl Proxy {
         let spans = SpanMetrics::new(Arc::clone(&shared.telemetry.spans.figures))?;
         shared.registry.register(Box::new(spans))?;
         tokio::task::spawn_local(upkeep::look_for_outliers(current.clone()));
-        let (merged, app) = pod::open(&bootstrap.pod, &shared, Arc::clone(&dns)).await?;
+        let (merged, app) = pod::open(&bootstrap.pod, &succession.own, &shared, Arc::clone(&dns)).await?;
         let random = Rc::new(bootstrap.seed.map_or_else(Random::from_entropy, Random::seeded));
         tokio::task::spawn_local(health::keep_checking(current.clone(), Rc::clone(&sessions), Rc::clone(&random)));
         let exporter = Exporter::start(
@@ -201,6 +224,7 @@ impl Proxy {
             looks: None,
             app,
             stop_source,
+            succession,
             settles: None,
             exporter,
             threads,
@@ -217,13 +241,14 @@ impl Proxy {
 
     /// Opens the addresses for operators, which no request may be sent to.
     async fn open_admin(&mut self) -> anyhow::Result<Vec<SocketAddr>> {
-        let admin = admin::open(self.bootstrap.admin, Arc::clone(&self.shared), admin::Face::All).await?;
+        let sockets = Rc::clone(&self.succession.own);
+        let admin = admin::open(&sockets, self.bootstrap.admin, Arc::clone(&self.shared), admin::Face::All).await?;
         self.shared.set_admin(admin);
         let mut own = vec![admin];
         let (metrics, ready) = (self.bootstrap.metrics, self.bootstrap.ready);
         for (address, face) in [(metrics, admin::Face::Metrics), (ready, admin::Face::Ready)] {
             if let Some(address) = address {
-                own.push(admin::open(address, Arc::clone(&self.shared), face).await?);
+                own.push(admin::open(&sockets, address, Arc::clone(&self.shared), face).await?);
             }
         }
         self.write_ports();
@@ -249,7 +274,7 @@ impl Proxy {
                 () = self.names.changed() => self.rebuild(true).await,
                 () = self.keys.changed() => self.rebuild(true).await,
                 // The keyring that sends lives as long as this.
-                _ = identity.changed() => self.identity_changed(),
+                _ = identity.changed() => self.identity_changed().await,
                 _ = rebind.tick() => self.bind_missing().await,
                 // The sender lives as long as this.
                 _ = listener_drains.changed() => {
@@ -267,12 +292,13 @@ impl Proxy {
                     tracing::info!("opening the access log anew");
                     self.shared.telemetry.logs.reopen();
                 }
-                _ = terminate.recv() => self.begin_to_end(Asked::ByTheSystem),
+                heard = self.succession.heard() => self.succeed(heard).await?,
+                _ = terminate.recv() => self.begin_to_end(Asked::ByTheSystem)?,
                 _ = interrupt.recv() => match self.ending {
-                    None => self.begin_to_end(Asked::AtATerminal),
+                    None => self.begin_to_end(Asked::AtATerminal)?,
                     Some(_) => break None,
                 },
-                () = self.shared.quit_asked() => self.begin_to_end(Asked::ByTheSystem),
+                () = self.shared.quit_asked() => self.begin_to_end(Asked::ByTheSystem)?,
                 () = until(self.looks) => if let Some(reason) = self.look_for_the_end().await {
                     break Some(reason);
                 },
@@ -321,6 +347,7 @@ impl Proxy {
             self.shared.set_ready();
             self.tell_readiness();
         }
+        self.tell_that_it_could_serve().await;
     }
 
     /// Says once whether the proxy can serve now that it is configured. While the first certificate is on its way there
@@ -337,11 +364,12 @@ impl Proxy {
     }
 
     /// The own certificate or the roots have changed.
-    fn identity_changed(&mut self) {
+    async fn identity_changed(&mut self) {
         let has_certificate = self.shared.keyring.why_not_ready().is_none();
         if !std::mem::replace(&mut self.has_certificate, has_certificate) && has_certificate && self.shared.is_ready() {
             self.tell_readiness();
         }
+        self.tell_that_it_could_serve().await;
     }
 
     /// Closes what is gone, before the workers forget it: who waits in a socket's queue is still served. A listener whose
@@ -367,6 +395,9 @@ impl Proxy {
     }
 
     async fn open_new(&mut self) {
+        if self.succession.is_over() {
+            return;
+        }
         let open = self.snapshot.listeners.iter().filter(|(_, one)| !self.drained.is_closed(one.config.direction));
         for (name, listener) in open {
             let sockets = listener.config.intake.has_sockets().then(|| listener.config.addresses());
@@ -384,8 +415,7 @@ impl Proxy {
         let mut opened = false;
         for (door, bound) in self.bound.iter_mut().filter(|(_, bound)| bound.is_missing()) {
             let (name, address) = door;
-            let socket = accept::bind(*address).and_then(|socket| Ok((socket.local_addr()?, socket)));
-            match socket {
+            match self.succession.socket(door) {
                 Ok((real, socket)) => {
                     bound.real = Some(real);
                     opened = true;
@@ -417,7 +447,7 @@ impl Proxy {
             }
         }
         self.shared.set_bound(listeners.clone());
-        let Some(state) = &self.bootstrap.state else { return };
+        let Some(state) = self.bootstrap.state.as_ref().filter(|_| self.succession.is_in_charge()) else { return };
         let listeners: BTreeMap<String, String> =
             listeners.into_iter().map(|(name, real)| (name, real.to_string())).collect();
         let ports = serde_json::json!({ "admin": self.shared.admin_address(), "listeners": listeners });
@@ -461,6 +491,7 @@ struct Common {
     reserved: Reserved,
     identity: Arc<Identity>,
     own: Workload,
+    gate: watch::Receiver<Gate>,
 }
 
 /// One worker accepts in place; several have an acceptor beside them.
@@ -477,7 +508,7 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
     for (index, stats) in stats.into_iter().enumerate() {
         let (commands, inbox) = mpsc::channel(QUEUE);
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
-        let Common { telemetry, dns, stage, reserved, identity, own } = common.clone();
+        let Common { telemetry, dns, stage, reserved, identity, own, gate } = common.clone();
         let (limits, given_up, opened) = (Arc::clone(&overload), Arc::clone(&given_up), Arc::clone(&opened));
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
@@ -487,14 +518,14 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
             let figures = Figures { telemetry, stats, overload: Arc::clone(&limits), given_up, opened };
             let worker = Worker::new(figures, dns, stage, reserved, tls, random);
             if let Some(commands) = accepts {
-                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits));
+                tokio::task::spawn_local(accept::run(commands, Hand::InPlace(Rc::clone(&worker)), limits, gate));
             }
             worker.run(inbox).await;
         })?);
     }
     if let Some(commands) = acceptor_commands {
-        let hand = workers.clone();
-        threads.push(thread("leno-acceptor", move || accept::run(commands, Hand::Over(hand), overload))?);
+        let (hand, gate) = (workers.clone(), common.gate.clone());
+        threads.push(thread("leno-acceptor", move || accept::run(commands, Hand::Over(hand), overload, gate))?);
     }
     Ok((workers, acceptor, threads))
 }

@@ -26,7 +26,7 @@ use crate::cluster::standing::Moment;
 use crate::downstream::upgrade::Upgrade;
 use crate::downstream::{Connection, heads};
 use crate::error::ProxyError;
-use crate::forward::{Destination, Way, with_rules};
+use crate::forward::{Destination, Way, apply_rules};
 use crate::headers;
 use crate::overload::Place;
 use crate::policy::fault::{self, Pause};
@@ -45,76 +45,79 @@ use crate::{prepare, reply, sanitize};
 const BLOCKED: &str = "block_all";
 
 /// Answers a request. Never fails: what goes wrong becomes an answer.
-pub async fn serve(connection: &Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+///
+/// Whoever calls this puts its future on the heap at once: hyper moves what a service returns through half a dozen hands,
+/// and an idle HTTP/1.1 connection keeps room for one.
+pub async fn serve(connection: Rc<Connection>, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let is_http1 = request.version() != Version::HTTP_2;
     let view = connection.listener.view();
-    let detail = Detail::begin(connection, &view, &mut request);
+    let detail = Detail::begin(&connection, &view, &mut request);
     let direction = view.listener.config.direction;
-    let mut record = RequestRecord::begin(Rc::clone(connection), direction, detail);
+    let mut record = RequestRecord::begin(Rc::clone(&connection), direction, detail);
     let grpc = headers::is_grpc(request.headers());
     let form = connection.worker.meters.form(request.method(), request.version());
     record.speaks(if grpc { Spoken::Grpc } else { Spoken::Http }, form);
-    let mut outgoing = None;
-    let mut beside = Beside::default();
-    let planned = plan(connection, &view, request, grpc, &mut record, &mut outgoing, &mut beside);
-    let sent_on = matches!(planned, Ok(Plan::Forward(_)));
-    let answered = match (planned, beside.pause.take()) {
-        (Ok(Plan::Answer(response)), None) => Ok(response),
-        (Ok(Plan::Forward(way)), None) => way.go(connection, &view, &mut outgoing, &mut record).await,
-        (Err(error), None) => Err(error),
-        (planned, Some(pause)) => Box::pin(late(*pause, planned, connection, &view, &mut outgoing, &mut record)).await,
+    let mut plan = Plan::default();
+    let made_here = plan.make(&connection, &view, request, grpc, &mut record);
+    let made_here = match plan.pause.take() {
+        None => made_here,
+        Some(pause) => Box::pin(late(*pause, made_here, &mut record)).await,
     };
-    if let (Some(place), Ok(response)) = (&beside.place, &answered)
+    let answered = match (made_here, &mut plan.way) {
+        (Ok(None), Some(way)) => way.go(&connection, &view, &mut plan.outgoing, &mut record).await,
+        (Ok(Some(response)), _) => Ok(*response),
+        (Err(error), _) => Err(error),
+        (Ok(None), None) => Err(ProxyError::NoCluster(String::new())),
+    };
+    if let (Some(place), Ok(response)) = (&plan.place, &answered)
         && matches!(response.body(), Body::Upstream(_))
     {
         place.answered(&connection.worker.random);
     }
     let mut response = answered.unwrap_or_else(|error| {
         record.failed(&error);
-        let made_here = reply::error(&error, record.flags(), grpc);
-        match beside.rules {
-            Some((route, share)) => with_rules(made_here, route, Some(share)),
-            None => made_here,
+        let mut made_here = reply::error(&error, record.flags(), grpc);
+        if let Some((route, share)) = plan.rules {
+            apply_rules(&mut made_here, route, Some(share));
         }
+        made_here
     });
-    if sent_on && given_up::is_failure(&response, grpc) {
+    if plan.way.is_some() && given_up::is_failure(&response, grpc) {
         let direction = view.listener.config.direction;
         connection.worker.given_up.note(direction, response.headers_mut(), Moment::now());
     }
-    if let Some(quota) = &beside.quota {
+    if let Some(quota) = &plan.quota {
         quota.tell(response.headers_mut());
     }
     if is_http1 && connection.life.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     record.answer(&response);
-    Ok(response.map(|body| body.with_record(record)))
+    response.body_mut().carry(record);
+    Ok(response)
 }
 
-/// The same after a delay on purpose. On the heap, so that the future of every other request is no larger for it.
-async fn late(
-    pause: Pause,
-    planned: Result<Plan<'_>, ProxyError>,
-    connection: &Rc<Connection>,
-    view: &ListenerView,
-    outgoing: &mut Option<Request<RequestBody>>,
-    record: &mut RequestRecord,
-) -> Result<Response<Body>, ProxyError> {
+/// An answer after a delay on purpose. On the heap, so that the future of every other request is no larger for it.
+async fn late(pause: Pause, made_here: MadeHere, record: &mut RequestRecord) -> MadeHere {
     record.delayed();
     let waited = pin!(async {
         pause.over().await;
         Ok(())
     });
     while_granted(record.grant().map(|grant| &**grant), waited).await?;
-    match planned? {
-        Plan::Answer(response) => Ok(response),
-        Plan::Forward(way) => way.go(connection, view, outgoing, record).await,
-    }
+    made_here
 }
 
-/// What few requests have beside their plan.
+/// The answer to a request that goes no further; none: it is to be sent on. Rare, so on the heap.
+type MadeHere = Result<Option<Box<Response<Body>>>, ProxyError>;
+
+/// What is to be done with a request. Filled in where it lies: a value that is handed on is copied each time.
 #[derive(Default)]
-struct Beside<'a> {
+struct Plan<'a> {
+    /// Where it goes, unless it is answered here.
+    way: Option<Way<'a>>,
+    /// What is sent there.
+    outgoing: Option<Request<RequestBody>>,
     /// Whose header operations hold for answers made here as well (Envoy).
     rules: Option<(&'a Route, &'a WeightedCluster)>,
     /// A delay on purpose.
@@ -125,74 +128,73 @@ struct Beside<'a> {
     place: Option<Place>,
 }
 
-/// What is to be done with a request.
-enum Plan<'a> {
-    /// Answered here.
-    Answer(Response<Body>),
-    /// Sent on.
-    Forward(Way<'a>),
+impl<'a> Plan<'a> {
+    /// Decides, without waiting for anything. Where it makes no answer, there is a way.
+    fn make(
+        &mut self,
+        connection: &Connection,
+        view: &'a Rc<ListenerView>,
+        request: Request<Incoming>,
+        grpc: bool,
+        record: &mut RequestRecord,
+    ) -> MadeHere {
+        let (http, manager) = http_of(view)?;
+        let (direction, is_surplus) = (view.listener.config.direction, connection.life.is_surplus());
+        self.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
+        let (mut parts, body) = request.into_parts();
+        let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
+        heads::check(connection, &parts)?;
+        sanitize::request(&mut parts, manager.path)?;
+        prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());
+        let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
+        let seen = look(&parts, token.as_deref().map(Verified::claims));
+        let found = find(http, &seen);
+        if let Some(found) = found {
+            view.named(&connection.worker, found, |names| record.route(found, names));
+        }
+        let route = found.and_then(|(host, at)| http.table.route(host, at));
+        let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
+        if let Some((_, _, _, Some(cluster))) = to {
+            record.calls(cluster.target(&connection.worker, || seen.authority));
+        } else if to.is_none() && route.is_some_and(|route| route.name == BLOCKED) {
+            record.calls(connection.worker.meters.blocked(seen.authority));
+        }
+        self.rules = to.map(|(route, _, share, _)| (route, share));
+        record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
+        if let Some(limiter) = &http.limiter {
+            self.quota = limiter.admit(&seen, &connection.worker.stats)?;
+        }
+        let (Some((host, _)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
+        if let Some(fault) = &route.fault {
+            fault::inject(fault, &connection.worker, &mut self.pause)?;
+        }
+        if let Some(answer) = answer_of(route, &seen, grpc) {
+            return Ok(Some(Box::new(answer)));
+        }
+        let (route, forward, share, cluster) = to.ok_or_else(|| no_route(&parts))?;
+        let cluster = cluster.ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string()))?;
+        let host = http.table.config().virtual_hosts.get(host);
+        let attempt_count = host.map(|host| host.attempt_count).unwrap_or_default();
+        let to = Destination { route, forward, share, cluster, attempt_count };
+        let way = Way::prepare(to, connection, view, manager.streams, &mut parts, upgrade, grpc)?;
+        if let Some(detail) = record.detail() {
+            detail.prepared(&way.cluster().shared, &parts);
+        }
+        self.outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end(), record)));
+        self.way = Some(way);
+        Ok(None)
+    }
 }
 
-fn plan<'a>(
-    connection: &Connection,
-    view: &'a Rc<ListenerView>,
-    request: Request<Incoming>,
-    grpc: bool,
-    record: &mut RequestRecord,
-    outgoing: &mut Option<Request<RequestBody>>,
-    beside: &mut Beside<'a>,
-) -> Result<Plan<'a>, ProxyError> {
-    let (http, manager) = http_of(view)?;
-    let (direction, is_surplus) = (view.listener.config.direction, connection.life.is_surplus());
-    beside.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
-    let (mut parts, body) = request.into_parts();
-    let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
-    heads::check(connection, &parts)?;
-    sanitize::request(&mut parts, manager.path)?;
-    prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());
-    let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
-    let claims = token.as_deref().map(Verified::claims);
-    let found = find(http, &look(&parts, claims));
-    if let Some(found) = found {
-        view.named(&connection.worker, found, |names| record.route(found, names));
-    }
-    let route = found.and_then(|(host, at)| http.table.route(host, at));
-    let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
-    if let Some((_, _, _, Some(cluster))) = to {
-        record.calls(cluster.target(&connection.worker, || sanitize::authority(&parts)));
-    } else if to.is_none() && route.is_some_and(|route| route.name == BLOCKED) {
-        record.calls(connection.worker.meters.blocked(sanitize::authority(&parts)));
-    }
-    beside.rules = to.map(|(route, _, share, _)| (route, share));
-    record.granted(enforce::authorize(connection, view, route, &parts, token.as_ref())?);
-    if let Some(limiter) = &http.limiter {
-        beside.quota = limiter.admit(&look(&parts, claims), &connection.worker.stats)?;
-    }
-    let (Some((host, _)), Some(route)) = (found, route) else { return Err(no_route(&parts)) };
-    if let Some(fault) = &route.fault {
-        fault::inject(fault, &connection.worker, &mut beside.pause)?;
-    }
-    match &route.action {
-        Action::Redirect(redirect) => {
-            let to = location(redirect, &route.matcher.path, &look(&parts, claims));
-            return Ok(Plan::Answer(with_rules(reply::redirect(redirect, &to, grpc), route, None)));
-        }
-        Action::Direct(direct) => return Ok(Plan::Answer(with_rules(reply::direct(direct, grpc), route, None))),
-        Action::Forward(_) => {}
-    }
-    if let Some(answer) = route.cors.as_ref().and_then(|cors| cors::preflight(cors, &parts.method, &parts.headers)) {
-        return Ok(Plan::Answer(answer));
-    }
-    let (route, forward, share, cluster) = to.ok_or_else(|| no_route(&parts))?;
-    let cluster = cluster.ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string()))?;
-    let attempt_count = http.table.config().virtual_hosts.get(host).map(|host| host.attempt_count).unwrap_or_default();
-    let to = Destination { route, forward, share, cluster, attempt_count };
-    let way = Way::prepare(to, connection, view, manager.streams, &mut parts, upgrade, grpc)?;
-    if let Some(detail) = record.detail() {
-        detail.prepared(&way.cluster().shared, &parts);
-    }
-    *outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end(), record)));
-    Ok(Plan::Forward(way))
+/// What a route answers by itself.
+fn answer_of(route: &Route, seen: &RequestView<'_>, grpc: bool) -> Option<Response<Body>> {
+    let mut answer = match &route.action {
+        Action::Redirect(redirect) => reply::redirect(redirect, &location(redirect, &route.matcher.path, seen), grpc),
+        Action::Direct(direct) => reply::direct(direct, grpc),
+        Action::Forward(_) => return cors::preflight(route.cors.as_ref()?, seen.method, seen.headers),
+    };
+    apply_rules(&mut answer, route, None);
+    Some(answer)
 }
 
 fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), ProxyError> {

@@ -11,7 +11,7 @@ use leno_config::mesh::Mesh;
 use leno_config::node::Node;
 use leno_config::rules::{self, SourceText};
 use leno_config::validate::validate;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::control_plane::{Access, Link};
 use crate::process::refuse;
@@ -19,7 +19,7 @@ use crate::rule_files::RuleFiles;
 use crate::state::enforced;
 use crate::state::warming::Effective;
 use crate::telemetry::Telemetry;
-use crate::xds::{self, ClientConfig, Hooks, Outputs};
+use crate::xds::{self, ClientConfig, Hooks, Outputs, Pause};
 
 /// What is to be in force, and how it stands with the source.
 pub type Outcome = (watch::Receiver<Effective>, watch::Receiver<Status>);
@@ -39,16 +39,16 @@ pub enum Status {
     },
 }
 
-/// Follows a control plane; `link` has the connection to it while there is one.
+/// Follows a control plane; `link` has the connection to it while there is one, and `pauses` says when it is to rest.
 pub fn control_plane(
     access: Access,
     node: Node,
     state: Option<PathBuf>,
     telemetry: Arc<Telemetry>,
-    link: watch::Sender<Option<Link>>,
+    (link, pauses): (watch::Sender<Option<Link>>, mpsc::Receiver<Pause>),
     stop: watch::Receiver<bool>,
 ) -> Outcome {
-    let config = ClientConfig { link, ..ClientConfig::new(access, node, state) };
+    let config = ClientConfig { link, pauses, ..ClientConfig::new(access, node, state) };
     let (updates, effective) = watch::channel(Effective::default());
     let (status, mut inner) = watch::channel(xds::Status::default());
     let (outer, shown) = watch::channel(Status::ControlPlane(Box::default()));

@@ -271,7 +271,7 @@ pub(crate) async fn read(response: Response<Incoming>) -> Result<Reply, String> 
 }
 
 /// HTTP/1.1 to a server: path in the request line, host in a header (unless the test set another).
-fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
+pub(crate) fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
     let uri = request.uri().clone();
     if let Some(authority) = uri.authority()
         && !request.headers().contains_key(header::HOST)
@@ -285,7 +285,7 @@ fn in_origin_form(mut request: Request<Body>) -> Request<Body> {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -20,6 +20,8 @@
 //! * [`scripted`] has servers that fail on demand, and [`relay`] lines that are slow or cut.
 //! * [`prometheus`] scrapes a running mesh; [`promql`] and [`exposition`] read what dashboards ask and programs emit.
 //! * [`otlp`] has a collector of spans.
+//! * [`scene`] is a mesh in which things happen while [`numbered`] requests flow, none of which may be lost; [`drills`] are
+//!   what happens.
 //! * [`api_server`] is a Kubernetes API server.
 //! * [`Call`] is a request that is never retried.
 //! * [`eventually`] waits for a condition, not for a time: no test sleeps to be safe.
@@ -31,10 +33,12 @@ mod admin;
 mod anybody;
 pub mod api_server;
 mod client;
+pub mod drills;
 pub mod exposition;
 pub mod frames;
 mod mesh;
 mod node;
+pub mod numbered;
 mod origin;
 pub mod otlp;
 pub mod pki;
@@ -47,9 +51,11 @@ mod python;
 mod random;
 pub mod raw;
 pub mod relay;
+pub mod scene;
 pub mod scripted;
 mod sidecar;
 pub mod tls;
+pub mod under_way;
 mod wait;
 
 pub use admin::{ConfigDump, metric};

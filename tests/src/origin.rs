@@ -100,11 +100,38 @@ impl Origin {
         Self::serve(treat, seen).await
     }
 
+    /// The same at an address of the test's choice, and nothing is remembered: for very many requests.
+    pub async fn unrecorded<F>(
+        address: SocketAddr,
+        script: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let script: Arc<Script> = Arc::new(move |request| Box::pin(script(request)));
+        Self::serve_at(address, move |request, _| script(request), Arc::default()).await
+    }
+
+    /// Refuses connections from now on; those that are there go on.
+    pub async fn close(&mut self) {
+        self.task.abort();
+        // An error says that it was aborted.
+        let _ = (&mut self.task).await;
+    }
+
     async fn serve(
         treat: impl Fn(Request<Incoming>, usize) -> Answer + Clone + Send + Sync + 'static,
         seen: Arc<Mutex<Vec<Recorded>>>,
     ) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("cannot listen");
+        Self::serve_at((Ipv4Addr::LOCALHOST, 0).into(), treat, seen).await
+    }
+
+    async fn serve_at(
+        address: SocketAddr,
+        treat: impl Fn(Request<Incoming>, usize) -> Answer + Clone + Send + Sync + 'static,
+        seen: Arc<Mutex<Vec<Recorded>>>,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.expect("cannot listen");
         let address = listener.local_addr().expect("a listener has an address");
         let next = AtomicUsize::new(0);
         let task = tokio::spawn(async move {
@@ -169,7 +196,7 @@ async fn converse(
             .serve_connection(io, service)
             .await;
     } else {
-        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
     }
 }
 

@@ -100,6 +100,11 @@ impl Authority {
         Self { params, key, certificate, chain }
     }
 
+    /// Its key, for whoever signs in its name.
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     /// A leaf signed by this authority, with the chain up to the root.
     pub fn issue(&self, leaf: &Leaf) -> Identity {
         let key = key();

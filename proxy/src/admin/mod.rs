@@ -27,6 +27,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+
+use crate::handover::{Gate, OwnSockets};
 
 pub(crate) use answer::text as text_answer;
 pub use answer::{AdminBody, Answer};
@@ -93,7 +96,12 @@ pub struct Ends {
 }
 
 /// Serves an address until the process ends; returns where it really listens.
-pub async fn open(address: SocketAddr, shared: Arc<Shared>, face: Face) -> anyhow::Result<SocketAddr> {
+pub async fn open(
+    sockets: &OwnSockets,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    face: Face,
+) -> anyhow::Result<SocketAddr> {
     let life = match face {
         Face::All | Face::Relay => OPERATORS_LIFE,
         Face::Metrics | Face::Ready => LIFE,
@@ -102,11 +110,12 @@ pub async fn open(address: SocketAddr, shared: Arc<Shared>, face: Face) -> anyho
         let shared = Arc::clone(&shared);
         async move { answer(&shared, face, ends, &request).await }
     };
-    listen(address, &face.to_string(), life, answer).await
+    listen(sockets, address, &face.to_string(), life, answer).await
 }
 
 /// The same for whatever answers; a connection ends after `life`.
 pub(crate) async fn listen<A, F>(
+    sockets: &OwnSockets,
     address: SocketAddr,
     name: &str,
     life: Duration,
@@ -116,11 +125,12 @@ where
     A: Fn(Ends, Request<Incoming>) -> F + Clone + 'static,
     F: Future<Output = Answer> + 'static,
 {
-    let listener = TcpListener::bind(address)
+    let listener = sockets
+        .open(name, address)
         .await
         .map_err(|error| anyhow::anyhow!("cannot listen on {address} ({name}): {error}"))?;
     let real = listener.local_addr()?;
-    tokio::task::spawn_local(accept(listener, life, answer));
+    tokio::task::spawn_local(accept(listener, sockets.gate(), life, answer));
     Ok(real)
 }
 
@@ -129,15 +139,26 @@ pub(crate) fn own_metrics(shared: &Shared) -> Answer {
     stats::prometheus(shared)
 }
 
-async fn accept<A, F>(listener: TcpListener, life: Duration, answer: A)
+async fn accept<A, F>(listener: Rc<TcpListener>, mut gate: watch::Receiver<Gate>, life: Duration, answer: A)
 where
     A: Fn(Ends, Request<Incoming>) -> F + Clone + 'static,
     F: Future<Output = Answer> + 'static,
 {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    // An error means that the process is at its end.
+    let _ = gate.wait_for(|gate| *gate != Gate::Shut).await;
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        match listener.accept().await {
+        let next = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            // Who waits in the socket's queue is answered by the next process.
+            _ = gate.wait_for(|gate| *gate == Gate::Gone) => return,
+            next = next => next,
+        };
+        match accepted {
             Ok((stream, caller)) => {
                 let answer = answer.clone();
                 tokio::task::spawn_local(async move {

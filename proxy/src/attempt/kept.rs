@@ -4,16 +4,19 @@
 //! and one for the values that are not shared, about 0.3 µs for ten fields. That is paid only where it can be of use:
 //! see [`super::Attempts`].
 
-use http::Request;
-use http::request::Parts;
+use http::{HeaderMap, Method, Request, Uri, Version};
 
 use super::replay::{Again, Replay};
 use crate::body::RequestBody;
 
-/// The head of a request, and the way to its body.
+/// The head of a request, and the way to its body. What hyper keeps beside a head (upgrades, the original case of names)
+/// is not for the next connection.
 #[derive(Debug)]
 pub(super) struct Kept {
-    head: Parts,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
     body: Option<Again<Box<RequestBody>>>,
 }
 
@@ -31,13 +34,8 @@ impl Kept {
         if let Some(body) = body {
             *request.body_mut() = RequestBody::Replay(body);
         }
-        // What hyper keeps beside a head (upgrades, the original case of names) is not for the next connection.
-        let mut head = Request::new(()).into_parts().0;
-        head.method = request.method().clone();
-        head.uri = request.uri().clone();
-        head.version = request.version();
-        head.headers = request.headers().clone();
-        Self { head, body: again }
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        Self { method, uri, version: request.version(), headers: request.headers().clone(), body: again }
     }
 
     /// The request once more; `None`: its body was too large to be kept.
@@ -46,12 +44,17 @@ impl Kept {
             None => RequestBody::Empty,
             Some(body) => RequestBody::Replay(body.replay()?),
         };
-        Some(Request::from_parts(self.head, body))
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers;
+        Some(request)
     }
 
     /// It will not be sent again: what is left of its body just passes.
-    pub(super) fn never(self) {
-        if let Some(body) = self.body {
+    pub(super) fn never(&mut self) {
+        if let Some(body) = self.body.take() {
             body.never();
         }
     }

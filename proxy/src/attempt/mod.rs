@@ -232,11 +232,13 @@ impl<'a> Attempts<'a> {
                 return Err(Failed::connect(self.name(), address, &error));
             }
         };
-        let Some(mut request) = outgoing.take() else { return Err(Failed::here(ProxyError::NoEndpoint(self.name()))) };
-        run.mark(&mut request);
         run.connected(&lease);
-        run.kept = self.keep(run, &mut request, &lease);
         self.link.set(Some(lease.link()));
+        if let Some(request) = outgoing {
+            run.mark(request);
+            run.kept = self.keep(run, request, &lease);
+        }
+        let Some(request) = outgoing.take() else { return Err(Failed::here(ProxyError::NoEndpoint(self.name()))) };
         let sending = lease.send(request);
         let sent = match self.plan.limits.per_try {
             None => sending.await,
@@ -293,16 +295,16 @@ impl<'a> Attempts<'a> {
         let (status, headers) = (arrived.response.status(), arrived.response.headers());
         run.answered(&arrived.response);
         run.permit = None;
-        let kept = run.kept.take();
         let Some(reason) = self.plan.on_answer(status, headers) else {
             if run.retries > 0 {
                 self.stats().count(|stats| &stats.succeeded);
             }
-            if let Some(kept) = kept {
+            if let Some(kept) = &mut run.kept {
                 kept.never();
             }
             return Next::Taken(arrived);
         };
+        let kept = run.kept.take();
         if self.cluster.shared.config.limits.retry_budget.is_some() && given_up::has_given_up(headers) {
             self.stats().count(|stats| &stats.given_up);
             return Next::Taken(arrived);

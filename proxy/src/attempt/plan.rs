@@ -34,7 +34,7 @@ pub struct RetryPlan<'a> {
 
 impl<'a> RetryPlan<'a> {
     /// The plan for a request as it is about to leave, `request`. It counts for nobody and has all the time in the world.
-    pub fn new(policy: Option<&'a RetryPolicy>, asked: Asked, request: &RequestView<'_>) -> Self {
+    pub fn new<'r>(policy: Option<&'a RetryPolicy>, asked: Asked, request: impl FnOnce() -> RequestView<'r>) -> Self {
         let asked = asked.retries;
         let mut on: Conditions = policy.into_iter().flat_map(|policy| policy.on.iter().copied()).collect();
         let mut attempts = policy.map_or(ASKED_WITHOUT_POLICY, |policy| policy.attempts);
@@ -43,8 +43,11 @@ impl<'a> RetryPlan<'a> {
             attempts = asked.attempts.unwrap_or(attempts);
         }
         let only = policy.map(|policy| policy.request_headers.as_slice()).unwrap_or_default();
-        if !only.is_empty() && !only.iter().any(|condition| header_holds(condition, request)) {
-            on = on.and(Conditions::NOT_PROCESSED);
+        if !only.is_empty() {
+            let request = request();
+            if !only.iter().any(|condition| header_holds(condition, &request)) {
+                on = on.and(Conditions::NOT_PROCESSED);
+            }
         }
         Self { policy, asked, on, attempts, ..Self::default() }
     }

@@ -92,6 +92,7 @@ const ROWS: &[Row] = &[
     ("limits.http2_control_per_second", count, "More of them, each second; 100."),
     ("limits.http2_control_per_request", count, "More of them, with each request; 10."),
     ("drain", duration, "How long work under way may take after SIGTERM, as 30s."),
+    ("drain_after_upgrade", duration, "How long work under way may take after another process has taken over, as 10m."),
     ("seed", seed, "Where the random numbers of splits and balancing begin, so that a test can be repeated."),
     ("dumpable", yes_or_no, "Let debuggers and core dumps see the process's memory, in which its keys are."),
 ];

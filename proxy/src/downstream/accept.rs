@@ -14,6 +14,7 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,8 +23,9 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::handover::Gate;
 use crate::overload::budget::{self, Pressure};
 use crate::overload::reached::Reached;
 use crate::overload::{Entry, Overload};
@@ -49,6 +51,8 @@ pub enum AcceptorCommand {
     /// The listener is gone; connections that wait in its queue are still handed over. The sender is dropped when that
     /// is done.
     Close(Door, oneshot::Sender<()>),
+    /// Copies of all sockets are wanted, for a process that takes over.
+    Lend(oneshot::Sender<Vec<(Door, OwnedFd)>>),
 }
 
 /// Binds a listener's socket. The address may be in TIME_WAIT from the process before, never shared with a living one.
@@ -89,38 +93,66 @@ pub struct WorkerPort {
     pub stats: Arc<WorkerStats>,
 }
 
-/// Accepts on all listeners until the other end is gone.
-pub async fn run(mut commands: mpsc::Receiver<AcceptorCommand>, hand: Hand, overload: Arc<Overload>) {
+/// A listener's socket, and how its task is told to close it.
+struct Listening {
+    socket: Rc<TcpListener>,
+    close: oneshot::Sender<oneshot::Sender<()>>,
+}
+
+/// Accepts on all listeners until the other end is gone; nothing before the gate is open.
+pub async fn run(
+    mut commands: mpsc::Receiver<AcceptorCommand>,
+    hand: Hand,
+    overload: Arc<Overload>,
+    gate: watch::Receiver<Gate>,
+) {
     tokio::task::spawn_local(budget::watch(Arc::clone(&overload)));
     let hand = Rc::new((hand, overload, Spare::default()));
-    let mut open: HashMap<Door, oneshot::Sender<oneshot::Sender<()>>> = HashMap::new();
+    let mut open: HashMap<Door, Listening> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             AcceptorCommand::Listen(door, socket) => match TcpListener::from_std(socket) {
                 Ok(socket) => {
                     let (close, closed) = oneshot::channel();
-                    let name = Arc::clone(&door.0);
-                    open.insert(door, close);
-                    tokio::task::spawn_local(accept(socket, name, Rc::clone(&hand), closed));
+                    let (name, socket) = (Arc::clone(&door.0), Rc::new(socket));
+                    open.insert(door, Listening { socket: Rc::clone(&socket), close });
+                    tokio::task::spawn_local(accept(socket, name, Rc::clone(&hand), closed, gate.clone()));
                 }
                 Err(error) => tracing::error!(listener = %door.0, %error, "the listener's socket cannot be used"),
             },
             AcceptorCommand::Close(door, done) => {
-                if let Some(close) = open.remove(&door) {
+                if let Some(Listening { close, .. }) = open.remove(&door) {
                     // An error means that the socket is closed already.
                     let _ = close.send(done);
                 }
+            }
+            AcceptorCommand::Lend(lent) => {
+                let copies = open.iter().filter_map(|(door, Listening { socket, .. })| {
+                    let copy = socket.as_fd().try_clone_to_owned();
+                    let copy = copy.inspect_err(|error| {
+                        tracing::warn!(listener = %door.0, %error, "the listener's socket cannot be handed over");
+                    });
+                    Some((door.clone(), copy.ok()?))
+                });
+                // An error means that nobody waits any more.
+                let _ = lent.send(copies.collect());
             }
         }
     }
 }
 
 async fn accept(
-    socket: TcpListener,
+    socket: Rc<TcpListener>,
     name: Arc<str>,
     hand: Rc<(Hand, Arc<Overload>, Spare)>,
     mut closed: oneshot::Receiver<oneshot::Sender<()>>,
+    mut gate: watch::Receiver<Gate>,
 ) {
+    tokio::select! {
+        // An error means that the process is at its end.
+        _ = gate.wait_for(|gate| *gate != Gate::Shut) => {}
+        _done = &mut closed => return,
+    }
     let (hand, overload, spare) = &*hand;
     loop {
         if overload.budget.pressure() == Pressure::Full && closed.is_empty() {
@@ -132,7 +164,11 @@ async fn accept(
         let accepted = tokio::select! {
             biased;
             accepted = socket.accept() => accepted,
-            _done = &mut closed => return,
+            done = &mut closed => {
+                drop(socket);
+                drop(done);
+                return;
+            }
         };
         match accepted {
             Ok((stream, peer)) => hand.over(stream, peer, &name, overload.entry()).await,

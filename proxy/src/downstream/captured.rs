@@ -82,7 +82,7 @@ fn original_destination(stream: &TcpStream, local: SocketAddr) -> io::Result<Soc
 
 /// Why a connection to a capturing listener is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error(
         "nobody has redirected it: this port only serves what the rules of redirection send it, so call the service itself"
     )]
@@ -97,7 +97,7 @@ enum Refusal {
 }
 
 /// What belongs to this proxy.
-trait Ours {
+pub(super) trait Ours {
     /// Whether a connection to the address would reach one of its listeners.
     fn listens(&self, address: SocketAddr) -> bool;
     /// Whether it has opened a connection from one address to another.
@@ -120,7 +120,7 @@ impl Ours for Own<'_> {
 }
 
 /// The loop guard: where a connection goes on to.
-fn judge(
+pub(super) fn judge(
     direction: Direction,
     (caller, local): (SocketAddr, SocketAddr),
     meant: Option<SocketAddr>,

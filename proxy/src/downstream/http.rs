@@ -1,5 +1,6 @@
 //! Requests of one connection, one after another or side by side, into the pipeline.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::nest::{Nest, Nested};
 use crate::overload::reached::Reached;
+use crate::rarely::Rarely;
 use crate::request;
 use crate::stage::Stage;
 use crate::tls::transport::{Prefixed, Transport};
@@ -25,6 +27,28 @@ use super::{Connection, draining, rest};
 
 /// How long a listener that is gone waits for one more request on a connection that rests.
 const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// What a connection hears while it serves requests.
+enum Told {
+    /// It is over.
+    Over,
+    /// It is to finish what it does.
+    ToLeave,
+    /// Some of its streams are over.
+    Streams,
+    /// It rests.
+    Rests,
+}
+
+impl From<News> for Told {
+    fn from(news: News) -> Self {
+        match news {
+            News::Over => Self::Over,
+            News::Streams => Self::Streams,
+            News::Rest => Self::Rests,
+        }
+    }
+}
 
 pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
     let stream = Outflow::new(stream, connection.life.pulse());
@@ -58,7 +82,7 @@ async fn converse(connection: &Rc<Connection>, stream: Watched) -> Option<Watche
         if !request.body().is_end_stream() {
             life.body_comes();
         }
-        request::serve(connection, request)
+        Box::pin(request::serve(Rc::clone(connection), request))
     });
     let mut served = http1::Builder::new()
         .max_headers(heads.fields as usize)
@@ -66,19 +90,21 @@ async fn converse(connection: &Rc<Connection>, stream: Watched) -> Option<Watche
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     loop {
+        let told = pin!(async {
+            tokio::select! {
+                news = life.news() => news.into(),
+                () = draining(connection) => Told::ToLeave,
+            }
+        });
         tokio::select! {
+            biased;
             ended = &mut served => return log(connection, ended),
-            news = life.news() => match news {
-                News::Over => return None,
-                News::Rest if life.may_rest() => {
-                    let parts = served.into_parts()?;
-                    let mut stream = parts.io.into_inner();
-                    stream.0.unread(parts.read_buf);
-                    return Some(stream);
-                }
-                News::Rest | News::Streams => {}
-            },
-            () = draining(connection) => break,
+            told = Rarely::new(told) => match told {
+                Told::Over => return None,
+                Told::ToLeave => break,
+                Told::Rests if life.may_rest() => return take_back(served.into_parts()?),
+                Told::Rests | Told::Streams => {}
+            }
         }
     }
     // A connection that rests is not closed at once: its caller may have sent a request a moment ago, which would be lost.
@@ -89,11 +115,18 @@ async fn converse(connection: &Rc<Connection>, stream: Watched) -> Option<Watche
         () = life.overdue() => return None,
         () = last_call(connection) => {}
     }
-    std::pin::Pin::new(&mut served).graceful_shutdown();
+    Pin::new(&mut served).graceful_shutdown();
     tokio::select! {
         ended = &mut served => log(connection, ended),
         () = life.overdue() => None,
     }
+}
+
+/// The stream out of hyper's hands, with what hyper had read of it.
+fn take_back<S>(parts: http1::Parts<TokioIo<Watched>, S>) -> Option<Watched> {
+    let mut stream = parts.io.into_inner();
+    stream.0.unread(parts.read_buf);
+    Some(stream)
 }
 
 /// Ready when a connection that rests is waited for no longer: a process that drains says when, a listener that is gone
@@ -122,13 +155,13 @@ async fn goodbye(connection: &Connection) {
 }
 
 async fn serve_http2(connection: Rc<Connection>, stream: Outflow) {
-    let limits = &connection.worker.overload.limits();
-    let service = service_fn(|request| {
-        let connection = Rc::clone(&connection);
-        async move {
-            let _held = Held::new(&connection.life, &request);
-            request::serve(&connection, request).await
-        }
+    let limits = connection.worker.overload.limits();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (connection, held) = (Rc::clone(&connection), Held::new(&connection.life, &request));
+        Box::pin(async move {
+            let _held = held;
+            request::serve(connection, request).await
+        })
     });
     let nest = Nest::default();
     connection.life.serves(Some(nest.turn()));
@@ -146,19 +179,27 @@ async fn serve_http2(connection: Rc<Connection>, stream: Outflow) {
     let mut served = Nested::server(nest, served);
     let mut leaves = false;
     loop {
+        let stays = !leaves;
+        let told = pin!(async {
+            tokio::select! {
+                news = connection.life.news() => news.into(),
+                () = told_to_leave(&connection), if stays => Told::ToLeave,
+            }
+        });
         tokio::select! {
+            biased;
             ended = &mut served => {
                 log(&connection, ended);
                 return;
             }
-            news = connection.life.news() => match news {
-                News::Over => return,
-                News::Streams => connection.life.flows().doomed().into_iter().for_each(|stream| served.end(stream)),
-                News::Rest => {}
-            },
-            () = told_to_leave(&connection), if !leaves => {
-                leaves = true;
-                served.with(|served| served.graceful_shutdown());
+            told = Rarely::new(told) => match told {
+                Told::Over => return,
+                Told::Streams => connection.life.flows().doomed().into_iter().for_each(|stream| served.end(stream)),
+                Told::ToLeave => {
+                    leaves = true;
+                    served.with(|served| served.graceful_shutdown());
+                }
+                Told::Rests => {}
             }
         }
     }

@@ -18,6 +18,8 @@ mod detect;
 mod first_words;
 mod flows;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod heads;
 mod http;
 mod life;

@@ -31,7 +31,8 @@ pub struct Upgrade {
 
 impl Upgrade {
     /// What the caller asks for; `None` when it is an ordinary request. Refused with 403 when the listener does not allow
-    /// it (Envoy). An upgrade to h2c is a switch of the HTTP version, which RFC 9113 has withdrawn: it is ignored.
+    /// it (Envoy). An upgrade to h2c is a switch of the HTTP version, which RFC 9113 has withdrawn: it is ignored, and the
+    /// request is an ordinary one. An extended CONNECT never is: what asks for that way and gets no other is refused.
     pub fn take(parts: &mut Parts, allowed: &[String]) -> Result<Option<Self>, ProxyError> {
         let (token, extended_connect) = match parts.extensions.get::<hyper::ext::Protocol>() {
             Some(protocol) => (HeaderValue::from_str(protocol.as_str()).ok(), true),
@@ -39,10 +40,11 @@ impl Upgrade {
             None => return Ok(None),
         };
         let token = token.filter(|token| !token.as_bytes().eq_ignore_ascii_case(b"h2c"));
-        let Some(token) = token else { return Ok(None) };
+        let refused =
+            ProxyError::BadRequest { status: StatusCode::FORBIDDEN, reason: "this upgrade is not allowed here" };
+        let Some(token) = token else { return if extended_connect { Err(refused) } else { Ok(None) } };
         if !allowed.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(token.as_bytes())) {
-            let reason = "this upgrade is not allowed here";
-            return Err(ProxyError::BadRequest { status: StatusCode::FORBIDDEN, reason });
+            return Err(refused);
         }
         let downstream = parts.extensions.remove::<OnUpgrade>();
         Ok(downstream.map(|downstream| Self { token, downstream, extended_connect }))

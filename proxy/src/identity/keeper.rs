@@ -25,6 +25,7 @@ use super::schedule::{Alarm, LOOK, Plan};
 use super::store::{self, Stored};
 use super::svid::Svid;
 use super::trust::TrustError;
+use crate::handover::Ownership;
 use crate::xds::Backoff;
 
 /// Longest delay before the first attempt after a failure …
@@ -58,6 +59,8 @@ pub struct Keeper<A, C> {
     pub account: ServiceAccount,
     /// Where it survives a restart; `None`: it does not.
     pub state: Option<PathBuf>,
+    /// Whether it is this process's to write there.
+    pub ownership: Ownership,
 }
 
 impl<A: Authority, C: Clock> Keeper<A, C> {
@@ -175,7 +178,8 @@ impl<A: Authority, C: Clock> Keeper<A, C> {
 
     /// What goes to disk, once the certificate is in force.
     fn saved(&self, issued: &Issued, svid: &Svid, now: SystemTime) -> Option<store::Save> {
-        self.state.as_ref().map(|directory| store::Save::new(directory, issued, svid, now))
+        let directory = self.state.as_ref().filter(|_| self.ownership.is_ours());
+        directory.map(|directory| store::Save::new(directory, issued, svid, now))
     }
 
     async fn save(&self, save: store::Save) {

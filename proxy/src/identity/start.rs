@@ -11,6 +11,7 @@ use super::keeper::Keeper;
 use super::keyring::{Keyring, Origin};
 use crate::bootstrap::{Bootstrap, Source};
 use crate::control_plane::{Access, ControlPlane, Issuer};
+use crate::handover::Ownership;
 
 impl Origin {
     /// Files win, since they are there for this alone. Over `http://` nothing vouches for either side, so there a proxy
@@ -35,7 +36,7 @@ pub fn access(plane: &ControlPlane, keyring: &Keyring) -> Access {
 
 /// Keeps the identity that the bootstrap asks for until `stop` turns true or its sender is gone. Ends at once where
 /// there is to be none.
-pub async fn keep(bootstrap: Bootstrap, keyring: Arc<Keyring>, stop: watch::Receiver<bool>) {
+pub async fn keep(bootstrap: Bootstrap, ownership: Ownership, keyring: Arc<Keyring>, stop: watch::Receiver<bool>) {
     if let Some(files) = bootstrap.identity {
         return files.keep(&keyring, &SystemClock, stop).await;
     }
@@ -49,6 +50,7 @@ pub async fn keep(bootstrap: Bootstrap, keyring: Arc<Keyring>, stop: watch::Rece
         random: || RandomState::new().hash_one(0),
         account: ServiceAccount { namespace: bootstrap.node.namespace, name: bootstrap.node.service_account },
         state: bootstrap.state,
+        ownership,
     };
     keeper.run(&keyring, stop).await;
 }

@@ -32,6 +32,7 @@ use hyper::body::Incoming;
 
 use crate::admin::{self, Answer, Ends, Face, Shared, guard, text_answer};
 use crate::dns::Dns;
+use crate::handover::OwnSockets;
 
 pub use metrics::AppMetrics;
 pub use probes::{Probes, ProbesError, WrittenProbe};
@@ -62,7 +63,12 @@ struct Desk {
 }
 
 /// What is served, where and who is asked of the app's end. The address is `None` where nothing is to be served.
-pub(crate) async fn open(pod: &Pod, shared: &Arc<Shared>, dns: Arc<Dns>) -> anyhow::Result<(Option<SocketAddr>, App)> {
+pub(crate) async fn open(
+    pod: &Pod,
+    sockets: &OwnSockets,
+    shared: &Arc<Shared>,
+    dns: Arc<Dns>,
+) -> anyhow::Result<(Option<SocketAddr>, App)> {
     let asker = Arc::new(Asker::new(&shared.node, dns)?);
     let app = App::new(pod, &shared.node, Arc::clone(&asker));
     let Some(address) = pod.merged else { return Ok((None, app)) };
@@ -72,7 +78,7 @@ pub(crate) async fn open(pod: &Pod, shared: &Arc<Shared>, dns: Arc<Dns>) -> anyh
         let desk = Arc::clone(&desk);
         async move { desk.answer(ends, &request).await }
     };
-    Ok((Some(admin::listen(address, "merged", admin::LIFE, answer).await?), app))
+    Ok((Some(admin::listen(sockets, address, "merged", admin::LIFE, answer).await?), app))
 }
 
 impl Desk {

@@ -130,10 +130,16 @@ impl Proxy {
         }
     }
 
-    /// Readiness fails, connections hear that they should go, and the end is looked for.
-    pub(super) fn begin_to_end(&mut self, asked: Asked) {
-        if self.ending.is_some() {
-            return;
+    /// Readiness fails, connections hear that they should go, and the end is looked for. An error where this process was
+    /// to take over from another one, which then goes on.
+    pub(super) fn begin_to_end(&mut self, asked: Asked) -> anyhow::Result<()> {
+        if self.succession.is_to_come() {
+            anyhow::bail!("told to end before it had taken over; the running proxy goes on");
+        }
+        if let Some(ending) = &mut self.ending {
+            // After an upgrade there was more time than whoever runs the process wants to give it now.
+            ending.latest = ending.latest.min(Instant::now() + self.bootstrap.drain);
+            return Ok(());
         }
         let quiet = match asked {
             Asked::ByTheSystem => QUIET,
@@ -144,12 +150,17 @@ impl Proxy {
         self.stage.send_replace(Stage::Draining);
         self.ending = Some(Ending::new(Instant::now(), self.bootstrap.drain, quiet));
         self.looks = Some(tokio::time::Instant::now());
+        Ok(())
     }
 
     /// Looks whether it is time; the reason, once it is.
     pub(super) async fn look_for_the_end(&mut self) -> Option<Reason> {
         let census = self.census().await;
-        let is_alone = census.is_some_and(|census| census.from_app == 0);
+        if self.succession.is_over() && self.shared.telemetry.connections_active() == 0 {
+            return Some(Reason::Empty);
+        }
+        // The next process has the app's new connections; that the app is gone says nothing of those that are here.
+        let is_alone = !self.succession.is_over() && census.is_some_and(|census| census.from_app == 0);
         let refused = is_alone && self.app.refuses(&self.snapshot).await;
         self.looks = Some(tokio::time::Instant::now() + DRAIN_LOOK);
         let now = Instant::now();

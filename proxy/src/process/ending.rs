@@ -29,6 +29,8 @@ pub(super) enum Reason {
     AppGone,
     /// Nothing is under way any more.
     Quiet,
+    /// Another process takes what is new, and no connection is left here.
+    Empty,
     /// It was given no more time.
     TimeOver,
 }

@@ -112,6 +112,7 @@ pub struct Telemetry {
     refused_plain: AtomicU64,
     config: Mutex<ConfigFigures>,
     keys_not_fetched: AtomicU64,
+    upgrades_failed: AtomicU64,
     overload: OnceLock<Arc<Overload>>,
     /// The way of spans out of the workers.
     pub spans: Spans,
@@ -135,6 +136,7 @@ impl Default for Telemetry {
             refused_plain: AtomicU64::default(),
             config: Mutex::default(),
             keys_not_fetched: AtomicU64::default(),
+            upgrades_failed: AtomicU64::default(),
             overload: OnceLock::new(),
             spans: Spans::default(),
             taps: Arc::default(),
@@ -248,6 +250,11 @@ impl Telemetry {
     /// An issuer's keys could not be fetched.
     pub fn keys_not_fetched(&self) {
         self.keys_not_fetched.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A new process wanted to take over and could not.
+    pub fn upgrade_failed(&self) {
+        self.upgrades_failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the process turns away is counted there. Once, before anybody comes.
@@ -392,6 +399,7 @@ impl Telemetry {
         }
         let seconds = |time: Option<SystemTime>| time.map_or(0.0, |time| to_f64(millis(time)) / 1e3);
         let live = if self.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
+        let upgrades_failed = self.upgrades_failed.load(Ordering::Relaxed);
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
             series,
@@ -410,6 +418,7 @@ impl Telemetry {
             one_counter("leno_rate_limited_total", "Requests that a rate limit refused.", sum(|w| &w.rate_limited)),
             one_counter("leno_jwt_refused_total", "Requests refused for their token.", sum(|w| &w.tokens_refused)),
             one_counter("leno_jwks_fetch_failures_total", "Fetches of an issuer's keys that failed.", keys_not_fetched),
+            one_counter("leno_upgrades_failed_total", "New processes that could not take over.", upgrades_failed),
             one_gauge("active_connections", "Open connections from callers.", to_f64(sum(|w| &w.connections_active))),
             one_counter("connections_total", "Connections from callers.", sum(|w| &w.connections_total)),
             one_gauge("active_requests", "Requests under way.", to_f64(sum(|w| &w.requests_active))),

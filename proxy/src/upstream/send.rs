@@ -2,8 +2,8 @@
 
 use futures_util::TryFutureExt;
 use futures_util::future::Either;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderValue, Method, Request, Response, header};
+use hyper::body::{Body, Incoming};
 
 use crate::body::RequestBody;
 use crate::error::Flag;
@@ -33,11 +33,12 @@ impl Lease {
     /// after it has long gone to hyper.
     pub fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, SendFailure>> + use<> {
         let sending = match self {
             Self::Http1(lease) => {
                 lease.count();
+                declare_body(&mut request);
                 Either::Left(lease.sender().try_send_request(request))
             }
             Self::Http2(lease) => Either::Right(lease.sender().try_send_request(request)),
@@ -54,6 +55,16 @@ impl Lease {
             Self::Http1(lease) => lease.is_reused(),
             Self::Http2(lease) => lease.is_reused(),
         }
+    }
+}
+
+/// Says that a GET or HEAD has a body of unknown length. hyper would send it without a word of one, and without the body: a
+/// search with its query in the body (HTTP/2 from the caller, or chunked) would become another one.
+pub fn declare_body<B: Body>(request: &mut Request<B>) {
+    let (method, body) = (request.method(), request.body());
+    if (method == Method::GET || method == Method::HEAD) && !body.is_end_stream() && body.size_hint().exact().is_none()
+    {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 

@@ -98,13 +98,26 @@ impl Desk {
         report_disk_error(&self.outputs.status, reason);
     }
 
-    /// Waits until everything is on disk.
-    pub(super) async fn close(self) {
-        if let Some(Keeper { latest, task }) = self.keeper {
+    /// Waits until everything is on disk; from then on nothing is written.
+    pub(super) async fn close(mut self) {
+        self.rest().await;
+    }
+
+    /// The same, until [`resume`](Self::resume).
+    pub(super) async fn rest(&mut self) {
+        if let Some(Keeper { latest, task }) = self.keeper.take() {
             drop(latest);
             if task.await.is_err() {
                 tracing::error!("the task that writes the last good state panicked");
             }
+        }
+    }
+
+    /// Writes again: somebody else may have written meanwhile.
+    pub(super) fn resume(&mut self, keeper: Option<Keeper>, session: &Session) {
+        self.keeper = keeper;
+        if let (true, Some(keeper)) = (self.outputs.updates.borrow().complete, &self.keeper) {
+            keeper.keep(Arc::clone(session.in_force()));
         }
     }
 }
@@ -144,6 +157,7 @@ async fn write(
     while states.changed().await.is_ok() {
         tokio::select! {
             () = sleep(QUIET) => {}
+            () = ended(&mut states) => {}
             _ = shutdown.wait_for(|stop| *stop) => {}
         }
         let Some(state) = states.borrow_and_update().clone() else { continue };
@@ -156,6 +170,11 @@ async fn write(
             Err(_) => tracing::error!("the thread that writes the last good state panicked"),
         }
     }
+}
+
+/// Ready when nobody can bring a newer state any more.
+async fn ended(states: &mut watch::Receiver<Option<Arc<Store>>>) {
+    while states.changed().await.is_ok() {}
 }
 
 fn report_disk_error(status: &watch::Sender<Status>, reason: &dyn Error) {

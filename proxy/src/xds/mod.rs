@@ -43,7 +43,7 @@ use std::path::PathBuf;
 
 use leno_config::node::Node;
 use leno_config::xds::node_to_xds;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
 pub use self::backoff::Backoff;
@@ -57,8 +57,29 @@ use crate::state::accepted::Refuse;
 use crate::state::disk;
 use crate::state::warming::Effective;
 
+/// Asks the client to rest: to end its stream, and to write nothing more once what it has is on disk.
+#[derive(Debug)]
+pub struct Pause {
+    /// Hears that it rests.
+    pub rests: oneshot::Sender<()>,
+    /// The client goes on once something comes here, or the sender is gone.
+    pub resumed: oneshot::Receiver<()>,
+}
+
+impl Pause {
+    /// Says that the client rests, and waits until it is to go on; `false`: it is to end.
+    async fn lasts(self, shutdown: &mut watch::Receiver<bool>) -> bool {
+        // An error means that nobody waits for it any more.
+        let _ = self.rests.send(());
+        tokio::select! {
+            _ = self.resumed => true,
+            _ = shutdown.wait_for(|stop| *stop) => false,
+        }
+    }
+}
+
 /// What the client needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ClientConfig {
     /// The control plane, and what to show it.
     pub access: Access,
@@ -70,12 +91,21 @@ pub struct ClientConfig {
     pub backoff: Backoff,
     /// Where the connection is put up while there is one, for what else is said to the control plane.
     pub link: watch::Sender<Option<Link>>,
+    /// When it is to rest.
+    pub pauses: mpsc::Receiver<Pause>,
 }
 
 impl ClientConfig {
-    /// With the usual back-off.
+    /// With the usual back-off, never to rest.
     pub fn new(access: Access, node: Node, state: Option<PathBuf>) -> Self {
-        Self { access, node, state, backoff: Backoff::default(), link: watch::Sender::new(None) }
+        Self {
+            access,
+            node,
+            state,
+            backoff: Backoff::default(),
+            link: watch::Sender::new(None),
+            pauses: mpsc::channel(1).1,
+        }
     }
 }
 
@@ -104,13 +134,40 @@ pub struct Outputs {
     pub status: watch::Sender<Status>,
 }
 
+/// What the client is told from outside.
+enum Told {
+    /// To end.
+    Stop,
+    /// To rest.
+    Pause(Pause),
+}
+
+/// Where it is told.
+struct Orders {
+    shutdown: watch::Receiver<bool>,
+    pauses: mpsc::Receiver<Pause>,
+}
+
+impl Orders {
+    /// What it is told next. Nothing is lost when it is given up while it waits.
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.shutdown.wait_for(|stop| *stop) => Told::Stop,
+            // Where there is nobody to ask for a pause, there is none.
+            Some(pause) = self.pauses.recv() => Told::Pause(pause),
+        }
+    }
+}
+
 /// Serves until `shutdown` turns true or its sender is gone; then what is in force is on disk.
-pub async fn run(config: ClientConfig, hooks: Hooks, outputs: Outputs, mut shutdown: watch::Receiver<bool>) {
-    let ClientConfig { access, node, state, mut backoff, link } = config;
-    let keeper = state
-        .as_ref()
-        .map(|directory| Keeper::start(directory.clone(), node.id(), outputs.status.clone(), shutdown.clone()));
-    let mut desk = Desk::new(outputs, link, access.addresses(), keeper);
+pub async fn run(config: ClientConfig, hooks: Hooks, outputs: Outputs, shutdown: watch::Receiver<bool>) {
+    let ClientConfig { access, node, state, mut backoff, link, pauses } = config;
+    let keep = {
+        let (state, node, status, shutdown) = (state.clone(), node.id(), outputs.status.clone(), shutdown.clone());
+        move || Some(Keeper::start(state.clone()?, node.clone(), status.clone(), shutdown.clone()))
+    };
+    let mut orders = Orders { shutdown, pauses };
+    let mut desk = Desk::new(outputs, link, access.addresses(), keep());
     let mut session = Session::new(node_to_xds(&node), hooks.refuse);
     if let Some(directory) = state {
         restore(&mut session, &mut desk, directory, node.id()).await;
@@ -118,23 +175,35 @@ pub async fn run(config: ClientConfig, hooks: Hooks, outputs: Outputs, mut shutd
     let mut attempt = 0;
     loop {
         desk.attempt();
-        let (lost, answered) = match stream::serve(&access, attempt, &mut session, &mut desk, &mut shutdown).await {
-            End::Drained => break,
-            End::Lost(lost, answered) => (lost, answered),
+        let told = match stream::serve(&access, attempt, &mut session, &mut desk, &mut orders).await {
+            End::Told(told) => Some(told),
+            End::Lost(lost, answered) => {
+                if matches!(lost, Lost::CredentialOver) {
+                    desk.over(&lost, Now::read());
+                } else {
+                    desk.lost(&lost, Now::read());
+                }
+                attempt = if answered.is_some() { 0 } else { attempt.wrapping_add(1) };
+                if let Some(lived) = answered {
+                    backoff.after_answered_stream(lived);
+                }
+                let delay = backoff.next((hooks.random)());
+                tokio::select! {
+                    () = sleep(delay) => None,
+                    told = orders.next() => Some(told),
+                }
+            }
         };
-        if matches!(lost, Lost::CredentialOver) {
-            desk.over(&lost, Now::read());
-        } else {
-            desk.lost(&lost, Now::read());
-        }
-        attempt = if answered.is_some() { 0 } else { attempt.wrapping_add(1) };
-        if let Some(lived) = answered {
-            backoff.after_answered_stream(lived);
-        }
-        let delay = backoff.next((hooks.random)());
-        tokio::select! {
-            () = sleep(delay) => {}
-            _ = shutdown.wait_for(|stop| *stop) => break,
+        match told {
+            None => {}
+            Some(Told::Stop) => break,
+            Some(Told::Pause(pause)) => {
+                desk.rest().await;
+                if !pause.lasts(&mut orders.shutdown).await {
+                    break;
+                }
+                desk.resume(keep(), &session);
+            }
         }
     }
     desk.close().await;

@@ -3,18 +3,20 @@
 //! Nothing is decided here. Requests that the session queued go out before the next response is read, so a server that
 //! does not read its answers is not read either, and the queue stays as short as one response makes it.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::time::{Duration, Instant, SystemTime};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tonic::Streaming;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 
 use super::desk::Desk;
 use super::session::{Answer, Now, Session};
+use super::{Orders, Told};
 use crate::control_plane::{Access, ConnectError, Link, Purpose, Refusal};
 
 /// For the response head. Servers written in Go send it with the first response, and some have none until their own
@@ -70,13 +72,13 @@ impl Lost {
 
 /// How a stream went.
 pub(super) enum End {
-    /// It was told to end.
-    Drained,
+    /// It was told to.
+    Told(Told),
     /// It broke, and had been answered for so long (`None`: never).
     Lost(Lost, Option<Duration>),
 }
 
-/// Connects once and serves the stream until it breaks or `shutdown` turns true (or has nobody to turn it any more).
+/// Connects once and serves the stream until it breaks or is told to stop.
 /// `attempt` counts the attempts since a stream was answered: where there are several credentials, one that the server
 /// does not accept is not shown for ever.
 pub(super) async fn serve(
@@ -84,17 +86,17 @@ pub(super) async fn serve(
     attempt: usize,
     session: &mut Session,
     desk: &mut Desk,
-    shutdown: &mut watch::Receiver<bool>,
+    orders: &mut Orders,
 ) -> End {
     let mut answered = None;
-    let result = tokio::select! {
-        result = converse(access, attempt, session, desk, &mut answered) => result,
-        _ = shutdown.wait_for(|stop| *stop) => Ok(()),
+    let end = tokio::select! {
+        broken = converse(access, attempt, session, desk, &mut answered) => broken.map(|never| match never {}),
+        told = orders.next() => Ok(told),
     };
     session.disconnected();
     desk.disconnected();
-    match result {
-        Ok(()) => End::Drained,
+    match end {
+        Ok(told) => End::Told(told),
         Err(lost) => End::Lost(lost, answered.map(|since: Instant| since.elapsed())),
     }
 }
@@ -106,7 +108,7 @@ async fn converse(
     session: &mut Session,
     desk: &mut Desk,
     answered: &mut Option<Instant>,
-) -> Result<(), Lost> {
+) -> Result<Infallible, Lost> {
     let link = connect(access, attempt).await?;
     let (requests, outgoing) = mpsc::channel(16);
     session.connected(Now::read());

@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -100,6 +101,19 @@ impl Ca {
     /// A leaf for a key, PEM.
     pub(crate) fn issue(&self, key: &impl PublicKeyData, leaf: &Leaf) -> String {
         leaf.params().signed_by(key, &self.issuer).unwrap().pem()
+    }
+
+    /// A list of revoked certificates, PEM; there are none.
+    pub(crate) fn revocations(&self) -> String {
+        let list = CertificateRevocationListParams {
+            this_update: (today() - HOUR).into(),
+            next_update: (today() + DAY).into(),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// A leaf and its key, both PEM.

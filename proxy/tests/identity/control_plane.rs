@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use leno_proxy::control_plane::{Access, Address, ControlPlane, Issuer, KeyFiles, Tls};
+use leno_proxy::handover::Ownership;
 use leno_proxy::identity::authority::Authority;
 use leno_proxy::identity::clock::SystemClock;
 use leno_proxy::identity::csr::Request;
@@ -94,6 +95,7 @@ async fn a_token_brings_a_certificate_and_is_read_at_each_use() {
         random: || 0,
         account: cart(),
         state: Some(world.path("state")),
+        ownership: Ownership::default(),
     };
     let (_stop, stopped) = watch::channel(false);
     let kept = Arc::clone(&keyring);

@@ -152,3 +152,26 @@ async fn a_revocation_list_of_no_use_is_refused_with_its_name() {
     fs::write(directory.path().join("crl.pem"), "").unwrap();
     kept.has("one").await;
 }
+
+#[tokio::test]
+async fn a_revocation_list_that_turns_bad_leaves_the_last_good_one_in_force() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = Ca::new("root");
+    write(directory.path(), &ca, &leaf("one"));
+    let list = directory.path().join("crl.pem");
+    fs::write(&list, ca.revocations()).unwrap();
+    let kept = Kept::start(directory.path(), Some("crl.pem"));
+    kept.has("one").await;
+    let before = kept.keyring.identity().now().trust.revocations().to_vec();
+    assert_eq!(before.len(), 1);
+    for bad in ["-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "-----BEGIN X509 CRL-----\n?"] {
+        replace(list.clone(), bad);
+        kept.complains_of("crl.pem").await;
+        assert_eq!(kept.keyring.identity().now().trust.revocations(), before, "{bad}");
+        assert_eq!(kept.id(), Some(id("one")), "{bad}");
+        replace(list.clone(), &ca.revocations());
+        let mut changes = kept.keyring.identity().changes();
+        let again = changes.wait_for(|_| kept.keyring.report().error.is_none());
+        tokio::time::timeout(SOON, again).await.expect(bad).unwrap();
+    }
+}

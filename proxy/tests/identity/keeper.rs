@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use leno_proxy::handover::Ownership;
 use leno_proxy::identity::keeper::Keeper;
 use leno_proxy::identity::{Keyring, Origin, store};
 use tokio::sync::watch;
@@ -31,7 +32,8 @@ impl Life {
         let keyring = Keyring::new(Origin::ControlPlane);
         let asked = Arc::clone(&authority.asked);
         let state = state.map(Path::to_owned);
-        let keeper = Keeper { authority, clock: clock.clone(), random, account: cart(), state };
+        let keeper =
+            Keeper { authority, clock: clock.clone(), random, account: cart(), state, ownership: Ownership::default() };
         let ended = tokio::time::timeout(Duration::from_secs(60), keeper.run(&keyring, stop));
         ended.await.expect("it ends when it is told to");
         Self { keyring, clock, asked }

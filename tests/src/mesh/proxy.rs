@@ -128,6 +128,34 @@ impl Proxy {
         self.process = spawn(&self.name, &self.state);
     }
 
+    /// Starts a new process that takes over from this one, waits until it serves, and returns the one before, which drains.
+    pub async fn upgrade(&mut self) -> Process {
+        let mut command = Command::new(leno_proxy());
+        command.arg("run").arg("--upgrade").arg("--config").arg(self.state.join("bootstrap.yaml"));
+        let after = Process::start(&self.name, &mut command, &self.state.join("log"));
+        let before = std::mem::replace(&mut self.process, after);
+        let pid = self.process.pid();
+        eventually(&format!("a new process of {} serves", self.name), async || {
+            let log = self.process.log();
+            let line = format!("took over: this process serves process={pid}");
+            if log.contains(&line) { Ok(()) } else { Err("it does not say so".to_owned()) }
+        })
+        .await;
+        before
+    }
+
+    /// Waits until its state has been written to disk.
+    pub async fn settles_on_disk(&self) {
+        let snapshot = self.state.join("snapshot.bin");
+        eventually("the state is on disk", async || snapshot.metadata().map(drop).map_err(|error| error.to_string()))
+            .await;
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Its admin address.
     pub async fn admin(&self) -> SocketAddr {
         eventually(&format!("{} says where its admin interface is", self.name), async || {

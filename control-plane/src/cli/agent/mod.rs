@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use leno_proxy::bootstrap::{Bootstrap, Flags, Source};
+use leno_proxy::handover::Ownership;
 use leno_proxy::identity::{Issued, Keyring, Origin, start};
 use leno_proxy::logging;
 use leno_proxy::process::forbid_dumps;
@@ -72,7 +73,7 @@ async fn keep(bootstrap: Bootstrap, directory: PathBuf) -> anyhow::Result<()> {
         let access = start::access(plane, &keyring);
         tokio::task::spawn_local(roots::follow(access, bootstrap.node.clone(), Arc::clone(&keyring), stopped.clone()));
     }
-    let kept = tokio::task::spawn_local(start::keep(bootstrap, Arc::clone(&keyring), stopped));
+    let kept = tokio::task::spawn_local(start::keep(bootstrap, Ownership::default(), Arc::clone(&keyring), stopped));
     let mut changes = keyring.identity().changes();
     let mut asked_to_stop = std::pin::pin!(told_to_stop());
     loop {
