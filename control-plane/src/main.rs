@@ -25,6 +25,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use cli::failure::Failure;
 use leno_proxy::version;
 
+#[cfg(not(leno_system_allocator))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use crate::attempt::replay::{Replay, ReplayError};
 use crate::cluster::InFlight;
 use crate::cluster::limits::Permit;
+use crate::downstream::Flow;
 use crate::error::Flag;
 use crate::policy::grant::Grant;
 use crate::policy::mirror::tee::{Copy, Tee};
@@ -62,6 +63,8 @@ pub enum RequestBody {
         grant: Option<Rc<Grant>>,
         /// Counts what passes.
         meter: Rc<Meter>,
+        /// Whose turn it is.
+        flow: Flow,
     },
     /// From the caller, and kept so that it can be sent again.
     Replay(Replay<Box<Self>>),
@@ -80,7 +83,8 @@ impl RequestBody {
             }
             return Self::Empty;
         }
-        Self::Stream { incoming, end, grant: record.grant().cloned(), meter: record.has_body() }
+        let (grant, flow) = (record.grant().cloned(), record.flow());
+        Self::Stream { incoming, end, grant, meter: record.has_body(), flow }
     }
 }
 
@@ -92,10 +96,16 @@ impl HttpBody for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
-            Self::Stream { incoming, end, meter, .. } => {
+            Self::Stream { incoming, end, meter, flow, .. } => {
                 let polled = Pin::new(&mut *incoming).poll_frame(context);
-                if let Poll::Ready(Some(Ok(frame))) = &polled {
-                    meter.passed(frame.data_ref().map_or(&[], |data| data));
+                match &polled {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        let data = frame.data_ref().map_or(&[][..], |data| data);
+                        meter.passed(data);
+                        flow.comes(data.len());
+                    }
+                    Poll::Pending => flow.waits(),
+                    Poll::Ready(None | Some(Err(_))) => {}
                 }
                 if let (Some(end), Poll::Ready(Some(Ok(_)))) = (&end, &polled) {
                     end.touch();
@@ -103,6 +113,9 @@ impl HttpBody for RequestBody {
                 let ended = matches!(polled, Poll::Ready(None | Some(Err(_)))) || incoming.is_end_stream();
                 if ended {
                     meter.ended();
+                    if !matches!(polled, Poll::Ready(Some(Err(_)))) {
+                        flow.has_come();
+                    }
                     if let Some(end) = end.take() {
                         end.signal();
                     }
@@ -201,6 +214,8 @@ pub enum Body {
         bytes: Option<Bytes>,
         /// Counts the request when it is dropped.
         record: Option<Box<RequestRecord>>,
+        /// Whose turn it is.
+        flow: Option<Flow>,
     },
     /// Nothing: what follows the head is not HTTP, and is counted when it ends.
     Tunnel,
@@ -217,6 +232,8 @@ pub struct UpstreamBody {
     complete: bool,
     deadline: Option<Pin<Box<Sleep>>>,
     watch: Option<Box<Watch>>,
+    /// Whose turn it is, once there is more than one frame.
+    flow: Option<Flow>,
 }
 
 impl UpstreamBody {
@@ -228,7 +245,8 @@ impl UpstreamBody {
         deadline: Option<Pin<Box<Sleep>>>,
     ) -> Self {
         let (lease, in_use) = (Some(lease), Some(in_use));
-        let mut body = Self { incoming, lease, in_use, record: None, complete: false, deadline, watch: None };
+        let mut body =
+            Self { incoming, lease, in_use, record: None, complete: false, deadline, watch: None, flow: None };
         if body.incoming.is_end_stream() {
             body.finish();
         }
@@ -247,6 +265,7 @@ impl UpstreamBody {
         self.in_use = None;
         self.deadline = None;
         self.watch = None;
+        self.flow = None;
         match self.lease.take() {
             Some(Lease::Http1(lease)) => lease.release(),
             Some(Lease::Http2(_)) | None => {}
@@ -268,6 +287,23 @@ impl UpstreamBody {
         }
     }
 
+    /// A frame of so many bytes is handed out, and it is not the last.
+    fn hands(&mut self, bytes: usize) {
+        if let (None, Some(record)) = (&self.flow, &self.record) {
+            self.flow = Some(record.flow());
+        }
+        if let Some(flow) = &mut self.flow {
+            flow.hands(bytes);
+        }
+    }
+
+    /// The endpoint has no more yet.
+    fn is_taken(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.is_taken();
+        }
+    }
+
     fn grant(&self) -> Option<&Rc<Grant>> {
         self.record.as_ref().and_then(|record| record.grant())
     }
@@ -283,7 +319,11 @@ impl Body {
     /// Bytes made here.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() { Self::Empty { record: None } } else { Self::Full { bytes: Some(bytes), record: None } }
+        if bytes.is_empty() {
+            Self::Empty { record: None }
+        } else {
+            Self::Full { bytes: Some(bytes), record: None, flow: None }
+        }
     }
 
     /// Nothing.
@@ -295,11 +335,16 @@ impl Body {
     pub fn carry(&mut self, mut new: Box<RequestRecord>) {
         match self {
             Self::Empty { record } => *record = Some(new.local()),
-            Self::Full { bytes, record } => {
+            Self::Full { bytes, record, flow } => {
                 new.answered(bytes.as_deref().unwrap_or_default());
+                *flow = new.stream_flow();
                 *record = Some(new.local());
             }
-            Self::Upstream(body) => body.record = Some(if body.complete { new.local() } else { new }),
+            Self::Upstream(body) if body.complete => body.record = Some(new.local()),
+            Self::Upstream(body) => {
+                body.flow = new.stream_flow();
+                body.record = Some(new);
+            }
             // Counted by whoever carries the bytes; the new record has nothing left to count.
             Self::Tunnel => {}
         }
@@ -313,7 +358,10 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty { .. } | Self::Tunnel => Poll::Ready(None),
-            Self::Full { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Full { bytes, flow, .. } => {
+                *flow = None;
+                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+            }
             Self::Upstream(body) => {
                 if let Some(deadline) = &mut body.deadline
                     && deadline.as_mut().poll(context).is_ready()
@@ -340,7 +388,8 @@ impl HttpBody for Body {
                     Poll::Ready(None) => body.finish(),
                     Poll::Ready(Some(Ok(_))) if body.incoming.is_end_stream() => body.finish(),
                     Poll::Ready(Some(Err(error))) => body.flag(broken_off(error)),
-                    Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+                    Poll::Ready(Some(Ok(frame))) => body.hands(frame.data_ref().map_or(0, Bytes::len)),
+                    Poll::Pending => body.is_taken(),
                 }
                 polled.map_err(BodyError::Peer)
             }

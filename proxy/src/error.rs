@@ -474,6 +474,7 @@ impl ProxyError {
             Self::Overloaded(Shed::Connections | Shed::Requests) => {
                 (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, "envoy overloaded")
             }
+            Self::Overloaded(Shed::Memory) => (StatusCode::SERVICE_UNAVAILABLE, Flag::OM, ""),
             // Nobody hears it.
             Self::CallerLeft => (StatusCode::BAD_REQUEST, Flag::DC, ""),
             Self::BadRequest { status, .. } => (*status, Flag::DPE, ""),

@@ -2,7 +2,7 @@
 
 /// Implements `AsyncWrite` for a type whose field is one, write by write.
 macro_rules! forward_writes {
-    ($outer:ty, $field:ident $(, $generic:ident: $bound:path)?) => {
+    ($outer:ty, $field:tt $(, $generic:ident: $bound:path)?) => {
         impl$(<$generic: $bound + Unpin>)? tokio::io::AsyncWrite for $outer {
             #[inline]
             fn poll_write(

@@ -32,6 +32,15 @@ const TURN: usize = 512;
 pub struct Nest {
     /// Not polled yet.
     fresh: Rc<RefCell<VecDeque<Child>>>,
+    /// Which stream is polled.
+    turn: Rc<Cell<usize>>,
+}
+
+impl Nest {
+    /// Tells, while a stream is polled, which it is: a number for [`Nested::end`].
+    pub fn turn(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.turn)
+    }
 }
 
 impl std::fmt::Debug for Nest {
@@ -142,9 +151,22 @@ impl<C: Future> Nested<C> {
         }
     }
 
+    /// Ends one of the streams: what it holds is dropped, and its peer hears a reset.
+    pub fn end(&mut self, stream: usize) {
+        if stream > 0
+            && let Some(slot) = self.slots.get_mut(stream)
+            && let Some(child) = slot.child.take()
+        {
+            drop(child);
+            self.free.push(stream);
+            self.with(|_| ());
+        }
+    }
+
     fn poll_slot(&mut self, index: usize) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         slot.bell.rung.store(false, Ordering::Release);
+        self.nest.turn.set(index);
         let mut context = Context::from_waker(&slot.waker);
         if index > 0 {
             if slot.child.as_mut().is_some_and(|child| child.as_mut().poll(&mut context).is_ready()) {

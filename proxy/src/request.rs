@@ -23,8 +23,8 @@ use leno_config::ir::{self, Action, Forward, Route, WeightedCluster};
 use crate::attempt::given_up;
 use crate::body::{Body, RequestBody};
 use crate::cluster::standing::Moment;
-use crate::downstream::Connection;
 use crate::downstream::upgrade::Upgrade;
+use crate::downstream::{Connection, heads};
 use crate::error::ProxyError;
 use crate::forward::{Destination, Way, apply_rules};
 use crate::headers;
@@ -143,6 +143,7 @@ impl<'a> Plan<'a> {
         self.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
         let (mut parts, body) = request.into_parts();
         let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
+        heads::check(connection, &parts)?;
         sanitize::request(&mut parts, manager.path)?;
         prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());
         let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;

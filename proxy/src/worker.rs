@@ -24,6 +24,8 @@ use crate::admin::ListenerDrain;
 use crate::attempt::given_up::GivenUp;
 use crate::dns::Dns;
 use crate::downstream::{self, Connection, Life, review};
+use crate::overload::budget::Pressure;
+use crate::overload::reached::Reached;
 use crate::overload::{Entry, Overload};
 use crate::policy::enforce::Memory;
 use crate::random::Random;
@@ -362,7 +364,20 @@ impl Worker {
         life
     }
 
+    /// Ends the stream of all connections in whose body the most has passed: it is the one that holds the most.
+    fn end_largest(&self) {
+        let lives = self.lives.borrow();
+        let living = lives.iter().filter_map(Weak::upgrade).filter_map(|life| Some((life.largest_body()?, life)));
+        if let Some((_, life)) = living.max_by_key(|(bytes, _)| *bytes)
+            && life.end_largest()
+        {
+            self.overload.reached.add(Reached::MemoryFull);
+        }
+    }
+
     fn sweep(&self, now: Instant) {
+        let Overload { reached, budget, .. } = &*self.overload;
+        let (limits, pressure) = (self.overload.limits(), budget.pressure());
         self.meters.tick(now.saturating_duration_since(self.began).as_secs());
         let generation = self.tls.generation();
         if self.reviewed.replace(generation) != generation {
@@ -372,10 +387,14 @@ impl Worker {
         self.lives.borrow_mut().retain(|life| {
             let living = life.upgrade();
             if let Some(life) = &living {
-                life.look();
+                life.look(&limits.patience, pressure, |limit| reached.add(limit));
+                life.refill(&limits.http2.control);
             }
             living.is_some()
         });
+        if pressure == Pressure::Full {
+            self.end_largest();
+        }
         for cluster in &self.snapshot.borrow().clusters {
             cluster.sweep(now);
         }

@@ -35,6 +35,7 @@ pub mod api_server;
 mod client;
 pub mod drills;
 pub mod exposition;
+pub mod frames;
 mod mesh;
 mod node;
 pub mod numbered;

@@ -77,7 +77,7 @@ fn of_body(error: &hyper::Error) -> ProxyError {
 
 fn is_timeout(error: &ConnectError) -> bool {
     match error {
-        ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => true,
+        ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut(_)) => true,
         ConnectError::Io(_)
         | ConnectError::Source(..)
         | ConnectError::Tls(HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::Failed(_)) => {

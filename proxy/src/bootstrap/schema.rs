@@ -58,9 +58,39 @@ const ROWS: &[Row] = &[
     ("app_metrics", text, "Where the app's metrics are, as http://127.0.0.1:8080/metrics."),
     ("app_probes", probes, "The app's probes by path, as a pod has them: httpGet, tcpSocket or grpc."),
     ("workers", workers, "Worker threads, or `auto`: as many as the process may use CPUs."),
-    ("limits.connections", count, "Connections from callers at a time."),
+    ("limits.profile", profile, "Whose defaults hold: `istio`, unless given, or `safe`, which is stricter."),
+    ("limits.connections", count, "Connections from callers at a time; a third of the open files, at most 10000."),
+    (
+        "limits.connections_per_caller",
+        count,
+        "Those of one caller where they come in: of one identity, in clear text of one address; 1000.",
+    ),
     ("limits.requests", count, "Requests at a time."),
     ("limits.adaptive_concurrency", yes_or_no, "Let the number of requests at a time follow the latency."),
+    ("limits.memory", size, "What the process may have in memory, as 512Mi; what its control group allows."),
+    ("limits.first_byte", duration, "From the connection to its first byte; 10s."),
+    ("limits.handshake", duration, "For a TLS handshake; 5s."),
+    ("limits.preface", duration, "For the preface of HTTP/2 with its SETTINGS; 5s."),
+    ("limits.head", duration, "For the head of a request, or one frame; 10s."),
+    ("limits.body_idle", duration, "Between two parts of a request's body; not for gRPC, nor after an upgrade; 30s."),
+    (
+        "limits.write_stall",
+        duration,
+        "Between two parts of an answer that a caller takes; 300s, in the profile `safe` 30s.",
+    ),
+    ("limits.connection_idle", duration, "That a connection may rest; 1h, in the profile `safe` 600s."),
+    ("limits.header_fields", count, "Fields of a head; 100."),
+    ("limits.header_bytes", size, "Bytes of a head; 64Ki, in the profile `safe` 32Ki."),
+    ("limits.target_bytes", size, "Bytes of the target of a request; 64Ki, in the profile `safe` 8Ki."),
+    ("limits.header_bytes_per_connection", size, "Bytes of all heads that an HTTP/2 connection has under way; 1Mi."),
+    ("limits.http2_streams", count, "Streams of an HTTP/2 connection at a time; 100."),
+    ("limits.http2_stream_window", size, "Unread bytes of one stream; 64Ki."),
+    ("limits.http2_connection_window", size, "Unread bytes of all streams of a connection; 64Mi."),
+    ("limits.http2_pending_resets", count, "Streams that a caller may reset before they are looked at; 20."),
+    ("limits.http2_local_resets", count, "Streams of a connection that had to be reset; 200."),
+    ("limits.http2_control_burst", count, "Frames that carry nothing, at once; 1000."),
+    ("limits.http2_control_per_second", count, "More of them, each second; 100."),
+    ("limits.http2_control_per_request", count, "More of them, with each request; 10."),
     ("drain", duration, "How long work under way may take after SIGTERM, as 30s."),
     ("drain_after_upgrade", duration, "How long work under way may take after another process has taken over, as 10m."),
     ("seed", seed, "Where the random numbers of splits and balancing begin, so that a test can be repeated."),
@@ -134,6 +164,14 @@ fn workers() -> Value {
 
 fn count() -> Value {
     json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 })
+}
+
+fn profile() -> Value {
+    json!({ "enum": ["istio", "safe"] })
+}
+
+fn size() -> Value {
+    json!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^[0-9]+(Ki|Mi|Gi)?$" }] })
 }
 
 fn yes_or_no() -> Value {

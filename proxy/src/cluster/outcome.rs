@@ -33,7 +33,7 @@ impl Outcome {
     /// Of an attempt that ended before there was a connection.
     pub fn of_connect(error: &ConnectError) -> Self {
         match error {
-            ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut) => Self::TimedOut,
+            ConnectError::TimedOut(_) | ConnectError::Tls(HandshakeError::TimedOut(_)) => Self::TimedOut,
             ConnectError::Io(_) | ConnectError::Source(..) | ConnectError::Tls(_) => Self::ConnectFailure,
         }
     }

@@ -3,14 +3,22 @@
 //! One socket per listener, owned here and never closed while connections wait in its queue (SO_REUSEPORT sockets lose
 //! theirs). With one worker the acceptor runs on that worker's thread and hands over in place; with more it has a
 //! thread of its own and gives each connection to the worker that has the fewest.
+//!
+//! Where there are no descriptors left, a caller would wait in the queue for an answer that nobody can give, and the
+//! acceptor would be told again and again that somebody waits. So one descriptor is kept to spare: it is given up to accept
+//! and close whoever waits, and taken again, ten times a second and not more, until descriptors come back.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,14 +26,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::handover::Gate;
+use crate::overload::budget::{self, Pressure};
+use crate::overload::reached::Reached;
 use crate::overload::{Entry, Overload};
-use crate::telemetry::WorkerStats;
+use crate::telemetry::{Quiet, WorkerStats};
 use crate::worker::{Command, ConnectionCount, Worker};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// After an error that is not one connection's (no descriptors left), so that the acceptor does not spin.
+/// After an error that is not one connection's (no descriptors left), so that the acceptor does not spin; and where memory
+/// has run out, until it is looked at again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Callers that are turned away for want of descriptors, between two pauses.
+const TURNED_AWAY: usize = 64;
 
 /// One of a listener's sockets: the listener's name, and the address that was asked for.
 pub type Door = (Arc<str>, SocketAddr);
@@ -93,7 +106,8 @@ pub async fn run(
     overload: Arc<Overload>,
     gate: watch::Receiver<Gate>,
 ) {
-    let hand = Rc::new((hand, overload));
+    tokio::task::spawn_local(budget::watch(Arc::clone(&overload)));
+    let hand = Rc::new((hand, overload, Spare::default()));
     let mut open: HashMap<Door, Listening> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -130,7 +144,7 @@ pub async fn run(
 async fn accept(
     socket: Rc<TcpListener>,
     name: Arc<str>,
-    hand: Rc<(Hand, Arc<Overload>)>,
+    hand: Rc<(Hand, Arc<Overload>, Spare)>,
     mut closed: oneshot::Receiver<oneshot::Sender<()>>,
     mut gate: watch::Receiver<Gate>,
 ) {
@@ -139,7 +153,12 @@ async fn accept(
         _ = gate.wait_for(|gate| *gate != Gate::Shut) => {}
         _done = &mut closed => return,
     }
+    let (hand, overload, spare) = &*hand;
     loop {
+        if overload.budget.pressure() == Pressure::Full && closed.is_empty() {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
         // In this order: the queue is empty when the end is seen, so nobody who got in is turned away. What is received
         // at the end is dropped last, which tells that the socket is closed.
         let accepted = tokio::select! {
@@ -152,16 +171,68 @@ async fn accept(
             }
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (hand, overload) = &*hand;
-                hand.over(stream, peer, &name, overload.entry()).await;
-            }
+            Ok((stream, peer)) => hand.over(stream, peer, &name, overload.entry()).await,
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = %name, %error, "cannot accept connections for the moment");
+                let turned_away = spare.turn_away(&socket).await;
+                (0..turned_away).for_each(|_| overload.reached.add(Reached::Descriptors));
+                if spare.may_tell() {
+                    tracing::warn!(
+                        listener = %name, %error, turned_away,
+                        "cannot accept connections for the moment; let the process open more files (ulimit -n)"
+                    );
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// A descriptor that is kept to be given up.
+#[derive(Debug)]
+struct Spare {
+    held: RefCell<Option<File>>,
+    quiet: Quiet,
+}
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self { held: RefCell::new(one()), quiet: Quiet::default() }
+    }
+}
+
+/// Any descriptor.
+fn one() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+impl Spare {
+    /// Closes those who wait, in the place of the spare descriptor; how many.
+    async fn turn_away(&self, socket: &TcpListener) -> usize {
+        let mut turned_away = 0;
+        if self.held.take().is_some() {
+            // Who waits is there at once; nobody is waited for.
+            while turned_away < TURNED_AWAY
+                && let Some(Ok(accepted)) = poll_fn(|context| Poll::Ready(at_once(socket.poll_accept(context)))).await
+            {
+                drop(accepted);
+                turned_away += 1;
+            }
+        }
+        *self.held.borrow_mut() = one();
+        turned_away
+    }
+
+    /// Whether a line in the log is not one of too many.
+    fn may_tell(&self) -> bool {
+        self.quiet.allows()
+    }
+}
+
+fn at_once<T>(polled: Poll<T>) -> Option<T> {
+    match polled {
+        Poll::Ready(ready) => Some(ready),
+        Poll::Pending => None,
     }
 }
 

@@ -13,6 +13,7 @@ use leno_config::ir::MtlsMode;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::overload::reached::Reached;
 use crate::telemetry::add;
 use crate::tls;
 use crate::tls::server::{Caller, HandshakeError};
@@ -20,7 +21,7 @@ use crate::tls::transport::{Prefixed, Transport};
 use crate::worker::Worker;
 
 use super::Arrival;
-use super::detect::{HANDSHAKE_RECORD, SILENCE, Spoken, Undetected, detect};
+use super::detect::{HANDSHAKE_RECORD, Spoken, Undetected, detect};
 
 /// A caller that was let in by an HTTP listener.
 #[derive(Debug)]
@@ -40,11 +41,12 @@ pub(super) struct Verified {
 
 /// A caller of an HTTP listener; `None` when it is not let in.
 pub(super) async fn http(arrival: &Arrival, mode: MtlsMode, mut stream: TcpStream) -> Option<Admitted> {
-    let (spoken, prefix) = told(arrival, detect(&mut stream).await)?;
+    let patience = &arrival.worker.overload.limits().patience;
+    let (spoken, prefix) = told(arrival, detect(&mut stream, patience).await)?;
     match (spoken, mode) {
         (Spoken::Tls, MtlsMode::Permissive | MtlsMode::Strict) => {
             let (mut stream, caller) = accept(arrival, Prefixed::new(prefix, stream)).await?;
-            let (spoken, prefix) = told(arrival, detect(&mut stream).await)?;
+            let (spoken, prefix) = told(arrival, detect(&mut stream, patience).await)?;
             Some(Admitted { spoken, stream: Prefixed::new(prefix, stream), caller: Some(caller) })
         }
         (Spoken::Http1 | Spoken::Http2, MtlsMode::Strict) => {
@@ -61,11 +63,16 @@ pub(super) async fn http(arrival: &Arrival, mode: MtlsMode, mut stream: TcpStrea
 /// Counts what was told of a caller by its first bytes.
 fn told<T>(arrival: &Arrival, detected: Result<(Spoken, T), Undetected>) -> Option<(Spoken, T)> {
     let stats = &arrival.worker.stats;
+    match &detected {
+        Err(Undetected::Silent) => arrival.reached(Reached::FirstByte),
+        Err(Undetected::Unfinished) => arrival.reached(Reached::Preface),
+        Ok(_) | Err(Undetected::Gone) => {}
+    }
     let count = match &detected {
         Ok((Spoken::Http1, _)) => &stats.detected_http1,
         Ok((Spoken::Http2, _)) => &stats.detected_http2,
         Ok((Spoken::Tls, _)) => &stats.detected_tls,
-        Err(Undetected::Silent) => &stats.detected_nothing,
+        Err(Undetected::Silent | Undetected::Unfinished) => &stats.detected_nothing,
         Err(Undetected::Gone) => return None,
     };
     add(count, 1);
@@ -78,8 +85,12 @@ pub(super) async fn tcp_strict(
     mut stream: Prefixed<TcpStream>,
 ) -> Option<(Transport, Box<Verified>)> {
     let mut first = [0];
-    let read = tokio::time::timeout(SILENCE, stream.read(&mut first)).await.ok()?.ok()?;
-    match first.get(..read)? {
+    let patience = arrival.worker.overload.limits().patience.first_byte;
+    let Ok(read) = tokio::time::timeout(patience, stream.read(&mut first)).await else {
+        arrival.reached(Reached::FirstByte);
+        return None;
+    };
+    match first.get(..read.ok()?)? {
         [] => None,
         [HANDSHAKE_RECORD] => {
             stream.unread(Bytes::copy_from_slice(&first));
@@ -95,13 +106,16 @@ pub(super) async fn tcp_strict(
 /// Ends TLS with a caller that has begun it.
 pub(super) async fn accept(arrival: &Arrival, stream: Prefixed<TcpStream>) -> Option<(Transport, Box<Verified>)> {
     let Arrival { worker, listener, caller, .. } = arrival;
-    match worker.tls.accept(stream).await {
+    match worker.tls.accept(stream, worker.overload.limits().patience.handshake).await {
         Ok(Caller { stream, peer, server_name, forwarded }) => {
             worker.telemetry().handshake("inbound", peer.security);
             Some((stream, Box::new(Verified { peer, server_name, forwarded })))
         }
         Err(error) => {
             worker.telemetry().handshake_failed();
+            if matches!(error, HandshakeError::TimedOut(_)) {
+                arrival.reached(Reached::Handshake);
+            }
             if is_worth_a_line(worker, &error) {
                 let listener = &listener.view().listener.config.name;
                 tracing::info!(%listener, peer = %caller, "refused a TLS connection: {error}");
@@ -127,7 +141,7 @@ fn is_worth_a_line(worker: &Worker, error: &HandshakeError) -> bool {
             error.kind(),
             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
         ),
-        HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::TimedOut => false,
+        HandshakeError::NoIdentity | HandshakeError::NotValidNow(_) | HandshakeError::TimedOut(_) => false,
     };
     !gone && worker.quiet.allows()
 }

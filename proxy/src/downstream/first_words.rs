@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::tls::{self, exchange};
 
-use super::detect::{HANDSHAKE_RECORD, PREFACE, SILENCE, Spoken};
+use super::detect::{HANDSHAKE_RECORD, PREFACE, Spoken};
 
 /// How long a caller who has begun to say something may take to make it clear.
 const BEGUN: Duration = Duration::from_millis(250);
@@ -190,9 +190,9 @@ pub(super) struct Detection {
 }
 
 impl Detection {
-    /// It begins now.
-    pub(super) fn new(expected: Expected, now: Instant) -> Self {
-        Self { expected, deadline: now + SILENCE, words: Words::of(&[]), begun: false, ended: false }
+    /// It begins now; nobody may be silent for longer than so.
+    pub(super) fn new(expected: Expected, now: Instant, silence: Duration) -> Self {
+        Self { expected, deadline: now + silence, words: Words::of(&[]), begun: false, ended: false }
     }
 
     /// When it is [`Event::Late`].

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use leno_config::ir::Direction;
 use tokio::io::AsyncRead;
 
+use crate::overload::Limits;
+
 use super::captured::{self, Ours};
 use super::detect::{self, Spoken};
 use super::first_words::Words;
@@ -42,7 +44,7 @@ impl From<Spoken> for First {
 
 /// Where HTTP is declared: what the caller speaks, and the bytes that were read to know.
 pub async fn declared(stream: &mut (impl AsyncRead + Unpin)) -> (First, Bytes) {
-    match detect::detect(stream).await {
+    match detect::detect(stream, &Limits::default().patience).await {
         Ok((spoken, read)) => (spoken.into(), read),
         Err(_) => (First::TooLittle, Bytes::new()),
     }

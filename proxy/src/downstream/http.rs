@@ -1,14 +1,17 @@
 //! Requests of one connection, one after another or side by side, into the pipeline.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::nest::{Nest, Nested};
+use crate::overload::reached::Reached;
 use crate::rarely::Rarely;
 use crate::request;
 use crate::stage::Stage;
@@ -16,13 +19,12 @@ use crate::tls::transport::{Prefixed, Transport};
 use crate::upstream::h2_windows;
 
 use super::detect::Spoken;
-use super::life::Watched;
-use super::{Connection, draining};
+use super::frames::Metered;
+use super::heads::Held;
+use super::life::News;
+use super::pulse::{Outflow, Watched};
+use super::{Connection, draining, rest};
 
-/// Fields in a head; more are answered with 431 (Envoy).
-const MAX_HEADERS: usize = 100;
-/// Bytes of a head; more are answered with 431 (Envoy: 60 KiB).
-const MAX_HEAD: usize = 64 * 1024;
 /// How long a listener that is gone waits for one more request on a connection that rests.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
@@ -32,57 +34,99 @@ enum Told {
     Over,
     /// It is to finish what it does.
     ToLeave,
+    /// Some of its streams are over.
+    Streams,
+    /// It rests.
+    Rests,
 }
 
-pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
-    match spoken {
-        Spoken::Http2 => serve_http2(connection, stream).await,
-        // Only HTTP/1.1 has heads that can be waited for; HTTP/2 frames come at any time. TLS where it is not wanted is
-        // HTTP/1.1 that makes no sense, and is told so.
-        Spoken::Http1 | Spoken::Tls => {
-            let stream = Watched { stream, pulse: connection.life.pulse() };
-            serve_http1(connection, stream).await;
+impl From<News> for Told {
+    fn from(news: News) -> Self {
+        match news {
+            News::Over => Self::Over,
+            News::Streams => Self::Streams,
+            News::Rest => Self::Rests,
         }
     }
 }
 
+pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
+    let stream = Outflow::new(stream, connection.life.pulse());
+    match spoken {
+        // On the heap, as the other is: a connection takes what it speaks, not what it might have spoken.
+        Spoken::Http2 => Box::pin(serve_http2(connection, stream)).await,
+        // Only HTTP/1.1 has heads that can be waited for; HTTP/2 frames come at any time. TLS where it is not wanted is
+        // HTTP/1.1 that makes no sense, and is told so.
+        Spoken::Http1 | Spoken::Tls => serve_http1(connection, Watched(stream)).await,
+    }
+}
+
+/// One conversation after another, with a rest between.
+async fn serve_http1(connection: Rc<Connection>, mut stream: Watched) {
+    connection.life.serves(None);
+    connection.life.set_rests(true);
+    while let Some(rests) = Box::pin(converse(&connection, stream)).await {
+        let Some(woken) = rest::until_awake(&connection, rests).await else { return };
+        stream = woken;
+    }
+}
+
+/// Serves requests until the connection is over (`None`), or rests.
+///
 /// Errors of a connection are the caller's: it left, or spoke nonsense and was told so. Each request is counted on its
 /// own, so there is nothing more to say here.
-async fn serve_http1(connection: Rc<Connection>, stream: Watched) {
-    let service = service_fn(|request| Box::pin(request::serve(Rc::clone(&connection), request)));
-    let served = http1::Builder::new()
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD)
+async fn converse(connection: &Rc<Connection>, stream: Watched) -> Option<Watched> {
+    let life = &connection.life;
+    let heads = &connection.worker.overload.limits().heads;
+    let service = service_fn(|request: Request<Incoming>| {
+        if !request.body().is_end_stream() {
+            life.body_comes();
+        }
+        Box::pin(request::serve(Rc::clone(connection), request))
+    });
+    let mut served = http1::Builder::new()
+        .max_headers(heads.fields as usize)
+        .max_header_size(heads.bytes as usize)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut served = pin!(served);
-    let told = pin!(async {
+    loop {
+        let told = pin!(async {
+            tokio::select! {
+                news = life.news() => news.into(),
+                () = draining(connection) => Told::ToLeave,
+            }
+        });
         tokio::select! {
-            () = connection.life.overdue() => Told::Over,
-            () = draining(&connection) => Told::ToLeave,
-        }
-    });
-    tokio::select! {
-        biased;
-        ended = served.as_mut() => return log(&connection, ended),
-        told = Rarely::new(told) => match told {
-            Told::Over => return,
-            Told::ToLeave => {}
+            biased;
+            ended = &mut served => return log(connection, ended),
+            told = Rarely::new(told) => match told {
+                Told::Over => return None,
+                Told::ToLeave => break,
+                Told::Rests if life.may_rest() => return take_back(served.into_parts()?),
+                Told::Rests | Told::Streams => {}
+            }
         }
     }
     // A connection that rests is not closed at once: its caller may have sent a request a moment ago, which would be lost.
     // Who uses it often hears with the next answer that it was the last; the others are not waited for.
-    connection.life.leave();
+    life.leave();
     tokio::select! {
-        ended = served.as_mut() => return log(&connection, ended),
-        () = connection.life.overdue() => return,
-        () = last_call(&connection) => {}
+        ended = &mut served => return log(connection, ended),
+        () = life.overdue() => return None,
+        () = last_call(connection) => {}
     }
-    served.as_mut().graceful_shutdown();
+    Pin::new(&mut served).graceful_shutdown();
     tokio::select! {
-        ended = served.as_mut() => log(&connection, ended),
-        () = connection.life.overdue() => {}
+        ended = &mut served => log(connection, ended),
+        () = life.overdue() => None,
     }
+}
+
+/// The stream out of hyper's hands, with what hyper had read of it.
+fn take_back<S>(parts: http1::Parts<TokioIo<Watched>, S>) -> Option<Watched> {
+    let mut stream = parts.io.into_inner();
+    stream.0.unread(parts.read_buf);
+    Some(stream)
 }
 
 /// Ready when a connection that rests is waited for no longer: a process that drains says when, a listener that is gone
@@ -110,43 +154,81 @@ async fn goodbye(connection: &Connection) {
     }
 }
 
-async fn serve_http2(connection: Rc<Connection>, stream: Prefixed<Transport>) {
-    let service = service_fn(|request| Box::pin(request::serve(Rc::clone(&connection), request)));
+async fn serve_http2(connection: Rc<Connection>, stream: Outflow) {
+    let limits = connection.worker.overload.limits();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (connection, held) = (Rc::clone(&connection), Held::new(&connection.life, &request));
+        Box::pin(async move {
+            let _held = held;
+            request::serve(connection, request).await
+        })
+    });
     let nest = Nest::default();
+    connection.life.serves(Some(nest.turn()));
     let served = http2::Builder::new(nest.clone())
         .timer(TokioTimer::new())
-        .initial_stream_window_size(h2_windows::STREAM)
-        .initial_connection_window_size(h2_windows::CONNECTION)
-        .max_header_list_size(h2_windows::HEADER_LIST)
+        .initial_stream_window_size(limits.http2.stream_window)
+        .initial_connection_window_size(limits.http2.connection_window)
+        .max_header_list_size(limits.heads.bytes)
         .max_send_buf_size(h2_windows::SEND_BUFFER)
-        .max_concurrent_streams(h2_windows::STREAMS)
+        .max_concurrent_streams(limits.http2.streams)
+        .max_pending_accept_reset_streams(limits.http2.pending_resets as usize)
+        .max_local_error_reset_streams(limits.http2.local_resets as usize)
         .enable_connect_protocol()
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Metered::new(stream, limits.http2.control)), service);
     let mut served = Nested::server(nest, served);
-    let told = pin!(async {
+    let mut leaves = false;
+    loop {
+        let stays = !leaves;
+        let told = pin!(async {
+            tokio::select! {
+                news = connection.life.news() => news.into(),
+                () = told_to_leave(&connection), if stays => Told::ToLeave,
+            }
+        });
         tokio::select! {
-            () = connection.life.overdue() => Told::Over,
-            () = goodbye(&connection) => Told::ToLeave,
-            () = connection.life.asked_to_leave() => Told::ToLeave,
+            biased;
+            ended = &mut served => {
+                log(&connection, ended);
+                return;
+            }
+            told = Rarely::new(told) => match told {
+                Told::Over => return,
+                Told::Streams => connection.life.flows().doomed().into_iter().for_each(|stream| served.end(stream)),
+                Told::ToLeave => {
+                    leaves = true;
+                    served.with(|served| served.graceful_shutdown());
+                }
+                Told::Rests => {}
+            }
         }
-    });
-    tokio::select! {
-        biased;
-        ended = &mut served => return log(&connection, ended),
-        told = Rarely::new(told) => match told {
-            Told::Over => return,
-            Told::ToLeave => {}
-        }
-    }
-    served.with(|served| served.graceful_shutdown());
-    tokio::select! {
-        ended = &mut served => log(&connection, ended),
-        () = connection.life.overdue() => {}
     }
 }
 
-fn log(connection: &Connection, ended: Result<(), hyper::Error>) {
-    if let Err(error) = ended {
-        tracing::debug!(peer = %connection.caller, %error, "the connection ended");
+/// Ready when an HTTP/2 connection is to end, for whatever reason.
+async fn told_to_leave(connection: &Connection) {
+    tokio::select! {
+        () = goodbye(connection) => {}
+        () = connection.life.asked_to_leave() => {}
     }
+}
+
+/// Nothing, whatever it was; limits that hyper and the meter have found are counted.
+fn log(connection: &Connection, ended: Result<(), hyper::Error>) -> Option<Watched> {
+    let error = ended.err()?;
+    let reached = &connection.worker.overload.reached;
+    if connection.life.is_flooded() {
+        reached.add(Reached::ControlFrames);
+        if connection.worker.quiet.allows() {
+            tracing::info!(
+                peer = %connection.caller,
+                "closed an HTTP/2 connection: it was flooded with frames that carry nothing (limits.http2_control_burst)"
+            );
+        }
+    } else if error.is_parse_too_large() {
+        // hyper does not say of what there was too much: fields, bytes or target.
+        reached.add(Reached::HeaderBytes);
+    }
+    tracing::debug!(peer = %connection.caller, %error, "the connection ended");
+    None
 }

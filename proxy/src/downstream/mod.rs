@@ -8,17 +8,23 @@
 //! * [`tcp`]: bytes both ways.
 //! * [`undeclared`]: whichever of the two it is, by who says what first (`first_words`).
 //! * [`upgrade`]: a request that becomes a byte stream.
-//! * [`life`]: how long a caller may keep us waiting.
+//! * [`life`]: how long a caller may keep us waiting; `pulse`, `frames` and `flows` are what it knows that from.
+//! * [`heads`]: how much of a head is taken.
 
 pub mod accept;
 mod admit;
 mod captured;
 mod detect;
 mod first_words;
+mod flows;
+mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod heads;
 mod http;
 mod life;
+mod pulse;
+mod rest;
 pub mod review;
 mod tcp;
 mod undeclared;
@@ -36,6 +42,8 @@ use leno_config::ir::{Direction, Intake, MtlsMode};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use crate::overload::callers::{CallerCount, Who};
+use crate::overload::reached::Reached;
 use crate::policy::grant::Grants;
 use crate::policy::sticky::Ends;
 use crate::stage::Stage;
@@ -48,6 +56,7 @@ use crate::worker::{ConnectionCount, ListenerHandle, Worker};
 use admit::{Admitted, Verified};
 use captured::Captive;
 
+pub use flows::Flow;
 pub use life::Life;
 
 /// A caller that vanished without a word is noticed after two minutes, by the kernel: that costs nothing per request,
@@ -120,6 +129,8 @@ pub struct Connection {
     pub life: Rc<Life>,
     /// Its open requests, as far as policies were asked about them.
     pub grants: Grants,
+    /// It counts at its caller, where it comes in.
+    _counted: Option<CallerCount>,
 }
 
 impl Connection {
@@ -153,16 +164,24 @@ impl Arrival {
             endpoint: OnceCell::new(),
             life: Rc::clone(life),
             grants: Grants::default(),
+            _counted: None,
         }
     }
 
-    /// Lets it in; from now on, a change of policy or roots can end it.
-    fn enter(self, verified: Option<Box<Verified>>) -> Rc<Connection> {
+    /// A limit was reached before it was served.
+    #[cold]
+    fn reached(&self, limit: Reached) {
+        self.worker.overload.reached.add(limit);
+    }
+
+    /// Lets it in; from now on, a change of policy or roots can end it. `None`: its caller has too many.
+    fn enter(self, verified: Option<Box<Verified>>) -> Option<Rc<Connection>> {
         self.enter_for(verified, None)
     }
 
     /// The same for a caller in clear text who begins TLS with somebody behind us, whom it names.
-    fn enter_for(self, verified: Option<Box<Verified>>, name: Option<Arc<str>>) -> Rc<Connection> {
+    fn enter_for(self, verified: Option<Box<Verified>>, name: Option<Arc<str>>) -> Option<Rc<Connection>> {
+        let counted = self.counted(verified.as_deref())?;
         let Self { worker, listener, caller, local, original, way, life } = self;
         let (peer, server_name, forwarded) = match verified.map(|verified| *verified) {
             Some(Verified { peer, server_name, forwarded }) => (Some(peer), server_name, forwarded),
@@ -186,13 +205,31 @@ impl Arrival {
             endpoint,
             life,
             grants,
+            _counted: counted,
         });
         connection.worker.entered(&connection);
         // The handshake takes a while, and what it was judged by may be out of date: nobody would look again.
         if connection.peer.as_ref().is_some_and(|peer| peer.generation.get() != connection.worker.tls.generation()) {
             review::review(&connection);
         }
-        connection
+        Some(connection)
+    }
+
+    /// Counts it at its caller: where it comes in, since who calls out is the own app alone. `None`: that is one too many.
+    fn counted(&self, verified: Option<&Verified>) -> Option<Option<CallerCount>> {
+        let Self { worker, listener, caller, .. } = self;
+        match listener.view().listener.config.direction {
+            Direction::Outbound => Some(None),
+            Direction::Inbound => {
+                let who = verified.map_or(Who::Address(caller.ip()), |one| Who::Identity(one.peer.id.clone()));
+                let counted = worker.overload.caller(who);
+                if counted.is_none() && worker.quiet.allows() {
+                    let who = verified.map_or_else(|| caller.ip().to_string(), |one| one.peer.id.to_string());
+                    tracing::info!(caller = %who, "closed a connection: its caller has too many (limits.connections_per_caller)");
+                }
+                Some(Some(counted?))
+            }
+        }
     }
 }
 
@@ -215,7 +252,12 @@ pub async fn serve(
     caller: SocketAddr,
     counted: ConnectionCount,
 ) {
-    let prepared = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE));
+    // What a caller does not take is not kept for it by the kernel either, once we have given it up.
+    let stall = worker.overload.limits().patience.write_stall;
+    let prepared = stream
+        .set_nodelay(true)
+        .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE))
+        .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(stall)));
     let local = match prepared.and_then(|()| stream.local_addr()) {
         Ok(local) => captured::canonical(local),
         Err(error) => return tracing::debug!(peer = %caller, %error, "the caller is gone already"),
@@ -246,9 +288,10 @@ pub async fn serve(
         // On the heap, and gone when it is over: a handshake needs more room than a connection afterwards.
         Kind::Http => {
             if let Some(Admitted { spoken, stream, caller }) = Box::pin(admit::http(&arrival, mode, stream)).await {
-                let connection = arrival.enter(caller);
-                connection.carries.set(Carries::Requests);
-                http::serve(connection, spoken, stream).await;
+                if let Some(connection) = arrival.enter(caller) {
+                    connection.carries.set(Carries::Requests);
+                    http::serve(connection, spoken, stream).await;
+                }
             }
         }
         Kind::Tcp => Box::pin(tcp::serve(arrival, mode, stream)).await,

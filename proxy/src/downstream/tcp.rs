@@ -73,14 +73,14 @@ impl NoUpstream {
 pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
     match mode {
         MtlsMode::Disable => {
-            let Some(record) = let_in(arrival.enter(None)) else { return };
+            let Some(record) = arrival.enter(None).and_then(let_in) else { return };
             let opened = open(record.connection()).await;
             pass(record, stream, opened).await;
         }
         MtlsMode::Strict => {
             let stream = Prefixed::new(Bytes::new(), stream);
             let Some((stream, verified)) = admit::tcp_strict(&arrival, stream).await else { return };
-            let Some(record) = let_in(arrival.enter(Some(verified))) else { return };
+            let Some(record) = arrival.enter(Some(verified)).and_then(let_in) else { return };
             let opened = open(record.connection()).await;
             pass(record, stream, opened).await;
         }

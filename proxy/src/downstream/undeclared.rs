@@ -67,7 +67,7 @@ async fn outside(arrival: Arrival, mode: MtlsMode, stream: Prefixed<TcpStream>) 
                 | Verdict::Mesh
                 | Verdict::Nothing => None,
             };
-            let connection = arrival.enter_for(None, name);
+            let Some(connection) = arrival.enter_for(None, name) else { return };
             let heard = Heard { stream: stream.map(Transport::Plain), verdict, calling };
             settle(connection, heard).await;
         }
@@ -76,7 +76,7 @@ async fn outside(arrival: Arrival, mode: MtlsMode, stream: Prefixed<TcpStream>) 
 
 /// Within the mesh's TLS. What a certificate allows is known now, so the app is called as soon as policy lets it.
 async fn inside(arrival: Arrival, caller: Box<Verified>, stream: Transport) {
-    let connection = arrival.enter(Some(caller));
+    let Some(connection) = arrival.enter(Some(caller)) else { return };
     let expected = Expected { http: looks_for_http(&connection), mesh_tls: false };
     let stream = Prefixed::new(Bytes::new(), stream);
     let heard = match expected.http {
@@ -121,7 +121,8 @@ where
         true => Calling::UnderWay(Box::pin(tcp::open(connection))),
         false => Calling::NotYet,
     };
-    let mut detection = Detection::new(expected, Instant::now());
+    let silence = connection.worker.overload.limits().patience.first_byte;
+    let mut detection = Detection::new(expected, Instant::now(), silence);
     let mut heard = Vec::new();
     let mut ended = false;
     let verdict = loop {

@@ -55,7 +55,7 @@ impl ProxyError {
             Self::CallerLeft => CALLER_LEFT,
             Self::RateLimited { .. } => "local_rate_limited",
             Self::Overloaded(Shed::Concurrency) => "reached_concurrency_limit",
-            Self::Overloaded(Shed::Connections | Shed::Requests) => "overload",
+            Self::Overloaded(Shed::Connections | Shed::Requests | Shed::Memory) => "overload",
             Self::BadRequest { status: StatusCode::FORBIDDEN, .. } => "upgrade_failed",
             Self::BadRequest { reason, .. } => return Cow::Owned(format!("leno_bad_request{{{}}}", one_word(reason))),
         };

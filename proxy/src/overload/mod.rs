@@ -8,9 +8,16 @@
 //! * `requests` under way, all listeners together.
 //! * `adaptive_concurrency`: as many requests to the own app as it can work on ([`gradient`]).
 //!
+//! Beside them: how many of all connections one caller may have ([`callers`]), how much memory there is ([`budget`]), and
+//! how long and how much each caller may ask for ([`limits`]).
+//!
 //! The addresses for operators are not counted: who looks for the reason gets an answer.
 
+pub mod budget;
+pub mod callers;
 pub mod gradient;
+pub mod limits;
+pub mod reached;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,18 +28,12 @@ use leno_config::ir::Direction;
 use crate::random::Random;
 use crate::telemetry::WorkerStats;
 
+use budget::{Budget, Pressure};
+use callers::{CallerCount, Callers, Who};
 use gradient::Gradient;
+use reached::{Reached, ReachedCounts};
 
-/// What the bootstrap allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections from callers, at least 1.
-    pub connections: u32,
-    /// Requests under way, at least 1; `None`: as many as the connections carry.
-    pub requests: Option<u32>,
-    /// Whether the app's own limit is looked for.
-    pub adaptive_concurrency: bool,
-}
+pub use limits::Limits;
 
 /// The limits of the process at work.
 #[derive(Debug)]
@@ -40,8 +41,13 @@ pub struct Overload {
     limits: Limits,
     workers: Vec<Arc<WorkerStats>>,
     adaptive: Option<Adaptive>,
+    callers: Arc<Callers>,
+    /// What the process may have in memory.
+    pub budget: Budget,
     /// What was turned away.
     pub shed: ShedCounts,
+    /// Which limits of single callers were reached.
+    pub reached: ReachedCounts,
 }
 
 /// How often each limit turned somebody away.
@@ -53,6 +59,8 @@ pub struct ShedCounts {
     pub requests: AtomicU64,
     /// Requests that the app could not have worked on.
     pub concurrency: AtomicU64,
+    /// Requests for which there was no memory.
+    pub memory: AtomicU64,
 }
 
 /// Why somebody is turned away.
@@ -67,6 +75,9 @@ pub enum Shed {
     /// The app is busy.
     #[error("the app behind this proxy has as many requests as it can work on (limits.adaptive_concurrency)")]
     Concurrency,
+    /// There is no memory for it.
+    #[error("this proxy has used 92 % of the memory that `limits.memory` or its control group allows")]
+    Memory,
 }
 
 /// Whether a new connection is let in.
@@ -105,7 +116,29 @@ impl Overload {
             limit: AtomicU32::new(gradient::FEWEST),
             gradient: Mutex::new(Gradient::new(Duration::ZERO)),
         });
-        Arc::new(Self { limits, workers, adaptive, shed: ShedCounts::default() })
+        Arc::new(Self {
+            limits,
+            workers,
+            adaptive,
+            callers: Arc::default(),
+            budget: Budget::new(limits.memory),
+            shed: ShedCounts::default(),
+            reached: ReachedCounts::default(),
+        })
+    }
+
+    /// What callers may do.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether a caller may have one more connection, for as long as the guard lives; who may not is counted.
+    pub fn caller(&self, who: Who) -> Option<CallerCount> {
+        let counted = self.callers.enter(who, self.limits.connections_per_caller);
+        if counted.is_none() {
+            self.reached.add(Reached::PerCaller);
+        }
+        counted
     }
 
     /// Whether one more connection is let in; who is not is counted.
@@ -119,10 +152,14 @@ impl Overload {
         if open < limit + (limit / 16).max(8) { Entry::Surplus } else { Entry::Full }
     }
 
-    /// Lets a request in, which is counted already, or says why not. Costs two comparisons where there is no limit.
+    /// Lets a request in, which is counted already, or says why not. Costs three comparisons where there is no limit.
     pub fn admit(self: &Arc<Self>, direction: Direction, is_surplus: bool) -> Result<Option<Place>, Shed> {
         if is_surplus {
             return Err(Shed::Connections);
+        }
+        if self.budget.pressure() >= Pressure::Refusing {
+            self.shed.memory.fetch_add(1, Ordering::Relaxed);
+            return Err(Shed::Memory);
         }
         if let Some(limit) = self.limits.requests
             && self.sum(|stats| &stats.requests_active) > u64::from(limit)
@@ -186,7 +223,7 @@ mod tests {
         adaptive_concurrency: bool,
     ) -> (Arc<Overload>, [Arc<WorkerStats>; 2]) {
         let workers = [Arc::default(), Arc::default()];
-        let limits = Limits { connections, requests, adaptive_concurrency };
+        let limits = Limits { connections, requests, adaptive_concurrency, memory: Some(1000), ..Limits::default() };
         (Overload::new(limits, workers.to_vec()), workers)
     }
 
@@ -216,6 +253,26 @@ mod tests {
         assert!(overload.admit(Direction::Outbound, false).is_ok(), "it counts itself");
         two.requests_active.store(3, Ordering::Relaxed);
         assert_eq!(overload.admit(Direction::Outbound, false).err(), Some(Shed::Requests));
+    }
+
+    #[test]
+    fn without_memory_requests_are_refused_until_there_is_some() {
+        let (overload, _) = overload(10, None, false);
+        for (used, refused) in [(900, false), (930, true), (990, true), (100, false)] {
+            overload.budget.look(used);
+            let admitted = overload.admit(Direction::Inbound, false);
+            assert_eq!(admitted.err() == Some(Shed::Memory), refused, "{used}");
+        }
+    }
+
+    #[test]
+    fn a_caller_has_no_more_connections_than_it_may() {
+        let limits = Limits { connections_per_caller: 1, ..Limits::default() };
+        let overload = Overload::new(limits, Vec::new());
+        let who = || Who::Address([127, 0, 0, 1].into());
+        let held = overload.caller(who());
+        assert!(held.is_some() && overload.caller(who()).is_none());
+        assert_eq!(overload.reached.of(Reached::PerCaller), 1);
     }
 
     #[test]

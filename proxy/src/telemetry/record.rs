@@ -9,7 +9,7 @@ use http::{HeaderMap, Response, StatusCode};
 use leno_config::ir::Direction;
 use tokio::time::Instant;
 
-use crate::downstream::Connection;
+use crate::downstream::{Connection, Flow};
 use crate::error::{Flag, Flags, ProxyError};
 use crate::policy::grant::Grant;
 
@@ -168,6 +168,21 @@ impl RequestRecord {
     /// It has become a tunnel, whose bytes count as those of its body and of its answer's.
     pub fn tunnels(&mut self) -> Rc<Traffic> {
         Rc::clone(self.tunnel.get_or_insert_default())
+    }
+
+    /// For a body of it or of its answer, which may have to wait for the caller.
+    pub fn flow(&self) -> Flow {
+        Flow::new(Rc::clone(&self.connection.life), self.key.spoken == Spoken::Grpc)
+    }
+
+    /// For an answer that waits for room from its first byte on, as it may in HTTP/2; `None`: it does not, or may for ever.
+    pub fn stream_flow(&self) -> Option<Flow> {
+        let may_wait = self.connection.life.is_multiplexed() && self.key.spoken != Spoken::Grpc;
+        may_wait.then(|| {
+            let mut flow = self.flow();
+            flow.hands(0);
+            flow
+        })
     }
 
     /// Policies have let it in.

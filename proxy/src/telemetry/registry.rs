@@ -10,6 +10,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 
 use crate::overload::Overload;
+use crate::overload::reached::Reached;
 use crate::tls::peer::Security;
 
 use super::connections::TcpBook;
@@ -315,13 +316,27 @@ impl Telemetry {
             ("connections", &overload.shed.connections),
             ("requests", &overload.shed.requests),
             ("adaptive_concurrency", &overload.shed.concurrency),
+            ("memory", &overload.shed.memory),
         ] {
             shed.mut_metric().push(counter(&[("limit", limit)], count.load(Ordering::Relaxed)));
         }
         let limit = overload.concurrency_limit().map(|limit| {
             one_gauge("leno_concurrency_limit", "Requests that the app is thought to work on at once.", limit.into())
         });
-        std::iter::once(shed).chain(limit).collect()
+        let help =
+            "Connections, streams and requests that were ended because a caller went beyond a limit of the bootstrap.";
+        let mut reached = family("leno_downstream_limit_total", help, proto::MetricType::COUNTER);
+        for (limit, name) in Reached::ALL {
+            reached.mut_metric().push(counter(&[("limit", name)], overload.reached.of(limit)));
+        }
+        let memory = overload.budget.limit().map(|bytes| {
+            let used = overload.budget.used();
+            [
+                one_gauge("leno_memory_budget_bytes", "What the process may have in memory.", bytes as f64),
+                one_gauge("leno_memory_used_bytes", "What it has, as it was looked at last.", used as f64),
+            ]
+        });
+        [shed, reached].into_iter().chain(limit).chain(memory.into_iter().flatten()).collect()
     }
 
     /// What connections turned out to be, and which of them were not taken.

@@ -111,7 +111,7 @@ impl Sessions {
             return Ok(Reached { stream: Transport::Plain(stream), peer: None, security: None, local });
         }
         let handshake = self.begin(stream, encryption, inside);
-        tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| HandshakeError::TimedOut)?
+        tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| HandshakeError::TimedOut(HANDSHAKE))?
     }
 
     async fn begin(

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::ServerConfig;
@@ -15,11 +16,11 @@ use crate::identity::Svid;
 use crate::identity::clock::TimeOfDay;
 use crate::identity::issued::IssuedError;
 
+use super::Sessions;
 use super::exchange::{self, exchange};
 use super::peer::{self, Peer, Security};
 use super::transport::{Prefixed, Transport};
 use super::verify::{Callers, Roots, in_words};
-use super::{HANDSHAKE, Sessions};
 
 /// What a caller may ask to speak, by preference: our own exchange, Istio's names, and those of ordinary clients.
 const PROTOCOLS: [&[u8]; 8] =
@@ -40,8 +41,8 @@ pub enum HandshakeError {
     )]
     NotValidNow(IssuedError),
     /// It takes too long.
-    #[error("the handshake was not over within {HANDSHAKE:?}")]
-    TimedOut,
+    #[error("the handshake was not over within {0:?}")]
+    TimedOut(Duration),
     /// It failed.
     #[error("{}", in_words(.0))]
     Failed(#[from] io::Error),
@@ -77,9 +78,9 @@ pub(super) fn config(svid: &Arc<Svid>, roots: &Arc<Roots>, time: &TimeOfDay) -> 
 }
 
 impl Sessions {
-    /// Ends TLS with a caller whose first bytes are a handshake's.
-    pub async fn accept(&self, stream: Prefixed<TcpStream>) -> Result<Caller, HandshakeError> {
-        tokio::time::timeout(HANDSHAKE, self.handshake(stream)).await.map_err(|_| HandshakeError::TimedOut)?
+    /// Ends TLS, within so much time, with a caller whose first bytes are a handshake's.
+    pub async fn accept(&self, stream: Prefixed<TcpStream>, limit: Duration) -> Result<Caller, HandshakeError> {
+        tokio::time::timeout(limit, self.handshake(stream)).await.map_err(|_| HandshakeError::TimedOut(limit))?
     }
 
     async fn handshake(&self, stream: Prefixed<TcpStream>) -> Result<Caller, HandshakeError> {

@@ -1,5 +1,8 @@
 use super::*;
 
+/// The longest silence.
+const SILENCE: Duration = Duration::from_secs(10);
+
 const BOTH: Expected = Expected { http: true, mesh_tls: true };
 
 /// A ClientHello as rustls writes it.
@@ -101,7 +104,7 @@ type Step<'a> = (u64, Event<'a>);
 
 fn run(expected: Expected, steps: &[Step<'_>]) -> (Option<Verdict>, Duration) {
     let began = Instant::now();
-    let mut detection = Detection::new(expected, began);
+    let mut detection = Detection::new(expected, began, SILENCE);
     for (at, event) in steps {
         let verdict = detection.on(*event, began + Duration::from_millis(*at));
         if verdict.is_some() {

@@ -30,8 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// MySQL's handshake begins like this: a length, a packet number, protocol 10, a version.
 const GREETING: &[u8] = b"\x4a\x00\x00\x00\x0a8.0.36\x00";
 
-const LIMITS: Limits = Limits { connections: 100, requests: None, adaptive_concurrency: false };
-
 /// What an endpoint does with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
@@ -113,7 +111,7 @@ impl Proxy {
     async fn before(endpoint: SocketAddr, edit: impl FnOnce(&mut ir::Listener, &mut ir::Detection)) -> Self {
         let telemetry = Arc::new(Telemetry::default());
         let stats = telemetry.worker();
-        let overload = Overload::new(LIMITS, vec![Arc::clone(&stats)]);
+        let overload = Overload::new(Limits::default(), vec![Arc::clone(&stats)]);
         let (given_up, opened) = Default::default();
         let figures =
             Figures { telemetry: Arc::clone(&telemetry), stats: Arc::clone(&stats), overload, given_up, opened };

@@ -1,0 +1,270 @@
+//! Bodies that wait for their caller: a request's for its next part, an answer's for somebody who takes it.
+//!
+//! A body that passes at once never comes here. One that takes longer has a place in its connection's list, and leaves
+//! there, with one store a frame, whose turn it is. The worker looks once a second: a place where it has been the caller's
+//! turn for too long ends the stream, in HTTP/1.1 the connection. Whose turn it is shows in how bodies are polled: who polls
+//! a request's body and finds nothing waits for the caller; when an answer has yielded a frame and is not polled again, it
+//! is the caller who does not take it, be it its window or its socket that is full.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::life::{Life, looks_of};
+use crate::overload::reached::Reached;
+
+/// Not in the list.
+const NOWHERE: u32 = u32::MAX;
+
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The place is free.
+    Nobody,
+    /// The endpoint's, or ours.
+    Ours,
+    /// The caller is to send.
+    Sends,
+    /// The caller is to take.
+    Takes,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    turn: Turn,
+    /// It was the same turn at the last look, for so many looks.
+    looks: u32,
+    /// Something has passed since.
+    moved: bool,
+    /// It is to end.
+    doomed: bool,
+    /// Its stream, as [`crate::nest::Nest`] numbers them.
+    stream: usize,
+    /// What has passed.
+    bytes: u64,
+}
+
+/// The bodies of one connection that wait, or have.
+#[derive(Debug, Default)]
+pub(super) struct Flows {
+    slots: RefCell<Vec<Slot>>,
+}
+
+impl Flows {
+    /// Called once a second: which limit a body has reached; it is doomed then.
+    pub(super) fn look(&self, body_idle: Duration, write_stall: Duration, mut reached: impl FnMut(Reached)) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            let (limit, which) = match slot.turn {
+                Turn::Nobody => continue,
+                Turn::Ours => {
+                    slot.moved = false;
+                    continue;
+                }
+                Turn::Sends => (body_idle, Reached::BodyIdle),
+                Turn::Takes => (write_stall, Reached::WriteStall),
+            };
+            slot.looks = if std::mem::take(&mut slot.moved) { 0 } else { slot.looks.saturating_add(1) };
+            if slot.looks >= looks_of(limit) && !slot.doomed {
+                slot.doomed = true;
+                reached(which);
+            }
+        }
+    }
+
+    /// The most that has passed in a body that still goes on.
+    pub(super) fn largest(&self) -> Option<u64> {
+        let slots = self.slots.borrow();
+        slots.iter().filter(|slot| slot.turn != Turn::Nobody && !slot.doomed).map(|slot| slot.bytes).max()
+    }
+
+    /// Dooms the one in which the most has passed.
+    pub(super) fn doom_largest(&self) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let living = slots.iter_mut().filter(|slot| slot.turn != Turn::Nobody && !slot.doomed);
+        living.max_by_key(|slot| slot.bytes).map(|slot| slot.doomed = true).is_some()
+    }
+
+    /// The streams that are to end.
+    pub(super) fn doomed(&self) -> Vec<usize> {
+        self.slots.borrow().iter().filter(|slot| slot.doomed).map(|slot| slot.stream).collect()
+    }
+
+    fn enter(&self, stream: usize) -> u32 {
+        let new = Slot { turn: Turn::Ours, looks: 0, moved: true, doomed: false, stream, bytes: 0 };
+        let mut slots = self.slots.borrow_mut();
+        let at = slots.iter().position(|slot| slot.turn == Turn::Nobody).unwrap_or(slots.len());
+        match slots.get_mut(at) {
+            Some(slot) => *slot = new,
+            None => slots.push(new),
+        }
+        u32::try_from(at).unwrap_or(NOWHERE)
+    }
+
+    fn change(&self, at: u32, change: impl FnOnce(&mut Slot)) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(at as usize) {
+            change(slot);
+        }
+    }
+
+    fn leave(&self, at: u32) {
+        let mut slots = self.slots.borrow_mut();
+        if let Some(slot) = slots.get_mut(at as usize) {
+            (slot.turn, slot.doomed) = (Turn::Nobody, false);
+        }
+        // Room for many is given back when there is none.
+        if slots.len() > 8 && slots.iter().all(|slot| slot.turn == Turn::Nobody) {
+            *slots = Vec::new();
+        }
+    }
+}
+
+/// One body's place; it is given back with this.
+#[derive(Debug)]
+pub struct Flow {
+    life: Rc<Life>,
+    at: u32,
+    /// Whether its caller may wait for ever: streams of gRPC rest for hours.
+    is_patient: bool,
+    /// All of a request's body has come.
+    has_come: bool,
+}
+
+impl Flow {
+    /// It has no place until it needs one.
+    pub fn new(life: Rc<Life>, is_patient: bool) -> Self {
+        Self { life, at: NOWHERE, is_patient, has_come: false }
+    }
+
+    /// All of a request's body has come.
+    pub fn has_come(&mut self) {
+        if !std::mem::replace(&mut self.has_come, true) {
+            self.life.body_has_come();
+        }
+        if self.at != NOWHERE {
+            self.life.flows().leave(std::mem::replace(&mut self.at, NOWHERE));
+        }
+    }
+
+    /// Nothing of a request's body is here, and somebody wants it.
+    #[inline]
+    pub fn waits(&mut self) {
+        if !self.is_patient {
+            self.turns(Turn::Sends, 0);
+        }
+    }
+
+    /// Some of it has come.
+    #[inline]
+    pub fn comes(&mut self, bytes: usize) {
+        if self.at != NOWHERE {
+            self.turns(Turn::Ours, bytes);
+        }
+    }
+
+    /// Some of an answer was handed out, and it is not all.
+    #[inline]
+    pub fn hands(&mut self, bytes: usize) {
+        if !self.is_patient {
+            self.turns(Turn::Takes, bytes);
+        }
+    }
+
+    /// What was handed out is taken; the endpoint has no more yet.
+    #[inline]
+    pub fn is_taken(&mut self) {
+        if self.at != NOWHERE {
+            self.turns(Turn::Ours, 0);
+        }
+    }
+
+    fn turns(&mut self, turn: Turn, bytes: usize) {
+        if self.at == NOWHERE {
+            self.at = self.life.flows().enter(self.life.stream());
+        }
+        self.life.flows().change(self.at, |slot| {
+            // To be asked twice is no progress.
+            slot.moved |= slot.turn != turn || bytes > 0;
+            slot.turn = turn;
+            slot.bytes += bytes as u64;
+        });
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        if self.at != NOWHERE {
+            self.life.flows().leave(self.at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(3);
+
+    fn look(life: &Life, times: usize) -> Vec<Reached> {
+        let mut all = Vec::new();
+        (0..times).for_each(|_| life.flows().look(LIMIT, LIMIT * 2, |reached| all.push(reached)));
+        all
+    }
+
+    #[test]
+    fn a_caller_that_does_not_send_or_take_in_time_is_found_once() {
+        let life = Rc::new(Life::new(std::sync::Arc::default()));
+        let mut request = Flow::new(Rc::clone(&life), false);
+        let mut answer = Flow::new(Rc::clone(&life), false);
+        request.waits();
+        answer.hands(100);
+        assert_eq!(look(&life, 3), []);
+        assert_eq!(look(&life, 10), [Reached::BodyIdle, Reached::WriteStall]);
+        assert_eq!(life.flows().doomed().len(), 2);
+        drop((request, answer));
+        assert_eq!((life.flows().doomed().len(), look(&life, 10)), (0, Vec::new()));
+    }
+
+    #[test]
+    fn what_moves_or_waits_for_somebody_else_is_left_alone() {
+        let life = Rc::new(Life::new(std::sync::Arc::default()));
+        let mut request = Flow::new(Rc::clone(&life), false);
+        let mut answer = Flow::new(Rc::clone(&life), false);
+        for _ in 0..10 {
+            request.waits();
+            answer.hands(1);
+            assert_eq!(look(&life, 3), []);
+            request.comes(1);
+            answer.is_taken();
+        }
+        assert_eq!(look(&life, 20), [], "it is the endpoint's turn");
+        let mut grpc = Flow::new(Rc::clone(&life), true);
+        grpc.waits();
+        grpc.hands(1);
+        assert_eq!(look(&life, 20), []);
+    }
+
+    #[test]
+    fn to_ask_twice_for_what_does_not_come_is_no_progress() {
+        let life = Rc::new(Life::new(std::sync::Arc::default()));
+        let mut request = Flow::new(Rc::clone(&life), false);
+        for _ in 0..3 {
+            request.waits();
+            assert_eq!(look(&life, 1), []);
+        }
+        assert_eq!(look(&life, 1), [Reached::BodyIdle]);
+    }
+
+    #[test]
+    fn the_largest_goes_first() {
+        let life = Rc::new(Life::new(std::sync::Arc::default()));
+        let mut flows = [10, 500, 20].map(|bytes| {
+            let mut flow = Flow::new(Rc::clone(&life), false);
+            flow.hands(bytes);
+            flow
+        });
+        assert_eq!(life.flows().largest(), Some(500));
+        assert!(life.flows().doom_largest());
+        assert_eq!(life.flows().largest(), Some(20));
+        flows[1].is_taken();
+    }
+}
