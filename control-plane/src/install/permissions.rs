@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use leno_config::rules::schema;
 
+/// Group of the webhook configurations.
+const WEBHOOKS: &str = "admissionregistration.k8s.io";
+
 /// Rules of the ClusterRole.
 pub(crate) fn of_cluster() -> Vec<Value> {
     const READ: [&str; 3] = ["get", "list", "watch"];
@@ -17,14 +20,12 @@ pub(crate) fn of_cluster() -> Vec<Value> {
         // The mesh's roots, in every namespace with sidecars.
         rule(&[""], &["configmaps"], &["create"]),
         named(rule(&[""], &["configmaps"], &["get", "list", "watch", "patch", "update"]), &["leno-ca-root-cert"]),
-        // The caBundle of the webhooks.
+        // Other meshes' injectors, which are left their pods, and the caBundle of the own webhooks.
+        rule(&[WEBHOOKS], &["mutatingwebhookconfigurations"], &["list", "watch"]),
+        named(rule(&[WEBHOOKS], &["mutatingwebhookconfigurations"], &["patch"]), &["leno-injector"]),
         named(
-            rule(
-                &["admissionregistration.k8s.io"],
-                &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-                &["get", "list", "watch", "patch"],
-            ),
-            &["leno-injector", "leno-validator"],
+            rule(&[WEBHOOKS], &["validatingwebhookconfigurations"], &["list", "watch", "patch"]),
+            &["leno-validator"],
         ),
     ];
     let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
