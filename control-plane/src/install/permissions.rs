@@ -12,14 +12,16 @@ const WEBHOOKS: &str = "admissionregistration.k8s.io";
 
 /// Rules of the ClusterRole.
 pub(crate) fn of_cluster() -> Vec<Value> {
-    const READ: [&str; 3] = ["get", "list", "watch"];
+    const READ: [&str; 2] = ["list", "watch"];
     let mut rules = vec![
         rule(&[""], &["services", "pods", "nodes", "namespaces"], &READ),
+        // A pod may be made before the watch has told of its namespace.
+        rule(&[""], &["namespaces"], &["get"]),
         rule(&["discovery.k8s.io"], &["endpointslices"], &READ),
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
         // The mesh's roots, in every namespace with sidecars.
         rule(&[""], &["configmaps"], &["create"]),
-        named(rule(&[""], &["configmaps"], &["get", "list", "watch", "patch", "update"]), &["leno-ca-root-cert"]),
+        named(rule(&[""], &["configmaps"], &["list", "watch", "patch"]), &["leno-ca-root-cert"]),
         // Other meshes' injectors, which are left their pods, and the caBundle of the own webhooks.
         rule(&[WEBHOOKS], &["mutatingwebhookconfigurations"], &["list", "watch"]),
         named(rule(&[WEBHOOKS], &["mutatingwebhookconfigurations"], &["patch"]), &["leno-injector"]),
@@ -49,12 +51,9 @@ pub(crate) fn of_cluster() -> Vec<Value> {
 pub(crate) fn of_namespace() -> Vec<Value> {
     vec![
         rule(&["coordination.k8s.io"], &["leases"], &["create"]),
-        named(
-            rule(&["coordination.k8s.io"], &["leases"], &["get", "list", "watch", "update", "patch"]),
-            &["leno-leader"],
-        ),
+        named(rule(&["coordination.k8s.io"], &["leases"], &["get", "list", "watch", "update"]), &["leno-leader"]),
         rule(&[""], &["secrets"], &["create"]),
-        named(rule(&[""], &["secrets"], &["get", "list", "watch", "update", "patch"]), &["leno-ca", "leno-webhook"]),
+        named(rule(&[""], &["secrets"], &["get", "list", "watch", "update"]), &["leno-ca", "leno-webhook"]),
     ]
 }
 

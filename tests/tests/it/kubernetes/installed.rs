@@ -3,14 +3,14 @@
 //!
 //! Pods are processes of this machine: what the kubelet and the endpoints' controller would write of them, the test does.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use leno_tests::api_server::ApiServer;
-use leno_tests::{Call, Origin, Proxy, eventually, eventually_within, free_port, origin, run_leno};
+use leno_tests::{Call, Origin, Proxy, eventually, eventually_within, free_port, full, run_leno};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -52,11 +52,11 @@ impl Installed {
         server.authorize();
         let kubeconfig = server.kubeconfig_of("leno-system", "leno").await;
         let outbound = free_port();
-        let versions = [origin("v1").await, origin("v2").await];
+        let versions = [app("v1", 11).await, app("v2", 12).await];
         server.namespace("shop", &[("leno.mesh/inject", "enabled")]).await;
         service(&server, "shop", "reviews", 80).await;
-        for (version, app) in ["v1", "v2"].into_iter().zip(&versions) {
-            run(&server, "shop", "reviews", version, app.address()).await;
+        for (version, reviews) in ["v1", "v2"].into_iter().zip(&versions) {
+            run(&server, "shop", "reviews", version, reviews.address()).await;
         }
         server.apply(listens("default", outbound)).await;
         let plane = Replica::start(directory.path(), "leno-0", &kubeconfig, None).await;
@@ -167,6 +167,11 @@ impl Traffic {
     }
 }
 
+/// An app that answers with its name, on an address of its own: 127.0.0.`last`.
+pub(super) async fn app(name: &'static str, last: u8) -> Origin {
+    Origin::answering_at(Ipv4Addr::new(127, 0, 0, last), move |_| http::Response::new(full(name))).await
+}
+
 /// The objects that `leno` prints.
 pub(super) fn printed(arguments: &[&str]) -> Vec<Value> {
     let outcome = run_leno(arguments, "");
@@ -191,7 +196,9 @@ pub(super) async fn service(server: &ApiServer, namespace: &str, name: &str, por
 /// A pod that is a process of this machine, and the slice that leads to it.
 pub(super) async fn run(server: &ApiServer, namespace: &str, app: &str, version: &str, address: SocketAddr) {
     let name = format!("{app}-{version}");
-    let metadata = json!({"name": name, "namespace": namespace, "labels": {"app": app, "version": version}});
+    // Nobody runs a sidecar in it.
+    let labels = json!({"app": app, "version": version, "leno.mesh/inject": "disabled"});
+    let metadata = json!({"name": name, "namespace": namespace, "labels": labels});
     let status = json!({
         "phase": "Running",
         "podIP": address.ip().to_string(),

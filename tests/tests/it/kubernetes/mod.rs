@@ -2,6 +2,7 @@
 
 mod admission;
 mod definitions;
+mod injecting;
 mod installed;
 mod objects;
 mod outages;
