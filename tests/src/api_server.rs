@@ -20,8 +20,10 @@
 //!
 //! It is an API server and nothing else: there are no controllers, no scheduler and no kubelet. A Deployment makes no
 //! pods, a Service no EndpointSlices, and a pod with a node stays terminating until somebody deletes it for good.
-//! Objects are not stored on disk, and nothing is authorized: whoever is authenticated may do everything.
+//! Objects are not stored on disk. Whoever is authenticated may do everything, until a test says that roles count
+//! ([`ApiServer::authorize`]).
 
+mod access;
 mod admission;
 mod builtin;
 mod callers;
@@ -49,7 +51,7 @@ mod watch;
 mod webhook;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,8 +62,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+pub use access::Access;
 pub use cluster::{Cluster, Events, cluster, path};
-pub use faults::Failure;
+pub use faults::{Failure, Outage};
 pub use kinds::{Kind, Scope};
 pub use request::Verb;
 pub use status::Status;
@@ -305,6 +308,28 @@ impl ApiServer {
     /// All requests that came over the network.
     pub fn all_requests(&self) -> BTreeMap<(Verb, String), usize> {
         self.state.ledger.requests()
+    }
+
+    /// Who wanted what over the network, allowed or not, each once.
+    pub fn accesses(&self) -> BTreeSet<Access> {
+        self.state.ledger.accesses()
+    }
+
+    /// Lets the roles and bindings count that are stored: whoever is not the administrator may do what they allow, and
+    /// is refused everything else (403).
+    pub fn authorize(&self) {
+        self.state.authorize();
+    }
+
+    /// Goes away: watches are cut, and requests fail, until it is [back](Self::come_back). The test's own calls go on.
+    pub fn go_away(&self, how: Outage) {
+        self.state.ledger.set_outage(Some(how));
+        self.drop_watches();
+    }
+
+    /// Answers again.
+    pub fn come_back(&self) {
+        self.state.ledger.set_outage(None);
     }
 
     /// Puts its clock forward: what it stamps is later, and its tokens are older.

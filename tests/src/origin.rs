@@ -68,6 +68,14 @@ pub async fn origin(name: &'static str) -> Origin {
 impl Origin {
     /// One that reads each request to its end, remembers it, and answers as `answer` says.
     pub async fn answering(answer: impl Fn(&Recorded) -> Response<Body> + Send + Sync + 'static) -> Self {
+        Self::answering_at(Ipv4Addr::LOCALHOST, answer).await
+    }
+
+    /// The same on another address of this machine (127/8): pods have one each.
+    pub async fn answering_at(
+        ip: Ipv4Addr,
+        answer: impl Fn(&Recorded) -> Response<Body> + Send + Sync + 'static,
+    ) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let memory = Arc::clone(&seen);
         let answer = Arc::new(answer);
@@ -80,7 +88,7 @@ impl Origin {
                 response
             })
         };
-        Self::serve(treat, seen).await
+        Self::serve(ip, treat, seen).await
     }
 
     /// One that hands each request to `script` as it comes in: for streams, delays and answers that break off. Heads
@@ -97,7 +105,7 @@ impl Origin {
             memory.lock().unwrap_or_else(PoisonError::into_inner).push(head);
             script(request)
         };
-        Self::serve(treat, seen).await
+        Self::serve(Ipv4Addr::LOCALHOST, treat, seen).await
     }
 
     /// The same at an address of the test's choice, and nothing is remembered: for very many requests.
@@ -120,10 +128,11 @@ impl Origin {
     }
 
     async fn serve(
+        ip: Ipv4Addr,
         treat: impl Fn(Request<Incoming>, usize) -> Answer + Clone + Send + Sync + 'static,
         seen: Arc<Mutex<Vec<Recorded>>>,
     ) -> Self {
-        Self::serve_at((Ipv4Addr::LOCALHOST, 0).into(), treat, seen).await
+        Self::serve_at((ip, 0).into(), treat, seen).await
     }
 
     async fn serve_at(

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use leno_config::rules;
+use leno_config::rules::{self, SourceText};
 
 use super::failure::Failure;
 use crate::inject::manifest::{Manifest, Namespaces, Verdict};
@@ -31,7 +31,7 @@ pub(crate) struct Input {
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The same without -f
-    #[arg(value_name = "FILE", required_unless_present = "files")]
+    #[arg(value_name = "FILE")]
     paths: Vec<PathBuf>,
 }
 
@@ -78,11 +78,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 impl Input {
+    /// Whether there is anything to read.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.files.is_empty() || !self.paths.is_empty()
+    }
+
     /// All documents.
     pub(crate) fn read(&self) -> Result<Manifest, Failure> {
+        Ok(Manifest::read(&self.sources()?)?)
+    }
+
+    /// The files, as they are.
+    pub(crate) fn sources(&self) -> Result<Vec<SourceText>, Failure> {
+        if !self.is_given() {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "say which files to read: -f FILE, or -f - for standard input"
+            )));
+        }
         let paths: Vec<PathBuf> = self.files.iter().chain(&self.paths).cloned().collect();
-        let sources = rules::read(&paths).map_err(Failure::usage)?;
-        Ok(Manifest::read(&sources)?)
+        rules::read(&paths).map_err(Failure::usage)
     }
 }
 
@@ -99,6 +113,11 @@ impl Wishes {
             revision: self.revision.clone(),
             ..defaults
         }
+    }
+
+    /// Namespace of resources that name none.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// What is known about namespaces beside the files.

@@ -128,10 +128,13 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         true => Some(arguments.cluster.connect().await.context("there is no way to the cluster")?),
         false => None,
     };
-    let mut replica = client.as_ref().map(|client| Replica::join(client.clone(), arguments.replica.identity()));
+    let sources = sources(&arguments, client.as_ref(), &metrics);
+    let mut replica = client.as_ref().zip(sources.cluster.as_ref()).map(|(client, cluster)| {
+        let counts = metrics.kubernetes.clone();
+        Replica::join(client.clone(), arguments.replica.identity(), cluster.namespaces(), counts)
+    });
     let authority = authority(&arguments, replica.as_mut(), &metrics).await?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;
-    let sources = sources(&arguments, client.as_ref(), &metrics);
     let hub = Hub::new(metrics);
     let webhooks = match &mut replica {
         Some(replica) => Some(webhooks(replica, &arguments.replica, &hub).await?),
@@ -157,7 +160,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         let is_leader = replica.leadership().is_leader();
         let (subjects, standings) = (cluster.subjects(), sources.standings.subscribe());
         let counts = hub.metrics().kubernetes.clone();
-        let writer = Writer { client, hub: Arc::clone(&hub), counts, subjects, standings, is_leader };
+        let (hub, replica) = (Arc::clone(&hub), replica.name().to_owned());
+        let writer = Writer { client, hub, counts, subjects, standings, is_leader, replica };
         keeper.spawn(writer.run());
     }
     let gatherer = Gatherer::new(Arc::clone(&switchboard));
@@ -220,13 +224,14 @@ async fn end(
 async fn webhooks(replica: &mut Replica, arguments: &ReplicaArguments, hub: &Arc<Hub>) -> anyhow::Result<SocketAddr> {
     let listener = bind(arguments.webhook_address, "--webhook-address").await?;
     let address = listener.local_addr()?;
-    let inject = replica.injector(arguments.injection()?);
+    let (inject, counts) = (replica.injector(arguments.injection()?), hub.metrics().kubernetes.clone());
     let hub = Arc::clone(hub);
     let in_force = Arc::new(move || {
         let newest = hub.newest();
         Arc::new(newest.iter().flat_map(|generation| generation.rules()).cloned().collect::<Vec<_>>())
     });
-    replica.serve_webhooks(listener, Webhooks { inject, in_force }).await.context("there are no webhooks")?;
+    let webhooks = Webhooks { inject, in_force, counts };
+    replica.serve_webhooks(listener, webhooks).await.context("there are no webhooks")?;
     Ok(address)
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::marks::{Mark, Marks, Place};
 use super::names::{INJECT, ISTIO_INJECT, ISTIO_NAMESPACE, ISTIO_REVISION};
+use super::others::Taken;
 use super::problem::Problem;
 use super::settings::{Default, IstioNames, Settings};
 
@@ -54,6 +55,13 @@ pub(crate) enum Skipped {
         who: &'static str,
         /// By which label or annotation.
         mark: Mark,
+    },
+    /// The API server calls another mesh's injector for the pod.
+    OtherWebhook {
+        /// Which mesh's.
+        who: &'static str,
+        /// Name of its MutatingWebhookConfiguration.
+        configuration: String,
     },
     /// The pod has the sidecar of another mesh.
     OtherSidecar {
@@ -117,18 +125,29 @@ pub(super) fn decide(
             Decision::Skip(Skipped::OtherInjector { who: "another revision of the control plane", mark })
         }
         (None, Default::Skip) => Decision::Skip(Skipped::ByDefault),
-        (Some((Word::Yes, mark)), _) => unless_taken(Asked::By(mark), spec, pod, outer, settings),
-        (None, Default::Inject) => unless_taken(Asked::ByDefault, spec, pod, outer, settings),
+        (Some((Word::Yes, mark)), _) => unless_taken(Asked::By(mark), spec, pod, (namespace, outer), settings),
+        (None, Default::Inject) => unless_taken(Asked::ByDefault, spec, pod, (namespace, outer), settings),
     })
 }
 
 /// Yes, unless another mesh has the pod.
-fn unless_taken(asked: Asked, spec: &Value, pod: &Marks, outer: &Marks, settings: &Settings) -> Decision {
+fn unless_taken(
+    asked: Asked,
+    spec: &Value,
+    pod: &Marks,
+    (namespace, outer): (&str, &Marks),
+    settings: &Settings,
+) -> Decision {
     if let Some((who, container)) = other_sidecar(spec) {
         return Decision::Skip(Skipped::OtherSidecar { who, container });
     }
-    match other_injector(pod, outer, settings) {
-        Some((who, mark)) => Decision::Skip(Skipped::OtherInjector { who, mark }),
+    if let Some((who, mark)) = other_injector(pod, outer, settings) {
+        return Decision::Skip(Skipped::OtherInjector { who, mark });
+    }
+    match settings.others.taking(&pod.labels, namespace, &outer.labels) {
+        Some(Taken { who, configuration }) => {
+            Decision::Skip(Skipped::OtherWebhook { who, configuration: configuration.to_owned() })
+        }
         None => Decision::Inject(asked),
     }
 }
@@ -240,6 +259,7 @@ impl Decision {
                 | Skipped::OwnNamespace(_)
                 | Skipped::HostNetwork
                 | Skipped::Windows
+                | Skipped::OtherWebhook { .. }
                 | Skipped::OtherSidecar { .. },
             ) => None,
         }
@@ -273,6 +293,11 @@ impl fmt::Display for Skipped {
             Self::OtherInjector { who, mark } => {
                 write!(f, "{who} injects here, because {mark} says so; remove it, or opt this pod out of it")
             }
+            Self::OtherWebhook { who, configuration } => write!(
+                f,
+                "{who} injects here: its webhooks (MutatingWebhookConfiguration {configuration}) select the pod; take its \
+                 label away, or opt this pod out of it"
+            ),
             Self::OtherSidecar { who, container } => {
                 write!(f, "the pod has the sidecar of {who} (container {container}) already")
             }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use super::others::Others;
+
 /// What an operator decides about injection. Every field has a default; annotations of a pod override what is about pods.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -18,6 +20,9 @@ pub(crate) struct Settings {
     pub(crate) default: Default,
     /// Who answers to `istio-injection` and `sidecar.istio.io/inject`.
     pub(crate) istio_names: IstioNames,
+    /// Other meshes' injectors in the cluster, as it says itself; nobody writes it down.
+    #[serde(skip)]
+    pub(crate) others: Others,
     /// What `istio.io/rev` has to be to mean this control plane.
     pub(crate) revision: String,
     /// Namespace of the control plane, which is never injected.
@@ -97,6 +102,7 @@ impl std::default::Default for Settings {
             sidecar: Sidecar::Native,
             default: Default::Skip,
             istio_names: IstioNames::Ours,
+            others: Others::default(),
             revision: "default".to_owned(),
             own_namespace: "leno-system".to_owned(),
             ignored_namespaces: ["kube-system", "kube-public", "kube-node-lease"].map(str::to_owned).into(),

@@ -7,24 +7,27 @@ use serde_json::{Value, json};
 
 use leno_config::rules::schema;
 
+/// Group of the webhook configurations.
+const WEBHOOKS: &str = "admissionregistration.k8s.io";
+
 /// Rules of the ClusterRole.
 pub(crate) fn of_cluster() -> Vec<Value> {
-    const READ: [&str; 3] = ["get", "list", "watch"];
+    const READ: [&str; 2] = ["list", "watch"];
     let mut rules = vec![
         rule(&[""], &["services", "pods", "nodes", "namespaces"], &READ),
+        // A pod may be made before the watch has told of its namespace.
+        rule(&[""], &["namespaces"], &["get"]),
         rule(&["discovery.k8s.io"], &["endpointslices"], &READ),
         rule(&["authentication.k8s.io"], &["tokenreviews"], &["create"]),
         // The mesh's roots, in every namespace with sidecars.
         rule(&[""], &["configmaps"], &["create"]),
-        named(rule(&[""], &["configmaps"], &["get", "list", "watch", "patch", "update"]), &["leno-ca-root-cert"]),
-        // The caBundle of the webhooks.
+        named(rule(&[""], &["configmaps"], &["list", "watch", "patch"]), &["leno-ca-root-cert"]),
+        // Other meshes' injectors, which are left their pods, and the caBundle of the own webhooks.
+        rule(&[WEBHOOKS], &["mutatingwebhookconfigurations"], &["list", "watch"]),
+        named(rule(&[WEBHOOKS], &["mutatingwebhookconfigurations"], &["patch"]), &["leno-injector"]),
         named(
-            rule(
-                &["admissionregistration.k8s.io"],
-                &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-                &["get", "list", "watch", "patch"],
-            ),
-            &["leno-injector", "leno-validator"],
+            rule(&[WEBHOOKS], &["validatingwebhookconfigurations"], &["list", "watch", "patch"]),
+            &["leno-validator"],
         ),
     ];
     let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
@@ -48,12 +51,9 @@ pub(crate) fn of_cluster() -> Vec<Value> {
 pub(crate) fn of_namespace() -> Vec<Value> {
     vec![
         rule(&["coordination.k8s.io"], &["leases"], &["create"]),
-        named(
-            rule(&["coordination.k8s.io"], &["leases"], &["get", "list", "watch", "update", "patch"]),
-            &["leno-leader"],
-        ),
+        named(rule(&["coordination.k8s.io"], &["leases"], &["get", "list", "watch", "update"]), &["leno-leader"]),
         rule(&[""], &["secrets"], &["create"]),
-        named(rule(&[""], &["secrets"], &["get", "list", "watch", "update", "patch"]), &["leno-ca", "leno-webhook"]),
+        named(rule(&[""], &["secrets"], &["get", "list", "watch", "update"]), &["leno-ca", "leno-webhook"]),
     ]
 }
 

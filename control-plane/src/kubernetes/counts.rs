@@ -1,6 +1,6 @@
 //! What the watches count. The label is a kind that the program knows, so that the number of series is fixed.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Cheap to clone; all clones count the same.
 #[derive(Debug, Clone)]
@@ -10,6 +10,54 @@ pub(crate) struct Counts {
     errors: IntCounterVec,
     objects: IntGaugeVec,
     writes: IntCounterVec,
+    leads: IntGauge,
+    reviews: IntCounterVec,
+}
+
+/// Which webhook the API server asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Webhook {
+    /// About a pod that is made.
+    Inject,
+    /// About a rule that is written.
+    Validate,
+}
+
+/// What a webhook answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReviewVerdict {
+    /// The object is changed: a pod gets a sidecar.
+    Patched,
+    /// The object is taken as it is.
+    Allowed,
+    /// The object is refused, with the reason.
+    Denied,
+    /// The question could not be read or answered.
+    Failed,
+}
+
+impl Webhook {
+    const ALL: [Self; 2] = [Self::Inject, Self::Validate];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Inject => "inject",
+            Self::Validate => "validate",
+        }
+    }
+}
+
+impl ReviewVerdict {
+    const ALL: [Self; 4] = [Self::Patched, Self::Allowed, Self::Denied, Self::Failed];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Patched => "patched",
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// What became of a status that was to be written.
@@ -45,11 +93,25 @@ impl Counts {
             errors: counters("watch_errors_total", "Answers of the API server that were none.", "kind")?,
             objects: IntGaugeVec::new(Opts::new("leno_kubernetes_objects", "Objects that are known."), &["kind"])?,
             writes: counters("status_writes_total", "Statuses of rules, by what became of writing them.", "result")?,
+            leads: IntGauge::new("leno_kubernetes_leader", "1 while this control plane holds the Lease, and writes.")?,
+            reviews: IntCounterVec::new(
+                Opts::new(
+                    "leno_kubernetes_webhook_requests_total",
+                    "Questions of the API server, by what was answered.",
+                ),
+                &["webhook", "verdict"],
+            )?,
         };
+        for webhook in Webhook::ALL {
+            for verdict in ReviewVerdict::ALL {
+                counts.reviews.with_label_values(&[webhook.label(), verdict.label()]);
+            }
+        }
         for result in [Write::Done, Write::Gone, Write::Failed] {
             counts.writes.with_label_values(&[result.label()]);
         }
-        for counter in [&counts.events, &counts.lists, &counts.errors, &counts.writes] {
+        registry.register(Box::new(counts.leads.clone()))?;
+        for counter in [&counts.events, &counts.lists, &counts.errors, &counts.writes, &counts.reviews] {
             registry.register(Box::new(counter.clone()))?;
         }
         registry.register(Box::new(counts.objects.clone()))?;
@@ -70,6 +132,15 @@ impl Counts {
 
     pub(crate) fn objects(&self, kind: &str, number: usize) {
         self.objects.with_label_values(&[kind]).set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this control plane leads, from now on.
+    pub(super) fn leads(&self, leads: bool) {
+        self.leads.set(i64::from(leads));
+    }
+
+    pub(super) fn reviewed(&self, webhook: Webhook, verdict: ReviewVerdict) {
+        self.reviews.with_label_values(&[webhook.label(), verdict.label()]).inc();
     }
 
     pub(super) fn wrote(&self, result: Write) {

@@ -12,9 +12,11 @@
 pub(crate) mod client;
 pub(crate) mod counts;
 pub(crate) mod crd;
+pub(crate) mod injected;
 pub(crate) mod leader;
 pub(crate) mod namespaces;
 pub(crate) mod objects;
+pub(crate) mod others;
 pub(crate) mod registry;
 pub(crate) mod replica;
 pub(crate) mod roots;

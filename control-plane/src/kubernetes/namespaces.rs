@@ -1,9 +1,9 @@
-//! Namespaces, as far as sidecars are concerned: what each says about injection, and which need the mesh's root.
+//! Namespaces, as far as sidecars are concerned: which of them need the mesh's root. They are watched once, by discovery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, watcher};
@@ -12,81 +12,37 @@ use tokio::sync::watch;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tracing::debug;
 
-/// What a namespace says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Space {
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) annotations: BTreeMap<String, String>,
-    /// It is on its way out, and takes nothing new.
-    pub(crate) is_ending: bool,
-}
+use super::objects::Namespace;
 
-/// All of them by name; `None`: they have not been listed yet.
-pub(crate) type Spaces = Option<Arc<BTreeMap<String, Space>>>;
+/// All of them by name; empty: they have not been listed yet, since every cluster has some.
+pub(crate) type Namespaces = Arc<BTreeMap<String, Namespace>>;
 
 /// Asks for sidecars, as label or annotation; ours and Istio's.
 const ASKS: [(&str, &str); 2] = [("leno.mesh/inject", "enabled"), ("istio-injection", "enabled")];
 /// Stands at every pod with a sidecar.
 const STATUS: &str = "leno.mesh/status";
 
-impl Space {
-    /// Of an object.
-    pub(crate) fn read(space: PartialObjectMeta<Namespace>) -> Self {
-        let metadata = space.metadata;
-        Self {
-            is_ending: metadata.deletion_timestamp.is_some(),
-            labels: metadata.labels.unwrap_or_default(),
-            annotations: metadata.annotations.unwrap_or_default(),
-        }
-    }
-
-    /// Whether its pods get sidecars unless they say otherwise. Ours wins over Istio's.
-    fn is_enabled(&self) -> bool {
-        let said = ASKS.iter().find_map(|(key, enabled)| {
-            let value = self.labels.get(*key).or_else(|| self.annotations.get(*key))?;
-            Some(value == enabled)
-        });
-        said.unwrap_or(false)
-    }
-}
-
-/// Follows all namespaces. Does not return.
-pub(crate) async fn follow(client: Client, spaces: watch::Sender<Spaces>) {
-    let api = Api::<PartialObjectMeta<Namespace>>::all(client);
-    let mut events = std::pin::pin!(watcher(api, Config::default()).default_backoff());
-    let (mut known, mut listing) = (BTreeMap::new(), BTreeMap::new());
-    let mut is_listed = false;
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => listing.clear(),
-            Ok(Event::InitApply(space)) => drop(listing.insert(space.name_any(), Space::read(space))),
-            Ok(Event::InitDone) => (known, is_listed) = (std::mem::take(&mut listing), true),
-            Ok(Event::Apply(space)) => drop(known.insert(space.name_any(), Space::read(space))),
-            Ok(Event::Delete(space)) => drop(known.remove(&space.name_any())),
-            Err(error) => debug!("namespaces cannot be watched: {error}"),
-        }
-        spaces.send_if_modified(|now| {
-            let changed = is_listed && now.as_deref() != Some(&known);
-            if changed {
-                *now = Some(Arc::new(known.clone()));
-            }
-            changed
-        });
-    }
+/// Whether its pods get sidecars unless they say otherwise. Ours wins over Istio's.
+fn is_enabled(namespace: &Namespace) -> bool {
+    let said = ASKS.iter().find_map(|(key, enabled)| {
+        let value = namespace.labels.get(*key).or_else(|| namespace.annotations.get(*key))?;
+        Some(value == enabled)
+    });
+    said.unwrap_or(false)
 }
 
 /// Follows which namespaces need the mesh's root: those that are enabled, and those in which a pod has a sidecar because
 /// it asked for one itself. Does not return.
 pub(crate) async fn wanted(
     client: Client,
-    mut spaces: watch::Receiver<Spaces>,
+    mut namespaces: watch::Receiver<Namespaces>,
     wanted: &watch::Sender<Arc<BTreeSet<String>>>,
 ) {
     let api = Api::<PartialObjectMeta<Pod>>::all(client);
     let mut events = std::pin::pin!(watcher(api, Config::default()).default_backoff());
     let mut pods = Pods::default();
     loop {
-        let newest = spaces.borrow_and_update().clone().unwrap_or_default();
+        let newest = Arc::clone(&namespaces.borrow_and_update());
         let names = Arc::new(names(&newest, &pods));
         wanted.send_if_modified(|before| {
             let changed = *before != names;
@@ -99,7 +55,7 @@ pub(crate) async fn wanted(
                 Some(Err(error)) => debug!("pods cannot be watched: {error}"),
                 None => std::future::pending().await,
             },
-            changed = spaces.changed() => if changed.is_err() { std::future::pending::<()>().await },
+            changed = namespaces.changed() => if changed.is_err() { std::future::pending::<()>().await },
         }
     }
 }
@@ -140,9 +96,9 @@ impl Pods {
     }
 }
 
-fn names(spaces: &BTreeMap<String, Space>, pods: &Pods) -> BTreeSet<String> {
-    let takes = |name: &&String| spaces.get(*name).is_some_and(|space| !space.is_ending);
-    let enabled = spaces.iter().filter(|(_, space)| space.is_enabled()).map(|(name, _)| name);
+fn names(namespaces: &BTreeMap<String, Namespace>, pods: &Pods) -> BTreeSet<String> {
+    let takes = |name: &&String| namespaces.get(*name).is_some_and(|namespace| !namespace.terminating);
+    let enabled = namespaces.iter().filter(|(_, namespace)| is_enabled(namespace)).map(|(name, _)| name);
     enabled.chain(pods.injected.keys()).filter(takes).cloned().collect()
 }
 
@@ -153,10 +109,10 @@ mod tests {
 
     use super::*;
 
-    fn space(labels: &[(&str, &str)], annotations: &[(&str, &str)], is_ending: bool) -> Space {
+    fn namespace(labels: &[(&str, &str)], annotations: &[(&str, &str)], terminating: bool) -> Namespace {
         let map =
             |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        Space { labels: map(labels), annotations: map(annotations), is_ending }
+        Namespace { labels: map(labels), annotations: map(annotations), terminating }
     }
 
     fn pod(namespace: &str, name: &str, is_injected: bool) -> PartialObjectMeta<Pod> {
@@ -184,21 +140,21 @@ mod tests {
             (&[(istios, "disabled")], &[], false),
         ];
         for (labels, annotations, expected) in rows {
-            assert_eq!(space(labels, annotations, false).is_enabled(), expected, "{labels:?} {annotations:?}");
+            assert_eq!(is_enabled(&namespace(labels, annotations, false)), expected, "{labels:?} {annotations:?}");
         }
     }
 
     #[test]
     fn the_root_is_wanted_where_sidecars_are_or_will_be() {
         let enabled = [("leno.mesh/inject", "enabled")];
-        let spaces = BTreeMap::from([
-            ("enabled".to_owned(), space(&enabled, &[], false)),
-            ("ending".to_owned(), space(&enabled, &[], true)),
-            ("some".to_owned(), space(&[], &[], false)),
-            ("none".to_owned(), space(&[], &[], false)),
+        let namespaces = BTreeMap::from([
+            ("enabled".to_owned(), namespace(&enabled, &[], false)),
+            ("ending".to_owned(), namespace(&enabled, &[], true)),
+            ("some".to_owned(), namespace(&[], &[], false)),
+            ("none".to_owned(), namespace(&[], &[], false)),
         ]);
         let mut pods = Pods::default();
-        let found = |pods: &Pods| names(&spaces, pods).into_iter().collect::<Vec<_>>();
+        let found = |pods: &Pods| names(&namespaces, pods).into_iter().collect::<Vec<_>>();
         assert_eq!(found(&pods), ["enabled"]);
         for event in [
             Event::Init,

@@ -244,7 +244,7 @@ pub(super) fn locality(node: &ObjectMeta) -> Locality {
     Locality { region: first(&REGION), zone: first(&ZONE), subzone: first(&SUBZONE) }
 }
 
-pub(super) fn namespace(metadata: ObjectMeta) -> Namespace {
+pub(crate) fn namespace(metadata: ObjectMeta) -> Namespace {
     Namespace {
         terminating: metadata.deletion_timestamp.is_some(),
         labels: metadata.labels.unwrap_or_default(),

@@ -23,8 +23,10 @@ use tokio::task::JoinSet;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tracing::{error, info};
 
+use super::counts::Counts;
 use super::leader::{Candidate, Leadership};
-use super::namespaces::{self, Spaces};
+use super::namespaces::{self, Namespaces};
+use super::others;
 use super::roots;
 use super::secrets::{CA, RootSecret, SecretError, WEBHOOK};
 use super::token_review::Reviews;
@@ -37,7 +39,7 @@ use crate::ca::issuer::ServerName;
 use crate::ca::kept::Shared;
 use crate::ca::metrics::CaMetrics;
 use crate::ca::{Authority, OpenError, Settings};
-use crate::inject;
+use crate::inject::{self, Others};
 
 /// Who a replica is.
 #[derive(Debug, Clone)]
@@ -70,15 +72,21 @@ pub(crate) struct Replica {
     client: Client,
     identity: Identity,
     leadership: Leadership,
-    spaces: watch::Receiver<Spaces>,
+    namespaces: watch::Receiver<Namespaces>,
+    others: watch::Receiver<Others>,
     stop: watch::Sender<bool>,
     election: JoinSet<()>,
     tasks: JoinSet<()>,
 }
 
 impl Replica {
-    /// Begins to stand for election, and to follow namespaces.
-    pub(crate) fn join(client: Client, identity: Identity) -> Self {
+    /// Begins to stand for election, and to follow other meshes' injectors. Namespaces are those that discovery watches.
+    pub(crate) fn join(
+        client: Client,
+        identity: Identity,
+        namespaces: watch::Receiver<Namespaces>,
+        counts: Counts,
+    ) -> Self {
         let random = || RandomState::new().hash_one(0);
         let (candidate, leadership) = Candidate::new(client.clone(), &identity.namespace, &identity.pod, random);
         let (stop, mut stopped) = watch::channel(false);
@@ -87,9 +95,15 @@ impl Replica {
             // Whoever is gone without a word wants it stopped too.
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
-        let (sender, spaces) = watch::channel(None);
-        tasks.spawn(namespaces::follow(client.clone(), sender));
-        Self { client, identity, leadership, spaces, stop, election, tasks }
+        tasks.spawn(tell(leadership.is_leader(), counts));
+        let (sender, others) = watch::channel(Others::default());
+        tasks.spawn(others::follow(client.clone(), sender));
+        Self { client, identity, leadership, namespaces, others, stop, election, tasks }
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.identity.pod
     }
 
     /// Who leads.
@@ -99,7 +113,7 @@ impl Replica {
 
     /// Decides about pods, as these settings and their namespaces say.
     pub(crate) fn injector(&self, settings: inject::Settings) -> Injector {
-        injector(self.client.clone(), self.spaces.clone(), settings)
+        injector(self.client.clone(), self.namespaces.clone(), self.others.clone(), settings)
     }
 
     /// Believes tokens of service accounts.
@@ -131,13 +145,13 @@ impl Replica {
 
     /// While this replica leads, the roots are in all namespaces that want them.
     fn distribute(&mut self, authority: &Arc<Authority>) {
-        let (client, authority, spaces) = (self.client.clone(), Arc::clone(authority), self.spaces.clone());
+        let (client, authority, namespaces) = (self.client.clone(), Arc::clone(authority), self.namespaces.clone());
         self.tasks.spawn(self.leadership.clone().while_leading(move || {
-            let (client, authority, spaces) = (client.clone(), Arc::clone(&authority), spaces.clone());
+            let (client, authority, namespaces) = (client.clone(), Arc::clone(&authority), namespaces.clone());
             async move {
                 let wanted = watch::Sender::new(Arc::<BTreeSet<String>>::default());
                 let keep = roots::keep(client.clone(), authority, wanted.subscribe());
-                tokio::join!(namespaces::wanted(client, spaces, &wanted), keep);
+                tokio::join!(namespaces::wanted(client, namespaces, &wanted), keep);
             }
         }));
     }
@@ -188,6 +202,16 @@ impl Replica {
         let names = [service.clone(), format!("{service}.cluster.local"), "localhost".to_owned()];
         let here = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         names.into_iter().map(ServerName::Dns).chain(here.map(ServerName::Address)).collect()
+    }
+}
+
+/// Says in the metrics who leads. Returns when the election is over.
+async fn tell(mut leads: watch::Receiver<bool>, counts: Counts) {
+    loop {
+        counts.leads(*leads.borrow_and_update());
+        if leads.changed().await.is_err() {
+            return;
+        }
     }
 }
 

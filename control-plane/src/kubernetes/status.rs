@@ -9,6 +9,11 @@
 //! pods come and go, and "122/122" becomes "123/123". That is no news, and a thousand rules times every pod would be more
 //! writes than everything else in the cluster. So a rule that everybody has keeps the numbers with which that became true,
 //! until it changes or somebody refuses it.
+//!
+//! Where several control planes serve, the one that leads writes, and it knows of the proxies that are connected to itself
+//! and of no others. So the message says whose proxies the numbers count (`61/61 of the proxies of leno-0`); `leno status`
+//! asks one control plane likewise. Sums over all would need every control plane to publish who of its proxies has which
+//! rule, which is a write per rule and replica at every edit, for a figure that is old when it is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -115,6 +120,8 @@ pub(crate) struct Writer {
     pub(crate) subjects: watch::Receiver<Arc<Vec<Subject>>>,
     pub(crate) standings: watch::Receiver<Standings>,
     pub(crate) is_leader: watch::Receiver<bool>,
+    /// The name of this control plane, whose proxies are counted.
+    pub(crate) replica: String,
 }
 
 impl Writer {
@@ -161,10 +168,11 @@ impl Writer {
             let Some(standing) = standings.get(&id) else { continue };
             let reach = self.hub.reach(standing.since, |kind| may_be_part_of(&subject.kind, kind));
             unsettled |= !standing.is_wrong && reach.has < reach.of;
+            let counted = Counted { reach, by: &self.replica };
             let place = (subject.kind.clone(), subject.key.clone());
             let ours = written.get(&place).filter(|echo| echo.before == subject.conditions);
             let known = ours.map_or(&subject.conditions, |echo| &echo.written);
-            let Some(wanted) = conditions(subject, known, standing, &reach, SystemTime::now()) else { continue };
+            let Some(wanted) = conditions(subject, known, standing, &counted, SystemTime::now()) else { continue };
             if !*self.is_leader.borrow() {
                 return false;
             }
@@ -239,16 +247,23 @@ fn may_be_part_of(rule: &str, resource: Kind) -> bool {
     }
 }
 
+/// Who has a rule, among the proxies of one control plane.
+struct Counted<'a> {
+    reach: Reach,
+    /// Its name.
+    by: &'a str,
+}
+
 /// The conditions to write, with those of others as they are; `None`: what stands there is right.
 fn conditions(
     subject: &Subject,
     known: &[Value],
     standing: &Standing,
-    reach: &Reach,
+    counted: &Counted<'_>,
     now: SystemTime,
 ) -> Option<Vec<Value>> {
     let stands = |name: &str| known.iter().find(|condition| condition["type"] == name);
-    let ours = [accepted(standing), propagated(standing, reach)];
+    let ours = [accepted(standing), propagated(standing, counted)];
     let is_right = |wanted: &Condition| {
         let Some(found) = stands(wanted.name) else { return false };
         let same_rule = found["observedGeneration"] == subject.generation;
@@ -301,9 +316,10 @@ fn accepted(standing: &Standing) -> Condition {
     Condition { name: ACCEPTED, status, reason, message: cut(&words, MESSAGE) }
 }
 
-fn propagated(standing: &Standing, reach: &Reach) -> Condition {
+fn propagated(standing: &Standing, counted: &Counted<'_>) -> Condition {
+    let reach = &counted.reach;
     let condition = |status, reason, message| Condition { name: PROPAGATED, status, reason, message };
-    let numbers = format!("{}/{}", reach.has, reach.of);
+    let numbers = format!("{}/{} of the proxies of {}", reach.has, reach.of, counted.by);
     if standing.since == 0 {
         return condition("False", "NotInForce", "it is not in force, so no proxy has it".to_owned());
     }

@@ -5,7 +5,7 @@
 //! change: `kubectl apply -f` of a directory is one change. Endpoints are not written by anybody, and wait for nothing:
 //! they are handed on as soon as what the API server had to say at this moment has been read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use kube::Client;
@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::kubernetes::counts::Counts;
-use crate::kubernetes::objects::{Namespace, Subject};
+use crate::kubernetes::namespaces::Namespaces;
+use crate::kubernetes::objects::Subject;
 use crate::kubernetes::registry::{Changes, News, Registry};
 use crate::kubernetes::watches;
 
@@ -51,9 +52,6 @@ pub(crate) struct Endpoints {
     /// When the first word of it was read.
     pub(crate) noticed: std::time::Instant,
 }
-
-/// Namespaces by name.
-pub(crate) type Namespaces = Arc<BTreeMap<String, Namespace>>;
 
 /// A cluster under watch.
 pub(crate) struct Cluster {
@@ -100,7 +98,6 @@ impl Cluster {
     }
 
     /// Namespaces as they are, and word of every change. Empty before the first complete list.
-    #[allow(dead_code)] // For who writes into namespaces; nobody does in this process yet.
     pub(crate) fn namespaces(&self) -> watch::Receiver<Namespaces> {
         self.namespaces.subscribe()
     }

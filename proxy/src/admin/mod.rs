@@ -19,6 +19,7 @@ mod process;
 mod query;
 mod redact;
 mod routes;
+mod seats;
 mod shared;
 mod stats;
 mod tap;
@@ -37,7 +38,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::handover::{Gate, OwnSockets};
 
@@ -49,8 +50,10 @@ pub use routes::respond;
 pub use shared::Shared;
 
 use routes::Act;
+use seats::{Seat, Seats};
 
-/// Connections at a time on one admin address.
+/// Connections at a time on one admin address. Where there are more, the one that has been there longest and asks nothing
+/// at the moment makes room: whoever holds connections keeps neither a kubelet nor a scraper out.
 const CONNECTIONS: usize = 64;
 /// For one connection that is open to others, all requests included; a scraper opens a new one.
 pub(crate) const LIFE: Duration = Duration::from_secs(300);
@@ -144,28 +147,23 @@ where
     A: Fn(Ends, Request<Incoming>) -> F + Clone + 'static,
     F: Future<Output = Answer> + 'static,
 {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut seats = Seats::default();
     // An error means that the process is at its end.
     let _ = gate.wait_for(|gate| *gate != Gate::Shut).await;
     loop {
-        let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             // Who waits in the socket's queue is answered by the next process.
             _ = gate.wait_for(|gate| *gate == Gate::Gone) => return,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, caller)) => {
-                let answer = answer.clone();
+                let (answer, seat) = (answer.clone(), seats.take().await);
                 tokio::task::spawn_local(async move {
                     if let Ok(local) = stream.local_addr() {
-                        serve(stream, Ends { caller, local }, life, answer).await;
+                        serve(stream, Ends { caller, local }, life, answer, &seat).await;
                     }
-                    drop(permit);
                 });
             }
             Err(error) => {
@@ -176,21 +174,30 @@ where
     }
 }
 
-async fn serve<A, F>(stream: TcpStream, ends: Ends, life: Duration, answer: A)
+async fn serve<A, F>(stream: TcpStream, ends: Ends, life: Duration, answer: A, seat: &Seat)
 where
     A: Fn(Ends, Request<Incoming>) -> F,
     F: Future<Output = Answer>,
 {
     let service = service_fn(|request: Request<Incoming>| {
         let answered = answer(ends, request);
-        async move { Ok::<_, Infallible>(answered.await) }
+        async move {
+            let _asks = seat.asks();
+            Ok::<_, Infallible>(answered.await)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    let ended = tokio::time::timeout(life, pin!(served)).await;
+    let served = pin!(tokio::time::timeout(life, served));
+    let ended = tokio::select! {
+        // First what it has to say: it may have begun to ask.
+        biased;
+        ended = served => ended,
+        () = seat.is_wanted() => return,
+    };
     if let Ok(Err(error)) = ended {
         tracing::debug!(%error, "an admin connection ended");
     }

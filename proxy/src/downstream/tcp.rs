@@ -234,6 +234,11 @@ pub(super) async fn open(connection: &Connection) -> Result<Upstream, NoUpstream
     Err(last.unwrap_or_else(no_endpoint))
 }
 
+/// How often an endpoint is called again that answers TLS with a greeting. A PERMISSIVE port gives its app's greeting to
+/// whoever is silent ([`super::first_words`]), and so to a sidecar on a machine that is busy just between its SYN and its
+/// ClientHello.
+const GREETINGS: usize = 3;
+
 async fn reach(
     worker: &Worker,
     cluster: &WorkerCluster,
@@ -241,8 +246,15 @@ async fn reach(
 ) -> Result<(Reached, Option<Box<Noted>>), ConnectError> {
     let config = &cluster.shared.config;
     let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.shared.dns_name());
-    let (stream, noted) = cluster.dial(worker).to(endpoint.address).await?;
-    Ok((worker.tls.connect(stream, &encryption, Inside::Bytes).await?, noted))
+    let mut again = GREETINGS;
+    loop {
+        let (stream, noted) = cluster.dial(worker).to(endpoint.address).await?;
+        match worker.tls.connect(stream, &encryption, Inside::Bytes).await {
+            // Nothing of the caller's has been sent.
+            Err(error) if error.is_no_tls() && again > 0 => again -= 1,
+            reached => return Ok((reached?, noted)),
+        }
+    }
 }
 
 /// Why bytes no longer pass.

@@ -48,6 +48,15 @@ pub enum HandshakeError {
     Failed(#[from] io::Error),
 }
 
+impl HandshakeError {
+    /// Whether the other side has said something that is no TLS: it took us for somebody who waits for its greeting.
+    pub fn is_no_tls(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        matches!(cause, Some(rustls::Error::InvalidMessage(_)))
+    }
+}
+
 /// A caller that was let in.
 #[derive(Debug)]
 pub struct Caller {

@@ -1,8 +1,9 @@
 //! What was asked, how often; and which answers are to be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::access::Access;
 use super::request::Verb;
 use super::status::Status;
 
@@ -17,6 +18,15 @@ pub enum Failure {
     Hangs,
 }
 
+/// How a server is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// Somebody in front of it answers 503.
+    Refuses,
+    /// Whoever connects, or asks over a connection that is open, sees it closed.
+    Closes,
+}
+
 /// Counters and the failures to come.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<Pages>);
@@ -24,6 +34,8 @@ pub(super) struct Ledger(Mutex<Pages>);
 #[derive(Debug, Default)]
 struct Pages {
     requests: BTreeMap<(Verb, String), usize>,
+    accesses: BTreeSet<Access>,
+    outage: Option<Outage>,
     failures: Vec<Planned>,
 }
 
@@ -58,6 +70,29 @@ impl Ledger {
     /// Everything that was asked.
     pub(super) fn requests(&self) -> BTreeMap<(Verb, String), usize> {
         self.pages().requests.clone()
+    }
+
+    /// Writes down who wanted what.
+    pub(super) fn note(&self, access: &Access) {
+        let mut pages = self.pages();
+        if !pages.accesses.contains(access) {
+            pages.accesses.insert(access.clone());
+        }
+    }
+
+    /// Who wanted what, each once.
+    pub(super) fn accesses(&self) -> BTreeSet<Access> {
+        self.pages().accesses.clone()
+    }
+
+    /// Begins an outage, or ends it.
+    pub(super) fn set_outage(&self, outage: Option<Outage>) {
+        self.pages().outage = outage;
+    }
+
+    /// How the server is away, if it is.
+    pub(super) fn outage(&self) -> Option<Outage> {
+        self.pages().outage
     }
 
     /// Lets the next requests of a kind fail.

@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::faults::Failure;
+use super::faults::{Failure, Outage};
 use super::request::{Query, Request, Target, User, Verb};
 use super::state::State;
 use super::status::Status;
-use super::{discovery, read, tokens, watch, write};
+use super::{access, discovery, read, tokens, watch, write};
 use crate::client::{Body, full};
 
 /// Largest body, as the real server has it.
@@ -57,6 +57,9 @@ pub(super) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>,
 }
 
 async fn converse(stream: TcpStream, tls: TlsAcceptor, state: Arc<State>) -> Result<(), Failed> {
+    if state.ledger.outage() == Some(Outage::Closes) {
+        return Ok(());
+    }
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(CALLER_PATIENCE, tls.accept(stream)).await??;
     let (_, session) = stream.get_ref();
@@ -86,6 +89,11 @@ async fn answer(
     certified: Option<User>,
     request: http::Request<Incoming>,
 ) -> Result<Response<Body>, Failed> {
+    match state.ledger.outage() {
+        Some(Outage::Closes) => return Err("the server is away, as the test wants it".into()),
+        Some(Outage::Refuses) => return Ok(text(StatusCode::SERVICE_UNAVAILABLE, "no upstream\n")),
+        None => {}
+    }
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     if matches!(path.as_str(), "/healthz" | "/livez" | "/readyz") {
@@ -122,6 +130,9 @@ async fn answer(
     let (headers, body) = (head.headers, body.to_bytes());
     let warnings = Arc::default();
     let request = Request { verb, kind, version, namespace, name, subresource, query, headers, user, body, warnings };
+    if let Err(status) = access::check(state, &request) {
+        return Ok(refusal(&status));
+    }
     let planned = state.ledger.begin(verb, &request.kind.plural);
     if let Some(Failure::Refused(status)) = &planned {
         return Ok(refusal(status));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub(super) struct State {
     random: Mutex<Random>,
     /// Milliseconds that the clock is ahead of the machine's.
     ahead: AtomicI64,
+    /// Whether roles count.
+    authorizes: AtomicBool,
 }
 
 /// What is remembered, and which kinds there are.
@@ -102,6 +104,7 @@ impl State {
             next_service: AtomicU32::new(FIRST_SERVICE.into()),
             random: Mutex::new(Random::new(seed)),
             ahead: AtomicI64::new(0),
+            authorizes: AtomicBool::new(false),
         }
     }
 
@@ -138,6 +141,16 @@ impl State {
     /// Puts the clock forward.
     pub(super) fn advance(&self, by: Duration) {
         self.ahead.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether roles count.
+    pub(super) fn authorizes(&self) -> bool {
+        self.authorizes.load(Ordering::Relaxed)
+    }
+
+    /// Lets roles count from now on.
+    pub(super) fn authorize(&self) {
+        self.authorizes.store(true, Ordering::Relaxed);
     }
 
     /// What the rules in CEL mean.

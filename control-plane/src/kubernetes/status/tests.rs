@@ -13,9 +13,9 @@ fn subject(generation: i64, conditions: Vec<Value>) -> Subject {
     }
 }
 
-fn reach(has: usize, of: usize, refused: &[(&str, &str)]) -> Reach {
+fn reach(has: usize, of: usize, refused: &[(&str, &str)]) -> Counted<'static> {
     let refused = refused.iter().map(|(node, text)| ((*node).to_owned(), (*text).into())).collect();
-    Reach { has, of, refused }
+    Counted { reach: Reach { has, of, refused }, by: "leno-0" }
 }
 
 fn in_force() -> Standing {
@@ -36,19 +36,19 @@ fn words_of(status: &str, reason: &str, message: &str) -> (String, String, Strin
 fn proxies_are_counted_and_who_refuses_is_quoted() {
     let refusals = [("a.shop", "9080: routes[0]: no"), ("b.shop", "no"), ("c.shop", "no"), ("d.shop", "no")];
     for (reach, expected) in [
-        (reach(122, 122, &[]), words_of("True", "Everywhere", "122/122")),
-        (reach(61, 122, &[]), words_of("False", "Pending", "61/122")),
-        (reach(0, 0, &[]), words_of("Unknown", "NoProxies", "0/0")),
+        (reach(122, 122, &[]), words_of("True", "Everywhere", "122/122 of the proxies of leno-0")),
+        (reach(61, 122, &[]), words_of("False", "Pending", "61/122 of the proxies of leno-0")),
+        (reach(0, 0, &[]), words_of("Unknown", "NoProxies", "0/0 of the proxies of leno-0")),
         (
             reach(121, 122, &refusals[..1]),
-            words_of("False", "Refused", "121/122; refused by a.shop: 9080: routes[0]: no"),
+            words_of("False", "Refused", "121/122 of the proxies of leno-0; refused by a.shop: 9080: routes[0]: no"),
         ),
         (
             reach(118, 122, &refusals),
             words_of(
                 "False",
                 "Refused",
-                "118/122; refused by a.shop: 9080: routes[0]: no; refused by b.shop: no; refused by c.shop: no; and by 1 more",
+                "118/122 of the proxies of leno-0; refused by a.shop: 9080: routes[0]: no; refused by b.shop: no; refused by c.shop: no; and by 1 more",
             ),
         ),
     ] {
@@ -83,7 +83,7 @@ fn a_rule_that_is_not_taken_says_why_in_the_words_of_validate() {
 fn nothing_is_written_where_nothing_has_changed_or_the_mesh_only_breathes() {
     let (now, later) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(60));
     let first = conditions(&subject(1, Vec::new()), &[], &in_force(), &reach(2, 2, &[]), now).unwrap();
-    let again = |generation: i64, reach: &Reach| {
+    let again = |generation: i64, reach: &Counted<'_>| {
         conditions(&subject(generation, Vec::new()), &first, &in_force(), reach, later).is_some()
     };
     for (what, generation, reach, expected) in [
@@ -98,7 +98,11 @@ fn nothing_is_written_where_nothing_has_changed_or_the_mesh_only_breathes() {
     }
     let pending = conditions(&subject(1, Vec::new()), &[], &in_force(), &reach(1, 2, &[]), now).unwrap();
     let more = conditions(&subject(1, Vec::new()), &pending, &in_force(), &reach(2, 2, &[]), later);
-    assert_eq!(written(&more.unwrap(), "Propagated").2, "2/2", "on the way every number is news");
+    assert_eq!(
+        written(&more.unwrap(), "Propagated").2,
+        "2/2 of the proxies of leno-0",
+        "on the way every number is news"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionResponse, AdmissionReview};
 use kube::{Api, Client};
@@ -15,19 +15,25 @@ use tracing::warn;
 
 use super::review;
 use super::server::Injector;
-use crate::inject::{self, Marks, Settings};
+use crate::inject::{self, Marks, Others, Settings};
 use crate::kubernetes::client::answer;
-use crate::kubernetes::namespaces::{Space, Spaces};
+use crate::kubernetes::namespaces::Namespaces;
+use crate::kubernetes::objects::{self, Namespace};
 
-/// Decides as these settings and namespaces say. Belongs to the runtime that this is called in, and is called on threads
+/// Decides as these settings, namespaces and other meshes' injectors say. Belongs to the runtime that this is called in, and is called on threads
 /// that may wait.
-pub(crate) fn injector(client: Client, spaces: watch::Receiver<Spaces>, settings: Settings) -> Injector {
+pub(crate) fn injector(
+    client: Client,
+    namespaces: watch::Receiver<Namespaces>,
+    others: watch::Receiver<Others>,
+    settings: Settings,
+) -> Injector {
     let runtime = Handle::current();
     Arc::new(move |review: AdmissionReview<DynamicObject>| {
         let request = review.request.as_ref();
         let (name, uid) = request.map(|request| (request.namespace.clone(), request.uid.clone())).unwrap_or_default();
         let name = name.unwrap_or_else(|| "default".to_owned());
-        let known = spaces.borrow().as_ref().and_then(|spaces| spaces.get(&name).cloned());
+        let known = namespaces.borrow().get(&name).cloned();
         let space = match known {
             Some(space) => Ok(space),
             None => runtime.block_on(ask(&client, &name)),
@@ -35,6 +41,7 @@ pub(crate) fn injector(client: Client, spaces: watch::Receiver<Spaces>, settings
         match space {
             Ok(space) => {
                 let marks = Marks { labels: space.labels, annotations: space.annotations };
+                let settings = Settings { others: others.borrow().clone(), ..settings.clone() };
                 inject::admission(review, &settings, &marks)
             }
             Err(reason) => {
@@ -45,10 +52,10 @@ pub(crate) fn injector(client: Client, spaces: watch::Receiver<Spaces>, settings
     })
 }
 
-async fn ask(client: &Client, name: &str) -> Result<Space, String> {
-    let found = answer(Api::<Namespace>::all(client.clone()).get_metadata_opt(name)).await;
+async fn ask(client: &Client, name: &str) -> Result<Namespace, String> {
+    let found = answer(Api::<v1::Namespace>::all(client.clone()).get_metadata_opt(name)).await;
     match found {
-        Ok(Some(space)) => Ok(Space::read(space)),
+        Ok(Some(space)) => Ok(objects::namespace(space.metadata)),
         Ok(None) => Err(format!("leno does not know whether to inject: there is no namespace `{name}`")),
         Err(error) => Err(format!("leno does not know whether to inject: namespace `{name}` cannot be read ({error})")),
     }

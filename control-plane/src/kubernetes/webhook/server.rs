@@ -27,6 +27,7 @@ use tracing::{debug, error};
 use super::injector;
 use super::review::{self, BadReview};
 use super::validate::{self, InForce};
+use crate::kubernetes::counts::{Counts, ReviewVerdict, Webhook};
 
 /// Connections at a time; an API server keeps a few open.
 const CONNECTIONS: usize = 512;
@@ -51,13 +52,7 @@ pub(crate) struct Webhooks {
     pub(crate) inject: Injector,
     /// For `/validate`.
     pub(crate) in_force: InForce,
-}
-
-/// A question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
-    Inject,
-    Validate,
+    pub(crate) counts: Counts,
 }
 
 /// Serves until `stop` resolves.
@@ -152,10 +147,10 @@ type Refused = (StatusCode, &'static str);
 
 const TOO_LARGE: Refused = (StatusCode::PAYLOAD_TOO_LARGE, "the question is larger than any object of Kubernetes\n");
 
-fn asked<B>(request: &Request<B>) -> Result<Question, Refused> {
+fn asked<B>(request: &Request<B>) -> Result<Webhook, Refused> {
     let question = match request.uri().path() {
-        "/inject" => Question::Inject,
-        "/validate" => Question::Validate,
+        "/inject" => Webhook::Inject,
+        "/validate" => Webhook::Validate,
         _ => return Err((StatusCode::NOT_FOUND, "there is: POST /inject, POST /validate\n")),
     };
     if request.method() != Method::POST {
@@ -176,16 +171,24 @@ fn unread(error: Box<dyn std::error::Error + Send + Sync>) -> Refused {
     }
 }
 
-fn decide(question: Question, body: &[u8], webhooks: &Webhooks) -> Result<Response<Full<Bytes>>, Refused> {
-    let answer = match (review::read(body), question) {
-        (Ok(review), Question::Inject) => (webhooks.inject)(review),
-        (Ok(review), Question::Validate) => validate::admission(review, &(webhooks.in_force)()),
-        (Err(BadReview::Unreadable { uid, reason }), _) => review::refusal(uid, &reason),
+fn decide(webhook: Webhook, body: &[u8], webhooks: &Webhooks) -> Result<Response<Full<Bytes>>, Refused> {
+    let answer = match (review::read(body), webhook) {
+        (Ok(review), Webhook::Inject) => Ok((webhooks.inject)(review)),
+        (Ok(review), Webhook::Validate) => Ok(validate::admission(review, &(webhooks.in_force)())),
+        (Err(BadReview::Unreadable { uid, reason }), _) => Err(review::refusal(uid, &reason)),
         (Err(reason @ BadReview::NotAReview(_)), _) => {
+            webhooks.counts.reviewed(webhook, ReviewVerdict::Failed);
             return Ok(text(StatusCode::BAD_REQUEST, format!("{reason}\n")));
         }
     };
-    Ok(match injector::written(answer) {
+    let verdict = match &answer {
+        Ok(answer) if !answer.allowed => ReviewVerdict::Denied,
+        Ok(answer) if answer.patch.is_some() => ReviewVerdict::Patched,
+        Ok(_) => ReviewVerdict::Allowed,
+        Err(_) => ReviewVerdict::Failed,
+    };
+    webhooks.counts.reviewed(webhook, verdict);
+    Ok(match injector::written(answer.unwrap_or_else(|refusal| refusal)) {
         Ok(body) => with_type(StatusCode::OK, Bytes::from(body), "application/json"),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer cannot be written: {error}\n")),
     })

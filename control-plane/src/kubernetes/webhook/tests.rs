@@ -51,6 +51,7 @@ impl World {
                 answer
             }),
             in_force: Arc::new(move || Arc::clone(&documents)),
+            counts: crate::kubernetes::counts::Counts::register(&prometheus::Registry::new()).unwrap(),
         };
         let config = Arc::new(serving.config().unwrap());
         let mut server = tokio::task::JoinSet::new();

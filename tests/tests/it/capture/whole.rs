@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use leno_tests::pki::{Authority, Leaf};
 use leno_tests::{Process, eventually, leno_proxy, skip};
@@ -33,6 +33,7 @@ spec:
   - {number: 80, targetPort: 8080, name: http, protocol: HTTP}
   - {number: 7000, name: any}
   - {number: 6379, name: cache}
+  - {number: 5432, name: database}
   workloadSelector: {labels: {app: web}}
 ---
 apiVersion: networking.istio.io/v1
@@ -238,11 +239,16 @@ async fn requests_and_bytes_of_whoever_speaks_first_cross_two_proxies_with_mtls_
     eventually("b has counted them as encrypted", async || {
         let counted =
             (b.metric("istio_requests_total{", &mutual), b.metric("istio_tcp_connections_opened_total{", &mutual));
-        if counted == (2.0, 2.0) { Ok(()) } else { Err(format!("{counted:?}")) }
+        if counted.0 >= 2.0 && counted.1 >= 2.0 { Ok(()) } else { Err(format!("{counted:?}")) }
     })
     .await;
-    let greeted = |meshed: &Meshed| meshed.metric("leno_protocol_detected_total{", &["server_first"]);
-    assert_eq!((greeted(a), greeted(b)), (2.0, 2.0), "the app spoke first on both ways");
+    // More than twice where a machine was so busy that the greeting came before the caller's TLS, who then calls again.
+    eventually("the app spoke first on both ways", async || {
+        let greeted = |meshed: &Meshed| meshed.metric("leno_protocol_detected_total{", &["server_first"]);
+        let greeted = (greeted(a), greeted(b));
+        if greeted.0 >= 2.0 && greeted.1 >= 2.0 { Ok(()) } else { Err(format!("{greeted:?}")) }
+    })
+    .await;
     assert_eq!(a.metric("leno_capture_refused_total{", &[]) + b.metric("leno_capture_refused_total{", &[]), 0.0);
 }
 
@@ -262,7 +268,7 @@ async fn a_caller_in_clear_text_gets_the_greeting_and_his_answer_from_a_permissi
     let plain = [r#"reporter="destination""#, r#"connection_security_policy="none""#];
     eventually("b has counted them as clear text", async || {
         let counted = whole.b.metric("istio_requests_total{", &plain);
-        if counted == 2.0 { Ok(()) } else { Err(counted.to_string()) }
+        if counted >= 2.0 { Ok(()) } else { Err(counted.to_string()) }
     })
     .await;
 }
@@ -280,9 +286,17 @@ async fn what_nobody_has_declared_is_passed_on_unless_only_the_registry_counts()
         assert_eq!(known, "the web app 200", "{version:?}");
     }
     let through = |cluster: &str| format!(r#"destination_service_name="{cluster}""#);
-    assert!(a.metric("istio_tcp_connections_opened_total{", &[&through("PassthroughCluster")]) >= 2.0);
-    assert!(b.metric("istio_tcp_connections_opened_total{", &[&through("InboundPassthroughCluster")]) >= 2.0);
-    assert!(a.metric("istio_requests_total{", &[&through("PassthroughCluster"), "unknown.example.com"]) >= 2.0);
+    // A request is counted when its last byte is through, which the caller may know before the proxy does.
+    eventually("it was counted as passed on", async || {
+        let opened = "istio_tcp_connections_opened_total{";
+        let counted = [
+            a.metric(opened, &[&through("PassthroughCluster")]),
+            b.metric(opened, &[&through("InboundPassthroughCluster")]),
+            a.metric("istio_requests_total{", &[&through("PassthroughCluster"), "unknown.example.com"]),
+        ];
+        if counted.iter().all(|count| *count >= 2.0) { Ok(()) } else { Err(format!("{counted:?}")) }
+    })
+    .await;
     a.edit(&format!("{SERVICES}{ONLY_KNOWN}"));
     eventually("unknown hosts are refused", async || {
         let answer =
@@ -319,13 +333,22 @@ async fn a_proxy_that_is_called_by_its_own_ports_or_by_itself_closes_the_connect
     for version in BOTH {
         assert_eq!(whole.hears(whole.peer(version, 9000)), "", "{version:?}: {}", a.proxy.log());
     }
-    assert!((2.0..20.0).contains(&refused(a, "loop")), "each was refused in the first round: {}", a.proxy.log());
+    // Each in the first round: a loop that turns would be refused thousands of times.
+    eventually("loops were refused and counted", async || {
+        let loops = refused(a, "loop");
+        if (2.0..20.0).contains(&loops) { Ok(()) } else { Err(format!("{loops} {}", a.proxy.log())) }
+    })
+    .await;
     for (address, port) in [("127.0.0.1", 15001), ("127.0.0.1", 15006), ("[::1]", 15001), ("[::1]", 15006)] {
         let address = format!("{address}:{port}").parse().unwrap();
         let heard = b.pod.ask(Who::App, None, address).unwrap_or_default();
         assert_eq!(heard, "", "{address}");
     }
-    assert_eq!(refused(b, "not_redirected"), 4.0, "{}", b.proxy.log());
+    eventually("calls of the proxy's own ports were refused and counted", async || {
+        let count = refused(b, "not_redirected");
+        if count >= 4.0 { Ok(()) } else { Err(format!("{count} {}", b.proxy.log())) }
+    })
+    .await;
     for version in BOTH {
         for port in [15001, 15006] {
             let heard = a.pod.ask(Who::App, None, whole.peer(version, port)).unwrap_or_default();
@@ -360,7 +383,79 @@ async fn redis_is_served_through_a_port_that_nobody_has_declared() {
         assert_eq!(cli(redis, &["SET", "key", "value"]).trim(), "OK", "{version:?}");
         assert_eq!(cli(redis, &["GET", "key"]).trim(), "value", "{version:?}");
     }
+    is_counted_as_bytes_with_mtls(b, 4.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_is_served_through_a_port_that_nobody_has_declared() {
+    let Some(whole) = Whole::start("PostgreSQL").await else { return };
+    let (Some(programs), true) = (postgresql(), network::has("psql")) else {
+        return skip("PostgreSQL", "there is no initdb or psql; Debian has them (apt-get install postgresql)");
+    };
+    let Whole { a, b, .. } = &whole;
+    let data = TempDir::with_prefix("leno-postgresql-").unwrap();
+    // PostgreSQL does not run as root, and wants its user to have a name.
+    chown(data.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let as_nobody = |program: &str| {
+        let mut command = b.pod.command(Path::new("setpriv"));
+        let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()];
+        command.args(user).arg(programs.join(program)).arg("-D").arg(data.path().join("data")).current_dir(data.path());
+        command
+    };
+    let made = finish(as_nobody("initdb").args(["-U", "app", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]));
+    assert_eq!(made.code, 0, "{}{}", made.stdout, made.stderr);
+    let rights = data.path().join("data/pg_hba.conf");
+    std::fs::write(rights, "host all all all trust\n").unwrap();
+    let mut postgres = as_nobody("postgres");
+    let settings = ["listen_addresses=*", "unix_socket_directories=", "fsync=off"];
+    postgres.args(settings.into_iter().flat_map(|setting| ["-c", setting])).args(["-p", "5432"]);
+    let _postgres = Process::start("postgresql", &mut postgres, &b.directory.path().join("postgresql.log"));
+    let ask = |address: SocketAddr, encryption: &str, question: &str| {
+        let place = format!("host={} port={} user=app dbname=postgres", address.ip(), address.port());
+        let place = format!("{place} sslmode={encryption} gssencmode=disable connect_timeout=20");
+        let user = ["--reuid=1999", "--regid=1999", "--clear-groups", "psql", "-X", "-A", "-t", "-d", &place];
+        let mut psql = a.pod.command(Path::new("setpriv"));
+        let outcome = finish(psql.env("HOME", "/nonexistent").current_dir("/").args(user).args(["-c", question]));
+        format!("{}{}", outcome.stdout.trim(), outcome.stderr.trim())
+    };
+    eventually("PostgreSQL answers", async || {
+        match ask(whole.peer(Version::Four, 5432), "disable", "SELECT 1").as_str() {
+            "1" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    for version in BOTH {
+        let service = Whole::service(version, 5432);
+        // With `prefer` the first words ask for TLS in PostgreSQL's own way, and the server says no in one letter.
+        for encryption in ["disable", "prefer"] {
+            let rows = ask(service, encryption, "SELECT sum(n) FROM generate_series(1, 10000) AS n");
+            assert_eq!(rows, "50005000", "{version:?} {encryption}: {}{}", a.proxy.log(), b.proxy.log());
+        }
+    }
+    is_counted_as_bytes_with_mtls(b, 4.0).await;
+}
+
+/// A user that every machine has, and who may do nothing.
+const NOBODY: u32 = 65534;
+
+/// Where the programs of PostgreSQL's server are: in Debian not where others are.
+fn postgresql() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let of_debian = versions.map(|version| version.path().join("bin"));
+    let usual = ["/usr/bin", "/usr/local/bin", "/usr/sbin"].map(PathBuf::from);
+    of_debian.chain(usual).find(|directory| directory.join("initdb").is_file() && directory.join("postgres").is_file())
+}
+
+/// The pod has seen so many connections, within mTLS, whose caller spoke first and was not speaking HTTP.
+async fn is_counted_as_bytes_with_mtls(meshed: &Meshed, at_least: f64) {
     let mutual = [r#"connection_security_policy="mutual_tls""#];
-    assert!(b.metric("istio_tcp_connections_opened_total{", &mutual) >= 4.0);
-    assert!(b.metric("leno_protocol_detected_total{", &[r#"protocol="tcp""#]) >= 4.0);
+    eventually("they were counted as bytes within mTLS", async || {
+        let counted = (
+            meshed.metric("istio_tcp_connections_opened_total{", &mutual),
+            meshed.metric("leno_protocol_detected_total{", &[r#"protocol="tcp""#]),
+        );
+        if counted.0 >= at_least && counted.1 >= at_least { Ok(()) } else { Err(format!("{counted:?}")) }
+    })
+    .await;
 }

@@ -2,55 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use http::Method;
 use leno_tests::api_server::ApiServer;
-use leno_tests::{Call, Origin, PATIENCE, Process, Proxy, eventually, eventually_within, free_port, leno, origin};
+use leno_tests::{Call, Origin, PATIENCE, Proxy, eventually, eventually_within, free_port, origin};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::replica::Replica;
+
 /// The Lease of a leader that says nothing lasts so long; the rest is for a busy machine.
 const TAKEOVER: Duration = Duration::from_secs(15 + 30);
-
-/// One `leno serve --kubernetes`.
-struct Replica {
-    process: Process,
-    name: String,
-    tls: SocketAddr,
-    http: SocketAddr,
-    webhook: SocketAddr,
-}
-
-impl Replica {
-    async fn start(directory: &Path, name: &str, kubeconfig: &Path, rules: &Path) -> Self {
-        let state = directory.join(name);
-        std::fs::create_dir_all(&state).unwrap();
-        let mut command = Command::new(leno());
-        command.arg("serve").arg("--kubernetes").arg("--kubeconfig").arg(kubeconfig).arg("--rules").arg(rules);
-        command.arg("--state").arg(&state).arg("--pod-name").arg(name);
-        for flag in ["--xds-address", "--tls-address", "--http-address", "--webhook-address"] {
-            command.arg(flag).arg("127.0.0.1:0");
-        }
-        let process = Process::start(name, &mut command, &state.join("log"));
-        let (tls, http, webhook) = eventually(&format!("{name} says where it listens"), async || {
-            let text = std::fs::read(state.join("serve.json")).map_err(|error| error.to_string())?;
-            let json: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-            let at = |what: &str| json[what].as_str().and_then(|at| at.parse().ok()).ok_or(format!("{what} in {json}"));
-            Ok((at("tls")?, at("http")?, at("webhook")?))
-        })
-        .await;
-        Self { process, name: name.to_owned(), tls, http, webhook }
-    }
-
-    /// The nodes that are connected to it.
-    async fn proxies(&self) -> Result<Vec<Value>, String> {
-        let reply = Call::get("http://status/debug/status?resources").try_send(self.http).await?;
-        let status: Value = serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
-        Ok(status["proxies"].as_array().cloned().unwrap_or_default())
-    }
-}
 
 /// A cluster, its control planes, an app and a sidecar that calls it.
 struct World {
@@ -73,7 +36,7 @@ impl World {
         server.namespace("shop", &[("leno.mesh/inject", "enabled")]).await;
         let mut replicas = Vec::new();
         for name in ["leno-0", "leno-1", "leno-2"] {
-            replicas.push(Replica::start(directory.path(), name, &server.kubeconfig(), &rules).await);
+            replicas.push(Replica::start(directory.path(), name, &server.kubeconfig(), Some(&rules)).await);
         }
         let proxy = proxy(directory.path(), &server, &replicas).await;
         proxy.ready(outbound).await;

@@ -51,6 +51,25 @@ async fn nothing_else_is_reached_through_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_holds_connections_and_asks_nothing_keeps_no_kubelet_out() {
+    let app = origin("app").await;
+    let pod = strict(app.address(), &[]).await;
+    let mut held = Vec::new();
+    for number in 0..200 {
+        let mut stream = raw::connect(pod.merged).await;
+        if number % 2 == 0 {
+            // The beginning of a request, or nothing.
+            let _ = stream.write_all(b"GET /healthz/ready HTTP/1.1\r\n").await;
+        }
+        held.push(stream);
+        if number % 50 == 49 {
+            let reply = Call::get("http://pod/healthz/ready").send(pod.merged).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_this_pod_ends_its_proxy() {
     let app = origin("app").await;
     let mut pod = strict(app.address(), &[]).await;
