@@ -287,11 +287,11 @@ pub async fn serve(
     match kind {
         // On the heap, and gone when it is over: a handshake needs more room than a connection afterwards.
         Kind::Http => {
-            if let Some(Admitted { spoken, stream, caller }) = Box::pin(admit::http(&arrival, mode, stream)).await {
-                if let Some(connection) = arrival.enter(caller) {
-                    connection.carries.set(Carries::Requests);
-                    http::serve(connection, spoken, stream).await;
-                }
+            if let Some(Admitted { spoken, stream, caller }) = Box::pin(admit::http(&arrival, mode, stream)).await
+                && let Some(connection) = arrival.enter(caller)
+            {
+                connection.carries.set(Carries::Requests);
+                http::serve(connection, spoken, stream).await;
             }
         }
         Kind::Tcp => Box::pin(tcp::serve(arrival, mode, stream)).await,

@@ -132,7 +132,7 @@ fn rules(state: &State, user: &User, namespace: &str) -> Vec<Value> {
         let kind = world.catalogue.resource(RBAC, "v1", plural);
         kind.map(|kind| world.store.objects(&kind.key())).unwrap_or_default()
     };
-    let everywhere = stored("clusterrolebindings").into_iter().map(|(_, binding)| binding);
+    let everywhere = stored("clusterrolebindings").into_values();
     let here =
         stored("rolebindings").into_iter().filter(|(key, _)| key.namespace == namespace && !namespace.is_empty());
     let bindings = everywhere.chain(here.map(|(_, binding)| binding));
