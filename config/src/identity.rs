@@ -66,7 +66,7 @@ impl SpiffeId {
         if !segments.into_iter().flat_map(|path| path.split('/')).all(is_segment) {
             return Err(SpiffeIdError::Path);
         }
-        Ok(Self { text: text.into(), path: Self::SCHEME.len() + trust_domain.len() })
+        Ok(Self { text: text.into(), path: Self::SCHEME.len().saturating_add(trust_domain.len()) })
     }
 
     /// The ID of a workload: `spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT` (Istio).

@@ -14,6 +14,21 @@
 //!
 //! The crate is pure: no sockets, no clock, no threads. What reads the disk stands in [`rules::document`] alone.
 
+// Whatever a person or a control plane writes ends in a finding or a refusal, and never in a panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::get_unwrap,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+
 pub mod compile;
 pub mod defaults;
 pub mod diagnostic;

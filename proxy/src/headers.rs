@@ -125,6 +125,12 @@ pub fn apply(operations: &HeaderOps, headers: &mut HeaderMap) {
 }
 
 /// A random UUID (RFC 9562 §5.4): for finding a request again, not for secrets.
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "16 bytes are 32 digits and 4 dashes, whatever the bytes are"
+)]
 pub fn request_id(random: &Random) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bytes = [0_u8; 16];

@@ -231,6 +231,10 @@ pub fn set_host(parts: &mut Parts, host: &str) -> Result<(), ProxyError> {
 /// Makes the head one of HTTP/1.1: target without host, `Host` set.
 pub fn to_http1(parts: &mut Parts) -> Result<(), ProxyError> {
     if let Some(authority) = parts.uri.authority() {
+        // The one character that `http` takes in a name and HTTP/1.1 does not (RFC 9110 §5.6.2). Only HTTP/2 brings it.
+        if parts.headers.keys().any(|name| name.as_str().contains('"')) {
+            return Err(bad("the name of a header has a quotation mark"));
+        }
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is not valid"))?;
         parts.headers.insert(header::HOST, host);
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

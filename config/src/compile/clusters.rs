@@ -191,7 +191,9 @@ fn hashed(hash: &ConsistentHashLb) -> Balance {
 /// A prime below 5 000 011 (Envoy).
 fn is_maglev_table(size: u64) -> bool {
     (2..5_000_011).contains(&size)
-        && (2..).take_while(|factor| factor * factor <= size).all(|factor| !size.is_multiple_of(factor))
+        && (2_u64..)
+            .take_while(|factor| factor.saturating_mul(*factor) <= size)
+            .all(|factor| !size.is_multiple_of(factor))
 }
 
 fn slow_start(written: &LoadBalancerSettings) -> Option<SlowStart> {

@@ -102,7 +102,7 @@ fn bound_weights(localities: &mut [LocalityEndpoints]) {
         let divisor = total.div_ceil(u64::from(u32::MAX / 2)).max(1);
         if total > u64::from(u32::MAX) {
             for endpoint in &mut locality.endpoints {
-                let scaled = u64::from(endpoint.weight) / divisor;
+                let scaled = u64::from(endpoint.weight).checked_div(divisor).unwrap_or_default();
                 endpoint.weight = u32::try_from(scaled).unwrap_or(u32::MAX).max(1);
             }
         }

@@ -142,7 +142,7 @@ pub(super) fn default_retry(hashed: bool) -> RetryPolicy {
         request_headers: Vec::new(),
         rate_limited: None,
         backoff_base: defaults::RETRY_BACKOFF_BASE,
-        backoff_max: defaults::RETRY_BACKOFF_BASE * defaults::RETRY_BACKOFF_FACTOR,
+        backoff_max: defaults::RETRY_BACKOFF_BASE.saturating_mul(defaults::RETRY_BACKOFF_FACTOR),
         avoid_previous_hosts: !hashed,
         host_selection_attempts: defaults::HOST_SELECTION_ATTEMPTS,
         other_localities: false,
@@ -242,17 +242,18 @@ fn base64(encoded: &str) -> Option<Vec<u8>> {
                 continue;
             }
             _ if padded => return None,
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
+            b'A'..=b'Z' => digit.wrapping_sub(b'A'),
+            b'a'..=b'z' => digit.wrapping_sub(b'a').wrapping_add(26),
+            b'0'..=b'9' => digit.wrapping_sub(b'0').wrapping_add(52),
             b'+' => 62,
             b'/' => 63,
             _ => return None,
         };
         buffer = (buffer << 6 | u32::from(value)) & 0xff_ffff;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
+        // Between 0 and 13.
+        bits = bits.saturating_add(6);
+        if let Some(rest) = bits.checked_sub(8) {
+            bits = rest;
             bytes.push((buffer >> bits & 0xff) as u8);
         }
     }

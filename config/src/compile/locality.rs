@@ -43,8 +43,11 @@ pub(super) fn prioritise(
     // Labels alone decide, unless the rule names regions as well: then these decide among equals.
     if node.locality != Locality::default() && !(by_labels && written.failover.is_empty()) {
         for group in &mut groups {
-            group.priority =
-                group.priority * (FARTHEST + 1) + distance(&node.locality, &group.locality, &written.failover);
+            group.priority = group.priority.saturating_mul(FARTHEST.saturating_add(1)).saturating_add(distance(
+                &node.locality,
+                &group.locality,
+                &written.failover,
+            ));
         }
     }
     without_gaps(groups)
@@ -101,7 +104,7 @@ fn by_labels(node: &Node, labels: &[String], groups: Vec<LocalityEndpoints>) -> 
                 Some((key, value)) => its.get(key).is_some_and(|other| other == value),
                 None => own.get(label.as_str()) == its.get(label.as_str()),
             });
-            let priority = u32::try_from(labels.len() - shared.count()).unwrap_or(u32::MAX);
+            let priority = u32::try_from(labels.len().saturating_sub(shared.count())).unwrap_or(u32::MAX);
             by_priority.entry(priority).or_default().push(endpoint);
         }
         split.extend(by_priority.into_iter().map(|(priority, endpoints)| LocalityEndpoints {
@@ -133,10 +136,10 @@ fn with_topology(labels: &BTreeMap<String, String>, locality: &Locality) -> BTre
 fn without_gaps(mut groups: Vec<LocalityEndpoints>) -> Vec<LocalityEndpoints> {
     groups.sort_by(|one, other| (one.priority, &one.locality).cmp(&(other.priority, &other.locality)));
     let mut last = None;
-    let mut next = 0;
+    let mut next = 0_u32;
     for group in &mut groups {
         if last.is_some_and(|last| last != group.priority) {
-            next += 1;
+            next = next.saturating_add(1);
         }
         last = Some(group.priority);
         group.priority = next;
@@ -160,7 +163,7 @@ fn distributed(
     let mut totals = vec![0_u64; places.len()];
     for group in &groups {
         if let Some(total) = place_of(group).and_then(|place| totals.get_mut(place)) {
-            *total += size(group);
+            *total = total.saturating_add(size(group));
         }
     }
     let weighted = groups.into_iter().filter_map(|mut group| {

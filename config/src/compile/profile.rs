@@ -81,6 +81,7 @@ fn careful_routes(table: &mut RouteConfig) {
 }
 
 /// Only what may be repeated is.
+#[expect(clippy::expect_used, reason = "two constants of this file")]
 fn careful(policy: &mut RetryPolicy) {
     let regex = Regex::new(IDEMPOTENT).expect("invariant: names and bars are a regular expression");
     let condition = |key, value| HeaderMatch { key, value, invert: false, missing_is_empty: false };

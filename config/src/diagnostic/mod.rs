@@ -175,7 +175,7 @@ pub(crate) fn limit<T>(findings: &mut Vec<T>, severity: impl Fn(&T) -> Severity,
         return;
     }
     findings.sort_by_key(severity);
-    let left_out = findings.len() - MAX_PER_DOCUMENT;
+    let left_out = findings.len().saturating_sub(MAX_PER_DOCUMENT);
     findings.truncate(MAX_PER_DOCUMENT);
     let message = format!("{left_out} more findings about this document are left out");
     findings.push(more(Diagnostic::new(codes::MORE, message)));

@@ -56,7 +56,7 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
 /// `2 errors, 1 warning`
 pub fn summary(diagnostics: &[Diagnostic]) -> String {
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
-    let warnings = diagnostics.len() - errors;
+    let warnings = diagnostics.len().saturating_sub(errors);
     let count = |number: usize, what: &str| match number {
         1 => format!("1 {what}"),
         _ => format!("{number} {what}s"),

@@ -217,11 +217,13 @@ const OUTBOUND: [(&str, &str); 3] = [
 
 impl LogFormat {
     /// Envoy's text.
+    #[expect(clippy::expect_used, reason = "a constant of this file")]
     pub fn default_text() -> Self {
         Self::Text(LogText::parse(TEXT).expect("invariant: the default format is valid"))
     }
 
     /// Istio's keys and our own, for a listener of this direction.
+    #[expect(clippy::expect_used, reason = "constants of this file")]
     pub fn default_json(direction: Direction) -> Self {
         let ends = match direction {
             Direction::Inbound => INBOUND,

@@ -208,8 +208,8 @@ impl PathTemplate {
             return parts == self.segments.len()
                 && self.segments.iter().zip(rest.split('/')).all(|(segment, part)| fits(segment, part));
         };
-        let after = self.segments.len() - many - 1;
-        parts >= many + after
+        let after = self.segments.len().saturating_sub(many).saturating_sub(1);
+        parts >= many.saturating_add(after)
             && self.segments.iter().take(many).zip(rest.split('/')).all(|(segment, part)| fits(segment, part))
             && self.segments.iter().rev().take(after).zip(rest.rsplit('/')).all(|(segment, part)| fits(segment, part))
     }

@@ -115,10 +115,10 @@ impl Condition {
     /// Narrow before wide, so that the first that holds is the narrowest.
     fn rank(&self) -> (u8, u16, String) {
         match self {
-            Self::Destination(range) => (0, u16::MAX - u16::from(range.prefix_len()), range.to_string()),
+            Self::Destination(range) => (0, u16::MAX.saturating_sub(range.prefix_len().into()), range.to_string()),
             Self::ServerName(ServerName::Exact(name)) => (1, 0, name.clone()),
             Self::ServerName(ServerName::Suffix(name)) => {
-                (2, u16::MAX - u16::try_from(name.len()).unwrap_or(u16::MAX), name.clone())
+                (2, u16::MAX.saturating_sub(u16::try_from(name.len()).unwrap_or(u16::MAX)), name.clone())
             }
         }
     }

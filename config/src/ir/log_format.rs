@@ -144,11 +144,11 @@ impl<'a> Command<'a> {
             None => Self::end(after).map(|(length, next)| (None, length, next))?,
             // The argument may hold parentheses and percent signs of its own (`%3f`): it ends where an operator can.
             Some(inside) => inside.match_indices(')').find_map(|(at, _)| {
-                let (argument, after) = (inside.get(..at)?, inside.get(at + 1..)?);
+                let (argument, after) = (inside.get(..at)?, inside.get(at.saturating_add(1)..)?);
                 Self::end(after).map(|(length, next)| (Some(argument), length, next))
             })?,
         };
-        let whole = text.get(..text.len() - next.len() - 1)?;
+        let whole = text.strip_suffix(next)?.strip_suffix('%')?;
         Some((Self { whole, word, argument, length }, next))
     }
 
@@ -204,7 +204,7 @@ impl LogFormat {
 fn check(object: &LogObject, depth: usize) -> Result<usize, FormatError> {
     let mut keys = object.len();
     for value in object.values() {
-        keys = keys.saturating_add(check_value(value, depth + 1)?);
+        keys = keys.saturating_add(check_value(value, depth.saturating_add(1))?);
     }
     if keys > MOST_KEYS {
         return Err(FormatError::new(format!("a line has at most {MOST_KEYS} keys, this has more")));
@@ -220,7 +220,8 @@ fn check_value(value: &LogValue, depth: usize) -> Result<usize, FormatError> {
         LogValue::Text(_) | LogValue::Number(_) | LogValue::Bool(_) | LogValue::Null => Ok(0),
         LogValue::Object(object) => check(object, depth),
         LogValue::List(list) => {
-            list.iter().try_fold(list.len(), |keys, value| Ok(keys.saturating_add(check_value(value, depth + 1)?)))
+            let deeper = depth.saturating_add(1);
+            list.iter().try_fold(list.len(), |keys, value| Ok(keys.saturating_add(check_value(value, deeper)?)))
         }
     }
 }

@@ -92,6 +92,7 @@ pub struct Resources {
 
 /// The version of a resource: 128 bits of xxh3 over its canonical JSON, in hex. Equal in every process for an equal
 /// resource; bytes of the wire would not do, since protobuf maps have no order.
+#[expect(clippy::expect_used, reason = "maps of the IR have texts for keys")]
 pub fn version<T: Serialize>(resource: &T) -> String {
     let canonical = serde_json::to_vec(resource).expect("invariant: an IR type serialises");
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&canonical))

@@ -130,7 +130,7 @@ fn nanoseconds(number: &str, unit: &str) -> Option<u128> {
     let fraction = fraction.get(..15).unwrap_or(fraction);
     let parts: u128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };
     let denominator = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    whole.checked_mul(scale)?.checked_add(parts.checked_mul(scale)? / denominator)
+    whole.checked_mul(scale)?.checked_add(parts.checked_mul(scale)?.checked_div(denominator)?)
 }
 
 impl fmt::Display for DurationText {

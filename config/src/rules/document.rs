@@ -102,7 +102,7 @@ fn read_directory(
             return Err(ReadError::TooMany { path: shown });
         }
         if path.is_dir() {
-            read_directory(&path, depth + 1, seen, sources)?;
+            read_directory(&path, depth.saturating_add(1), seen, sources)?;
         } else if matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml" | "json")) {
             sources.push(read_file(&path)?);
         }
@@ -218,13 +218,16 @@ impl Source {
             return (Place::object(Arc::clone(&self.file)), None);
         }
         let line = self.first_line.saturating_add(span.line).saturating_sub(1);
-        let place = Place { file: self.file.clone(), line, column: span.column };
         let text = self.text.lines().nth(span.line.saturating_sub(1) as usize).unwrap_or_default();
+        // The parser counts on where it meets NUL; a place is in the line all the same.
+        let end = u32::try_from(text.chars().count()).unwrap_or(u32::MAX).saturating_add(1);
+        let column = span.column.min(end);
+        let place = Place { file: self.file.clone(), line, column };
         let length = self
             .text
             .get(span.bytes.clone())
             .map_or(1, |marked| marked.lines().next().map_or(1, |m| m.chars().count()));
-        (place, Some(snippet(line, text, span.column.saturating_sub(1) as usize, length.max(1))))
+        (place, Some(snippet(line, text, column.saturating_sub(1) as usize, length.max(1))))
     }
 
     /// Whether it comes from Kubernetes' API.
@@ -239,8 +242,9 @@ fn snippet(line: u32, text: &str, column: usize, length: usize) -> Snippet {
     let skipped = if column < MAX_LINE { 0 } else { skipped };
     let text: String = text.chars().skip(skipped).take(MAX_LINE).collect();
     let offset = |chars: usize| text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
-    let start = offset(column - skipped);
-    let end = offset((column - skipped).saturating_add(length)).max(start);
+    let shown = column.saturating_sub(skipped);
+    let start = offset(shown);
+    let end = offset(shown.saturating_add(length)).max(start);
     Snippet { line, mark: start..end, text }
 }
 

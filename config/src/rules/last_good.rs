@@ -118,6 +118,7 @@ impl LastGood {
     /// The documents in force, as bytes for [`LastGood::restore`]: their own text, file by file, on the lines on which
     /// it stood, so that places are right in the next process too. Objects of Kubernetes' API are not among them: the
     /// API server keeps those.
+    #[expect(clippy::expect_used, reason = "texts and numbers")]
     pub fn save(&self) -> Vec<u8> {
         let mut files = BTreeMap::<&str, Vec<&Document>>::new();
         for document in self.documents.values().filter(|document| !document.is_object()) {
@@ -271,7 +272,7 @@ fn on_their_lines(documents: &[&Document]) -> String {
         let start = document.source.first_line.saturating_sub(u32::from(!has_boundary));
         while line < start {
             text.push('\n');
-            line += 1;
+            line = line.saturating_add(1);
         }
         let boundary = if has_boundary || text.is_empty() { "" } else { "---\n" };
         for part in [boundary, document.text.trim_end(), "\n"] {

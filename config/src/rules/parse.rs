@@ -62,7 +62,7 @@ fn text_of(source: &SourceText) -> Result<&str, Box<Diagnostic>> {
     let bytes = source.text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&source.text);
     std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
         let place = Place { file: source.name.clone(), line: u32::try_from(line).unwrap_or(u32::MAX), column: 1 };
         let mut diagnostic = Diagnostic::new(codes::ENCODING, "the file is not UTF-8 text");
         diagnostic.place = Some(place);
@@ -111,6 +111,12 @@ fn has_content(piece: &str) -> bool {
 }
 
 impl Parsed {
+    /// Counts documents of a kind that is none of our business.
+    fn skip(&mut self, kind: String, number: usize) {
+        let count = self.skipped.entry(kind).or_default();
+        *count = count.saturating_add(number);
+    }
+
     /// Adds what came from elsewhere. A resource that is known already is an error of the one that comes second, as it is
     /// where both stand in files.
     pub fn absorb(&mut self, others: impl IntoIterator<Item = Self>) {
@@ -132,7 +138,7 @@ impl Parsed {
             self.broken.extend(other.broken);
             self.diagnostics.extend(other.diagnostics);
             for (kind, number) in other.skipped {
-                *self.skipped.entry(kind).or_default() += number;
+                self.skip(kind, number);
             }
         }
         crate::diagnostic::sort(&mut self.diagnostics);
@@ -149,7 +155,7 @@ impl Parsed {
             // Definitions of foreign kinds may be as large as they like.
             Err(Refusal { too_large: true, .. }) if foreign_text(&source.text).is_some() => {
                 let kind = foreign_text(&source.text).unwrap_or_default();
-                *self.skipped.entry(kind).or_default() += 1;
+                self.skip(kind, 1);
             }
             Err(refusal) => self.diagnostics.push(refused(source, &refusal)),
         }
@@ -176,7 +182,7 @@ impl Parsed {
         let read = match envelope(node) {
             Envelope::Ours(read) => read,
             Envelope::Foreign(kind) => {
-                *self.skipped.entry(kind).or_default() += 1;
+                self.skip(kind, 1);
                 return;
             }
             Envelope::Fault(fault) => {

@@ -91,7 +91,7 @@ fn bracket(inside: &str) -> Option<(Step, &str)> {
     while let Some((at, c)) = chars.next() {
         match c {
             '\\' => key.push(chars.next()?.1),
-            '"' => return Some((Step::Key(key), text.get(at + 1..)?.strip_prefix(']')?)),
+            '"' => return Some((Step::Key(key), text.get(at.saturating_add(1)..)?.strip_prefix(']')?)),
             _ => key.push(c),
         }
     }

@@ -20,6 +20,7 @@ pub(super) fn spec() -> Path {
 
 impl Findings {
     /// Notes that something at `path` is wrong.
+    #[expect(clippy::expect_used, reason = "one was pushed in the line before")]
     pub(super) fn add(&mut self, code: Code, path: &Path, message: impl Into<String>) -> Finding<'_> {
         let diagnostic = Diagnostic { path: path.to_string(), ..Diagnostic::new(code, message) };
         self.0.push((diagnostic, Aim::Value));

@@ -180,7 +180,7 @@ fn check_direct_response(response: &HttpDirectResponse, path: &Path, found: &mut
         (None, Some(bytes)) if !is_base64(bytes) => {
             found.add(codes::PATH, &path.key("bytes"), "the body is not base64");
         }
-        (None, Some(bytes)) if bytes.len() / 4 * 3 > MAX_BODY => {
+        (None, Some(bytes)) if (bytes.len() / 4).saturating_mul(3) > MAX_BODY => {
             found.add(codes::NUMBER, &path.key("bytes"), "the body is larger than 1 MiB");
         }
         (Some(_), None) | (None, Some(_)) => {}
@@ -190,7 +190,7 @@ fn check_direct_response(response: &HttpDirectResponse, path: &Path, found: &mut
 /// Whether a text is base64 of either alphabet, with or without padding.
 fn is_base64(text: &str) -> bool {
     let bare = text.trim_end_matches('=');
-    let padding = text.len() - bare.len();
+    let padding = text.len().saturating_sub(bare.len());
     let is_alphabet = bare.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'-' | b'_'));
     is_alphabet && bare.len() % 4 != 1 && (padding == 0 || (padding <= 2 && text.len().is_multiple_of(4)))
 }
@@ -236,8 +236,8 @@ fn referenced_groups(text: &str) -> impl Iterator<Item = usize> {
         loop {
             if bytes.next()? == b'\\' {
                 let next = bytes.next()?;
-                if next.is_ascii_digit() {
-                    return Some(usize::from(next - b'0'));
+                if let Some(group) = char::from(next).to_digit(10) {
+                    return usize::try_from(group).ok();
                 }
             }
         }

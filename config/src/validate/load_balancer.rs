@@ -107,7 +107,8 @@ fn check_table(hash: &ConsistentHashLb, path: &Path, found: &mut Findings) {
 }
 
 fn is_prime(number: u64) -> bool {
-    number > 1 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
+    let mut divisors = (2_u64..).take_while(|divisor| divisor.saturating_mul(*divisor) <= number);
+    number > 1 && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn check_warmup(warmup: &WarmupConfiguration, path: &Path, found: &mut Findings) {

@@ -121,7 +121,7 @@ fn has_command(text: &str) -> bool {
     let is_name =
         |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b"_0123456789".contains(&b));
     text.match_indices('%').any(|(at, _)| {
-        let inner = text.get(at + 1..).and_then(|rest| rest.split_once('%'));
+        let inner = text.get(at.saturating_add(1)..).and_then(|rest| rest.split_once('%'));
         inner.is_some_and(|(inner, _)| inner.is_empty() || inner.split(['(', ':']).next().is_some_and(is_name))
     })
 }

@@ -167,7 +167,7 @@ fn covers_gateways(service: &VirtualService, first: &[String], later: &[String])
 /// A rule for bytes without conditions takes every connection.
 fn check_tcp(routes: &[TcpRoute], found: &mut Findings) {
     let Some(first) = routes.iter().position(|route| route.r#match.is_empty()) else { return };
-    for index in first + 1..routes.len() {
+    for index in (0..routes.len()).skip(first).skip(1) {
         let message = format!("no connection reaches this rule: `spec.tcp[{first}]` takes them all");
         found.add(codes::UNREACHABLE, &spec().key("tcp").index(index), message).help("move it up, or remove it");
     }

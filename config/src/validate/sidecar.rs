@@ -117,13 +117,13 @@ fn check_bind(bind: Option<&str>, capture: Option<CaptureMode>, path: &Path, fou
 
 fn check_egress(listeners: &[EgressListener], path: &Path, found: &mut Findings) {
     let mut taken = BTreeSet::new();
-    let mut without_port = 0;
+    let mut without_port = 0_usize;
     for (index, listener) in listeners.iter().enumerate() {
         let path = path.index(index);
         match &listener.port {
             None => {
-                without_port += 1;
-                if index + 1 < listeners.len() {
+                without_port = without_port.saturating_add(1);
+                if index.saturating_add(1) < listeners.len() {
                     let message = "a listener without a port takes everything, so it comes last";
                     found.add(codes::UNREACHABLE, &path, message);
                 }

@@ -260,7 +260,8 @@ fn maglev(table: Option<UInt64Value>) -> Result<Choice> {
 }
 
 fn is_prime(number: u64) -> bool {
-    number > 1 && (2..).take_while(|divisor| divisor * divisor <= number).all(|divisor| !number.is_multiple_of(divisor))
+    let mut divisors = (2_u64..).take_while(|divisor| divisor.saturating_mul(*divisor) <= number);
+    number > 1 && divisors.all(|divisor| !number.is_multiple_of(divisor))
 }
 
 fn slow_start_to_xds(slow_start: &SlowStart) -> SlowStartConfig {

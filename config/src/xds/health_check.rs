@@ -53,7 +53,7 @@ fn http_to_xds(probe: &HttpProbe) -> HttpHealthCheck {
 }
 
 fn range_to_xds(range: &StatusRange) -> Int64Range {
-    Int64Range { start: range.first.into(), end: i64::from(range.last) + 1 }
+    Int64Range { start: range.first.into(), end: i64::from(range.last).saturating_add(1) }
 }
 
 fn payload_to_xds(bytes: &[u8]) -> Payload {

@@ -323,7 +323,7 @@ pub(super) fn keepalive_to_xds(keepalive: &TcpKeepalive) -> pb::core::TcpKeepali
     let TcpKeepalive { probes, time, interval } = keepalive;
     let seconds = |duration: &Option<Duration>| {
         duration.and_then(|duration| {
-            let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+            let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
             wrap_u32(u32::try_from(seconds).unwrap_or(u32::MAX))
         })
     };

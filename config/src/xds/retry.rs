@@ -110,7 +110,7 @@ fn status_from_xds(code: u32) -> Result<u16> {
 fn backoff_from_xds(backoff: Option<RetryBackOff>) -> Result<(std::time::Duration, std::time::Duration)> {
     let Some(RetryBackOff { base_interval, max_interval }) = backoff else {
         let base = defaults::RETRY_BACKOFF_BASE;
-        return Ok((base, base * defaults::RETRY_BACKOFF_FACTOR));
+        return Ok((base, base.saturating_mul(defaults::RETRY_BACKOFF_FACTOR)));
     };
     let base = duration_from_xds(required("base_interval", base_interval)?).within("base_interval")?;
     let max = optional_duration("max_interval", max_interval)?

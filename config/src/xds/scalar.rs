@@ -10,8 +10,8 @@ use crate::ir::Fraction;
 const LONGEST: u64 = 315_576_000_000;
 
 pub(super) fn duration_to_xds(duration: Duration) -> pb::protobuf::Duration {
-    let seconds = i64::try_from(duration.as_secs().min(LONGEST)).expect("invariant: ten thousand years fit");
-    let nanos = i32::try_from(duration.subsec_nanos()).expect("invariant: below a thousand million");
+    let seconds = i64::try_from(duration.as_secs().min(LONGEST)).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(duration.subsec_nanos()).unwrap_or(i32::MAX);
     pb::protobuf::Duration { seconds, nanos }
 }
 
@@ -110,7 +110,7 @@ pub(super) fn percent_from_xds(percent: pb::kinds::Percent) -> Result<Fraction> 
 
 /// Whole percents, which is all that some fields of Envoy hold; the rest is rounded.
 pub(super) fn whole_percent_to_xds(fraction: Fraction) -> u32 {
-    (fraction.millionths() + 5_000) / 10_000
+    fraction.millionths().saturating_add(5_000) / 10_000
 }
 
 pub(super) fn whole_percent_from_xds(percent: u32) -> Result<Fraction> {

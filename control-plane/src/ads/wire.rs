@@ -123,6 +123,7 @@ pub(crate) fn world_pieces(response: &world::Response, control_plane: &str) -> V
 }
 
 /// One message of gRPC from its parts.
+#[expect(clippy::expect_used, reason = "a session keeps its responses below 64 MiB")]
 fn message<'a>(head: &[u8], resources: impl Iterator<Item = &'a Bytes> + Clone) -> Vec<Bytes> {
     let length = head.len() + resources.clone().map(Bytes::len).sum::<usize>();
     let mut pieces = Vec::new();

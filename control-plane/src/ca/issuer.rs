@@ -270,6 +270,7 @@ impl Issuer {
     }
 
     /// The certificate that all others lead to.
+    #[expect(clippy::expect_used, reason = "a chain is never empty")]
     pub(crate) fn root(&self) -> &CertificateDer<'static> {
         self.chain.last().expect("invariant: a chain is never empty")
     }

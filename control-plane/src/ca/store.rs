@@ -192,6 +192,7 @@ impl Store {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "numbers alone")]
     fn write_journal(&self, journal: Journal) -> Result<(), StoreError> {
         let text = serde_json::to_vec(&journal).expect("invariant: numbers serialise");
         Ok(files::write(&self.path("issued.json"), &text, Readers::Owner)?)

@@ -281,6 +281,7 @@ fn name_of(entry: &Value) -> Option<String> {
 }
 
 /// The list `key`, made where it is missing.
+#[expect(clippy::expect_used, reason = "it was made one in the line before")]
 fn list<'a>(object: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
     let entry = object.entry(key).or_insert_with(|| json!([]));
     if !entry.is_array() {
@@ -290,6 +291,7 @@ fn list<'a>(object: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value>
 }
 
 /// The mapping `key`, made where it is missing.
+#[expect(clippy::expect_used, reason = "it was made one in the line before")]
 fn object<'a>(object: &'a mut Map<String, Value>, key: &str) -> &'a mut Map<String, Value> {
     let entry = object.entry(key).or_insert_with(|| json!({}));
     if !entry.is_object() {

@@ -16,6 +16,7 @@ mod explain;
 pub mod guard;
 mod logging;
 mod process;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod query;
 mod redact;
 mod routes;

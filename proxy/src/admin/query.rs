@@ -162,7 +162,7 @@ fn decoded(text: &str) -> Result<String, QueryError> {
         if *byte == b'%' {
             let mut digit = || rest.next().and_then(|byte| char::from(*byte).to_digit(16));
             let (high, low) = (digit().ok_or_else(broken)?, digit().ok_or_else(broken)?);
-            bytes.push(u8::try_from(high * 16 + low).map_err(|_| broken())?);
+            bytes.push(u8::try_from(high << 4 | low).map_err(|_| broken())?);
         } else {
             bytes.push(*byte);
         }

@@ -59,6 +59,7 @@ impl Conditions {
     ]);
 
     /// These.
+    #[expect(clippy::indexing_slicing, reason = "below the length; a const fn has no iterators")]
     pub const fn of(several: &[RetryOn]) -> Self {
         let (mut bits, mut at) = (0, 0);
         while at < several.len() {

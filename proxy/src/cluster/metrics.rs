@@ -12,6 +12,7 @@ use super::{Cluster, ClusterStats};
 
 /// The figures of some clusters, read at each scrape. Only services of the mesh show how often they are called in clear
 /// text: there it is mostly a label that is missing, and must not be silent.
+#[expect(clippy::expect_used, reason = "a constant name and label")]
 pub fn collected<'c>(clusters: impl Iterator<Item = &'c Cluster>) -> Vec<MetricFamily> {
     let help = "Connections to services of the mesh that were opened in clear text.";
     let clear_text = IntCounterVec::new(Opts::new("leno_clear_text_connections_total", help), &["cluster"])

@@ -167,6 +167,7 @@ fn authorization(path: &Path) -> Result<MetadataValue<Ascii>, ConnectError> {
     token::authorization(&token).ok_or_else(|| wrong("it has bytes that no token has".to_owned()))
 }
 
+#[expect(clippy::expect_used, reason = "an `Address` is made of a valid host alone")]
 async fn connect(access: &Access, credential: &Credential) -> Result<(Channel, SocketAddr), ConnectError> {
     let reached = access.reach().await.map_err(|(address, source)| ConnectError::Tcp { address, source })?;
     let Reached { stream, address, peer } = reached;
@@ -205,6 +206,7 @@ where
 
 /// TLS 1.3, the given roots and no others, no resumption: a connection lasts for days, and each begins with the
 /// credential of its moment.
+#[expect(clippy::expect_used, reason = "the provider has the suites of TLS 1.3")]
 fn client_config(access: &Access, tls: &Tls, credential: &Credential) -> Result<ClientConfig, ConnectError> {
     let mut roots = read_roots(&tls.root)?;
     // What is not usable as a root was refused when it became part of the trust.

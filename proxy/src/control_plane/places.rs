@@ -37,6 +37,7 @@ pub(super) struct Reached {
 
 impl Places {
     /// Connects to one of these, which are at least one. The error is that of the last one that was tried.
+    #[expect(clippy::expect_used, reason = "the caller has at least one address: it was given one")]
     pub(super) async fn connect(&self, addresses: &[Address]) -> Result<Reached, (Address, io::Error)> {
         let (mut candidates, mut failure) = (Vec::new(), None);
         for address in addresses {

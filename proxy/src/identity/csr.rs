@@ -60,7 +60,8 @@ impl Request {
         now: SystemTime,
     ) -> Result<(Issued, Svid), AnswerError> {
         let mut chain = read(answer)?;
-        let intermediates = chain.iter().rposition(|certificate| !is_root(certificate)).map_or(0, |last| last + 1);
+        let intermediates =
+            chain.iter().rposition(|certificate| !is_root(certificate)).map_or(0, |last| last.saturating_add(1));
         let mut roots = chain.split_off(intermediates);
         if roots.is_empty() {
             roots = known_roots.to_vec();

@@ -10,17 +10,22 @@
 pub mod authority;
 mod certs;
 pub mod clock;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 pub mod csr;
 pub mod files;
 pub mod issued;
 pub mod keeper;
 pub mod keyring;
 mod metrics;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod pem;
 pub mod schedule;
 pub mod start;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 pub mod store;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod svid;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod trust;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -35,7 +35,7 @@ pub(super) fn key(key: &PrivateKeyDer<'_>) -> Zeroizing<String> {
         // A kind that the library learns later; today it has these three.
         other => ("PRIVATE KEY", other.secret_der()),
     };
-    let mut text = Zeroizing::new(String::with_capacity(der.len() * 2 + 128));
+    let mut text = Zeroizing::new(String::with_capacity(der.len().saturating_mul(2).saturating_add(128)));
     write(&mut text, label, der);
     text
 }

@@ -94,7 +94,7 @@ impl Save {
         let key = issued.key_pem();
         let (chain, roots) = (issued.chain_pem(), issued.roots_pem());
         let id = svid.id();
-        let length = id.as_str().len() + chain.len() + key.len() + roots.len() + 256;
+        let length = [id.as_str().len(), chain.len(), key.len(), roots.len(), 256].iter().sum();
         let mut text = Zeroizing::new(String::with_capacity(length));
         let seconds = obtained.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // Writing into a string cannot fail.
@@ -116,7 +116,7 @@ impl Save {
 fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len().min(LARGEST);
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or_default() + 1));
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(length).unwrap_or_default().saturating_add(1)));
     file.take(LARGEST).read_to_string(&mut text)?;
     Ok(text)
 }

@@ -136,10 +136,8 @@ pub fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemT
     let validity = parsed.validity();
     let at = |time: x509_parser::time::ASN1Time| {
         let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
-        match time.timestamp() < 0 {
-            true => SystemTime::UNIX_EPOCH,
-            false => SystemTime::UNIX_EPOCH + seconds,
-        }
+        let moment = if time.timestamp() < 0 { None } else { SystemTime::UNIX_EPOCH.checked_add(seconds) };
+        moment.unwrap_or(SystemTime::UNIX_EPOCH)
     };
     let (from, until) = (at(validity.not_before), at(validity.not_after));
     match from <= until {

@@ -111,8 +111,8 @@ impl<'a> Exposition<'a> {
         let mut ended = false;
         let mut last = 0;
         for (at, line) in text.lines().enumerate() {
-            last = at + 1;
-            let wrong = |what| Malformed { line: at + 1, what };
+            last = at.saturating_add(1);
+            let wrong = |what| Malformed { line: last, what };
             let trimmed = line.trim();
             if trimmed.is_empty() {
                 continue;
@@ -171,7 +171,9 @@ impl<'a> Exposition<'a> {
     /// As text.
     pub(super) fn write(&self, format: Format) -> String {
         let samples = self.families.iter().flat_map(|family| &family.samples);
-        let mut out = String::with_capacity(samples.map(|sample| sample.line.len() + 1).sum::<usize>() + 4096);
+        let mut out = String::with_capacity(
+            samples.map(|sample| sample.line.len().saturating_add(1)).sum::<usize>().saturating_add(4096),
+        );
         for Family { name, kind, help, unit, samples } in &self.families {
             let said = [("HELP", help.as_deref()), ("TYPE", *kind), ("UNIT", *unit)];
             for (what, text) in said.iter().filter_map(|(what, text)| Some((what, (*text)?))) {
@@ -236,7 +238,7 @@ impl<'a> Exposition<'a> {
             return *at;
         }
         self.push(Family { name: name.into(), ..Family::default() });
-        self.families.len() - 1
+        self.families.len().saturating_sub(1)
     }
 }
 
@@ -272,7 +274,7 @@ impl<'a> Sample<'a> {
         let (labels, rest) = match rest.strip_prefix('{') {
             Some(inside) => {
                 let end = closing(inside).ok_or("has labels that do not end")?;
-                (inside.get(..end).unwrap_or_default(), inside.get(end + 1..).unwrap_or_default())
+                (inside.get(..end).unwrap_or_default(), inside.get(end.saturating_add(1)..).unwrap_or_default())
             }
             None => ("", rest),
         };
@@ -316,7 +318,7 @@ fn split(text: &str) -> (&str, &str) {
 fn string(text: &str) -> Option<(&str, &str)> {
     let inside = text.strip_prefix('"')?;
     let end = unescaped(inside, |byte| byte == b'"')?;
-    Some((inside.get(..end)?, inside.get(end + 1..)?))
+    Some((inside.get(..end)?, inside.get(end.saturating_add(1)..)?))
 }
 
 /// Where the brace stands that closes labels.

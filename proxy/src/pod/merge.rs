@@ -28,7 +28,7 @@ pub(super) fn merge<'a>(mut own: Exposition<'a>, app: Exposition<'a>) -> Merged<
         } else {
             family.samples.retain(|sample| !known.has(sample));
         }
-        left_out += before - family.samples.len();
+        left_out = before.saturating_sub(family.samples.len()).saturating_add(left_out);
         match own.family_mut(&family.name) {
             Some(same) => same.samples.append(&mut family.samples),
             None if family.samples.is_empty() && before > 0 => {}

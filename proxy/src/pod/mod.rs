@@ -18,7 +18,9 @@
 pub(crate) mod app;
 mod ask;
 pub mod call;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod exposition;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod merge;
 mod metrics;
 mod probes;

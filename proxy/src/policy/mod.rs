@@ -10,11 +10,13 @@
 //! * [`sticky`]: with which endpoint a caller stays.
 //! * [`rate_limit`]: how often one may ask.
 
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 pub mod authorization;
 pub mod cors;
 pub mod enforce;
 pub mod fault;
 pub mod grant;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 pub mod jwt;
 pub mod mirror;
 pub mod rate_limit;

@@ -62,6 +62,7 @@ fn ask(kind: u16, flags: u16) -> io::Result<()> {
 }
 
 /// `struct nlmsghdr`, `struct ifaddrmsg` and two attributes.
+#[expect(clippy::expect_used, reason = "16 bytes and a body of constant length")]
 fn message(kind: u16, flags: u16) -> Vec<u8> {
     let mut body = vec![AF_INET6, 128, IFA_F_NODAD, SCOPE_HOST];
     body.extend(LOOPBACK.to_ne_bytes());

@@ -82,7 +82,7 @@ impl HostIndex {
         self.suffix_lengths
             .iter()
             .filter(|length| **length < authority.len())
-            .find_map(|length| self.suffixes.get(authority.get(authority.len() - length..)?))
+            .find_map(|length| self.suffixes.get(authority.get(authority.len().checked_sub(*length)?..)?))
     }
 
     fn find_prefix(&self, authority: &str) -> Option<&usize> {

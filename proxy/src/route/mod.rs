@@ -62,13 +62,13 @@ impl RouteTable {
     pub fn new(config: Arc<RouteConfig>) -> Self {
         let hosts = HostIndex::new(config.virtual_hosts.iter().map(|host| host.domains.as_slice()));
         let paths = config.virtual_hosts.iter().map(|host| PathIndex::new(&host.routes)).collect();
-        let mut total = 0;
+        let mut total = 0_usize;
         let first = config
             .virtual_hosts
             .iter()
             .map(|host| {
                 let first = total;
-                total += host.routes.len();
+                total = total.saturating_add(host.routes.len());
                 first
             })
             .collect();
@@ -101,7 +101,7 @@ impl RouteTable {
 
     /// A number for each route, dense from 0 to [`len`](Self::len): where per-route state of a worker stands.
     pub fn position(&self, host: usize, route: usize) -> Option<usize> {
-        self.first.get(host).map(|first| first + route)
+        self.first.get(host).map(|first| first.saturating_add(route))
     }
 
     /// How many routes there are in all virtual hosts.

@@ -40,7 +40,7 @@ fn replace_prefix(prefix: &str, matched: &PathMatch, path: &str) -> String {
 
 /// RE2 writes a group as `\1`, Rust's crate as `${1}`; a dollar sign means itself in RE2.
 fn groups(substitution: &str) -> String {
-    let mut out = String::with_capacity(substitution.len() + 8);
+    let mut out = String::with_capacity(substitution.len().saturating_add(8));
     let mut characters = substitution.chars();
     while let Some(character) = characters.next() {
         match character {

@@ -368,7 +368,7 @@ impl Accepted {
 
     /// Nothing refers to it any more.
     pub fn forget(&mut self, kind: Kind, name: &str) {
-        self.bytes -= self.store.remove(kind, name).unwrap_or(0);
+        self.bytes = self.bytes.saturating_sub(self.store.remove(kind, name).unwrap_or(0));
         if let Some(names) = self.absent.get_mut(&kind) {
             names.remove(name);
         }
@@ -437,7 +437,7 @@ impl Accepted {
                 self.store.put(&name, version, any, decoded);
             }
         }
-        self.bytes = self.bytes - held_bytes + bytes;
+        self.bytes = self.bytes.saturating_sub(held_bytes).saturating_add(bytes);
         if let Some(names) = self.absent.get_mut(&kind) {
             names.remove(name.as_str());
         }
@@ -449,7 +449,7 @@ impl Accepted {
             let reason = format!("has {bytes} bytes, a resource may have {RESOURCE_LIMIT}");
             return Err(refusal(&shortened(name), "resource", &reason));
         }
-        let total = self.bytes - held_bytes + bytes;
+        let total = self.bytes.saturating_sub(held_bytes).saturating_add(bytes);
         if total > TOTAL_LIMIT {
             let reason = format!("all resources together would have {total} bytes, they may have {TOTAL_LIMIT}");
             return Err(refusal(name, "resource", &reason));
@@ -462,7 +462,7 @@ impl Accepted {
         match wanted {
             Wanted::All => {
                 let bytes = self.store.remove(kind, name);
-                self.bytes -= bytes.unwrap_or(0);
+                self.bytes = self.bytes.saturating_sub(bytes.unwrap_or(0));
                 bytes.is_some()
             }
             Wanted::Named(_) if self.store.contains(kind, name) => false,
@@ -502,7 +502,7 @@ fn refusal(resource: &str, field: &str, reason: &str) -> Refusal {
 }
 
 fn size(name: &str, version: &str, any: &Any) -> usize {
-    name.len() + version.len() + any.type_url.len() + any.value.len()
+    [name.len(), version.len(), any.type_url.len(), any.value.len()].iter().sum()
 }
 
 /// At most 200 bytes of a text that the server chose, for a message.

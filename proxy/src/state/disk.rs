@@ -178,7 +178,7 @@ fn encode(node: &str, in_force: &Store) -> Vec<u8> {
         content: raw.any.value.clone(),
     });
     let body = Body { node: node.to_owned(), resources: entries.collect() }.encode_to_vec();
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
+    let mut bytes = Vec::with_capacity(HEADER.saturating_add(body.len()));
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&FORMAT.to_le_bytes());
     bytes.extend_from_slice(&checksum(FORMAT, &body).to_le_bytes());

@@ -59,6 +59,7 @@ impl Workload {
     }
 
     /// The frame that says it.
+    #[expect(clippy::expect_used, reason = "texts alone")]
     pub fn frame(&self) -> Vec<u8> {
         let json = serde_json::to_vec(self).expect("invariant: texts serialise");
         let length = u32::try_from(json.len()).unwrap_or(u32::MAX);

@@ -51,7 +51,7 @@ impl Desk {
     }
 
     pub(super) fn attempt(&mut self) {
-        self.outputs.status.send_modify(|status| status.attempts += 1);
+        self.outputs.status.send_modify(|status| status.attempts = status.attempts.saturating_add(1));
     }
 
     pub(super) fn connected(&mut self, link: &Link, now: Now) {

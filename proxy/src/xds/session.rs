@@ -189,13 +189,13 @@ impl Session {
 
         let answer = self.answer(type_url, nonce, &applied.refusals);
         let status = self.kinds.entry(kind).or_default();
-        status.responses += 1;
+        status.responses = status.responses.saturating_add(1);
         status.last_response = Some(now.wall);
         if changed {
             status.last_change = Some(now.wall);
         }
         if let Answer::Nack(text) = &answer {
-            status.nacks += 1;
+            status.nacks = status.nacks.saturating_add(1);
             status.last_nack = Some(Nack { text: text.clone(), at: now.wall });
         }
         if changed || is_first {
@@ -342,7 +342,7 @@ impl Session {
     /// Queues a request that subscribes and unsubscribes; the first of its kind on this stream says what is there.
     fn request_names(&mut self, kind: Kind, added: BTreeSet<Name>, dropped: BTreeSet<Name>, now: Now) {
         let subscription = self.subscriptions.entry(kind).or_default();
-        let due = now.steady + DOES_NOT_EXIST_AFTER;
+        let due = now.steady.checked_add(DOES_NOT_EXIST_AFTER).unwrap_or(now.steady);
         let store = self.accepted.store();
         let missing = added.iter().filter(|name| !store.contains(kind, name) && !self.accepted.is_absent(kind, name));
         subscription.due.extend(missing.map(|name| (Arc::clone(name), due)));
@@ -414,8 +414,8 @@ fn nack_text(refusals: &[Refusal]) -> String {
     let mut text = String::new();
     for (index, refusal) in refusals.iter().enumerate() {
         let sentence = refusal.to_string();
-        if index > 0 && text.len() + sentence.len() > LONGEST_NACK {
-            return format!("{text}; and {} more", refusals.len() - index);
+        if index > 0 && text.len().saturating_add(sentence.len()) > LONGEST_NACK {
+            return format!("{text}; and {} more", refusals.len().saturating_sub(index));
         }
         if index > 0 {
             text.push_str("; ");

@@ -136,7 +136,7 @@ async fn converse(
 
 async fn connect(access: &Access, attempt: usize) -> Result<Link, Lost> {
     let credentials = access.credentials(Purpose::Discovery, SystemTime::now());
-    let turn = attempt % credentials.len().max(1);
+    let turn = attempt.checked_rem(credentials.len()).unwrap_or_default();
     let credential = credentials.into_iter().nth(turn);
     let credential = credential.ok_or_else(|| Lost::NoCredential(access.without_credentials()))?;
     Ok(Link::open(access, credential).await?)

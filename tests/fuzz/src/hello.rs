@@ -43,11 +43,9 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Hello> {
 fn server_name(mut names: &[u8]) -> Option<Option<Vec<u8>>> {
     let mut found = None;
     while !names.is_empty() {
-        let [kind] = *take::<1>(&mut names)?;
-        let name = vector(&mut names, 2)?;
-        if kind == 0 {
-            found = Some(name.to_vec());
-        }
+        // What follows a type that nobody knows has a form that nobody knows (RFC 6066 §3).
+        let [0] = *take::<1>(&mut names)? else { break };
+        found = Some(vector(&mut names, 2)?.to_vec());
     }
     Some(found)
 }

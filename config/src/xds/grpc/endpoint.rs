@@ -22,7 +22,8 @@ pub(super) fn to_xds(endpoints: &Endpoints, verdict: &mut Verdict) -> pb::endpoi
         let sum = group.endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum::<u64>();
         // Without weights of localities, those of their endpoints decide.
         group.weight = group.weight.or_else(|| u32::try_from(sum).ok());
-        *totals.entry(group.priority).or_default() += group.weight.map_or(sum, u64::from);
+        let total = totals.entry(group.priority).or_default();
+        *total = total.saturating_add(group.weight.map_or(sum, u64::from));
         let name = |endpoint: &&Endpoint| matches!(endpoint.address, Address::Name { .. });
         if group.endpoints.iter().any(|endpoint| name(&endpoint)) {
             verdict.refuse("endpoints", "gRPC takes IP addresses here, and a name stands among them");

@@ -64,7 +64,7 @@ fn asks_for_http(_: MtlsMode, protocol: &ListenerProtocol) -> bool {
 fn one_of(ports: impl Iterator<Item = Port>) -> Option<ListenerFilterChainMatchPredicate> {
     let predicate = |rule| ListenerFilterChainMatchPredicate { rule: Some(rule) };
     let one = |port: Port| {
-        let (start, end) = (i32::from(port.get()), i32::from(port.get()) + 1);
+        let (start, end) = (i32::from(port.get()), i32::from(port.get()).saturating_add(1));
         predicate(Rule::DestinationPortRange(Int32Range { start, end }))
     };
     let mut rules: Vec<_> = ports.map(one).collect();

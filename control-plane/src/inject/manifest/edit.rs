@@ -157,6 +157,7 @@ fn indented(first: &str, others: &str, text: &str) -> String {
 }
 
 /// Written anew, in the form that it had.
+#[expect(clippy::expect_used, reason = "what was read as JSON can be written")]
 fn anew(text: &str, new: &Value) -> String {
     let is_json = text.trim_start().starts_with('{') && serde_json::from_str::<Value>(text).is_ok();
     let written = match is_json {

@@ -119,6 +119,7 @@ pub(crate) fn validating(target: Target<'_>) -> Value {
     })
 }
 
+#[expect(clippy::indexing_slicing, reason = "an object that was made here")]
 fn client(target: Target<'_>, path: &str) -> Value {
     let Target { namespace, service, port, ca } = target;
     let mut client = json!({ "service": { "namespace": namespace, "name": service, "port": port, "path": path } });

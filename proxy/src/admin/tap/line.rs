@@ -96,6 +96,7 @@ fn of_request(request: &RequestSeen, query: bool) -> Map<String, Value> {
 }
 
 /// Source and destination: the own workload is the one that is near.
+#[expect(clippy::indexing_slicing, reason = "an object that this program has made")]
 fn ends(seen: &Seen, own: &Own) -> (Value, Value) {
     let near = |identity: Option<&SpiffeId>, address: Option<String>| {
         let mut near = own.workload.clone();

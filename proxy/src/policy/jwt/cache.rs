@@ -42,7 +42,7 @@ impl TokenCache {
     /// How many tokens are kept: at most 1024.
     pub fn len(&self) -> usize {
         let generations = self.generations.borrow();
-        generations.young.len() + generations.old.len()
+        generations.young.len().saturating_add(generations.old.len())
     }
 
     /// Whether there is none.

@@ -122,6 +122,7 @@ impl Fetcher {
     }
 }
 
+#[expect(clippy::expect_used, reason = "the provider has the suites of both versions")]
 fn tls(path: &Path) -> Result<ClientConfig, FetchError> {
     let roots = RootCertStore { roots: roots::read(path).map_err(FetchError::Roots)? };
     let config = ClientConfig::builder_with_provider(Arc::clone(provider()))

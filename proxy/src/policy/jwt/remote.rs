@@ -28,6 +28,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// Keys are not fetched more often.
 const MIN_REFRESH: Duration = Duration::from_secs(1);
+/// A year.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The keys of each address from which some could be fetched.
 pub type FetchedKeys = HashMap<Uri, Arc<KeySet>>;
@@ -172,7 +174,7 @@ impl Schedule {
     fn due(&mut self, now: Instant) -> Vec<(Uri, Duration)> {
         let due = self.entries.iter_mut().filter(|(_, entry)| entry.next <= now);
         due.map(|(uri, entry)| {
-            entry.next = now + entry.timeout + LAST_PAUSE;
+            entry.next = later(now, entry.timeout.saturating_add(LAST_PAUSE));
             (uri.clone(), entry.timeout)
         })
         .collect()
@@ -186,14 +188,16 @@ impl Schedule {
             Some(_) | None => Arc::new(keys),
         };
         entry.keys = Some((keys, now));
-        entry.next = now + entry.refresh - entry.refresh / 10_000 * random.below(1_000);
+        let early = entry.refresh.checked_div(10_000).unwrap_or_default().saturating_mul(random.below(1_000));
+        entry.next = later(now, entry.refresh.saturating_sub(early));
         entry.failures = 0;
     }
 
     /// Whether there are keys all the same.
     fn failed(&mut self, uri: &Uri, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(uri) else { return false };
-        entry.next = now + (FIRST_PAUSE * 2_u32.saturating_pow(entry.failures.min(16))).min(LAST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(entry.failures.min(16)));
+        entry.next = later(now, pause.min(LAST_PAUSE));
         entry.failures = entry.failures.saturating_add(1);
         entry.is_good(now)
     }
@@ -207,13 +211,18 @@ impl Schedule {
     fn next(&self, now: Instant) -> Instant {
         let ends = self.entries.values().filter(|entry| entry.is_good(now)).filter_map(Entry::end);
         let fetches = self.entries.values().map(|entry| entry.next);
-        ends.chain(fetches).min().unwrap_or(now + MAX_AGE)
+        ends.chain(fetches).min().unwrap_or_else(|| later(now, MAX_AGE))
     }
+}
+
+/// Times in a rule may be longer than a clock can tell; that is as good as never.
+fn later(now: Instant, pause: Duration) -> Instant {
+    now.checked_add(pause).or_else(|| now.checked_add(NEVER)).unwrap_or(now)
 }
 
 impl Entry {
     fn end(&self) -> Option<Instant> {
-        self.keys.as_ref().map(|(_, since)| *since + MAX_AGE)
+        self.keys.as_ref().map(|(_, since)| later(*since, MAX_AGE))
     }
 
     fn is_good(&self, now: Instant) -> bool {

@@ -138,6 +138,7 @@ impl Table {
         self.of_hash(self.hasher.hash_one(key), now)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a table has GROUPS × PLACES places")]
     fn of_hash(&self, hash: u64, now: u64) -> &Bucket {
         let key = hash.max(1);
         let group = usize::try_from(hash >> 32).unwrap_or_default() % GROUPS;

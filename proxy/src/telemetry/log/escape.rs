@@ -39,17 +39,21 @@ fn escape_some(out: &mut Vec<u8>, bytes: &[u8], style: Style, longest: usize) ->
     let mut left = longest;
     for chunk in bytes.utf8_chunks() {
         let valid = chunk.valid();
-        let fits = valid.char_indices().map(|(at, one)| at + one.len_utf8()).take_while(|end| *end <= left).last();
+        let fits = valid
+            .char_indices()
+            .map(|(at, one)| at.saturating_add(one.len_utf8()))
+            .take_while(|end| *end <= left)
+            .last();
         let end = if valid.len() <= left { valid.len() } else { fits.unwrap_or(0) };
         text(out, valid.get(..end).unwrap_or_default(), style);
         if end < valid.len() {
             return true;
         }
-        left -= end;
+        left = left.saturating_sub(end);
         if chunk.invalid().len() > left {
             return true;
         }
-        left -= chunk.invalid().len();
+        left = left.saturating_sub(chunk.invalid().len());
         invalid(out, chunk.invalid(), style);
     }
     false

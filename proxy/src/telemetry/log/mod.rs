@@ -17,10 +17,12 @@
 
 mod decimal;
 mod desk;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 mod escape;
 pub mod facts;
 pub mod filter;
 mod metrics;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 pub mod render;
 mod time;
 mod writer;

@@ -30,7 +30,7 @@ pub fn line(out: &mut Vec<u8>, format: &LogFormat, facts: &impl Tells) {
             LogFormat::Text(text) => pen.text(out, text, Style::Text),
             LogFormat::Json(object) => pen.object(out, object),
         }
-        if out.len() - start < LONGEST_LINE {
+        if out.len().saturating_sub(start) < LONGEST_LINE {
             out.push(b'\n');
             return;
         }
@@ -48,10 +48,11 @@ pub fn line(out: &mut Vec<u8>, format: &LogFormat, facts: &impl Tells) {
 
 /// Ends a text between two characters, and says so.
 fn cut(out: &mut Vec<u8>, start: usize) {
-    let mut end = start + LONGEST_LINE - 1 - CUT.len();
+    const KEPT: usize = LONGEST_LINE - 1 - CUT.len();
+    let mut end = start.saturating_add(KEPT);
     // A byte that continues a character.
     while end > start && out.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
-        end -= 1;
+        end = end.saturating_sub(1);
     }
     out.truncate(end);
     out.extend_from_slice(CUT.as_bytes());
@@ -154,7 +155,7 @@ impl<F: Tells> Pen<'_, F> {
                         out.push(b',');
                     }
                     let was_cut = escape(out, field.as_bytes(), style, left);
-                    left = left.saturating_sub(field.len() + 1);
+                    left = left.saturating_sub(field.len()).saturating_sub(1);
                     was_cut
                 })
             }

@@ -132,7 +132,9 @@ impl Arrived {
 pub fn tidy(headers: &mut HeaderMap, continued: bool) {
     if let Some(first) = headers.get(TRACESTATE) {
         let mut rest = headers.get_all(TRACESTATE).iter().skip(1);
-        let length = rest.try_fold(first.len(), |sum, value| (sum < MOST_STATE).then(|| sum + 1 + value.len()));
+        let length = rest.try_fold(first.len(), |sum, value| {
+            (sum < MOST_STATE).then(|| sum.saturating_add(1).saturating_add(value.len()))
+        });
         if !continued || length.is_none_or(|length| length > MOST_STATE) {
             headers.remove(TRACESTATE);
         }
@@ -143,11 +145,14 @@ impl Context {
     /// Tells of it in W3C's form.
     pub fn write(&self, headers: &mut HeaderMap) {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        let (ids, flags) = text.split_at_mut(TRACEPARENT_LENGTH - 2);
-        hex(&self.trace.bytes(), &mut ids[3..35]);
-        hex(&self.span.bytes(), &mut ids[36..52]);
+        let [_, _, _, trace @ .., _, _, _] = &mut text;
+        let (trace, rest) = trace.split_at_mut(32);
+        let (_, span) = rest.split_at_mut(1);
+        hex(&self.trace.bytes(), trace);
+        hex(&self.span.bytes(), span);
         let random = if self.random { RANDOM_FLAG } else { 0 };
-        hex(&[u8::from(self.sampled) | random], flags);
+        let [.., high, low] = &mut text;
+        [*high, *low] = digits(u8::from(self.sampled) | random);
         headers.insert(TRACEPARENT, value(&text));
     }
 
@@ -169,8 +174,10 @@ impl Context {
                 }
                 None => drop(headers.remove(B3_PARENT)),
             }
-            // A debug flag implies the decision, and goes on.
-            if headers.get(B3_FLAGS).is_none_or(|flags| flags != "1") {
+            // A debug flag goes on and implies the decision, which is not said as well (B3, "Debug Flag").
+            if headers.get(B3_FLAGS).is_some_and(|flags| flags == "1") {
+                headers.remove(B3_SAMPLED);
+            } else {
                 headers.insert(B3_SAMPLED, HeaderValue::from_static(if self.sampled { "1" } else { "0" }));
             }
         }
@@ -219,7 +226,8 @@ impl Context {
     /// Whoever made an id of 16 digits reads only those.
     fn short_trace<'t>(&self, digits: &'t mut [u8; 32]) -> &'t [u8] {
         hex(&self.trace.bytes(), digits.as_mut_slice());
-        if self.trace.high() == 0 { &digits[16..] } else { digits.as_slice() }
+        let (_, short) = digits.split_at(16);
+        if self.trace.high() == 0 { short } else { digits.as_slice() }
     }
 }
 
@@ -350,7 +358,7 @@ fn uber_text(text: &[u8]) -> Option<Read> {
     while let Some((first, after)) = rest.split_first() {
         let escaped = rest.get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"%3a"));
         *plain.get_mut(length)? = if escaped { b':' } else { *first };
-        length += 1;
+        length = length.saturating_add(1);
         rest = if escaped { rest.get(3..)? } else { after };
     }
     let mut parts = plain.get(..length)?.split(|byte| *byte == b':');
@@ -378,13 +386,17 @@ fn number(digits: &[u8]) -> Option<u128> {
 }
 
 /// Two digits a byte.
-fn hex(bytes: &[u8], digits: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(digits.chunks_exact_mut(2)) {
-        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+fn hex(bytes: &[u8], text: &mut [u8]) {
+    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
+        pair.copy_from_slice(&digits(*byte));
     }
 }
 
+fn digits(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 15].map(|half| if half < 10 { b'0' | half } else { b'a'.wrapping_add(half.wrapping_sub(10)) })
+}
+
+#[expect(clippy::expect_used, reason = "digits, dashes and colons")]
 fn value(text: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(text).expect("invariant: digits, dashes and colons are a header value")
 }
@@ -399,7 +411,7 @@ struct Text {
 
 impl Text {
     fn add(&mut self, more: &[u8]) -> &mut Self {
-        let end = self.length + more.len();
+        let end = self.length.saturating_add(more.len());
         if let Some(free) = self.bytes.as_flattened_mut().get_mut(self.length..end) {
             free.copy_from_slice(more);
             self.length = end;

@@ -24,6 +24,7 @@
 //! ([`Detail`](super::detail::Detail)), and even that is turned into spans on the control thread.
 
 mod collector;
+#[cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 pub mod context;
 pub mod export;
 pub mod figures;
