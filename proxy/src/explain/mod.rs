@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::request::Parts;
 use leno_config::ir::{
     Action, Discovery, Domain, FilePlace, Forward, HttpManager, Listener, ListenerProtocol, Origin, PathNormalization,
-    Resources, RetryPolicy, Route, RouteSource, WeightedCluster,
+    Resources, RetryPolicy, Route, RouteSource, UnderscoreNames, WeightedCluster,
 };
 use leno_config::ir::{Direction, VirtualHost};
 
@@ -97,22 +97,29 @@ impl Explained {
     }
 }
 
+/// Until it is known which listener takes it.
+const RULES: sanitize::Rules = sanitize::Rules {
+    path: PathNormalization::BASE,
+    underscores: UnderscoreNames::Pass,
+    transport: sanitize::Transport::Clear,
+};
+
 /// Asks the data plane. `claims`: what a good token of the end user would say.
 pub fn explain(holdings: &Holdings<'_>, asked: Parts, claims: Option<&Claims>) -> Explained {
     let mut parts = asked.clone();
-    if let Err(error) = sanitize::request(&mut parts, PathNormalization::BASE) {
+    if let Err(error) = sanitize::request(&mut parts, RULES) {
         return Explained::unrouted(asked, refused(&error));
     }
     let Some(found) = holdings.find(sanitize::authority(&parts)) else {
         let note = "the Sidecar rule gives this workload no HTTP socket toward others".to_owned();
         return Explained::unrouted(parts, Verdict { note: Some(note), ..Verdict::default() });
     };
-    if found.manager.path != PathNormalization::BASE {
-        parts = asked.clone();
-        if let Err(error) = sanitize::request(&mut parts, found.manager.path) {
-            return Explained::unrouted(asked, refused(&error));
-        }
-    }
+    parts = asked.clone();
+    let rules = sanitize::Rules { path: found.manager.path, underscores: found.manager.underscores, ..RULES };
+    let held = match sanitize::request(&mut parts, rules) {
+        Ok(held) => held,
+        Err(error) => return Explained::unrouted(asked, refused(&error)),
+    };
     // A bad token is no token here: whoever is called refuses it.
     let claims = verified(&found.manager.jwt, claims).ok().flatten();
     let request = RequestView { claims, ..view(&parts) };
@@ -120,6 +127,10 @@ pub fn explain(holdings: &Holdings<'_>, asked: Parts, claims: Option<&Claims>) -
     let asked = Asked { resources: holdings.resources, table, host: *host, request };
     let (verdict, route) = asked.verdict();
     let route = route.cloned();
+    let doubtful = route.as_ref().map_or(held, |route| held.shared(route.refused_in_path));
+    if route.is_some() && !doubtful.is_empty() {
+        return Explained { verdict: refused(&sanitize::refused_in_path(doubtful)), request: parts, route };
+    }
     Explained { verdict, request: parts, route }
 }
 

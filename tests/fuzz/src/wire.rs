@@ -23,9 +23,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use leno_config::ir::PathNormalization;
+use leno_config::ir::{PathNormalization, UnderscoreNames};
 use leno_proxy::downstream::upgrade::Upgrade;
 use leno_proxy::nest::{Nest, Nested};
+use leno_proxy::sanitize::{Rules, Transport};
 use leno_proxy::upstream::send::declare_body;
 use leno_proxy::{prepare, sanitize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
@@ -95,6 +96,11 @@ pub(crate) fn requests(bytes: &[u8], spoken: Spoken) -> Vec<Option<Forwarded>> {
     all.take()
 }
 
+/// The rules of a listener that asks of paths what it is told, and nothing else.
+pub(crate) fn in_clear_text(path: PathNormalization) -> Rules {
+    Rules { path, underscores: UnderscoreNames::Pass, transport: Transport::Clear }
+}
+
 /// What a request meets in the proxy, and an answer.
 async fn serve(request: Request<Incoming>, all: All) -> Result<Response<Empty<Bytes>>, Infallible> {
     let refuse = |status: StatusCode| {
@@ -105,7 +111,8 @@ async fn serve(request: Request<Incoming>, all: All) -> Result<Response<Empty<By
     };
     let (mut parts, body) = request.into_parts();
     // No route here allows an upgrade: what asks for one is refused or becomes a plain request.
-    let taken = Upgrade::take(&mut parts, &[]).and_then(|_| sanitize::request(&mut parts, PathNormalization::BASE));
+    let taken = Upgrade::take(&mut parts, &[], body.is_end_stream())
+        .and_then(|_| sanitize::request(&mut parts, in_clear_text(PathNormalization::BASE)));
     if let Err(refused) = taken {
         return refuse(refused.reply().status);
     }
