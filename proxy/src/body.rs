@@ -283,7 +283,10 @@ impl UpstreamBody {
         self.in_use = None;
         self.deadline = None;
         self.watch = None;
-        self.flow = None;
+        // The last frame may still wait for room in hyper's hands: its place is given back with the body.
+        if let Some(flow) = &mut self.flow {
+            flow.hands(0);
+        }
         match self.lease.take() {
             Some(Lease::Http1(lease)) if request_is_over => lease.release(),
             Some(Lease::Http1(_) | Lease::Http2(_)) | None => {}
@@ -376,10 +379,7 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty { .. } | Self::Tunnel => Poll::Ready(None),
-            Self::Full { bytes, flow, .. } => {
-                *flow = None;
-                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
-            }
+            Self::Full { bytes, .. } => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Upstream(body) => {
                 if let Some(deadline) = &mut body.deadline
                     && deadline.as_mut().poll(context).is_ready()

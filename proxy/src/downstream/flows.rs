@@ -4,7 +4,8 @@
 //! there, with one store a frame, whose turn it is. The worker looks once a second: a place where it has been the caller's
 //! turn for too long ends the stream, in HTTP/1.1 the connection. Whose turn it is shows in how bodies are polled: who polls
 //! a request's body and finds nothing waits for the caller; when an answer has yielded a frame and is not polled again, it
-//! is the caller who does not take it, be it its window or its socket that is full.
+//! is the caller who does not take it, be it its window or its socket that is full. hyper takes a frame before it has room
+//! for it, also the last one, so an answer keeps its place until it is dropped.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -69,6 +70,11 @@ impl Flows {
                 reached(which);
             }
         }
+    }
+
+    /// Whether nobody has a place.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.borrow().iter().all(|slot| slot.turn == Turn::Nobody)
     }
 
     /// The most that has passed in a body that still goes on.

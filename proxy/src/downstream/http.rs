@@ -125,7 +125,10 @@ async fn converse(connection: &Rc<Connection>, stream: Watched) -> Option<Watche
 /// The stream out of hyper's hands, with what hyper had read of it.
 fn take_back<S>(parts: http1::Parts<TokioIo<Watched>, S>) -> Option<Watched> {
     let mut stream = parts.io.into_inner();
-    stream.0.unread(parts.read_buf);
+    // Empty, it would still keep the whole buffer that it was cut from.
+    if !parts.read_buf.is_empty() {
+        stream.0.unread(parts.read_buf);
+    }
     Some(stream)
 }
 

@@ -254,7 +254,7 @@ impl Life {
         let phase = match self.pulse.phase() {
             HEAD => Some((patience.head, Reached::Head)),
             PREFACE => Some((patience.preface, Reached::Preface)),
-            IDLE => Some((idle, Reached::ConnectionIdle)),
+            IDLE if self.flows.is_empty() => Some((idle, Reached::ConnectionIdle)),
             _ => None,
         };
         let (half, frames) = self.pulse.half();
@@ -311,6 +311,7 @@ impl Life {
             && self.pulse.stuck() == 0
             && self.requests.get() == 0
             && self.bodies.get() == 0
+            && self.flows.is_empty()
     }
 
     /// The most that has passed in a body that still goes on.

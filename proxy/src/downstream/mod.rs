@@ -64,6 +64,9 @@ pub use life::Life;
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20)).with_retries(3);
 
+/// By how much the kernel is later than we are in giving up who takes nothing: whoever gives up says why.
+const LATER: Duration = Duration::from_secs(5);
+
 /// A connection that is not served yet.
 #[derive(Debug)]
 struct Arrival {
@@ -257,7 +260,7 @@ pub async fn serve(
     let prepared = stream
         .set_nodelay(true)
         .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE))
-        .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(stall)));
+        .and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(stall + LATER)));
     let local = match prepared.and_then(|()| stream.local_addr()) {
         Ok(local) => captured::canonical(local),
         Err(error) => return tracing::debug!(peer = %caller, %error, "the caller is gone already"),

@@ -11,11 +11,14 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+
+use crate::telemetry::{WorkerStats, add};
 
 use super::life::News;
 use super::pulse::Watched;
@@ -28,6 +31,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Waits until there is something to do on a connection; `None`: it is over.
 pub(super) async fn until_awake(connection: &Connection, mut stream: Watched) -> Option<Watched> {
+    let _resting = Resting::new(&connection.life.stats);
     let first = loop {
         tokio::select! {
             read = first(&mut stream) => break read.ok()?,
@@ -45,6 +49,23 @@ pub(super) async fn until_awake(connection: &Connection, mut stream: Watched) ->
     }
     stream.0.unread(first);
     Some(stream)
+}
+
+/// One connection that rests; it does as long as this lives.
+struct Resting<'a>(&'a WorkerStats);
+
+impl<'a> Resting<'a> {
+    fn new(stats: &'a WorkerStats) -> Self {
+        add(&stats.connections_resting, 1);
+        Self(stats)
+    }
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        let resting = &self.0.connections_resting;
+        resting.store(resting.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
 }
 
 /// The first bytes, none at the end. The room for them is on the stack, and only while they are looked for.

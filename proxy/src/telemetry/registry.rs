@@ -36,6 +36,8 @@ const MOST_TCP: usize = 1_000;
 pub struct WorkerStats {
     /// Open connections from callers.
     pub connections_active: AtomicU64,
+    /// Those of them that rest, without buffers.
+    pub connections_resting: AtomicU64,
     /// Connections from callers so far.
     pub connections_total: AtomicU64,
     /// Requests whose answer has begun and not ended.
@@ -336,7 +338,12 @@ impl Telemetry {
                 one_gauge("leno_memory_used_bytes", "What it has, as it was looked at last.", used as f64),
             ]
         });
-        [shed, reached].into_iter().chain(limit).chain(memory.into_iter().flatten()).collect()
+        let resting = one_gauge(
+            "leno_connections_resting",
+            "Connections from callers that rest and have given their buffers back.",
+            self.sum(|worker| &worker.connections_resting) as f64,
+        );
+        [shed, reached, resting].into_iter().chain(limit).chain(memory.into_iter().flatten()).collect()
     }
 
     /// What connections turned out to be, and which of them were not taken.

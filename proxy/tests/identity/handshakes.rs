@@ -65,7 +65,7 @@ async fn meet(client: &End, server: &End, expected: &str) -> Ends {
     let address = listener.local_addr().unwrap();
     let answers = async {
         let (stream, _) = listener.accept().await.unwrap();
-        server.sessions.accept(Prefixed::new(Bytes::new(), stream)).await
+        server.sessions.accept(Prefixed::new(Bytes::new(), stream), leno_proxy::tls::HANDSHAKE).await
     };
     tokio::join!(calls(client, address, expected), answers)
 }
@@ -197,7 +197,7 @@ async fn who_loses_its_root_in_the_middle_of_a_handshake_is_refused_at_its_end()
         let to = listener.local_addr().unwrap();
         let answers = async {
             let (stream, _) = listener.accept().await.unwrap();
-            server.sessions.accept(Prefixed::new(Bytes::new(), stream)).await
+            server.sessions.accept(Prefixed::new(Bytes::new(), stream), leno_proxy::tls::HANDSHAKE).await
         };
         // The first flight of both sides passes; then everything changes, and then the rest may pass.
         let relay = async {

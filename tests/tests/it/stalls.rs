@@ -167,9 +167,9 @@ async fn streams_of_grpc_may_rest_and_what_moves_is_never_ended() {
         Response::new(full("app"))
     })
     .await;
-    let shop = sidecar(app.address(), "").bootstrap("limits", short()).start().await;
-    // Longer than `body_idle`, and than what is looked at late.
-    for (content_type, pause, parts) in [("application/grpc", 3_500, 1), ("text/plain", 400, 8)] {
+    let shop = sidecar(app.address(), "").bootstrap("limits", json!({"body_idle": "4s"})).start().await;
+    // Both last longer than `body_idle`; only one moves meanwhile.
+    for (content_type, pause, parts) in [("application/grpc", 7_000, 1), ("text/plain", 500, 12)] {
         let (body, sent) = leno_tests::stream();
         let call = Call::new(http::Method::POST, "http://shop/").header("content-type", content_type).body(sent);
         let answer = tokio::spawn(call.over(leno_tests::Protocol::Http2).send(shop.address()));
@@ -199,8 +199,11 @@ async fn a_connection_that_has_rested_serves_the_next_request() {
     for _ in 0..2 {
         talk("GET / HTTP/1.1\r\nhost: shop\r\n\r\n").await;
         talk("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 3\r\n\r\nabc").await;
-        // Two looks, and a third for a busy machine.
-        tokio::time::sleep(Duration::from_millis(3_200)).await;
+        eventually("it rests", async || match metric(&shop.proxy.metrics().await, "leno_connections_resting", &[]) {
+            1.0 => Ok(()),
+            other => Err(other.to_string()),
+        })
+        .await;
     }
     talk("GET / HTTP/1.1\r\nhost: shop\r\n\r\n").await;
     assert_eq!(app.count(), 5);
