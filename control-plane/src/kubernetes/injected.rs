@@ -69,14 +69,17 @@ fn plain(api_version: &str, kind: &str, object: DynamicObject) -> Value {
     let DynamicObject { metadata, mut data, .. } = object;
     if let Some(fields) = data.as_object_mut() {
         fields.remove("status");
+        let metadata = json!({
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "labels": metadata.labels.unwrap_or_default(),
+            "annotations": metadata.annotations.unwrap_or_default(),
+        });
+        fields.extend([
+            ("apiVersion".to_owned(), json!(api_version)),
+            ("kind".to_owned(), json!(kind)),
+            ("metadata".to_owned(), metadata),
+        ]);
     }
-    data["apiVersion"] = json!(api_version);
-    data["kind"] = json!(kind);
-    data["metadata"] = json!({
-        "name": metadata.name,
-        "namespace": metadata.namespace,
-        "labels": metadata.labels.unwrap_or_default(),
-        "annotations": metadata.annotations.unwrap_or_default(),
-    });
     data
 }

@@ -10,7 +10,7 @@ use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tonic::codegen::tokio_stream::StreamExt as _;
 use tracing::{debug, info, warn};
@@ -57,6 +57,8 @@ fn api(client: &Client) -> Api<DynamicObject> {
 
 fn whole(object: DynamicObject) -> Value {
     let mut value = object.data;
-    value["metadata"]["name"] = object.metadata.name.unwrap_or_default().into();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("metadata".to_owned(), json!({"name": object.metadata.name.unwrap_or_default()}));
+    }
     value
 }

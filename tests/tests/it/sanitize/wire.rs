@@ -22,8 +22,6 @@ pub(super) struct Came {
 
 /// A request that nobody can misunderstand.
 const PROBE: &[u8] = b"GET /probe HTTP/1.1\r\nHost: shop\r\n\r\n";
-/// A server that waits for more bytes says so by silence. Ours says something.
-pub(super) const SILENCE: Duration = Duration::from_secs(1);
 
 /// Sends the input by a connection of its own, and a request behind it when it was answered. `patience`: how long an
 /// answer may take; one that does not come is none.
