@@ -46,7 +46,7 @@ async fn traffic_goes_by_services_and_rules_of_the_cluster_and_rules_say_who_has
     server
         .delete(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "late", "name": "ratings"}}))
         .await;
-    installed.answers("http://ratings.late/", &["502"]).await;
+    installed.answers("http://ratings.late/", &["503"]).await;
 }
 
 #[tokio::test]
