@@ -160,7 +160,13 @@ where
         };
         match accepted {
             Ok((stream, caller)) => {
-                let (answer, seat) = (answer.clone(), seats.take().await);
+                let seat = tokio::select! {
+                    biased;
+                    // It has been accepted, but all seats are taken by requests: nobody will have read a word of it.
+                    _ = gate.wait_for(|gate| *gate == Gate::Gone) => return,
+                    seat = seats.take() => seat,
+                };
+                let answer = answer.clone();
                 tokio::task::spawn_local(async move {
                     if let Ok(local) = stream.local_addr() {
                         serve(stream, Ends { caller, local }, life, answer, &seat).await;

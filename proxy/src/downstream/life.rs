@@ -441,7 +441,8 @@ mod tests {
     #[test]
     fn what_is_begun_and_not_finished_is_overdue_and_a_busy_connection_never_is() {
         let half = |half| move |life: &Life| life.pulse.frames(7, half);
-        let rows: [(&str, Box<dyn Fn(&Life)>, Duration, Reached); 5] = [
+        type Stall = Box<dyn Fn(&Life)>;
+        let rows: [(&str, Stall, Duration, Reached); 5] = [
             ("a head", Box::new(|life| life.pulse.read()), patience().head, Reached::Head),
             ("a preface", Box::new(|life| life.pulse.change(PREFACE)), patience().preface, Reached::Preface),
             ("a frame", Box::new(half(HALF)), patience().head, Reached::Head),

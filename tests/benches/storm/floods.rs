@@ -57,7 +57,7 @@ pub(super) async fn run() {
             let mut longest = Duration::ZERO;
             let until = Instant::now() + MEASURED;
             while Instant::now() < until {
-                longest = longest.max(flood(to, &begins, repeats, until).await);
+                longest = longest.max(Box::pin(flood(to, &begins, repeats, until)).await);
             }
             longest
         });

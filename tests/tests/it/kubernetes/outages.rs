@@ -35,7 +35,7 @@ async fn watches_that_expire_or_break_and_an_api_server_that_is_away_drop_nothin
         server.apply(all_to(version)).await;
         traffic.goes_on().await;
         let other = origin("other").await;
-        let name = if version == "v1" { "v1" } else { "v2" };
+        let name = version;
         server.apply(slice("shop", "reviews", name, Some(other.address()))).await;
         traffic.goes_on().await;
         server.come_back();
