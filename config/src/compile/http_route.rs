@@ -10,6 +10,7 @@ use crate::rules::HttpMatchRequest;
 use super::http_action::{Context, action};
 use super::http_filters::{Headers, cors, fault};
 use super::http_match::{holds_for, route_match};
+use super::profile;
 
 /// The rows; none if no rule holds for this proxy. A row that cannot be made is left out.
 pub(super) fn routes(context: &mut Context<'_, '_>, service: &VirtualService) -> Vec<Route> {
@@ -54,6 +55,7 @@ fn route(
         cors: written.cors_policy.as_ref().map(cors).transpose()?,
         fault: written.fault.as_ref().map(fault).transpose()?.flatten(),
         authorization: None,
+        refused_in_path: profile::refused_in_path(context.view.mesh).without(rule.allowed_in_path),
         action,
     })
 }

@@ -16,8 +16,8 @@ use crate::defaults;
 use crate::ir::{
     Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, FilePlace, Health,
     HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization,
-    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, ServiceName, StreamLimits, TcpRoute, UpstreamProtocol,
-    VirtualHost, WeightedClusters,
+    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, ServiceName, StreamLimits, TcpRoute, UnderscoreNames,
+    UpstreamProtocol, VirtualHost, WeightedClusters,
 };
 use crate::mesh::{Instance, Protocol, Resolution, Service, Sidecar, port_number, selects};
 use crate::rules::{EgressListener, IngressListener, SidecarPort};
@@ -289,6 +289,7 @@ pub(super) fn http_manager(
         routes,
         upgrades: defaults::UPGRADES.iter().map(|&token| token.to_owned()).collect(),
         path: PathNormalization::BASE,
+        underscores: UnderscoreNames::Pass,
         jwt,
         rate_limits: Vec::new(),
         streams: StreamLimits::default(),

@@ -1,14 +1,16 @@
 //! What the profile `safe` sets where no rule says otherwise; `istio` is what the compiler does by itself.
 //!
-//! All of it is in Envoy's own words, so that a real Envoy behind this control plane is as safe.
+//! Nearly all of it is in Envoy's own words, so that a real Envoy behind this control plane is as safe. What a path must
+//! not hold is said route by route, since apps opt out of it, and Envoy has a word for whole listeners only.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Output;
 use crate::defaults;
 use crate::ir::{
-    Action, Cluster, Fraction, HeaderKey, HeaderMatch, ListenerProtocol, Regex, Resources, RetryBudget, RetryPolicy,
-    RouteConfig, RouteSource, StringMatch,
+    Action, Cluster, ClusterName, Fraction, HeaderKey, HeaderMatch, ListenerProtocol, Regex, Resources, RetryBudget,
+    RetryPolicy, Route, RouteConfig, RouteSource, Separators, StringMatch, UnderscoreNames,
 };
 use crate::mesh::Mesh;
 use crate::rules::Profile;
@@ -17,6 +19,8 @@ use crate::rules::Profile;
 const IDEMPOTENT: &str = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
 /// Who sends it makes sure that the same request twice has the effect of one.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The kind of rule that has a word about its paths.
+const VIRTUAL_SERVICE: &str = "VirtualService";
 
 /// The cluster before rules refine it.
 pub(super) fn begin(mesh: &Mesh, cluster: &mut Cluster) {
@@ -36,6 +40,7 @@ pub(super) fn finish(mesh: &Mesh, output: &mut Output<'_>) {
     }
     for table in routes.values_mut() {
         careful_routes(Arc::make_mut(table));
+        each_undecided(Arc::make_mut(table), |_| Separators::ALL);
     }
     for listener in listeners.values_mut() {
         let listener = Arc::make_mut(listener);
@@ -43,11 +48,38 @@ pub(super) fn finish(mesh: &Mesh, output: &mut Output<'_>) {
         let of_ports = listener.ports.values_mut().map(|port| &mut port.protocol);
         for manager in own.chain(of_ports).filter_map(ListenerProtocol::http_mut) {
             manager.streams.idle = Some(defaults::SAFE_STREAM_IDLE);
+            manager.underscores = UnderscoreNames::Drop;
             if let RouteSource::Inline(table) = &mut manager.routes {
                 careful_routes(Arc::make_mut(table));
+                each_undecided(Arc::make_mut(table), |route| {
+                    Separators::ALL.without(allowed_at(mesh, clusters, route))
+                });
             }
         }
     }
+}
+
+/// What a path must not hold on a route that a VirtualService makes and does not opt out of.
+pub(super) fn refused_in_path(mesh: &Mesh) -> Separators {
+    if is_safe(mesh) { Separators::ALL } else { Separators::NONE }
+}
+
+/// Decides for the routes that no VirtualService makes: those have been asked already.
+fn each_undecided(table: &mut RouteConfig, refused: impl Fn(&Route) -> Separators) {
+    for route in table.virtual_hosts.iter_mut().flat_map(|host| &mut host.routes) {
+        if route.origin.as_ref().is_none_or(|origin| origin.kind != VIRTUAL_SERVICE) {
+            route.refused_in_path = refused(route);
+        }
+    }
+}
+
+/// What callers may send to an app by some rule for it: its own sidecar cannot tell by which rule a request was sent.
+fn allowed_at(mesh: &Mesh, clusters: &BTreeMap<ClusterName, Arc<Cluster>>, route: &Route) -> Separators {
+    let Action::Forward(forward) = &route.action else { return Separators::NONE };
+    let named = forward.clusters.as_slice().iter().filter_map(|share| clusters.get(&share.cluster));
+    let hosts = named.filter_map(|cluster| cluster.service.as_ref()).map(|service| service.host.as_str());
+    let rules = hosts.flat_map(|host| mesh.virtual_services().covering(host)).flat_map(|(_, services)| services);
+    rules.flat_map(|service| &service.http).fold(Separators::NONE, |all, rule| all.and(rule.allowed_in_path))
 }
 
 fn is_safe(mesh: &Mesh) -> bool {

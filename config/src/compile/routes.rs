@@ -12,7 +12,7 @@ use http::StatusCode;
 
 use crate::ir::{
     Action, AttemptCount, ClusterName, DirectResponse, Domain, FilePlace, Forward, HeaderOps, Origin, Port, Route,
-    RouteConfig, RouteMatch, VirtualHost, WeightedClusters,
+    RouteConfig, RouteMatch, Separators, VirtualHost, WeightedClusters,
 };
 use crate::mesh::{Protocol, Service, ServicePort, VirtualService, in_cluster};
 use crate::rules::{Destination, OutboundTrafficMode, OutboundTrafficPolicy, ResourceId};
@@ -256,6 +256,7 @@ fn row(name: &str, origin: Option<Origin>, action: Action) -> Route {
         cors: None,
         fault: None,
         authorization: None,
+        refused_in_path: Separators::NONE,
     }
 }
 

@@ -149,6 +149,8 @@ pub struct HttpManager {
     pub upgrades: Vec<String>,
     /// Path canonicalisation before routing.
     pub path: PathNormalization,
+    /// What becomes of header names with an underscore.
+    pub underscores: UnderscoreNames,
     /// Which tokens are verified.
     pub jwt: JwtAuthentication,
     /// How often it may be asked, after authorization.
@@ -176,6 +178,20 @@ pub enum RouteSource {
     Named(String),
     /// Inside the listener.
     Inline(Arc<RouteConfig>),
+}
+
+/// What becomes of header names with an underscore. CGI and its heirs cannot tell `x_role` from `x-role`, so such a name
+/// can be a way round a rule about the other (Envoy's `headers_with_underscores_action`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnderscoreNames {
+    /// They are names like others (Istio).
+    #[default]
+    Pass,
+    /// The request goes on without them (profile `safe`).
+    Drop,
+    /// The request is answered with 400.
+    Refuse,
 }
 
 /// What is done to a path before anything looks at it. Istio's default is BASE: dots resolved per RFC 3986, no

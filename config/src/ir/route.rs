@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     Authorization, ClaimMatch, ClusterName, Cors, Fault, Fraction, HashPolicy, HeaderMatch, HeaderOps, Invalid, Origin,
-    PathMatch, QueryMatch, RetryPolicy,
+    PathMatch, QueryMatch, RetryPolicy, Separators,
 };
 
 /// One row of a virtual host.
@@ -31,6 +31,8 @@ pub struct Route {
     pub fault: Option<Fault>,
     /// Who may use it, instead of what the listener says (Envoy's `RBACPerRoute`).
     pub authorization: Option<Authorization>,
+    /// What a path must not hold that comes this way (profile `safe`, and what the rule opts out of).
+    pub refused_in_path: Separators,
 }
 
 /// All conditions hold.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::rules::{HttpMatchRequest, HttpRoute, StringMatch};
+use crate::rules::{HttpMatchRequest, StringMatch};
 
 use super::virtual_service::HttpRule;
 use super::visibility::Visibility;
@@ -37,13 +37,14 @@ pub(super) fn merge(
         if delegate.visibility.allows(namespace) {
             // A second level would be a loop waiting to happen; Istio knows one.
             let leaves = delegate.rules.iter().filter(|leaf| leaf.rule.delegate.is_none());
-            merged.extend(leaves.filter_map(|leaf| merge_rules(&root.rule, leaf)));
+            merged.extend(leaves.filter_map(|leaf| merge_rules(&root, leaf)));
         }
     }
     merged
 }
 
-fn merge_rules(root: &HttpRoute, leaf: &HttpRule) -> Option<HttpRule> {
+fn merge_rules(HttpRule { rule: root, allowed_in_path, .. }: &HttpRule, leaf: &HttpRule) -> Option<HttpRule> {
+    let allowed_in_path = allowed_in_path.and(leaf.allowed_in_path);
     let conditions = merge_conditions(&root.r#match, &leaf.rule.r#match)?;
     let mut rule = leaf.rule.clone();
     rule.r#match = conditions;
@@ -61,7 +62,7 @@ fn merge_rules(root: &HttpRoute, leaf: &HttpRule) -> Option<HttpRule> {
     if rule.mirrors.is_empty() {
         rule.mirrors.clone_from(&root.mirrors);
     }
-    Some(HttpRule { origin: leaf.origin.clone(), rule })
+    Some(HttpRule { origin: leaf.origin.clone(), rule, allowed_in_path })
 }
 
 fn inherit<T: Clone>(leaf: &mut Option<T>, root: &Option<T>) {

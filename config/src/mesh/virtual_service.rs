@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::ir::{FilePlace, Origin};
-use crate::rules::{self, Destination, HttpRoute, Resource, ResourceId, RouteDestination};
+use crate::ir::{FilePlace, Origin, Separators};
+use crate::rules::{self, Destination, HttpRoute, PATH_ANNOTATION, Resource, ResourceId, RouteDestination};
 
 use super::delegate;
 use super::host::{HostMap, full_name};
@@ -28,6 +28,8 @@ pub(crate) struct VirtualService {
 pub(crate) struct HttpRule {
     pub(crate) origin: Origin,
     pub(crate) rule: HttpRoute,
+    /// In its path, although the profile refuses it.
+    pub(crate) allowed_in_path: Separators,
 }
 
 /// One entry of `spec.tcp`, with full names in all destinations.
@@ -63,7 +65,7 @@ impl VirtualServices {
             .map(|&(id, rule)| {
                 let visibility = Visibility::new(&rule.spec.export_to, &id.namespace);
                 let name = (id.namespace.as_str(), id.name.as_str());
-                (name, delegate::Delegate { visibility, rules: http_rules(id, &rule.spec) })
+                (name, delegate::Delegate { visibility, rules: http_rules(id, rule) })
             })
             .collect();
         let mut roots: Vec<_> = written.iter().filter(|(_, rule)| !rule.spec.hosts.is_empty()).collect();
@@ -78,7 +80,7 @@ impl VirtualServices {
                 id: (*id).clone(),
                 visibility: Visibility::new(&rule.spec.export_to, &id.namespace),
                 hosts: rule.spec.hosts.iter().map(|host| full_name(host, &id.namespace)).collect(),
-                http: delegate::merge(&id.namespace, http_rules(id, &rule.spec), &delegates),
+                http: delegate::merge(&id.namespace, http_rules(id, rule), &delegates),
                 tcp: tcp_rules(id, &rule.spec),
             })
             .collect();
@@ -116,15 +118,24 @@ impl VirtualServices {
     }
 }
 
-fn http_rules(id: &ResourceId, spec: &rules::VirtualService) -> Vec<HttpRule> {
+fn http_rules(id: &ResourceId, written: &Resource<rules::VirtualService>) -> Vec<HttpRule> {
+    let allowed = written.metadata.annotations.get(PATH_ANNOTATION).map_or("", String::as_str);
     let resolved = |(index, rule): (usize, &HttpRoute)| {
         let mut rule = rule.clone();
         let destinations = rule.route.iter_mut().filter_map(|route| route.destination.as_mut());
         let mirrors = rule.mirrors.iter_mut().filter_map(|mirror| mirror.destination.as_mut());
         destinations.chain(mirrors).chain(rule.mirror.as_mut()).for_each(|destination| resolve(destination, id));
-        HttpRule { origin: origin(id, index), rule }
+        let allowed_in_path = allowed_by(allowed, rule.name.as_deref());
+        HttpRule { origin: origin(id, index), rule, allowed_in_path }
     };
-    spec.http.iter().enumerate().map(resolved).collect()
+    written.spec.http.iter().enumerate().map(resolved).collect()
+}
+
+/// What the annotation allows one route; a word that is none allows nothing.
+fn allowed_by(annotation: &str, route: Option<&str>) -> Separators {
+    let words = rules::allowed_in_path(annotation).filter_map(Result::ok);
+    let mine = words.filter(|(named, _)| named.is_none() || *named == route);
+    mine.fold(Separators::NONE, |all, (_, one)| all.and(one))
 }
 
 fn tcp_rules(id: &ResourceId, spec: &rules::VirtualService) -> Vec<TcpRule> {

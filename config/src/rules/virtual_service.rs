@@ -5,8 +5,23 @@
 
 use std::collections::BTreeMap;
 
+use crate::ir::Separators;
+
 use super::common::{message, words};
 use super::{Destination, DurationText, Percent, StringMatch};
+
+/// An annotation of a VirtualService: what its routes take in a path although the profile `safe` refuses it. Words with
+/// spaces between them, each of them `%2f`, `%5c` or `;`, for one route only behind its name: `; files=%2f`. Istio ignores
+/// it.
+pub const PATH_ANNOTATION: &str = "leno.mesh/allow-in-path";
+
+/// The words of [`PATH_ANNOTATION`]: for which route (`None`: all of the rule), and what. `Err`: a word that is none.
+pub(crate) fn allowed_in_path(text: &str) -> impl Iterator<Item = Result<(Option<&str>, Separators), &str>> {
+    text.split_whitespace().map(|word| {
+        let (route, what) = word.split_once('=').map_or((None, word), |(route, what)| (Some(route), what));
+        Separators::parse(what).map(|one| (route, one)).ok_or(word)
+    })
+}
 
 message! {
     /// Which requests for some hosts go where.

@@ -99,7 +99,7 @@ fn errors_beside(document: &Document, faults: &[Diagnostic]) -> Vec<Diagnostic> 
 /// One document by itself.
 fn values_of(document: &Document, found: &mut Findings) {
     match &document.rule {
-        Rule::VirtualService(rule) => virtual_service::check(&rule.spec, found),
+        Rule::VirtualService(rule) => virtual_service::check(rule, found),
         Rule::DestinationRule(rule) => destination_rule::check(rule, found),
         Rule::ServiceEntry(rule) => service_entry::check(&rule.spec, found),
         Rule::WorkloadEntry(rule) => workload_entry::check(&rule.spec, &findings::spec(), found),

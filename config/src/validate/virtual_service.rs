@@ -5,7 +5,7 @@ use super::values::Wildcard;
 use super::{http_route, l4_route};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
-use crate::rules::{Path, VirtualService};
+use crate::rules::{PATH_ANNOTATION, Path, Resource, VirtualService, allowed_in_path};
 
 /// Whether the rules hold for sidecars.
 pub(super) fn is_for_mesh(rule: &VirtualService) -> bool {
@@ -18,7 +18,9 @@ pub(super) fn is_for_mesh(rule: &VirtualService) -> bool {
         || rule.tls.iter().flat_map(|route| &route.r#match).any(|block| named(&block.gateways))
 }
 
-pub(super) fn check(rule: &VirtualService, found: &mut Findings) {
+pub(super) fn check(written: &Resource<VirtualService>, found: &mut Findings) {
+    let rule = &written.spec;
+    check_annotation(written, found);
     let spec = spec();
     if rule.hosts.is_empty() {
         check_delegate(rule, &spec, found);
@@ -41,6 +43,26 @@ pub(super) fn check(rule: &VirtualService, found: &mut Findings) {
         l4_route::check_tls(route, &rule.hosts, &spec.key("tls").index(index), found);
     }
     found.export_to(&spec.key("exportTo"), &rule.export_to);
+}
+
+/// The one annotation with a meaning. A word that is none allows nothing, and so does the name of no route.
+fn check_annotation(written: &Resource<VirtualService>, found: &mut Findings) {
+    let Some(text) = written.metadata.annotations.get(PATH_ANNOTATION) else { return };
+    let path = Path::root().key("metadata").key("annotations").key(PATH_ANNOTATION);
+    for word in allowed_in_path(text) {
+        match word {
+            Err(word) => {
+                let message = format!("`{word}` is nothing that a path is refused for, so it allows nothing");
+                let help = "write `%2f`, `%5c` or `;`, for one route behind its name: `ROUTE=%2f`";
+                found.add(codes::NO_EFFECT, &path, message).help(help);
+            }
+            Ok((Some(route), _)) if !written.spec.http.iter().any(|http| http.name.as_deref() == Some(route)) => {
+                let message = format!("no route of this rule is named `{route}`, so nothing is allowed");
+                found.add(codes::NO_EFFECT, &path, message).help("give the route this `name`");
+            }
+            Ok(_) => {}
+        }
+    }
 }
 
 fn check_hosts(rule: &VirtualService, path: &Path, found: &mut Findings) {

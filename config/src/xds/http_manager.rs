@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::filter::{self, Listed};
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, is_false, is_true, nonempty, required, unsupported};
-use super::scalar::{duration_to_xds, limit_from_xds, limit_to_xds, wrap_bool};
+use super::scalar::{limit_from_xds, limit_to_xds, wrap_bool};
 use super::{base, http_options, route, tracing};
 use crate::ir::{Authorization, Direction, HttpManager, PathNormalization, RouteSource, StreamLimits};
 use pb::hcm::HttpConnectionManager;
@@ -24,7 +24,7 @@ pub(super) fn to_xds(
     direction: Direction,
     authorization: &Authorization,
 ) -> HttpConnectionManager {
-    let HttpManager { stat_prefix, routes, upgrades, path, jwt, rate_limits, streams, tracing } = manager;
+    let HttpManager { stat_prefix, routes, upgrades, path, underscores, jwt, rate_limits, streams, tracing } = manager;
     let PathNormalization { dots, merge_slashes } = path;
     let StreamLimits { idle, longest } = *streams;
     HttpConnectionManager {
@@ -43,10 +43,7 @@ pub(super) fn to_xds(
         normalize_path: wrap_bool(*dots),
         merge_slashes: *merge_slashes,
         stream_idle_timeout: limit_to_xds(idle),
-        common_http_protocol_options: longest.map(|longest| pb::core::HttpProtocolOptions {
-            max_stream_duration: Some(duration_to_xds(longest)),
-            ..Default::default()
-        }),
+        common_http_protocol_options: http_options::downstream_common_to_xds(longest, *underscores),
         // Istio's sidecars: x-forwarded-for passes untouched, and the certificate of the caller is told to the own app
         // only.
         use_remote_address: wrap_bool(false),
@@ -153,8 +150,8 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         ("strip_any_host_port", &matches!(strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)))),
     ])?;
     check_codec(codec_type)?;
-    let longest = common_http_protocol_options
-        .map_or(Ok(None), http_options::downstream_common)
+    let (longest, underscores) = common_http_protocol_options
+        .map_or(Ok(Default::default()), http_options::downstream_common)
         .within("common_http_protocol_options")?;
     let idle = limit_from_xds("stream_idle_timeout", stream_idle_timeout, ENVOY_STREAM_IDLE)?;
     http_protocol_options.map_or(Ok(()), http_options::http1).within("http_protocol_options")?;
@@ -165,6 +162,7 @@ pub(super) fn from_xds(manager: HttpConnectionManager) -> Result<(HttpManager, A
         routes: routes_from_xds(route_specifier)?,
         upgrades: each("upgrade_configs", upgrade_configs, upgrade_from_xds)?.into_iter().flatten().collect(),
         path: path_from_xds(&normalize_path, merge_slashes, path_with_escaped_slashes_action)?,
+        underscores,
         jwt,
         rate_limits,
         streams: StreamLimits { idle, longest },

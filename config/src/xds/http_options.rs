@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::pb;
 use super::refusal::{Problem, Result, unsupported};
-use super::scalar::positive_duration;
+use super::scalar::{duration_to_xds, positive_duration};
+use crate::ir::UnderscoreNames;
 use pb::core::http_protocol_options::HeadersWithUnderscoresAction;
 use pb::core::{Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions};
 
-/// Options of a listener for every HTTP version: how long a stream may last.
-pub(super) fn downstream_common(options: HttpProtocolOptions) -> Result<Option<Duration>> {
+/// Options of a listener for every HTTP version: how long a stream may last, and what header names may be.
+pub(super) fn downstream_common(options: HttpProtocolOptions) -> Result<(Option<Duration>, UnderscoreNames)> {
     let HttpProtocolOptions {
         headers_with_underscores_action,
         max_stream_duration,
@@ -22,12 +23,30 @@ pub(super) fn downstream_common(options: HttpProtocolOptions) -> Result<Option<D
         max_response_headers_kb: _,
         max_requests_per_connection: _,
     } = options;
-    if HeadersWithUnderscoresAction::try_from(headers_with_underscores_action)
-        != Ok(HeadersWithUnderscoresAction::Allow)
-    {
-        return Err(Problem::unsupported("headers_with_underscores_action"));
-    }
-    positive_duration("max_stream_duration", max_stream_duration)
+    let underscores = match HeadersWithUnderscoresAction::try_from(headers_with_underscores_action) {
+        Ok(HeadersWithUnderscoresAction::Allow) => UnderscoreNames::Pass,
+        Ok(HeadersWithUnderscoresAction::DropHeader) => UnderscoreNames::Drop,
+        Ok(HeadersWithUnderscoresAction::RejectRequest) => UnderscoreNames::Refuse,
+        Err(_) => return Err(Problem::unsupported("headers_with_underscores_action")),
+    };
+    Ok((positive_duration("max_stream_duration", max_stream_duration)?, underscores))
+}
+
+/// The same on its way out; none where nothing is said.
+pub(super) fn downstream_common_to_xds(
+    longest: Option<Duration>,
+    underscores: UnderscoreNames,
+) -> Option<HttpProtocolOptions> {
+    let action = match underscores {
+        UnderscoreNames::Pass => HeadersWithUnderscoresAction::Allow,
+        UnderscoreNames::Drop => HeadersWithUnderscoresAction::DropHeader,
+        UnderscoreNames::Refuse => HeadersWithUnderscoresAction::RejectRequest,
+    };
+    (longest.is_some() || underscores != UnderscoreNames::Pass).then(|| HttpProtocolOptions {
+        max_stream_duration: longest.map(duration_to_xds),
+        headers_with_underscores_action: action.into(),
+        ..Default::default()
+    })
 }
 
 /// Options of HTTP/1.1, on either side.

@@ -9,11 +9,15 @@ use super::policy;
 use super::refusal::{Problem, Result, Within, each, nonempty, required, unsupported};
 use super::scalar::{wrap_bool, wrap_u32};
 use super::{base, matcher, retry, route_action};
-use crate::ir::{Action, AttemptCount, Domain, HeaderOps, Mirror, RetryPolicy, Route, RouteConfig, VirtualHost};
+use crate::ir::{
+    Action, AttemptCount, Domain, HeaderOps, Mirror, Origin, RetryPolicy, Route, RouteConfig, Separators, VirtualHost,
+};
 use pb::route::route_action::RequestMirrorPolicy;
 
 /// Istio: the largest body of a direct response, instead of Envoy's 4 KiB.
 const LARGEST_DIRECT_BODY: u32 = 1 << 20;
+/// What a path must not hold, in the words of [`Separators`].
+const REFUSED_IN_PATH: &str = "refused_in_path";
 
 pub(super) fn to_xds(table: &RouteConfig) -> pb::route::RouteConfiguration {
     let RouteConfig { name, virtual_hosts, ignore_port } = table;
@@ -149,7 +153,18 @@ fn host_from_xds(host: pb::route::VirtualHost, table: &Inherited) -> Result<Virt
 }
 
 pub(super) fn route_to_xds(route: &Route) -> pb::route::Route {
-    let Route { name, origin, matcher, action, request_headers, response_headers, cors, fault, authorization } = route;
+    let Route {
+        name,
+        origin,
+        matcher,
+        action,
+        request_headers,
+        response_headers,
+        cors,
+        fault,
+        authorization,
+        refused_in_path,
+    } = route;
     let (request_headers_to_add, request_headers_to_remove) = policy::headers_to_xds(request_headers);
     let (response_headers_to_add, response_headers_to_remove) = policy::headers_to_xds(response_headers);
     pb::route::Route {
@@ -160,7 +175,7 @@ pub(super) fn route_to_xds(route: &Route) -> pb::route::Route {
             Action::Redirect(redirect) => pb::route::route::Action::Redirect(route_action::redirect_to_xds(redirect)),
             Action::Direct(direct) => pb::route::route::Action::DirectResponse(route_action::direct_to_xds(direct)),
         }),
-        metadata: base::origin_to_xds(origin.as_ref()),
+        metadata: metadata_to_xds(origin.as_ref(), *refused_in_path),
         typed_per_filter_config: per_filter_to_xds(cors.as_ref(), fault.as_ref(), authorization.as_ref()),
         request_headers_to_add,
         request_headers_to_remove,
@@ -218,7 +233,33 @@ fn route_from_xds(route: pb::route::Route, above: &Inherited) -> Result<Route> {
         pb::route::route::Action::FilterAction(_) => return Err(Problem::unsupported("filter_action")),
         pb::route::route::Action::NonForwardingAction(_) => return Err(Problem::unsupported("non_forwarding_action")),
     };
-    Ok(level.below(above).into_route(name, base::origin_from_xds(metadata.as_ref()), matcher, action))
+    let refused_in_path = separators_from_xds(metadata.as_ref())?;
+    let route = level.below(above).into_route(name, base::origin_from_xds(metadata.as_ref()), matcher, action);
+    Ok(Route { refused_in_path, ..route })
+}
+
+/// Envoy has no word for what a path must not hold on one route, so it stands beside the origin. A real Envoy takes no
+/// notice.
+fn metadata_to_xds(origin: Option<&Origin>, refused_in_path: Separators) -> Option<pb::core::Metadata> {
+    let mut metadata = base::origin_to_xds(origin);
+    if !refused_in_path.is_empty() {
+        let metadata = metadata.get_or_insert_default();
+        let fields = metadata.filter_metadata.entry(base::NAMESPACE.to_owned()).or_default();
+        fields.fields.insert(REFUSED_IN_PATH.to_owned(), base::text(refused_in_path.to_string()));
+    }
+    metadata
+}
+
+/// It protects, so a word of a later version is not passed over.
+fn separators_from_xds(metadata: Option<&pb::core::Metadata>) -> Result<Separators> {
+    let fields = metadata.and_then(|metadata| metadata.filter_metadata.get(base::NAMESPACE));
+    let Some(text) = fields.and_then(|fields| base::text_of(fields, REFUSED_IN_PATH)) else {
+        return Ok(Separators::NONE);
+    };
+    text.split(' ').try_fold(Separators::NONE, |all, word| match Separators::parse(word) {
+        Some(one) => Ok(all.and(one)),
+        None => Err(Problem::new("metadata", format!("`{word}` is nothing that a path can be refused for"))),
+    })
 }
 
 /// What a level says for all the routes below it, the levels above it included.
@@ -278,6 +319,7 @@ impl Inherited {
             cors: self.filters.cors.into_option(),
             fault: self.filters.fault.into_option(),
             authorization: self.filters.authorization.into_option(),
+            refused_in_path: Separators::NONE,
         }
     }
 }

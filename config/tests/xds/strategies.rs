@@ -266,18 +266,24 @@ fn origin() -> impl Strategy<Value = Origin> {
 fn route() -> impl Strategy<Value = Route> {
     // Envoy's override holds one filter.
     let authorization = of(vec(security::rbac_filter(false, security::Of::Requests), 0..2).prop_map(Authorization));
-    let filters = (of(cors()), of(fault()), authorization);
+    let refused = vec(prop::sample::select(vec!["%2f", "%5c", ";"]), 0..3)
+        .prop_map(|words| words.into_iter().filter_map(Separators::parse).fold(Separators::NONE, Separators::and));
+    let filters = (of(cors()), of(fault()), authorization, refused);
     (text(), of(origin()), route_match(), action(), header_ops(), header_ops(), filters).prop_map(
-        |(name, origin, matcher, action, request_headers, response_headers, (cors, fault, authorization))| Route {
-            name,
-            origin,
-            matcher,
-            action,
-            request_headers,
-            response_headers,
-            cors,
-            fault,
-            authorization,
+        |(name, origin, matcher, action, request_headers, response_headers, filters)| {
+            let (cors, fault, authorization, refused_in_path) = filters;
+            Route {
+                name,
+                origin,
+                matcher,
+                action,
+                request_headers,
+                response_headers,
+                cors,
+                fault,
+                authorization,
+                refused_in_path,
+            }
         },
     )
 }
@@ -396,17 +402,22 @@ fn http_manager() -> impl Strategy<Value = HttpManager> {
     ];
     let upgrades = vec(prop::sample::select(vec!["websocket", "h2c", "spdy/3.1"]), 0..2);
     let streams = (of(duration()), of(duration())).prop_map(|(idle, longest)| StreamLimits { idle, longest });
+    let underscores = prop::sample::select(vec![UnderscoreNames::Pass, UnderscoreNames::Drop, UnderscoreNames::Refuse]);
+    let path = (any::<bool>(), any::<bool>(), underscores);
     let limits = (rate_limits(), streams, of(tracing()));
-    (text(), routes, upgrades, any::<bool>(), any::<bool>(), security::jwt(), limits).prop_map(
-        |(stat_prefix, routes, upgrades, dots, merge_slashes, jwt, (rate_limits, streams, tracing))| HttpManager {
-            stat_prefix,
-            routes,
-            upgrades: upgrades.into_iter().map(str::to_owned).collect(),
-            path: PathNormalization { dots, merge_slashes },
-            jwt,
-            rate_limits,
-            streams,
-            tracing: tracing.map(Arc::new),
+    (text(), routes, upgrades, path, security::jwt(), limits).prop_map(
+        |(stat_prefix, routes, upgrades, (dots, merge_slashes, underscores), jwt, (rate_limits, streams, tracing))| {
+            HttpManager {
+                stat_prefix,
+                routes,
+                upgrades: upgrades.into_iter().map(str::to_owned).collect(),
+                path: PathNormalization { dots, merge_slashes },
+                underscores,
+                jwt,
+                rate_limits,
+                streams,
+                tracing: tracing.map(Arc::new),
+            }
         },
     )
 }

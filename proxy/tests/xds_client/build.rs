@@ -97,6 +97,7 @@ fn route(clusters: &[&str]) -> ir::Route {
         cors: None,
         fault: None,
         authorization: None,
+        refused_in_path: ir::Separators::NONE,
     }
 }
 
@@ -153,6 +154,7 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
             routes,
             upgrades: vec!["websocket".to_owned()],
             path: ir::PathNormalization::BASE,
+            underscores: ir::UnderscoreNames::Pass,
             jwt: Default::default(),
             rate_limits: Vec::new(),
             streams: Default::default(),

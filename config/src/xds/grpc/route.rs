@@ -4,7 +4,7 @@ use super::expression::unknown_to_re2;
 use super::verdict::Verdict;
 use crate::ir::{
     Action, Forward, HashPolicy, HeaderKey, HeaderMatch, HeaderOps, PathMatch, Regex, RetryOn, RetryPolicy, Route,
-    RouteMatch, StringMatch, VirtualHost, WeightedCluster, WeightedClusters,
+    RouteMatch, Separators, StringMatch, VirtualHost, WeightedCluster, WeightedClusters,
 };
 use crate::xds::scalar::duration_to_xds;
 use crate::xds::{pb, route};
@@ -38,8 +38,19 @@ pub(super) fn to_xds(host: &VirtualHost, verdict: &mut Verdict) -> RouteConfigur
 
 /// What gRPC knows of a route is written as for Envoy.
 fn route_to_xds(written: &Route, verdict: &mut Verdict) -> pb::route::Route {
-    let Route { name, origin, matcher, action, request_headers, response_headers, cors: _, fault, authorization } =
-        written;
+    let Route {
+        name,
+        origin,
+        matcher,
+        action,
+        request_headers,
+        response_headers,
+        cors: _,
+        fault,
+        authorization,
+        // A gRPC client calls methods, which it knows by name.
+        refused_in_path: _,
+    } = written;
     // Cross-origin policy is for browsers: a gRPC client sends no origin, and the policy does nothing without one.
     refuse_headers("headers", [request_headers, response_headers], verdict);
     if authorization.is_some() {
@@ -55,6 +66,7 @@ fn route_to_xds(written: &Route, verdict: &mut Verdict) -> pb::route::Route {
         cors: None,
         fault: fault.clone(),
         authorization: None,
+        refused_in_path: Separators::NONE,
     };
     let timeout = match &known.action {
         Action::Forward(forward) => forward.timeout,
