@@ -19,6 +19,7 @@ use crate::cluster::limits::Permit;
 use crate::error::Flag;
 use crate::policy::grant::Grant;
 use crate::policy::mirror::tee::{Copy, Tee};
+use crate::sanitize;
 use crate::stream_limits::{Overdue, Watch};
 use crate::telemetry::{Meter, RequestRecord};
 use crate::upstream::pool::Lease;
@@ -93,7 +94,8 @@ impl HttpBody for RequestBody {
             Self::Empty => Poll::Ready(None),
             Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
             Self::Stream { incoming, end, meter, .. } => {
-                let polled = Pin::new(&mut *incoming).poll_frame(context);
+                let mut polled = Pin::new(&mut *incoming).poll_frame(context);
+                keep_trailers_apart(&mut polled);
                 if let Poll::Ready(Some(Ok(frame))) = &polled {
                     meter.passed(frame.data_ref().map_or(&[], |data| data));
                 }
@@ -136,6 +138,15 @@ impl HttpBody for RequestBody {
             Self::Teed(tee) => tee.body().size_hint(),
             Self::Copy(copy) => copy.size_hint(),
         }
+    }
+}
+
+/// Lets only those trailers pass that nobody can take for a header of the message.
+fn keep_trailers_apart<E>(polled: &mut Poll<Option<Result<Frame<Bytes>, E>>>) {
+    if let Poll::Ready(Some(Ok(frame))) = polled
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        sanitize::trailers(trailers);
     }
 }
 
@@ -215,20 +226,24 @@ pub struct UpstreamBody {
     in_use: Option<(InFlight, Permit)>,
     record: Option<Box<RequestRecord>>,
     complete: bool,
+    /// All of the request had passed when the head of the answer came.
+    request_is_over: bool,
     deadline: Option<Pin<Box<Sleep>>>,
     watch: Option<Box<Watch>>,
 }
 
 impl UpstreamBody {
-    /// `lease` goes back to its pool and what is `in_use` is given back when the last frame has passed.
+    /// `lease` goes back to its pool and what is `in_use` is given back when the last frame has passed. `request_is_over`:
+    /// all of the request has passed already.
     pub fn new(
         incoming: Incoming,
         lease: Lease,
         in_use: (InFlight, Permit),
         deadline: Option<Pin<Box<Sleep>>>,
+        request_is_over: bool,
     ) -> Self {
-        let (lease, in_use) = (Some(lease), Some(in_use));
-        let mut body = Self { incoming, lease, in_use, record: None, complete: false, deadline, watch: None };
+        let (lease, in_use, record, watch) = (Some(lease), Some(in_use), None, None);
+        let mut body = Self { incoming, lease, in_use, record, complete: false, request_is_over, deadline, watch };
         if body.incoming.is_end_stream() {
             body.finish();
         }
@@ -241,15 +256,18 @@ impl UpstreamBody {
         self
     }
 
-    /// The response was read to its end: its connection can carry another.
+    /// The response was read to its end: its connection can carry another, unless the request has not: an endpoint that
+    /// answers early may take the rest of it for the next one.
     fn finish(&mut self) {
+        let record = self.record.as_deref();
+        let request_is_over = self.request_is_over || record.is_some_and(RequestRecord::request_is_over);
         self.complete = true;
         self.in_use = None;
         self.deadline = None;
         self.watch = None;
         match self.lease.take() {
-            Some(Lease::Http1(lease)) => lease.release(),
-            Some(Lease::Http2(_)) | None => {}
+            Some(Lease::Http1(lease)) if request_is_over => lease.release(),
+            Some(Lease::Http1(_) | Lease::Http2(_)) | None => {}
         }
         if let Some(mut record) = self.record.take() {
             record.complete();
@@ -325,7 +343,8 @@ impl HttpBody for Body {
                     body.flag(Flag::UAEX);
                     return Poll::Ready(Some(Err(BodyError::Revoked)));
                 }
-                let polled = Pin::new(&mut body.incoming).poll_frame(context);
+                let mut polled = Pin::new(&mut body.incoming).poll_frame(context);
+                keep_trailers_apart(&mut polled);
                 if let Some(overdue) = body.overdue(polled.is_ready(), context) {
                     body.flag(overdue.flag());
                     return Poll::Ready(Some(Err(BodyError::Overdue(overdue))));

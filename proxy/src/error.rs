@@ -361,6 +361,13 @@ pub enum ProxyError {
     },
 }
 
+impl ProxyError {
+    /// Whether it is not certain where the request ended, so that the bytes behind it must not be taken for another.
+    pub fn is_doubtful(&self) -> bool {
+        matches!(self, Self::BadRequest { .. } | Self::CallerLeft)
+    }
+}
+
 /// What the caller gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reply {

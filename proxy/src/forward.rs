@@ -137,6 +137,7 @@ impl<'a> Way<'a> {
         let to = (self.cluster, self.protocol, self.host.as_deref());
         let mut attempts = Attempts::new((&connection.worker, &view.view), to, hash, (&self.plan, self.end.as_ref()));
         attempts.original = connection.original.as_ref();
+        attempts.awaited = self.upgrade.as_ref().map(|upgrade| upgrade.awaits()).unwrap_or_default();
         attempts.seen = record.detail().map(|detail| Rc::clone(&detail.seen));
         let sending = pin!(attempts.send(outgoing));
         let sending = while_granted(record.grant().map(|grant| &**grant), sending);
@@ -158,7 +159,7 @@ impl<'a> Way<'a> {
             Some(upgrade) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 upgrade::tunnel(connection, *upgrade, answer, record)
             }
-            Some(_) | None => receive(answer, clocks),
+            Some(_) | None => receive(answer, clocks, record.request_is_over()),
         };
         let fields = response.headers_mut();
         fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
@@ -178,12 +179,13 @@ impl<'a> Way<'a> {
 
 /// The answer of an endpoint as the caller gets it. What hyper keeps beside a head (upgrades, reason phrases) ends here;
 /// the version is that of the caller's connection.
-fn receive(answer: Answer, clocks: Clocks) -> Response<Body> {
+fn receive(answer: Answer, clocks: Clocks, request_is_over: bool) -> Response<Body> {
     let Answer { response, lease, in_flight, permit, attempt: _ } = answer;
     let (mut head, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut head.headers);
     let Clocks { deadline, watch } = clocks;
-    let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline.and_then(Deadline::into_sleep));
+    let deadline = deadline.and_then(Deadline::into_sleep);
+    let body = UpstreamBody::new(incoming, lease, (in_flight, permit), deadline, request_is_over);
     let mut passed = Response::new(Body::Upstream(body.watched(watch)));
     *passed.status_mut() = head.status;
     *passed.headers_mut() = head.headers;

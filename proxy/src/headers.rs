@@ -74,8 +74,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn remove_them(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
-        remove_named(headers, &connection);
+    if let Some(first) = headers.get(header::CONNECTION).cloned() {
+        // Nearly always there is one.
+        let others: Vec<HeaderValue> = headers.get_all(header::CONNECTION).iter().skip(1).cloned().collect();
+        headers.remove(header::CONNECTION);
+        for connection in std::iter::once(&first).chain(&others) {
+            remove_named(headers, connection);
+        }
     }
     headers.remove(name::KEEP_ALIVE);
     headers.remove(name::PROXY_CONNECTION);
@@ -206,13 +211,14 @@ mod tests {
     #[test]
     fn what_belongs_to_one_connection_is_removed_and_nothing_else() {
         type Fields = &'static [(&'static str, &'static str)];
-        let rows: [(Fields, Fields); 6] = [
+        let rows: [(Fields, Fields); 7] = [
             (&[("connection", "keep-alive"), ("keep-alive", "5"), ("a", "1")], &[("a", "1")]),
             (&[("connection", "x-one, X-Two"), ("x-one", "1"), ("x-two", "2"), ("x-three", "3")], &[("x-three", "3")]),
             (
                 &[("connection", "host, authorization"), ("host", "h"), ("authorization", "a")],
                 &[("host", "h"), ("authorization", "a")],
             ),
+            (&[("connection", "x-one"), ("connection", "x-two"), ("x-one", "1"), ("x-two", "2")], &[]),
             (&[("te", "trailers")], &[("te", "trailers")]),
             (&[("te", "gzip, trailers")], &[("te", "trailers")]),
             (&[("te", "gzip"), ("proxy-connection", "x"), ("upgrade", "h2c")], &[]),

@@ -67,7 +67,7 @@ pub fn request(
 
 #[cfg(test)]
 mod tests {
-    use leno_config::ir::{Action, ClusterName, HeaderOps, RouteMatch, WeightedClusters};
+    use leno_config::ir::{Action, ClusterName, HeaderOps, RouteMatch, Separators, WeightedClusters};
 
     use super::*;
 
@@ -92,6 +92,7 @@ mod tests {
             cors: None,
             fault: None,
             authorization: None,
+            refused_in_path: Separators::NONE,
         };
         let sent = http::Request::builder()
             .header("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/default/sa/admin")

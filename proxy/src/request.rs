@@ -17,7 +17,7 @@ use std::rc::Rc;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use leno_config::ir::{self, Action, Forward, Route, WeightedCluster};
 
 use crate::attempt::given_up;
@@ -79,6 +79,9 @@ pub async fn serve(connection: Rc<Connection>, mut request: Request<Incoming>) -
         let mut made_here = reply::error(&error, record.flags(), grpc);
         if let Some((route, share)) = plan.rules {
             apply_rules(&mut made_here, route, Some(share));
+        }
+        if is_http1 && error.is_doubtful() {
+            made_here.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         made_here
     });
@@ -143,7 +146,10 @@ impl<'a> Plan<'a> {
         self.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
         let (mut parts, body) = request.into_parts();
         let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
-        sanitize::request(&mut parts, manager.path)?;
+        if let Some(upgrade) = &upgrade {
+            upgrade.without_body(body.is_end_stream())?;
+        }
+        let held = sanitize::request(&mut parts, rules_of(connection, manager))?;
         prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());
         let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
         let seen = look(&parts, token.as_deref().map(Verified::claims));
@@ -152,6 +158,11 @@ impl<'a> Plan<'a> {
             view.named(&connection.worker, found, |names| record.route(found, names));
         }
         let route = found.and_then(|(host, at)| http.table.route(host, at));
+        if let Some(route) = route
+            && !held.shared(route.refused_in_path).is_empty()
+        {
+            return Err(sanitize::refused_in_path(held.shared(route.refused_in_path)));
+        }
         let to = found.zip(route).and_then(|(found, route)| choose(connection, view, http, found, route));
         if let Some((_, _, _, Some(cluster))) = to {
             record.calls(cluster.target(&connection.worker, || seen.authority));
@@ -194,6 +205,15 @@ fn answer_of(route: &Route, seen: &RequestView<'_>, grpc: bool) -> Option<Respon
     };
     apply_rules(&mut answer, route, None);
     Some(answer)
+}
+
+/// What the listener says about the form of requests.
+fn rules_of(connection: &Connection, manager: &ir::HttpManager) -> sanitize::Rules {
+    let transport = match connection.peer {
+        Some(_) => sanitize::Transport::Tls,
+        None => sanitize::Transport::Clear,
+    };
+    sanitize::Rules { path: manager.path, underscores: manager.underscores, transport }
 }
 
 fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), ProxyError> {

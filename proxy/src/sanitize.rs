@@ -1,47 +1,168 @@
-//! One canonical request, or a refusal, before anything else looks at it.
+//! One canonical message, or a refusal, before anything else looks at it: all rules, for requests and for responses.
 //!
-//! What routing sees is what policy sees is what is forwarded: a path that means two things to two readers is how
-//! rules are walked around. hyper has checked the framing; here is what it leaves open (RFC 9112, `Host` and target)
-//! and the path (RFC 3986 §6.2.2; Istio's BASE normalisation).
+//! What routing sees is what policy sees is what is forwarded. A message that means two things to two readers is how rules
+//! are walked around and how one request becomes two (smuggling), so wherever the standards leave a choice, this file
+//! chooses once, and what stays doubtful is refused and its connection closed.
+//!
+//! hyper and h2 have parsed the message and refused what is not HTTP at all. What they leave open, and what becomes of it:
+//!
+//! | | requests | responses |
+//! |---|---|---|
+//! | version | HTTP/1.0: 426 | any |
+//! | `Transfer-Encoding` | one `chunked`; other codings 501, else 400 | one `chunked`, and no `Content-Length` beside it; else 502 |
+//! | `Content-Length` beside it | hyper forgets it and closes after the answer (RFC 9112 §6.3) | 502 |
+//! | `Content-Length` | decimal, all the same: one canonical field, else 400 | the same, else 502; none with 204 |
+//! | target | a path, `*` for OPTIONS, an absolute form that agrees with `Host`; else 400 | |
+//! | fragment | forgotten by `http`, so that nobody sees it | |
+//! | `Host`, `:authority` | exactly one, host and port and nothing else; else 400 | |
+//! | scheme | `http` or `https`; in HTTP/1.1 `https` only over TLS; else 400 | |
+//! | CONNECT | 404 | |
+//! | upgrades | what the listener allows, else 403; `h2c` is ignored; with a body 400 | 101 only if asked for, 200 is no tunnel; else 502 |
+//! | `Expect` | `100-continue`, else 417 | |
+//! | method | 32 bytes | |
+//! | values in HTTP/2 | no space at their edges, else 400 | the same, else 502 |
+//! | fields in HTTP/2 | 100, else 431 (HTTP/1.1: hyper counts) | 100, else 502 |
+//! | names with `_` | as the listener says: pass, dropped, 400 | |
+//! | path | [canonical](path), else 400; what is doubtful is told to the route | |
+//! | hop-by-hop | removed ([`crate::headers`]) | removed |
+//! | trailers | never merged; some are [removed](trailers) | the same |
+//!
+//! It is one walk over the fields, and nothing is parsed twice.
+
+mod head;
+mod path;
 
 use std::borrow::Cow;
 
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderValue, Method, StatusCode, Uri, Version, header};
-use leno_config::ir::PathNormalization;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use leno_config::ir::{PathNormalization, Separators, UnderscoreNames};
 
 use crate::error::ProxyError;
 
+pub use head::{authority, set_host, set_target, to_http1, to_http2, trailers};
+
 /// Longest method that is passed on.
 const MAX_METHOD: usize = 32;
+/// Fields of a head of HTTP/2, which hyper does not count; of HTTP/1.1 it takes as many.
+const MAX_FIELDS: usize = 100;
 
-/// Makes the head canonical: afterwards [`authority`] and the path are safe to route by.
-pub fn request(parts: &mut Parts, path: PathNormalization) -> Result<(), ProxyError> {
+/// What a listener says about requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// What is done to the path.
+    pub path: PathNormalization,
+    /// What becomes of header names with an underscore.
+    pub underscores: UnderscoreNames,
+    /// How the request came.
+    pub transport: Transport,
+}
+
+impl From<PathNormalization> for Rules {
+    /// In clear text, on a listener that says no more.
+    fn from(path: PathNormalization) -> Self {
+        Self { path, underscores: UnderscoreNames::Pass, transport: Transport::Clear }
+    }
+}
+
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Everybody on the way could read it.
+    Clear,
+    /// By TLS that ends here.
+    Tls,
+}
+
+/// Makes the head canonical: afterwards [`authority`] and the path are safe to route by. What the path holds that a route
+/// may refuse is told.
+pub fn request(parts: &mut Parts, rules: impl Into<Rules>) -> Result<Separators, ProxyError> {
+    let rules = rules.into();
     match parts.version {
-        Version::HTTP_11 => http1_target(parts)?,
+        Version::HTTP_11 => http1_target(parts, rules.transport)?,
         Version::HTTP_2 => http2_target(parts)?,
         // Envoy's default: HTTP/1.0 is not accepted.
         _ => return Err(refuse(StatusCode::UPGRADE_REQUIRED, "HTTP/1.0 is not supported, use HTTP/1.1")),
     }
     if parts.method.as_str().len() > MAX_METHOD {
-        return Err(refuse(StatusCode::BAD_REQUEST, "the method is longer than 32 bytes"));
+        return Err(bad("the method is longer than 32 bytes"));
     }
-    match canonical_path(parts.uri.path(), path)? {
-        Cow::Borrowed(_) => {}
-        Cow::Owned(canonical) => replace_path(parts, &canonical)?,
+    request_fields(parts, rules.underscores)?;
+    let (path, held) = path::canonical(parts.uri.path(), rules.path)?;
+    if let Cow::Owned(canonical) = path {
+        head::replace_path(parts, &canonical)?;
     }
-    // hyper answers `100 Continue` itself when the body is first read.
-    parts.headers.remove(header::EXPECT);
-    Ok(())
+    Ok(held)
 }
 
-/// Host and port as requested.
-pub fn authority(parts: &Parts) -> &str {
-    match parts.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+/// A path that holds what its route refuses.
+#[cold]
+pub fn refused_in_path(held: Separators) -> ProxyError {
+    bad(match () {
+        () if !held.shared(Separators::ESCAPED_SLASH).is_empty() => "the path has an escaped slash (%2f)",
+        () if !held.shared(Separators::ESCAPED_BACKSLASH).is_empty() => "the path has an escaped backslash (%5c)",
+        () => "the path has a semicolon",
+    })
+}
+
+/// What a request wants to hear.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Awaited {
+    /// An answer.
+    #[default]
+    Answer,
+    /// That the connection becomes another one: 101.
+    Upgrade,
+    /// The same for a caller who takes any 2xx for it (extended CONNECT, RFC 8441).
+    Tunnel,
+}
+
+/// Makes the head of an answer canonical. What is wrong with it: its connection must not be used again.
+pub fn response<B>(answer: &mut Response<B>, awaited: Awaited) -> Result<(), &'static str> {
+    let (status, http2) = (answer.status(), answer.version() == Version::HTTP_2);
+    match awaited {
+        Awaited::Answer if status == StatusCode::SWITCHING_PROTOCOLS => {
+            return Err("it switched to a protocol that nobody had asked for (101)");
+        }
+        Awaited::Tunnel if status.is_success() => return Err("a tunnel begins with 101, not with 2xx (RFC 9110 §7.8)"),
+        Awaited::Upgrade | Awaited::Tunnel if status == StatusCode::SWITCHING_PROTOCOLS && http2 => {
+            return Err("HTTP/2 has no 101 (RFC 9113 §8.6)");
+        }
+        Awaited::Answer | Awaited::Upgrade | Awaited::Tunnel => {}
     }
+    if http2 && answer.headers().len() > MAX_FIELDS {
+        return Err("it has more than 100 header fields");
+    }
+    let (mut length, mut codings) = (Length::default(), 0_u32);
+    for (name, value) in answer.headers() {
+        if http2 && has_edge_space(value) {
+            return Err("a header value begins or ends with a space (RFC 9113 §8.2.1)");
+        }
+        match name.as_str() {
+            "content-length" => length.add(value)?,
+            "transfer-encoding" => {
+                codings += 1;
+                if !is_chunked(value) {
+                    return Err("its Transfer-Encoding is not exactly `chunked`");
+                }
+            }
+            _ => {}
+        }
+    }
+    if codings > 1 {
+        return Err("it has more than one Transfer-Encoding");
+    }
+    if codings > 0 && length.fields > 0 {
+        return Err("it has a Content-Length and a Transfer-Encoding (RFC 9112 §6.3)");
+    }
+    if status == StatusCode::NO_CONTENT && (codings > 0 || length.value > 0) {
+        return Err("204 has no content, and this one says that it has (RFC 9110 §8.6)");
+    }
+    if let Some(canonical) = length.rewritten() {
+        answer.headers_mut().insert(header::CONTENT_LENGTH, canonical);
+    }
+    Ok(())
 }
 
 fn refuse(status: StatusCode, reason: &'static str) -> ProxyError {
@@ -53,7 +174,7 @@ fn bad(reason: &'static str) -> ProxyError {
 }
 
 /// Exactly one valid `Host`; an absolute target must agree with it (RFC 9112 §3.2.2) and becomes a plain path.
-fn http1_target(parts: &mut Parts) -> Result<(), ProxyError> {
+fn http1_target(parts: &mut Parts, transport: Transport) -> Result<(), ProxyError> {
     if parts.method == Method::CONNECT {
         return Err(refuse(StatusCode::NOT_FOUND, "CONNECT is not supported here"));
     }
@@ -69,13 +190,15 @@ fn http1_target(parts: &mut Parts) -> Result<(), ProxyError> {
         if !target.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) {
             return Err(bad("the Host header differs from the host of the request target"));
         }
+        match parts.uri.scheme() {
+            None => return Err(bad("a host alone is a target for CONNECT only (RFC 9112 §3.2.3)")),
+            Some(scheme) if *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS && transport == Transport::Tls => {}
+            Some(_) => return Err(bad("the scheme of the request target is not that of this connection")),
+        }
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         parts.uri = Uri::from(path);
     }
-    if parts.uri.path() == "*" && parts.method != Method::OPTIONS {
-        return Err(bad("`*` is a target for OPTIONS only"));
-    }
-    Ok(())
+    star(parts)
 }
 
 /// `:authority` or `Host`, and where there are both, the same (RFC 9113 §8.3.1).
@@ -83,7 +206,22 @@ fn http2_target(parts: &mut Parts) -> Result<(), ProxyError> {
     if parts.method == Method::CONNECT && parts.extensions.get::<hyper::ext::Protocol>().is_none() {
         return Err(refuse(StatusCode::NOT_FOUND, "CONNECT is not supported here"));
     }
-    let host = parts.headers.remove(header::HOST);
+    if parts.headers.len() > MAX_FIELDS {
+        let reason = "the request has more than 100 header fields";
+        return Err(refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason));
+    }
+    // TLS that has ended further out leaves `https` in clear text: a gateway passes it on.
+    if parts.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(bad(":scheme is neither http nor https"));
+    }
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next().cloned();
+    if hosts.next().is_some() {
+        return Err(bad("there is more than one Host header (RFC 9112 §3.2)"));
+    }
+    if host.is_some() {
+        parts.headers.remove(header::HOST);
+    }
     match (parts.uri.authority(), host) {
         (Some(authority), host) => {
             if !is_authority(authority.as_str().as_bytes()) {
@@ -98,176 +236,163 @@ fn http2_target(parts: &mut Parts) -> Result<(), ProxyError> {
                 .ok()
                 .filter(|authority| is_authority(authority.as_str().as_bytes()))
                 .ok_or_else(|| bad("the Host header is not a host with an optional port"))?;
-            set_authority(parts, authority)?;
+            head::set_authority(parts, authority)?;
         }
         (None, None) => return Err(bad("the request names no host")),
     }
-    Ok(())
+    star(parts)
 }
 
-fn set_authority(parts: &mut Parts, authority: Authority) -> Result<(), ProxyError> {
-    let mut uri = std::mem::take(&mut parts.uri).into_parts();
-    uri.authority = Some(authority);
-    uri.scheme.get_or_insert(http::uri::Scheme::HTTP);
-    uri.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-    parts.uri = Uri::from_parts(uri).map_err(|_| bad("the request target is not valid"))?;
-    Ok(())
+fn star(parts: &Parts) -> Result<(), ProxyError> {
+    let path = parts.uri.path();
+    match path.as_bytes().first() {
+        Some(b'/') => Ok(()),
+        Some(b'*') if path == "*" && parts.method == Method::OPTIONS => Ok(()),
+        Some(b'*') => Err(bad("`*` is a target for OPTIONS only")),
+        Some(_) | None => Err(bad("the request target is not a path")),
+    }
 }
 
-/// A host and an optional port: no user, no path, no list, no spaces.
+/// A host and an optional port: no user, no path, no list, no escapes, no spaces.
 fn is_authority(text: &[u8]) -> bool {
-    !text.is_empty()
-        && text.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')
-        })
+    if text.first() == Some(&b'[') {
+        let Some(end) = text.iter().position(|byte| *byte == b']') else { return false };
+        let inside = text.get(1..end).and_then(|inside| std::str::from_utf8(inside).ok());
+        return inside.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok())
+            && text.get(end + 1..).is_some_and(|rest| rest.is_empty() || is_port(rest));
+    }
+    let name = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~'));
+    let name = name.count();
+    name > 0 && text.get(name..).is_some_and(|rest| rest.is_empty() || is_port(rest))
 }
 
-/// Borrowed when there is nothing to do, which is nearly always.
-fn canonical_path(path: &str, wanted: PathNormalization) -> Result<Cow<'_, str>, ProxyError> {
-    let bytes = path.as_bytes();
-    let escaped = bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'#'));
-    let dotted = wanted.dots && bytes.windows(2).any(|pair| pair == b"/.");
-    let doubled = wanted.merge_slashes && bytes.windows(2).any(|pair| pair == b"//");
-    if !(escaped || dotted || doubled) {
-        return Ok(Cow::Borrowed(path));
-    }
-    let decoded = if wanted.dots { decode_unreserved(bytes)? } else { bytes.to_vec() };
-    let mut segments: Vec<&[u8]> = Vec::new();
-    let mut rest = decoded.strip_prefix(b"/").unwrap_or(&decoded).split(|byte| *byte == b'/').peekable();
-    while let Some(segment) = rest.next() {
-        let last = rest.peek().is_none();
-        match segment {
-            b"." if wanted.dots => {
-                if last {
-                    segments.push(b"");
+/// `:` and a number that can be a port.
+fn is_port(text: &[u8]) -> bool {
+    let Some(digits) = text.strip_prefix(b":") else { return false };
+    matches!(digits.len(), 1..=5)
+        && digits.iter().all(u8::is_ascii_digit)
+        && digits.iter().fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0')) <= 65535
+}
+
+/// Framing, `Expect` and names, in one walk.
+fn request_fields(parts: &mut Parts, underscores: UnderscoreNames) -> Result<(), ProxyError> {
+    let http2 = parts.version == Version::HTTP_2;
+    let (mut length, mut codings, mut expects, mut underscored) = (Length::default(), 0_u32, false, false);
+    for (name, value) in &parts.headers {
+        if http2 && has_edge_space(value) {
+            return Err(bad("a header value begins or ends with a space (RFC 9113 §8.2.1)"));
+        }
+        match name.as_str() {
+            "content-length" => length.add(value).map_err(bad)?,
+            "transfer-encoding" => {
+                codings += 1;
+                if !is_chunked(value) {
+                    return Err(coding(value));
                 }
             }
-            b".." if wanted.dots => {
-                segments.pop();
-                if last {
-                    segments.push(b"");
+            "expect" => {
+                expects = true;
+                if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+                    let reason = "only `Expect: 100-continue` can be met (RFC 9110 §10.1.1)";
+                    return Err(refuse(StatusCode::EXPECTATION_FAILED, reason));
                 }
             }
-            b"" if wanted.merge_slashes && !last => {}
-            other => segments.push(other),
+            name => underscored |= underscores != UnderscoreNames::Pass && name.contains('_'),
         }
     }
-    let mut canonical = Vec::with_capacity(decoded.len());
-    for segment in &segments {
-        canonical.push(b'/');
-        canonical.extend_from_slice(segment);
+    if codings > 1 {
+        return Err(bad("there is more than one Transfer-Encoding (RFC 9112 §6.1)"));
     }
-    if canonical.is_empty() {
-        canonical.push(b'/');
+    if let Some(canonical) = length.rewritten() {
+        parts.headers.insert(header::CONTENT_LENGTH, canonical);
     }
-    String::from_utf8(canonical).map(Cow::Owned).map_err(|_| bad("the path is not text"))
+    if expects {
+        // hyper answers `100 Continue` itself when the body is first read.
+        parts.headers.remove(header::EXPECT);
+    }
+    if underscored {
+        without_underscores(parts, underscores)?;
+    }
+    Ok(())
 }
 
-/// `%41` is `A`; what is not unreserved stays escaped. Refuses escapes that are none, NUL and the backslash, which some
-/// servers take for a slash.
-fn decode_unreserved(path: &[u8]) -> Result<Vec<u8>, ProxyError> {
-    let mut out = Vec::with_capacity(path.len());
-    let mut bytes = path.iter().copied();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'%' => {
-                let (high, low) = (bytes.next().and_then(hex), bytes.next().and_then(hex));
-                let (Some(high), Some(low)) = (high, low) else {
-                    return Err(bad("the path has a `%` without two hexadecimal digits behind it"));
-                };
-                match high << 4 | low {
-                    0 => return Err(bad("the path has an escaped NUL")),
-                    plain if plain.is_ascii_alphanumeric() || matches!(plain, b'-' | b'.' | b'_' | b'~') => {
-                        out.push(plain);
-                    }
-                    _ => out.extend_from_slice(&[b'%', digit(high), digit(low)]),
-                }
+#[cold]
+fn without_underscores(parts: &mut Parts, underscores: UnderscoreNames) -> Result<(), ProxyError> {
+    match underscores {
+        UnderscoreNames::Pass => {}
+        UnderscoreNames::Refuse => return Err(bad("a header name has an underscore")),
+        UnderscoreNames::Drop => {
+            let names: Vec<_> = parts.headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+            for name in names {
+                parts.headers.remove(name);
             }
-            b'\\' => return Err(bad("the path has a backslash")),
-            b'#' => return Err(bad("the request target has a fragment")),
-            other => out.push(other),
         }
     }
-    Ok(out)
-}
-
-fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
-}
-
-fn digit(value: u8) -> u8 {
-    if value < 10 { b'0' + value } else { b'A' + value - 10 }
-}
-
-/// Puts a new path in place; the query stays.
-fn replace_path(parts: &mut Parts, path: &str) -> Result<(), ProxyError> {
-    let target = match parts.uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    set_target(parts, target)
-}
-
-/// Puts a new path and query in place; scheme and authority stay.
-pub fn set_target(parts: &mut Parts, target: String) -> Result<(), ProxyError> {
-    let target = PathAndQuery::try_from(target).map_err(|_| bad("the path is not valid"))?;
-    let mut uri = std::mem::take(&mut parts.uri).into_parts();
-    uri.path_and_query = Some(target);
-    parts.uri = Uri::from_parts(uri).map_err(|_| bad("the request target is not valid"))?;
     Ok(())
 }
 
-/// Puts another host in place.
-pub fn set_host(parts: &mut Parts, host: &str) -> Result<(), ProxyError> {
-    if parts.uri.authority().is_some() {
-        let authority = Authority::try_from(host).map_err(|_| bad("the rule's authority is not a host"))?;
-        return set_authority(parts, authority);
-    }
-    let value = HeaderValue::from_str(host).map_err(|_| bad("the rule's authority is not a host"))?;
-    parts.headers.insert(header::HOST, value);
-    Ok(())
+/// What the `Content-Length` fields of a head say together.
+#[derive(Default)]
+struct Length {
+    fields: u32,
+    value: u64,
+    /// It is not written as this file would.
+    odd: bool,
 }
 
-/// Makes the head one of HTTP/1.1: target without host, `Host` set.
-pub fn to_http1(parts: &mut Parts) -> Result<(), ProxyError> {
-    if let Some(authority) = parts.uri.authority() {
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is not valid"))?;
-        parts.headers.insert(header::HOST, host);
-        let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        parts.uri = Uri::from(path);
-        join_cookies(parts);
+impl Length {
+    fn add(&mut self, field: &HeaderValue) -> Result<(), &'static str> {
+        const WRONG: &str = "a Content-Length is not a decimal number (RFC 9110 §8.6)";
+        let digits = field.as_bytes();
+        if digits.is_empty() {
+            return Err(WRONG);
+        }
+        let mut value = 0_u64;
+        for digit in digits {
+            let digit = digit.wrapping_sub(b'0');
+            let next = (digit < 10).then_some(value).and_then(|value| value.checked_mul(10));
+            value = next.and_then(|value| value.checked_add(digit.into())).ok_or(WRONG)?;
+        }
+        if self.fields > 0 && self.value != value {
+            return Err("there are two different Content-Lengths (RFC 9112 §6.3)");
+        }
+        self.odd |= self.fields > 0 || digits.len() > 1 && digits.first() == Some(&b'0');
+        self.fields += 1;
+        self.value = value;
+        Ok(())
     }
-    parts.version = Version::HTTP_11;
-    Ok(())
+
+    /// One canonical field for those that are there, if that makes a difference.
+    fn rewritten(&self) -> Option<HeaderValue> {
+        self.odd.then(|| HeaderValue::from(self.value))
+    }
 }
 
-/// HTTP/2 may split cookies, HTTP/1.1 may not (RFC 9113 §8.2.3).
-fn join_cookies(parts: &mut Parts) {
-    let mut cookies = parts.headers.get_all(header::COOKIE).iter();
-    let (Some(first), Some(_)) = (cookies.next(), cookies.next()) else { return };
-    let mut joined = first.as_bytes().to_vec();
-    for cookie in parts.headers.get_all(header::COOKIE).iter().skip(1) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(cookie.as_bytes());
-    }
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        parts.headers.insert(header::COOKIE, joined);
-    }
+fn is_chunked(value: &HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(b"chunked")
 }
 
-/// Makes the head one of HTTP/2: scheme and authority in the target, no `Host`.
-pub fn to_http2(parts: &mut Parts) -> Result<(), ProxyError> {
-    if let Some(host) = parts.headers.remove(header::HOST) {
-        let authority = Authority::try_from(host.as_bytes()).map_err(|_| bad("the host is not valid"))?;
-        set_authority(parts, authority)?;
+/// Codings that we do not know are not implemented (RFC 9112 §6.1); `chunked` in another place is wrong.
+#[cold]
+fn coding(value: &HeaderValue) -> ProxyError {
+    let known = |coding: &str| matches!(coding.trim(), "") || coding.trim().eq_ignore_ascii_case("chunked");
+    if value.to_str().is_ok_and(|list| list.split(',').all(known)) {
+        return bad("a body is chunked only once (RFC 9112 §6.1)");
     }
-    parts.version = Version::HTTP_2;
-    Ok(())
+    refuse(StatusCode::NOT_IMPLEMENTED, "the only Transfer-Encoding that is understood is `chunked`")
+}
+
+fn has_edge_space(value: &HeaderValue) -> bool {
+    let edge = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    edge(value.as_bytes().first()) || edge(value.as_bytes().last())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RULES: Rules =
+        Rules { path: PathNormalization::BASE, underscores: UnderscoreNames::Pass, transport: Transport::Clear };
 
     fn head(version: Version, method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder().method(method).uri(target).version(version);
@@ -278,68 +403,95 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_one_meaning() {
-        let merge = PathNormalization { dots: true, merge_slashes: true };
-        let rows = [
-            ("/plain", PathNormalization::BASE, Some("/plain")),
-            ("/a/./b", PathNormalization::BASE, Some("/a/b")),
-            ("/a/../b", PathNormalization::BASE, Some("/b")),
-            ("/rw/../echo", PathNormalization::BASE, Some("/echo")),
-            ("/../../x", PathNormalization::BASE, Some("/x")),
-            ("/a/b/..", PathNormalization::BASE, Some("/a/")),
-            ("/a/.", PathNormalization::BASE, Some("/a/")),
-            ("/..", PathNormalization::BASE, Some("/")),
-            ("/a/%2e%2E/b", PathNormalization::BASE, Some("/b")),
-            ("/%41%2fb", PathNormalization::BASE, Some("/A%2Fb")),
-            ("/a//b", PathNormalization::BASE, Some("/a//b")),
-            ("/a//b", merge, Some("/a/b")),
-            ("//a/", merge, Some("/a/")),
-            ("/...", PathNormalization::BASE, Some("/...")),
-            ("/a/.hidden", PathNormalization::BASE, Some("/a/.hidden")),
-            ("/%zz", PathNormalization::BASE, None),
-            ("/%4", PathNormalization::BASE, None),
-            ("/%00", PathNormalization::BASE, None),
-            ("/a\\b", PathNormalization::BASE, None),
-        ];
-        for (given, wanted, expected) in rows {
-            let found = canonical_path(given, wanted).ok();
-            assert_eq!(found.as_deref(), expected, "{given}");
-            if let Some(once) = found {
-                assert_eq!(canonical_path(&once, wanted).ok().as_deref(), expected, "canonical is a fixed point");
-            }
-        }
-    }
-
-    #[test]
     fn a_target_has_one_host() {
         let h1 = Version::HTTP_11;
-        let rows: [(Parts, Result<&str, u16>); 12] = [
+        let rows: [(Parts, Result<&str, u16>); 14] = [
             (head(h1, "GET", "/x", &[("host", "a:80")]), Ok("a:80")),
             (head(h1, "GET", "http://a/x", &[("host", "A")]), Ok("A")),
             (head(h1, "GET", "http://a/x", &[("host", "b")]), Err(400)),
+            (head(h1, "GET", "https://a/x", &[("host", "a")]), Err(400)),
             (head(h1, "GET", "/x", &[]), Err(400)),
             (head(h1, "GET", "/x", &[("host", "a"), ("host", "a")]), Err(400)),
             (head(h1, "GET", "/x", &[("host", "u@a")]), Err(400)),
             (head(h1, "GET", "/x", &[("host", "a/b")]), Err(400)),
             (head(h1, "GET", "/x", &[("host", "a,b")]), Err(400)),
+            (head(h1, "GET", "a:80", &[("host", "a:80")]), Err(400)),
             (head(h1, "CONNECT", "a:80", &[("host", "a:80")]), Err(404)),
             (head(Version::HTTP_10, "GET", "/x", &[("host", "a")]), Err(426)),
             (head(Version::HTTP_2, "GET", "http://a/x", &[("host", "b")]), Err(400)),
             (head(Version::HTTP_2, "GET", "http://a/x", &[]), Ok("a")),
         ];
         for (mut parts, expected) in rows {
-            let found = request(&mut parts, PathNormalization::BASE).map_err(|error| error.reply().status.as_u16());
-            assert_eq!(found.map(|()| authority(&parts)), expected, "{} {:?}", parts.uri, parts.headers);
+            let found = request(&mut parts, RULES).map_err(|error| error.reply().status.as_u16());
+            assert_eq!(found.map(|_| authority(&parts)), expected, "{} {:?}", parts.uri, parts.headers);
         }
     }
 
     #[test]
-    fn a_head_changes_between_the_two_versions_and_back() {
-        let mut parts = head(Version::HTTP_2, "GET", "http://a:1/x?q", &[("cookie", "a=1"), ("cookie", "b=2")]);
-        to_http1(&mut parts).expect("valid");
-        assert_eq!((parts.uri.to_string().as_str(), authority(&parts)), ("/x?q", "a:1"));
-        assert_eq!(parts.headers[header::COOKIE], "a=1; b=2");
-        to_http2(&mut parts).expect("valid");
-        assert_eq!((parts.uri.to_string().as_str(), parts.headers.get(header::HOST)), ("http://a:1/x?q", None));
+    fn an_authority_is_a_host_and_perhaps_a_port() {
+        for good in ["a", "a.b-c_d~e:1", "10.0.0.1:65535", "[::1]", "[fe80::1]:80"] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for wrong in
+            ["", ":80", "a:", "a:x", "a:65536", "a:000080", "a:1:2", "[::1", "[::1]x", "[g]", "a%41", "a b", "ä"]
+        {
+            assert!(!is_authority(wrong.as_bytes()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn underscores_are_treated_as_the_listener_says() {
+        let rows = [
+            (UnderscoreNames::Pass, Ok(true)),
+            (UnderscoreNames::Drop, Ok(false)),
+            (UnderscoreNames::Refuse, Err(StatusCode::BAD_REQUEST)),
+        ];
+        for (underscores, expected) in rows {
+            let mut parts = head(Version::HTTP_11, "GET", "/", &[("host", "a"), ("x_role", "1")]);
+            let found = request(&mut parts, Rules { underscores, ..RULES }).map_err(|error| error.reply().status);
+            assert_eq!(found.map(|_| parts.headers.contains_key("x_role")), expected, "{underscores:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_says_one_thing() {
+        type Fields = &'static [(&'static str, &'static str)];
+        let rows: [(Version, u16, Awaited, Fields, Result<&str, ()>); 18] = [
+            (Version::HTTP_11, 200, Awaited::Answer, &[], Ok("")),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "5")], Ok("5")),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "005")], Ok("5")),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "5"), ("content-length", "5")], Ok("5")),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "5"), ("content-length", "6")], Err(())),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "5, 5")], Err(())),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "+5")], Err(())),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("transfer-encoding", "Chunked")], Ok("")),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("transfer-encoding", "gzip, chunked")], Err(())),
+            (Version::HTTP_11, 200, Awaited::Answer, &[("transfer-encoding", "identity")], Err(())),
+            (
+                Version::HTTP_11,
+                200,
+                Awaited::Answer,
+                &[("transfer-encoding", "chunked"), ("content-length", "5")],
+                Err(()),
+            ),
+            (Version::HTTP_11, 204, Awaited::Answer, &[("content-length", "5")], Err(())),
+            (Version::HTTP_11, 101, Awaited::Answer, &[], Err(())),
+            (Version::HTTP_11, 101, Awaited::Upgrade, &[], Ok("")),
+            (Version::HTTP_11, 200, Awaited::Upgrade, &[], Ok("")),
+            (Version::HTTP_11, 200, Awaited::Tunnel, &[], Err(())),
+            (Version::HTTP_2, 101, Awaited::Upgrade, &[], Err(())),
+            (Version::HTTP_2, 200, Awaited::Answer, &[("x", " y")], Err(())),
+        ];
+        for (version, status, awaited, fields, expected) in rows {
+            let mut answer = Response::builder().version(version).status(status);
+            for (name, value) in fields {
+                answer = answer.header(*name, *value);
+            }
+            let mut answer = answer.body(()).expect("an answer");
+            let found = response(&mut answer, awaited).map_err(drop);
+            let length = answer.headers().get_all("content-length").iter();
+            let length: String = length.map(|value| value.to_str().expect("text")).collect();
+            assert_eq!(found.map(|()| length.as_str()), expected, "{status} {fields:?}");
+        }
     }
 }

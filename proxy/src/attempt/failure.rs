@@ -36,6 +36,13 @@ impl Failed {
         Self { failure: Some(Failure::NotConnected), error }
     }
 
+    /// An answer that means nothing, or two things.
+    #[cold]
+    pub(super) fn nonsense(cluster: String, address: SocketAddr, reason: &'static str) -> Self {
+        let error = ProxyError::UpstreamProtocol { cluster, address, reason: reason.to_owned() };
+        Self { failure: Some(Failure::Broken), error }
+    }
+
     /// Sent, as far as that went.
     pub(super) fn send(cluster: String, address: SocketAddr, failure: &SendFailure) -> Self {
         let (failure, error) = match failure {

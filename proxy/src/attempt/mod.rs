@@ -54,6 +54,7 @@ use crate::cluster::outcome::Outcome;
 use crate::cluster::retries::RetryStats;
 use crate::cluster::{EndpointState, InFlight, Members};
 use crate::error::{Flag, Flags, ProxyError};
+use crate::sanitize::{self, Awaited};
 use crate::telemetry::detail::Seen;
 use crate::upstream::connect::NoConnection;
 use crate::upstream::pool::{Lease, Pool};
@@ -113,6 +114,8 @@ pub struct Attempts<'a> {
     pub timed_out: Cell<bool>,
     /// As whom the last attempt is counted: a number. `None`: there was no endpoint.
     pub link: Cell<Option<u32>>,
+    /// What the caller takes for an answer.
+    pub awaited: Awaited,
     /// Each attempt, where somebody wants to know.
     pub seen: Option<Rc<Seen>>,
 }
@@ -174,8 +177,8 @@ impl<'a> Attempts<'a> {
     ) -> Self {
         let (notes, timed_out) = (Cell::default(), Cell::new(false));
         let link = Cell::default();
-        let (original, seen) = (None, None);
-        Self { worker, view, cluster, protocol, host, original, hash, plan, end, notes, timed_out, link, seen }
+        let (original, seen, awaited) = (None, None, Awaited::default());
+        Self { worker, view, cluster, protocol, host, original, hash, plan, end, notes, timed_out, link, seen, awaited }
     }
 
     /// Sends the request, again where that is safe or the policy says so, and returns the head of the answer.
@@ -247,8 +250,16 @@ impl<'a> Attempts<'a> {
                 None => return Err(self.took_too_long(run, limit)),
             },
         };
+        lease.answered();
         let failure = match sent {
-            Ok(response) => return Ok(Arrived { response, lease, permit }),
+            Ok(mut response) => match sanitize::response(&mut response, self.awaited) {
+                Ok(()) => return Ok(Arrived { response, lease, permit }),
+                // Its connection ends with its lease.
+                Err(reason) => {
+                    run.report(Outcome::Reset);
+                    return Err(Failed::nonsense(self.name(), address, reason));
+                }
+            },
             Err(failure) => failure,
         };
         let failed = Failed::send(self.name(), address, &failure);

@@ -106,6 +106,7 @@ mod tests {
             cors: None,
             fault: None,
             authorization,
+            refused_in_path: ir::Separators::NONE,
         }
     }
 
@@ -119,6 +120,7 @@ mod tests {
             routes: ir::RouteSource::Inline(Arc::new(RouteConfig::new("inline", vec![host]).unwrap())),
             upgrades: Vec::new(),
             path: ir::PathNormalization::BASE,
+            underscores: ir::UnderscoreNames::Pass,
             jwt: JwtAuthentication::default(),
             rate_limits: Vec::new(),
             streams: Default::default(),

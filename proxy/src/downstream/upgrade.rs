@@ -16,6 +16,7 @@ use crate::attempt::Answer;
 use crate::body::Body;
 use crate::error::{Flag, ProxyError};
 use crate::policy::grant::Grant;
+use crate::sanitize::Awaited;
 use crate::telemetry::RequestRecord;
 
 use super::Connection;
@@ -48,6 +49,20 @@ impl Upgrade {
         }
         let downstream = parts.extensions.remove::<OnUpgrade>();
         Ok(downstream.map(|downstream| Self { token, downstream, extended_connect }))
+    }
+
+    /// Refuses one whose request has a body: where that ends and the bytes of the other protocol begin is seen in two ways.
+    pub fn without_body(&self, is_empty: bool) -> Result<(), ProxyError> {
+        // Behind an extended CONNECT, DATA is the other protocol.
+        if is_empty || self.extended_connect {
+            return Ok(());
+        }
+        Err(ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason: "a request for an upgrade has a body" })
+    }
+
+    /// What its caller takes for a yes.
+    pub fn awaits(&self) -> Awaited {
+        if self.extended_connect { Awaited::Tunnel } else { Awaited::Upgrade }
     }
 
     /// Asks the endpoint.

@@ -107,12 +107,13 @@ pub fn explain(holdings: &Holdings<'_>, asked: Parts, claims: Option<&Claims>) -
         let note = "the Sidecar rule gives this workload no HTTP socket toward others".to_owned();
         return Explained::unrouted(parts, Verdict { note: Some(note), ..Verdict::default() });
     };
-    if found.manager.path != PathNormalization::BASE {
-        parts = asked.clone();
-        if let Err(error) = sanitize::request(&mut parts, found.manager.path) {
-            return Explained::unrouted(asked, refused(&error));
-        }
-    }
+    parts = asked.clone();
+    let HttpManager { path, underscores, .. } = *found.manager;
+    let rules = sanitize::Rules { path, underscores, transport: sanitize::Transport::Clear };
+    let held = match sanitize::request(&mut parts, rules) {
+        Ok(held) => held,
+        Err(error) => return Explained::unrouted(asked, refused(&error)),
+    };
     // A bad token is no token here: whoever is called refuses it.
     let claims = verified(&found.manager.jwt, claims).ok().flatten();
     let request = RequestView { claims, ..view(&parts) };
@@ -120,6 +121,10 @@ pub fn explain(holdings: &Holdings<'_>, asked: Parts, claims: Option<&Claims>) -
     let asked = Asked { resources: holdings.resources, table, host: *host, request };
     let (verdict, route) = asked.verdict();
     let route = route.cloned();
+    let doubtful = route.as_ref().map_or(held, |route| held.shared(route.refused_in_path));
+    if route.is_some() && !doubtful.is_empty() {
+        return Explained { verdict: refused(&sanitize::refused_in_path(doubtful)), request: parts, route };
+    }
     Explained { verdict, request: parts, route }
 }
 

@@ -17,6 +17,7 @@ fn route(matcher: RouteMatch) -> Route {
         cors: None,
         fault: None,
         authorization: None,
+        refused_in_path: Separators::NONE,
     }
 }
 

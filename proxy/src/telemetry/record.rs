@@ -58,6 +58,8 @@ pub struct Meter {
     /// When it ended, where somebody wants to know.
     ended: Cell<Option<Instant>>,
     is_timed: bool,
+    /// There is no more of it.
+    over: Cell<bool>,
     /// Messages of gRPC among them; `None`: it is not spoken.
     messages: Option<Cell<Messages>>,
 }
@@ -80,6 +82,7 @@ impl Meter {
 
     /// All of it has come.
     pub fn ended(&self) {
+        self.over.set(true);
         if self.is_timed {
             self.ended.set(Some(Instant::now()));
         }
@@ -143,8 +146,13 @@ impl RequestRecord {
     pub fn has_body(&mut self) -> Rc<Meter> {
         let (is_timed, ended) = (self.detail.is_some(), Cell::default());
         let messages = (self.key.spoken == Spoken::Grpc).then(Cell::default);
-        let new = || Rc::new(Meter { bytes: Cell::new(0), ended, is_timed, messages });
+        let new = || Rc::new(Meter { bytes: Cell::new(0), ended, is_timed, over: Cell::new(false), messages });
         Rc::clone(self.request_body.get_or_insert_with(new))
+    }
+
+    /// Whether all of it has passed, body and all.
+    pub fn request_is_over(&self) -> bool {
+        self.request_body.as_ref().is_none_or(|body| body.over.get())
     }
 
     /// Some bytes of the body of its answer have passed.

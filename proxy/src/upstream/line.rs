@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
@@ -157,6 +157,51 @@ pub(super) struct Counted {
     /// It is remembered, for the loop guard.
     #[allow(dead_code)] // Held for its end.
     pub(super) noted: Option<Box<Noted>>,
+    /// Before the head of an answer.
+    pub(super) prelude: Arc<Prelude>,
+}
+
+/// How much an endpoint may still say before it answers: hyper skips 1xx heads, however many there are (RFC 9110 §15.2
+/// sets no limit). Atomic only because hyper wants its streams `Send`: there is one thread.
+#[derive(Debug)]
+pub(super) struct Prelude(AtomicU32);
+
+impl Prelude {
+    /// Bytes of all heads up to the answer's own, which alone may have 64 KiB.
+    const MOST: u32 = 256 << 10;
+    /// No answer is awaited.
+    const OFF: u32 = u32::MAX;
+
+    /// A request is sent.
+    pub(super) fn begin(&self) {
+        self.0.store(Self::MOST, Ordering::Relaxed);
+    }
+
+    /// The answer has begun.
+    pub(super) fn end(&self) {
+        self.0.store(Self::OFF, Ordering::Relaxed);
+    }
+
+    /// Whether anything more may come.
+    fn check(&self) -> io::Result<()> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Err(io::Error::new(io::ErrorKind::InvalidData, "256 KiB of 1xx responses and no answer")),
+            _ => Ok(()),
+        }
+    }
+
+    fn came(&self, bytes: usize) {
+        let left = self.0.load(Ordering::Relaxed);
+        if left != Self::OFF {
+            self.0.store(left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX)), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for Prelude {
+    fn default() -> Self {
+        Self(AtomicU32::new(Self::OFF))
+    }
 }
 
 impl AsyncRead for Counted {
@@ -166,7 +211,11 @@ impl AsyncRead for Counted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.bytes).poll_read(context, buffer)
+        self.prelude.check()?;
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.bytes).poll_read(context, buffer);
+        self.prelude.came(buffer.filled().len() - before);
+        polled
     }
 }
 

@@ -9,8 +9,9 @@
 //! another, or a root changes, what is idle and no longer good is closed, and what is in use carries nothing new; a
 //! connection to a peer who has been revoked ends with everything on it.
 //!
-//! A connection comes back when its response has been read to the end; if the request is still being written then, it
-//! waits for that on its own, for a limited time.
+//! A connection comes back when its response has been read to the end and all of its request had come by then; if that is
+//! still being written, it waits for it on its own, for a limited time. After an early answer, or one that is not to be
+//! trusted ([`crate::sanitize`]), it is closed: what was left over could be taken for the next request or answer.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -39,7 +40,7 @@ use crate::tls::transport::Transport;
 
 use super::connect::{ConnectError, Dial, NoConnection};
 use super::h2_windows;
-use super::line::{Counted, Line, Slot, Turn};
+use super::line::{Counted, Line, Prelude, Slot, Turn};
 use super::opened::{Noted, Opened};
 
 /// Idle connections that one worker keeps to one endpoint.
@@ -112,6 +113,8 @@ struct Http1 {
     /// As whom its requests are counted.
     link: LinkName,
     opened: Instant,
+    /// What may come before the answer.
+    prelude: Arc<Prelude>,
 }
 
 /// An HTTP/2 connection.
@@ -315,7 +318,8 @@ impl Pool {
         let (Some(slot), Transport::Plain(socket)) = (self.line.slot(allowed), &stream) else { return };
         let local = socket.local_addr().ok().map(Box::new);
         let link = self.place.reached(None, None);
-        let reached = Fresh { stream: Counted { bytes: stream, slot, noted }, peer: None, link, local };
+        let reached =
+            Fresh { stream: Counted { bytes: stream, slot, noted, prelude: Arc::default() }, peer: None, link, local };
         // An error would have been found by the request as well, which opens another.
         if let Ok(connection) = self.begin_http1(reached).await {
             self.give_back(connection, 0);
@@ -324,15 +328,17 @@ impl Pool {
 
     async fn begin_http1(&self, reached: Fresh) -> Result<Http1, ConnectError> {
         let Fresh { stream, peer, link, local } = reached;
+        let prelude = Arc::clone(&stream.prelude);
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_HEADERS)
+            .max_header_size(MAX_RESPONSE_HEAD)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(std::io::Error::other)?;
         // Ends with the connection; what went wrong reaches whoever waits for the response.
         let task = tokio::task::spawn_local(connection.with_upgrades());
         self.ends_with(peer.as_ref(), task.abort_handle());
-        Ok(Http1 { sender, peer, local, link, opened: Instant::now() })
+        Ok(Http1 { sender, peer, local, link, opened: Instant::now(), prelude })
     }
 
     async fn open_http2(&self, slot: Slot) -> Result<Rc<Multiplexed>, ConnectError> {
@@ -391,7 +397,8 @@ impl Pool {
             self.tls.agreed(security);
         }
         let link = self.place.reached(opened.peer.as_ref(), opened.security);
-        let (stream, peer) = (Counted { bytes: opened.stream, slot, noted }, opened.peer.map(Rc::new));
+        let stream = Counted { bytes: opened.stream, slot, noted, prelude: Arc::default() };
+        let peer = opened.peer.map(Rc::new);
         Ok(Fresh { stream, peer, link, local: opened.local.map(Box::new) })
     }
 
@@ -460,6 +467,8 @@ impl Pool {
 
 /// More header fields in a response are refused (safety: 100).
 const MAX_RESPONSE_HEADERS: usize = 100;
+/// Bytes of a response head, and of its trailers.
+const MAX_RESPONSE_HEAD: usize = 64 << 10;
 
 impl Lease {
     /// Where its connection begins.
@@ -483,6 +492,14 @@ impl Lease {
         match self {
             Self::Http1(lease) => lease.connection.link.id(),
             Self::Http2(lease) => lease.connection.link.id(),
+        }
+    }
+
+    /// The answer has begun: what comes now is its body.
+    pub fn answered(&self) {
+        match self {
+            Self::Http1(lease) => lease.connection.prelude.end(),
+            Self::Http2(_) => {}
         }
     }
 
@@ -521,6 +538,7 @@ impl Http1Lease {
 
     pub(super) fn count(&mut self) {
         self.requests = self.requests.saturating_add(1);
+        self.connection.prelude.begin();
     }
 
     /// Gives a connection back that no request was sent on.

@@ -201,6 +201,7 @@ fn manager(cluster: &ir::ClusterName) -> ir::HttpManager {
         cors: None,
         fault: None,
         authorization: None,
+        refused_in_path: ir::Separators::NONE,
     };
     let host = ir::VirtualHost {
         name: "all".to_owned(),
@@ -213,6 +214,7 @@ fn manager(cluster: &ir::ClusterName) -> ir::HttpManager {
         routes: ir::RouteSource::Inline(Arc::new(ir::RouteConfig::new("inline", vec![host]).expect("valid"))),
         upgrades: Vec::new(),
         path: ir::PathNormalization::BASE,
+        underscores: ir::UnderscoreNames::Pass,
         jwt: Default::default(),
         rate_limits: Vec::new(),
         streams: Default::default(),

@@ -166,7 +166,9 @@ impl Shadow {
             let plan = RetryPlan::default();
             let attempts = Attempts::new((&worker, &view), (&cluster, protocol, host), None, (&plan, None));
             let Answer { response, lease, in_flight, permit, attempt: _ } = attempts.send(&mut outgoing).await.ok()?;
-            let mut body = Body::Upstream(UpstreamBody::new(response.into_body(), lease, (in_flight, permit), None));
+            // Nobody waits for the answer, so its connection may wait for the end of the request.
+            let body = UpstreamBody::new(response.into_body(), lease, (in_flight, permit), None, true);
+            let mut body = Body::Upstream(body);
             while let Some(frame) = body.frame().await {
                 frame.ok()?;
             }
