@@ -57,6 +57,7 @@ mod revocation;
 mod rotation;
 mod routing;
 mod running;
+mod sanitize;
 mod security;
 #[path = "../../../config/tests/skip/mod.rs"]
 mod skip;
