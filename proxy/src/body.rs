@@ -43,6 +43,9 @@ pub enum BodyError {
     /// The body of an attempt that another one has followed.
     #[error("another attempt is being made")]
     Overtaken,
+    /// The endpoint has answered before the request was over.
+    #[error("the endpoint has answered before the request was over")]
+    Answered,
     /// The policies have changed and no longer allow the request.
     #[error("the policies have changed and no longer allow this request")]
     Revoked,
@@ -93,6 +96,7 @@ impl HttpBody for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
+            Self::Stream { meter, .. } if meter.is_cut() => Poll::Ready(Some(Err(BodyError::Answered))),
             Self::Stream { incoming, end, meter, .. } => {
                 let mut polled = Pin::new(&mut *incoming).poll_frame(context);
                 keep_trailers_apart(&mut polled);
@@ -270,6 +274,9 @@ impl UpstreamBody {
             Some(Lease::Http1(_) | Lease::Http2(_)) | None => {}
         }
         if let Some(mut record) = self.record.take() {
+            if !request_is_over {
+                record.cut_request();
+            }
             record.complete();
         }
     }
@@ -317,7 +324,12 @@ impl Body {
                 new.answered(bytes.as_deref().unwrap_or_default());
                 *record = Some(new.local());
             }
-            Self::Upstream(body) => body.record = Some(if body.complete { new.local() } else { new }),
+            Self::Upstream(body) => {
+                if body.complete && !body.request_is_over {
+                    new.cut_request();
+                }
+                body.record = Some(if body.complete { new.local() } else { new });
+            }
             // Counted by whoever carries the bytes; the new record has nothing left to count.
             Self::Tunnel => {}
         }

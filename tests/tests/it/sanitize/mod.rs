@@ -51,7 +51,9 @@ async fn an_input_of_http1_is_refused_or_becomes_one_canonical_request() {
             http1::Expect::Denied(status) => came.status == Some(status) && came.seen.is_empty(),
             http1::Expect::Is(canonical) => came.status == Some(200) && came.seen == [canonical] && came.reusable,
             http1::Expect::Closes(canonical) => came.status == Some(200) && came.seen == [canonical] && !came.reusable,
-            http1::Expect::Broken => came.status.is_none_or(|status| status == 400) && came.seen.is_empty() && !came.reusable,
+            http1::Expect::Broken => {
+                came.status.is_none_or(|status| status == 400) && came.seen.is_empty() && !came.reusable
+            }
         };
         if !is_right {
             wrong.push(format!("{class:?} {:?}\n    has to be {expect:?}\n    and is {came:?}", input));

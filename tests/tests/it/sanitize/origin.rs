@@ -106,7 +106,9 @@ fn request(bytes: &[u8]) -> Result<Option<(String, usize)>, &'static str> {
     let mut lines = head.split("\r\n");
     let line = lines.next().unwrap_or_default();
     let words: Vec<&str> = line.split(' ').collect();
-    let ([method, target, "HTTP/1.1"] | [method, target, "HTTP/1.0"]) = words[..] else { return Err("no request line") };
+    let ([method, target, "HTTP/1.1"] | [method, target, "HTTP/1.0"]) = words[..] else {
+        return Err("no request line");
+    };
     let mut fields = Vec::new();
     let (mut length, mut chunked) = (None, false);
     for line in lines {
