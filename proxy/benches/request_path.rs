@@ -31,7 +31,7 @@ fn route(path: PathMatch) -> Route {
         cors: None,
         fault: None,
         authorization: None,
-        refused_in_path: Default::default(),
+        refused_in_path: leno_config::ir::Separators::NONE,
     }
 }
 

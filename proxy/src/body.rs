@@ -44,6 +44,9 @@ pub enum BodyError {
     /// The body of an attempt that another one has followed.
     #[error("another attempt is being made")]
     Overtaken,
+    /// The endpoint has answered before the request was over.
+    #[error("the endpoint has answered before the request was over")]
+    Answered,
     /// The policies have changed and no longer allow the request.
     #[error("the policies have changed and no longer allow this request")]
     Revoked,
@@ -97,6 +100,7 @@ impl HttpBody for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Stream { grant: Some(grant), .. } if grant.is_revoked() => Poll::Ready(Some(Err(BodyError::Revoked))),
+            Self::Stream { meter, .. } if meter.is_cut() => Poll::Ready(Some(Err(BodyError::Answered))),
             Self::Stream { incoming, end, meter, flow, .. } => {
                 let mut polled = Pin::new(&mut *incoming).poll_frame(context);
                 keep_trailers_apart(&mut polled);
@@ -292,6 +296,9 @@ impl UpstreamBody {
             Some(Lease::Http1(_) | Lease::Http2(_)) | None => {}
         }
         if let Some(mut record) = self.record.take() {
+            if !request_is_over {
+                record.cut_request();
+            }
             record.complete();
         }
     }
@@ -361,7 +368,12 @@ impl Body {
                 *flow = new.stream_flow();
                 *record = Some(new.local());
             }
-            Self::Upstream(body) if body.complete => body.record = Some(new.local()),
+            Self::Upstream(body) if body.complete => {
+                if !body.request_is_over {
+                    new.cut_request();
+                }
+                body.record = Some(new.local());
+            }
             Self::Upstream(body) => {
                 body.flow = new.stream_flow();
                 body.record = Some(new);

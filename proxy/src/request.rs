@@ -145,7 +145,10 @@ impl<'a> Plan<'a> {
         let (direction, is_surplus) = (view.listener.config.direction, connection.life.is_surplus());
         self.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
         let (mut parts, body) = request.into_parts();
-        let upgrade = Upgrade::take(&mut parts, &manager.upgrades, body.is_end_stream())?;
+        let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
+        if let Some(upgrade) = &upgrade {
+            upgrade.without_body(body.is_end_stream())?;
+        }
         heads::check(connection, &parts)?;
         let held = sanitize::request(&mut parts, rules_of(connection, manager))?;
         prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());

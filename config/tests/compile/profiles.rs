@@ -85,3 +85,28 @@ fn what_a_rule_says_stays_in_the_safe_profile() {
     let budget = budget.clusters[ratings].limits.retry_budget.clone().unwrap();
     assert_eq!((budget.share.millionths(), budget.min_concurrency), (500_000, 1));
 }
+
+/// What the paths of all routes must not hold, by the names of routes.
+fn refused(resources: &Resources) -> Vec<(String, String)> {
+    let routes = resources.routes.values().flat_map(|table| &table.virtual_hosts).flat_map(|host| &host.routes);
+    routes.map(|route| (route.name.clone(), route.refused_in_path.to_string())).collect()
+}
+
+#[test]
+fn safe_refuses_in_a_path_what_no_rule_allows() {
+    let rules = document(
+        "VirtualService",
+        "ratings",
+        "{hosts: [ratings], http: [{name: files, match: [{uri: {prefix: /files/}}], route: [{destination: {host: ratings}}]}, \
+         {name: rest, route: [{destination: {host: ratings}}]}]}",
+    )
+    .replacen("metadata: {", "metadata: {annotations: {leno.mesh/allow-in-path: \"; files=%2f\"}, ", 1);
+    let of = |profile: &str, name: &str| {
+        let all = refused(&with(profile, &rules)).into_iter().filter(|(route, _)| route == name);
+        all.map(|(_, refused)| refused).collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(of("safe", "files"), ["%5c"]);
+    assert_eq!(of("safe", "rest"), ["%2f %5c"]);
+    assert!(of("safe", "default").iter().all(|refused| refused == "%2f %5c ;"));
+    assert!(refused(&with("istio", &rules)).iter().all(|(_, refused)| refused.is_empty()));
+}

@@ -591,3 +591,25 @@ fn the_annotation_for_what_istio_has_no_word_for() {
         );
     }
 }
+
+#[test]
+fn the_annotation_for_what_a_path_may_hold() {
+    let annotated = |text: &str| {
+        let spec = "hosts: [b]\nhttp:\n  - name: files\n    route: [{destination: {host: b}}]";
+        let rule = document("VirtualService", "rule", spec);
+        let annotations = format!("namespace: shop, annotations: {{leno.mesh/allow-in-path: \"{text}\"}}}}");
+        let found = findings(&(surroundings() + &rule.replace("namespace: shop}", &annotations))).into_iter();
+        let mine = found.filter(|finding| finding.message.contains("allow"));
+        mine.map(|finding| (finding.code.to_owned(), finding.message)).collect::<Vec<_>>()
+    };
+    for good in ["%2f", "%2F %5c ;", "files=%2f", "; files=%5C"] {
+        assert_eq!(annotated(good), [], "{good}");
+    }
+    for (text, words) in [("%2e", "`%2e` is nothing"), ("/", "`/` is nothing"), ("other=%2f", "named `other`")] {
+        let found = annotated(text);
+        assert!(
+            matches!(found.as_slice(), [(code, message)] if code == "L0122" && message.contains(words)),
+            "{found:?}"
+        );
+    }
+}

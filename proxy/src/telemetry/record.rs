@@ -60,11 +60,18 @@ pub struct Meter {
     is_timed: bool,
     /// There is no more of it.
     over: Cell<bool>,
+    /// No more of it may pass.
+    cut: Cell<bool>,
     /// Messages of gRPC among them; `None`: it is not spoken.
     messages: Option<Cell<Messages>>,
 }
 
 impl Meter {
+    /// Whether the endpoint has answered, and wants no more of it.
+    pub fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+
     /// Some bytes have passed.
     pub fn passed(&self, bytes: &[u8]) {
         self.bytes.set(self.bytes.get() + bytes.len() as u64);
@@ -146,13 +153,29 @@ impl RequestRecord {
     pub fn has_body(&mut self) -> Rc<Meter> {
         let (is_timed, ended) = (self.detail.is_some(), Cell::default());
         let messages = (self.key.spoken == Spoken::Grpc).then(Cell::default);
-        let new = || Rc::new(Meter { bytes: Cell::new(0), ended, is_timed, over: Cell::new(false), messages });
+        let new = || {
+            Rc::new(Meter {
+                bytes: Cell::new(0),
+                ended,
+                is_timed,
+                over: Cell::default(),
+                cut: Cell::default(),
+                messages,
+            })
+        };
         Rc::clone(self.request_body.get_or_insert_with(new))
     }
 
     /// Whether all of it has passed, body and all.
     pub fn request_is_over(&self) -> bool {
         self.request_body.as_ref().is_none_or(|body| body.over.get())
+    }
+
+    /// The endpoint has answered before all of it had passed: it gets no more, since it may take that for another request.
+    pub fn cut_request(&self) {
+        if let Some(body) = &self.request_body {
+            body.cut.set(true);
+        }
     }
 
     /// Some bytes of the body of its answer have passed.

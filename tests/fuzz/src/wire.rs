@@ -19,7 +19,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -111,7 +111,7 @@ async fn serve(request: Request<Incoming>, all: All) -> Result<Response<Empty<By
     };
     let (mut parts, body) = request.into_parts();
     // No route here allows an upgrade: what asks for one is refused or becomes a plain request.
-    let taken = Upgrade::take(&mut parts, &[], body.is_end_stream())
+    let taken = Upgrade::take(&mut parts, &[])
         .and_then(|_| sanitize::request(&mut parts, in_clear_text(PathNormalization::BASE)));
     if let Err(refused) = taken {
         return refuse(refused.reply().status);

@@ -73,7 +73,7 @@ fn model(path: &str, wanted: PathNormalization) -> Option<String> {
                     _ => plain.push_str(&format!("%{value:02X}")),
                 }
             }
-            "\\" | "#" => return None,
+            "\\" | "#" | "\x7f" => return None,
             other => plain.push_str(other),
         }
     }

@@ -34,7 +34,7 @@ pub(super) const ROWS: &[Row] = &[
     (LengthForm, Post("Content-Length: 5 5", "hello"), Refused(400)),
     (LengthForm, Post("Content-Length: \"5\"", "hello"), Refused(400)),
     (LengthForm, Post("Content-Length: 18446744073709551616", "hello"), Refused(400)),
-    (LengthForm, Post("Content-Length: 18446744073709551615", "hello"), Refused(400)),
+    (LengthForm, Post("Content-Length: 18446744073709551615", "hello"), Refused(431)),
     (LengthForm, Post("Content-Length: 99999999999999999999999999", "hello"), Refused(400)),
     (LengthForm, Post("Content-Length: 1e1", "hello"), Refused(400)),
     (LengthForm, Post("Content-Length: ５", "hello"), Refused(400)),

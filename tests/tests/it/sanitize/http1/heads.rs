@@ -1,7 +1,7 @@
 //! Rows of HTTP/1: bytes, names, targets and hosts.
 
 use super::super::class::Class::*;
-use super::Expect::{Is, Refused};
+use super::Expect::{Denied, Is, Refused};
 use super::Input::{Get, Host, Raw, Target};
 use super::Row;
 
@@ -119,7 +119,7 @@ pub(super) const ROWS: &[Row] = &[
     (Star, Raw("GET * HTTP/1.1\r\nHost: shop\r\n\r\n"), Refused(400)),
     (Star, Raw("POST * HTTP/1.1\r\nHost: shop\r\n\r\n"), Refused(400)),
     (Star, Raw("DELETE * HTTP/1.1\r\nHost: shop\r\n\r\n"), Refused(400)),
-    (Star, Raw("OPTIONS * HTTP/1.1\r\nHost: shop\r\n\r\n"), Is("OPTIONS *\nhost: shop")),
+    (Star, Raw("OPTIONS * HTTP/1.1\r\nHost: shop\r\n\r\n"), Denied(404)),
     (Star, Target("/*"), Is("GET /*\nhost: shop")),
     (Star, Raw("OPTIONS *x HTTP/1.1\r\nHost: shop\r\n\r\n"), Refused(400)),
     (Connect, Raw("CONNECT shop:80 HTTP/1.1\r\nHost: shop:80\r\n\r\n"), Refused(404)),
