@@ -35,6 +35,7 @@ fn route(matcher: ir::RouteMatch, action: ir::Action) -> ir::Route {
         cors: None,
         fault: None,
         authorization: None,
+        refused_in_path: ir::Separators::NONE,
     }
 }
 
