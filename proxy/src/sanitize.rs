@@ -456,7 +456,8 @@ mod tests {
     #[test]
     fn an_answer_says_one_thing() {
         type Fields = &'static [(&'static str, &'static str)];
-        let rows: [(Version, u16, Awaited, Fields, Result<&str, ()>); 18] = [
+        type Row = (Version, u16, Awaited, Fields, Result<&'static str, ()>);
+        let rows: [Row; 18] = [
             (Version::HTTP_11, 200, Awaited::Answer, &[], Ok("")),
             (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "5")], Ok("5")),
             (Version::HTTP_11, 200, Awaited::Answer, &[("content-length", "005")], Ok("5")),
