@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{address, written};
 use crate::client::Call;
+use crate::ports::free_port;
 use crate::process::Process;
 use crate::program::{leno, run_leno};
 use crate::wait::eventually;
@@ -34,8 +35,9 @@ impl ControlPlane {
     pub async fn start(directory: &Path, rules: &Path, flags: &[&str]) -> Self {
         let state = directory.join("control-plane");
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let process = spawn(&state, rules, Addresses { xds: any, tls: any, http: any }, &flags);
+        // Not any that the kernel has to give: it would give them to somebody else between two starts.
+        let own = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let process = spawn(&state, rules, Addresses { xds: own(), tls: own(), http: own() }, &flags);
         Self { process, addresses: served(&state).await, state, rules: rules.to_owned(), flags }
     }
 

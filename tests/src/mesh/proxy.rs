@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -142,6 +143,18 @@ impl Proxy {
         })
         .await;
         before
+    }
+
+    /// Waits until its state has been written after some moment, and nothing more is waiting to be: it writes half a
+    /// second after the last change.
+    pub async fn rests_on_disk_since(&self, moment: SystemTime) {
+        let snapshot = self.state.join("snapshot.bin");
+        eventually("the state rests on disk", async || {
+            let written = snapshot.metadata().and_then(|it| it.modified()).map_err(|error| error.to_string())?;
+            let rests = written.elapsed().is_ok_and(|since| since > Duration::from_secs(1));
+            if written >= moment && rests { Ok(()) } else { Err(format!("written at {written:?}")) }
+        })
+        .await;
     }
 
     /// Waits until its state has been written to disk.

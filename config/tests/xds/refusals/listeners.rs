@@ -63,7 +63,7 @@ fn what_http_on_a_listener_cannot_do_is_refused() {
         (
             manager(|it| {
                 it.common_http_protocol_options =
-                    Some(core::HttpProtocolOptions { headers_with_underscores_action: 1, ..Default::default() });
+                    Some(core::HttpProtocolOptions { headers_with_underscores_action: 3, ..Default::default() });
             }),
             "common_http_protocol_options.headers_with_underscores_action",
         ),

@@ -1,6 +1,8 @@
 //! The API server forgets, breaks off, and goes away; the control plane does too. Nobody who calls an app notices, and what
 //! changed in the meantime arrives when it can.
 
+use std::time::SystemTime;
+
 use leno_tests::api_server::Outage;
 use leno_tests::{Call, eventually, origin};
 use serde_json::json;
@@ -54,8 +56,10 @@ async fn watches_that_expire_or_break_and_an_api_server_that_is_away_drop_nothin
 async fn a_control_plane_that_starts_while_the_api_server_is_away_waits_for_it_and_takes_nothing_from_its_proxies() {
     let mut installed = Installed::start().await;
     installed.server.apply(subsets()).await;
+    let edited = SystemTime::now();
     installed.server.apply(all_to("v1")).await;
     installed.answers(REVIEWS, &["v1"]).await;
+    installed.proxy.rests_on_disk_since(edited).await;
     let traffic = installed.traffic();
     installed.server.go_away(Outage::Closes);
     let mut before = installed.plane.take().unwrap();

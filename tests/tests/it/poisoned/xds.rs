@@ -117,10 +117,18 @@ fn routes() -> Vec<Row> {
         ("/virtualHosts/0/routes/0/route/timeout", json!("-3s"), "route.timeout"),
         ("/virtualHosts/0/routes/0/route/autoHostRewrite", json!(true), "route.auto_host_rewrite"),
         ("/virtualHosts/0/routes/0/route/retryPolicy", json!({"retryOn": "5xx,sunshine"}), "retry_policy.retry_on"),
-        ("/virtualHosts/0/routes/0/route/weightedClusters", json!({"clusters": []}), "weighted_clusters"),
+        ("/virtualHosts/0/routes/0/route", json!({"weightedClusters": {"clusters": []}}), "weighted_clusters"),
         ("/virtualHosts/0/routes/0/route/hashPolicy", json!([{}]), "hash_policy[0].policy_specifier"),
-        ("/virtualHosts/0/routes/0/redirect", json!({"portRedirect": 70_000}), "redirect.port_redirect"),
-        ("/virtualHosts/0/routes/0/directResponse", json!({"status": 99}), "direct_response.status"),
+        (
+            "/virtualHosts/0/routes/0",
+            json!({"match": {"prefix": "/"}, "redirect": {"portRedirect": 70_000}}),
+            "redirect.port_redirect",
+        ),
+        (
+            "/virtualHosts/0/routes/0",
+            json!({"match": {"prefix": "/"}, "directResponse": {"status": 99}}),
+            "direct_response.status",
+        ),
         (
             "/virtualHosts/0/routes/0/responseHeadersToAdd",
             json!([{"header": {"key": "x-a", "value": "%REQ(x-b)%"}}]),
