@@ -233,8 +233,9 @@ async fn a_control_plane_that_dies_and_then_changes_its_root_loses_no_request() 
     rotate(&control_plane, "the old root has left").await;
     for proxy in [&shop, &reviews] {
         believes(proxy, 1).await;
-        let renewals = proxy.certs().await.unwrap()["renewals"]["obtained"].as_u64();
-        assert!(renewals >= Some(3), "{renewals:?} certificates");
+        // One of the old root, which has lapsed, and one of the new; a third is a question of when the step was taken.
+        let obtained = proxy.certs().await.unwrap()["renewals"]["obtained"].as_u64();
+        assert!(obtained >= Some(2), "{obtained:?} certificates");
     }
     load.goes_on(10 * BETWEEN).await;
     load.lost_nothing(&app).await;
