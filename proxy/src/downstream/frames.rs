@@ -17,8 +17,9 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::forwarding::forward_writes;
 use crate::overload::limits::Control;
 
 use super::pulse::{HALF, HALF_DATA, IDLE, Outflow, PREFACE, WHOLE};
@@ -195,8 +196,8 @@ impl Metered {
         }
     }
 
-    fn earn(&mut self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
+    fn earn(&mut self, written: Poll<usize>) {
+        if let Poll::Ready(bytes) = written {
             self.sent += bytes;
             if self.sent >= EARNS {
                 let earned = u32::try_from(self.sent / EARNS).unwrap_or(MOST_EARNED);
@@ -226,38 +227,7 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
-    #[inline]
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.earn(&polled);
-        polled
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.earn(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    #[inline]
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
+forward_writes!(Metered, stream => earn);
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::forwarding::forward_writes;
 use crate::tls::transport::{Prefixed, Transport};
@@ -89,9 +89,9 @@ impl Pulse {
     }
 
     #[inline]
-    fn wrote<T>(&self, polled: &Poll<T>) {
+    fn wrote(&self, is_pending: bool) {
         let is_stuck = self.stuck.load(Ordering::Relaxed) != 0;
-        match (polled.is_pending(), is_stuck) {
+        match (is_pending, is_stuck) {
             (true, false) => {
                 let jam = self.jams.load(Ordering::Relaxed).wrapping_add(1).max(1);
                 self.jams.store(jam, Ordering::Relaxed);
@@ -145,6 +145,11 @@ impl Outflow {
         &self.pulse
     }
 
+    #[inline]
+    fn wrote(&mut self, went: Poll<usize>) {
+        self.pulse.wrote(went.is_pending());
+    }
+
     /// Gives what was read last back to whoever reads next.
     pub(super) fn unread(&mut self, bytes: bytes::Bytes) {
         self.stream.unread(bytes);
@@ -162,42 +167,7 @@ impl AsyncRead for Outflow {
     }
 }
 
-impl AsyncWrite for Outflow {
-    #[inline]
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.pulse.wrote(&polled);
-        polled
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.pulse.wrote(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    #[inline]
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_flush(context);
-        self.pulse.wrote(&polled);
-        polled
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.pulse.wrote(&polled);
-        polled
-    }
-}
+forward_writes!(Outflow, stream => wrote);
 
 /// A stream of HTTP/1.1: it tells when bytes arrive as well.
 #[derive(Debug)]
@@ -228,15 +198,14 @@ mod tests {
     #[test]
     fn who_takes_nothing_is_stuck_until_something_goes() {
         let pulse = Pulse::default();
-        let pending: Poll<()> = Poll::Pending;
-        pulse.wrote(&Poll::Ready(()));
+        pulse.wrote(false);
         assert_eq!(pulse.stuck(), 0);
-        pulse.wrote(&pending);
+        pulse.wrote(true);
         let first = pulse.stuck();
-        pulse.wrote(&pending);
+        pulse.wrote(true);
         assert_eq!((pulse.stuck(), first), (first, 1), "the same as long as nothing goes");
-        pulse.wrote(&Poll::Ready(()));
-        pulse.wrote(&pending);
+        pulse.wrote(false);
+        pulse.wrote(true);
         assert_ne!(pulse.stuck(), first, "something went between");
     }
 
