@@ -130,30 +130,33 @@ pub fn apply(operations: &HeaderOps, headers: &mut HeaderMap) {
 }
 
 /// A random UUID (RFC 9562 §5.4): for finding a request again, not for secrets.
-#[expect(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "16 bytes are 32 digits and 4 dashes, whatever the bytes are"
-)]
+#[expect(clippy::expect_used, reason = "32 digits and 4 dashes, whatever the numbers are")]
 pub fn request_id(random: &Random) -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut bytes = [0_u8; 16];
-    bytes[..8].copy_from_slice(&random.next().to_le_bytes());
-    bytes[8..].copy_from_slice(&random.next().to_le_bytes());
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let (first, second) = (random.next(), random.next());
+    let first = hex(first & 0xffff_ffff_ffff_0fff | 0x4000);
+    let second = hex(second & 0x3fff_ffff_ffff_ffff | 0x8000_0000_0000_0000);
     let mut text = [b'-'; 36];
-    let mut at = 0;
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            at += 1;
-        }
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 15)];
-        at += 2;
-    }
+    text[..8].copy_from_slice(&first[..8]);
+    text[9..13].copy_from_slice(&first[8..12]);
+    text[14..18].copy_from_slice(&first[12..]);
+    text[19..23].copy_from_slice(&second[..4]);
+    text[24..].copy_from_slice(&second[4..]);
     HeaderValue::from_bytes(&text).expect("invariant: hex digits and dashes are a header value")
+}
+
+/// The sixteen hexadecimal digits of a number, all at once: each half byte moves into a byte of its own, and becomes a
+/// digit there.
+pub(crate) const fn hex(number: u64) -> [u8; 16] {
+    const ONES: u128 = u128::from_ne_bytes([1; 16]);
+    let mut spread = number as u128;
+    spread = (spread | spread << 32) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
+    spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
+    spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
+    spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
+    // 1 where a half byte is 10 or more; no byte ever carries into the next.
+    let letters = (spread.wrapping_add(ONES.wrapping_mul(6)) >> 4) & ONES;
+    let digits = spread.wrapping_add(ONES.wrapping_mul(b'0' as u128));
+    digits.wrapping_add(letters.wrapping_mul((b'a' - b'0' - 10) as u128)).to_be_bytes()
 }
 
 /// Whether a request speaks gRPC.
@@ -212,6 +215,23 @@ mod tests {
                 map.append(name, value);
                 map
             })
+    }
+
+    #[test]
+    fn a_request_id_is_a_random_uuid_in_all_its_digits() {
+        let random = Random::seeded(11);
+        for number in (0..64).map(|bit| 1 << bit).chain((0..1000).map(|_| random.next())).chain([0, u64::MAX]) {
+            assert_eq!(hex(number), *format!("{number:016x}").as_bytes());
+        }
+        for _ in 0..1000 {
+            let id = request_id(&random);
+            let id = id.to_str().expect("text");
+            let lengths: Vec<usize> = id.split('-').map(str::len).collect();
+            assert_eq!(lengths, [8, 4, 4, 4, 12], "{id}");
+            assert!(id.chars().all(|digit| matches!(digit, '0'..='9' | 'a'..='f' | '-')), "{id}");
+            assert_eq!(&id[14..15], "4", "{id}");
+            assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
+        }
     }
 
     #[test]

@@ -35,12 +35,8 @@ pub fn request(
     random: &Random,
 ) -> Result<(), ProxyError> {
     let fields = &mut parts.headers;
-    if !fields.contains_key(name::REQUEST_ID) {
-        fields.insert(name::REQUEST_ID, headers::request_id(random));
-    }
-    if !fields.contains_key(name::FORWARDED_PROTO) {
-        fields.insert(name::FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
+    fields.entry(name::REQUEST_ID).or_insert_with(|| headers::request_id(random));
+    fields.entry(name::FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     if let Some(limit) = expected {
         headers::set_expected_time(fields, limit, grpc);
     }

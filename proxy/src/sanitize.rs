@@ -241,6 +241,17 @@ fn star(parts: &Parts) -> Result<(), ProxyError> {
     }
 }
 
+/// What the name of a host may consist of.
+#[expect(clippy::indexing_slicing, reason = "a constant, and below its length")]
+const IN_NAME: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0_u8);
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
+
 /// A host and an optional port: no user, no path, no list, no escapes, no spaces.
 fn is_authority(text: &[u8]) -> bool {
     if text.first() == Some(&b'[') {
@@ -249,8 +260,7 @@ fn is_authority(text: &[u8]) -> bool {
         return inside.is_some_and(|inside| inside.parse::<std::net::Ipv6Addr>().is_ok())
             && text.get(end + 1..).is_some_and(|rest| rest.is_empty() || is_port(rest));
     }
-    let name = text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~'));
-    let name = name.count();
+    let name = text.iter().position(|byte| IN_NAME.get(usize::from(*byte)) != Some(&true)).unwrap_or(text.len());
     name > 0 && text.get(name..).is_some_and(|rest| rest.is_empty() || is_port(rest))
 }
 

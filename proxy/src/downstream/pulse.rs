@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::forwarding::forward_writes;
+use crate::rarely::RarelyRead;
 use crate::tls::transport::{Prefixed, Transport};
 
 pub(super) const IDLE: u32 = 0;
@@ -132,13 +133,13 @@ impl Pulse {
 /// A stream that tells when its peer does not take what is written.
 #[derive(Debug)]
 pub(super) struct Outflow {
-    stream: Prefixed<Transport>,
+    stream: RarelyRead<Prefixed<Transport>>,
     pulse: Arc<Pulse>,
 }
 
 impl Outflow {
     pub(super) fn new(stream: Prefixed<Transport>, pulse: Arc<Pulse>) -> Self {
-        Self { stream, pulse }
+        Self { stream: RarelyRead::new(stream), pulse }
     }
 
     pub(super) fn pulse(&self) -> &Pulse {
@@ -152,7 +153,7 @@ impl Outflow {
 
     /// Gives what was read last back to whoever reads next.
     pub(super) fn unread(&mut self, bytes: bytes::Bytes) {
-        self.stream.unread(bytes);
+        self.stream.inside().unread(bytes);
     }
 }
 

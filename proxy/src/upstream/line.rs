@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::cluster::ClusterStats;
 use crate::cluster::limits::Limit;
 use crate::forwarding::forward_writes;
+use crate::rarely::RarelyRead;
 use crate::tls::transport::Transport;
 
 use super::opened::Noted;
@@ -151,7 +152,7 @@ impl Drop for Slot {
 /// A connection's bytes with its place: it counts for as long as its socket is open, whoever holds it by then.
 #[derive(Debug)]
 pub(super) struct Counted {
-    pub(super) bytes: Transport,
+    pub(super) bytes: RarelyRead<Transport>,
     #[allow(dead_code)] // Held for its end.
     pub(super) slot: Slot,
     /// It is remembered, for the loop guard.

@@ -31,6 +31,7 @@ use crate::body::RequestBody;
 use crate::cluster::ClusterStats;
 use crate::cluster::limits::{Limit, Overflow};
 use crate::nest::{Nest, Nested};
+use crate::rarely::RarelyRead;
 use crate::telemetry::LinkName;
 use crate::telemetry::place::Place;
 use crate::tls::Sessions;
@@ -318,8 +319,12 @@ impl Pool {
         let (Some(slot), Transport::Plain(socket)) = (self.line.slot(allowed), &stream) else { return };
         let local = socket.local_addr().ok().map(Box::new);
         let link = self.place.reached(None, None);
-        let reached =
-            Fresh { stream: Counted { bytes: stream, slot, noted, prelude: Arc::default() }, peer: None, link, local };
+        let reached = Fresh {
+            stream: Counted { bytes: RarelyRead::new(stream), slot, noted, prelude: Arc::default() },
+            peer: None,
+            link,
+            local,
+        };
         // An error would have been found by the request as well, which opens another.
         if let Ok(connection) = self.begin_http1(reached).await {
             self.give_back(connection, 0);
@@ -397,7 +402,7 @@ impl Pool {
             self.tls.agreed(security);
         }
         let link = self.place.reached(opened.peer.as_ref(), opened.security);
-        let stream = Counted { bytes: opened.stream, slot, noted, prelude: Arc::default() };
+        let stream = Counted { bytes: RarelyRead::new(opened.stream), slot, noted, prelude: Arc::default() };
         let peer = opened.peer.map(Rc::new);
         Ok(Fresh { stream, peer, link, local: opened.local.map(Box::new) })
     }
