@@ -1,8 +1,9 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! overload → sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
-//!                                                                  → forward: header rules, rewrite, attempts, answer
+//! overload → upgrade → head limits → sanitize → token → route → authorization → rate limit → fault
+//!                                → redirect / direct response / CORS preflight
+//!                                → forward: header rules, rewrite, attempts, answer
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
