@@ -44,8 +44,8 @@ pub enum BodyError {
     /// The body of an attempt that another one has followed.
     #[error("another attempt is being made")]
     Overtaken,
-    /// The endpoint has answered before the request was over.
-    #[error("the endpoint has answered before the request was over")]
+    /// The request is over before its body: the endpoint has answered, or the caller has gone.
+    #[error("the request was over before its body")]
     Answered,
     /// The policies have changed and no longer allow the request.
     #[error("the policies have changed and no longer allow this request")]
@@ -110,7 +110,10 @@ impl HttpBody for RequestBody {
                         meter.passed(data);
                         flow.comes(data.len());
                     }
-                    Poll::Pending => flow.waits(),
+                    Poll::Pending => {
+                        flow.waits();
+                        meter.waits(context);
+                    }
                     Poll::Ready(None | Some(Err(_))) => {}
                 }
                 if let (Some(end), Poll::Ready(Some(Ok(_)))) = (&end, &polled) {
@@ -296,9 +299,6 @@ impl UpstreamBody {
             Some(Lease::Http1(_) | Lease::Http2(_)) | None => {}
         }
         if let Some(mut record) = self.record.take() {
-            if !request_is_over {
-                record.cut_request();
-            }
             record.complete();
         }
     }
@@ -368,12 +368,7 @@ impl Body {
                 *flow = new.stream_flow();
                 *record = Some(new.local());
             }
-            Self::Upstream(body) if body.complete => {
-                if !body.request_is_over {
-                    new.cut_request();
-                }
-                body.record = Some(new.local());
-            }
+            Self::Upstream(body) if body.complete => body.record = Some(new.local()),
             Self::Upstream(body) => {
                 body.flow = new.stream_flow();
                 body.record = Some(new);

@@ -162,9 +162,9 @@ impl<'a> Way<'a> {
             Some(_) | None => receive(answer, clocks, record.request_is_over()),
         };
         let fields = response.headers_mut();
-        fields.insert(name::SERVICE_TIME, HeaderValue::from(took));
+        fields.insert(name::SERVICE_TIME, headers::number(took));
         if self.plan.counted.response {
-            fields.insert(name::ATTEMPT_COUNT, HeaderValue::from(attempt));
+            fields.insert(name::ATTEMPT_COUNT, headers::number(attempt.into()));
         }
         if let Some(cookie) = cookie {
             fields.append(header::SET_COOKIE, *cookie);

@@ -159,6 +159,18 @@ pub(crate) const fn hex(number: u64) -> [u8; 16] {
     digits.wrapping_add(letters.wrapping_mul((b'a' - b'0' - 10) as u128)).to_be_bytes()
 }
 
+/// A number as a field's value. Small ones, which are nearly all, cost no allocation.
+pub fn number(number: u64) -> HeaderValue {
+    const SMALL: &str = "00010203040506070809101112131415161718192021222324252627282930313233343536373839\
+                         40414243444546474849505152535455565758596061626364656667686970717273747576777879\
+                         8081828384858687888990919293949596979899";
+    let digits = usize::try_from(number).ok().filter(|number| *number < 100).and_then(|number| {
+        let end = number.wrapping_mul(2).wrapping_add(2);
+        SMALL.get(end.wrapping_sub(if number < 10 { 1 } else { 2 })..end)
+    });
+    digits.map_or_else(|| HeaderValue::from(number), HeaderValue::from_static)
+}
+
 /// Whether a request speaks gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
@@ -215,6 +227,13 @@ mod tests {
                 map.append(name, value);
                 map
             })
+    }
+
+    #[test]
+    fn a_number_has_its_digits() {
+        for number in (0..1000).chain([u64::MAX]) {
+            assert_eq!(super::number(number).as_bytes(), number.to_string().as_bytes());
+        }
     }
 
     #[test]

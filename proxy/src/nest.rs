@@ -32,13 +32,13 @@ const TURN: usize = 512;
 pub struct Nest {
     /// Not polled yet.
     fresh: Rc<RefCell<VecDeque<Child>>>,
-    /// Which stream is polled.
-    turn: Rc<Cell<usize>>,
+    /// Which stream is polled; 0: the connection.
+    turn: Rc<Cell<u64>>,
 }
 
 impl Nest {
-    /// Tells, while a stream is polled, which it is: a number for [`Nested::end`].
-    pub fn turn(&self) -> Rc<Cell<usize>> {
+    /// Tells, while a stream is polled, which it is: a number for [`Nested::end`] that no other stream ever gets.
+    pub fn turn(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.turn)
     }
 }
@@ -62,6 +62,8 @@ pub struct Nested<C: Future> {
     output: Option<C::Output>,
     slots: Vec<Slot>,
     free: Vec<usize>,
+    /// How many streams there have been.
+    streams: u64,
     queue: Arc<Queue>,
     /// Streams outlive the connection's own future: a client's does not wait for answers.
     outlived: Cell<bool>,
@@ -69,6 +71,8 @@ pub struct Nested<C: Future> {
 
 struct Slot {
     child: Option<Child>,
+    /// Which stream it is; 0: the connection.
+    stream: u64,
     bell: Arc<Bell>,
     waker: Waker,
 }
@@ -118,7 +122,7 @@ impl Queue {
 impl Slot {
     fn new(queue: &Arc<Queue>, slot: usize) -> Self {
         let bell = Arc::new(Bell { queue: Arc::clone(queue), slot, rung: AtomicBool::new(false) });
-        Self { child: None, waker: Waker::from(Arc::clone(&bell)), bell }
+        Self { child: None, stream: 0, waker: Waker::from(Arc::clone(&bell)), bell }
     }
 }
 
@@ -138,7 +142,7 @@ impl<C: Future> Nested<C> {
         let slots = vec![Slot::new(&queue, 0)];
         queue.push(0);
         let (connection, outlived) = (Some(Box::pin(connection)), Cell::new(outlived));
-        Self { nest, connection, output: None, slots, free: Vec::new(), queue, outlived }
+        Self { nest, connection, output: None, slots, free: Vec::new(), streams: 0, queue, outlived }
     }
 
     /// Does something to the connection, and has it polled.
@@ -151,22 +155,21 @@ impl<C: Future> Nested<C> {
         }
     }
 
-    /// Ends one of the streams: what it holds is dropped, and its peer hears a reset.
-    pub fn end(&mut self, stream: usize) {
-        if stream > 0
-            && let Some(slot) = self.slots.get_mut(stream)
-            && let Some(child) = slot.child.take()
-        {
-            drop(child);
-            self.free.push(stream);
-            self.with(|_| ());
-        }
+    /// Ends one of the streams, if it has not ended: what it holds is dropped, and its peer hears a reset.
+    pub fn end(&mut self, stream: u64) {
+        let Some(index) = self.slots.iter().position(|slot| slot.stream == stream && slot.child.is_some()) else {
+            return;
+        };
+        let child = self.slots.get_mut(index).and_then(|slot| slot.child.take());
+        drop(child);
+        self.free.push(index);
+        self.with(|_| ());
     }
 
     fn poll_slot(&mut self, index: usize) {
         let Some(slot) = self.slots.get_mut(index) else { return };
         slot.bell.rung.store(false, Ordering::Release);
-        self.nest.turn.set(index);
+        self.nest.turn.set(slot.stream);
         let mut context = Context::from_waker(&slot.waker);
         if index > 0 {
             if slot.child.as_mut().is_some_and(|child| child.as_mut().poll(&mut context).is_ready()) {
@@ -190,7 +193,8 @@ impl<C: Future> Nested<C> {
                 self.slots.len() - 1
             });
             if let Some(slot) = self.slots.get_mut(index) {
-                slot.child = Some(child);
+                self.streams += 1;
+                (slot.child, slot.stream) = (Some(child), self.streams);
                 // A bell that the last tenant's friends ring costs one poll.
                 slot.bell.rung.store(true, Ordering::Release);
             }
@@ -331,6 +335,34 @@ mod tests {
         let nest = Nest::default();
         nest.execute(std::future::pending());
         Nested::server(nest, std::future::ready(())).await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_has_ended_is_not_mistaken_for_who_came_after() {
+        let (nest, seen) = (Nest::default(), Rc::new(RefCell::new(Vec::new())));
+        let stays = |nest: &Nest| {
+            let (turn, seen) = (nest.turn(), Rc::clone(&seen));
+            nest.execute(async move {
+                seen.borrow_mut().push(turn.get());
+                std::future::pending::<()>().await;
+            });
+        };
+        let mut nested = Nested::client(nest.clone(), std::future::ready(()));
+        let poll = async |nested: &mut Nested<_>| {
+            poll_fn(|context| Poll::Ready(Pin::new(&mut *nested).poll(context).is_ready())).await
+        };
+        stays(&nest);
+        assert!(!poll(&mut nested).await);
+        nested.end(1);
+        stays(&nest);
+        // It has the slot of the one before.
+        nested.slots.iter_mut().for_each(|slot| slot.waker.wake_by_ref());
+        nested.settle();
+        assert_eq!((seen.borrow().clone(), nested.slots.len()), (vec![1, 2], 2));
+        nested.end(1);
+        assert!(nested.slots[1].child.is_some(), "the first has ended long ago");
+        nested.end(2);
+        assert!(poll(&mut nested).await);
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -1,8 +1,9 @@
 //! THE pipeline: what happens to a request, in the order in which it happens.
 //!
 //! ```text
-//! overload → sanitize → token → authorization → rate limit → fault → redirect / direct response / CORS preflight
-//!                                                                  → forward: header rules, rewrite, attempts, answer
+//! overload → upgrade → head limits → sanitize → token → route → authorization → rate limit → fault
+//!                                → redirect / direct response / CORS preflight
+//!                                → forward: header rules, rewrite, attempts, answer
 //! ```
 //!
 //! A route is looked up before authorization, since it may bring rules of its own, but does nothing until they are passed.
@@ -17,7 +18,7 @@ use std::rc::Rc;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use leno_config::ir::{self, Action, Forward, Route, WeightedCluster};
 
 use crate::attempt::given_up;
@@ -57,17 +58,17 @@ pub async fn serve(connection: Rc<Connection>, mut request: Request<Incoming>) -
     let grpc = headers::is_grpc(request.headers());
     let form = connection.worker.meters.form(request.method(), request.version());
     record.speaks(if grpc { Spoken::Grpc } else { Spoken::Http }, form);
-    let mut plan = Plan::default();
-    let made_here = plan.make(&connection, &view, request, grpc, &mut record);
-    let made_here = match plan.pause.take() {
-        None => made_here,
-        Some(pause) => Box::pin(late(*pause, made_here, &mut record)).await,
+    let (mut plan, mut way) = (Plan::default(), None);
+    let next = plan.make(&mut way, &connection, &view, request, grpc, &mut record);
+    let next = match plan.pause.take() {
+        None => next,
+        Some(pause) => Box::pin(late(*pause, next, &mut record)).await,
     };
-    let answered = match (made_here, &mut plan.way) {
-        (Ok(None), Some(way)) => way.go(&connection, &view, &mut plan.outgoing, &mut record).await,
-        (Ok(Some(response)), _) => Ok(*response),
-        (Err(error), _) => Err(error),
-        (Ok(None), None) => Err(ProxyError::NoCluster(String::new())),
+    let is_sent = matches!(next, Ok(Next::Send(_)));
+    let answered = match next {
+        Ok(Next::Send(way)) => way.go(&connection, &view, &mut plan.outgoing, &mut record).await,
+        Ok(Next::Answer(response)) => Ok(*response),
+        Err(error) => Err(error),
     };
     if let (Some(place), Ok(response)) = (&plan.place, &answered)
         && matches!(response.body(), Body::Upstream(_))
@@ -85,7 +86,7 @@ pub async fn serve(connection: Rc<Connection>, mut request: Request<Incoming>) -
         }
         made_here
     });
-    if plan.way.is_some() && given_up::is_failure(&response, grpc) {
+    if is_sent && given_up::is_failure(&response, grpc) {
         let direction = view.listener.config.direction;
         connection.worker.given_up.note(direction, response.headers_mut(), Moment::now());
     }
@@ -101,25 +102,32 @@ pub async fn serve(connection: Rc<Connection>, mut request: Request<Incoming>) -
 }
 
 /// An answer after a delay on purpose. On the heap, so that the future of every other request is no larger for it.
-async fn late(pause: Pause, made_here: MadeHere, record: &mut RequestRecord) -> MadeHere {
+async fn late<'p, 'a>(
+    pause: Pause,
+    next: Result<Next<'p, 'a>, ProxyError>,
+    record: &mut RequestRecord,
+) -> Result<Next<'p, 'a>, ProxyError> {
     record.delayed();
     let waited = pin!(async {
         pause.over().await;
         Ok(())
     });
     while_granted(record.grant().map(|grant| &**grant), waited).await?;
-    made_here
+    next
 }
 
-/// The answer to a request that goes no further; none: it is to be sent on. Rare, so on the heap.
-type MadeHere = Result<Option<Box<Response<Body>>>, ProxyError>;
+/// What comes next.
+enum Next<'p, 'a> {
+    /// It goes on.
+    Send(&'p mut Way<'a>),
+    /// It goes no further, and this is the answer. Rare, so on the heap.
+    Answer(Box<Response<Body>>),
+}
 
 /// What is to be done with a request. Filled in where it lies: a value that is handed on is copied each time.
 #[derive(Default)]
 struct Plan<'a> {
-    /// Where it goes, unless it is answered here.
-    way: Option<Way<'a>>,
-    /// What is sent there.
+    /// What is sent on.
     outgoing: Option<Request<RequestBody>>,
     /// Whose header operations hold for answers made here as well (Envoy).
     rules: Option<(&'a Route, &'a WeightedCluster)>,
@@ -132,25 +140,23 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Decides, without waiting for anything. Where it makes no answer, there is a way.
-    fn make(
+    /// Decides, without waiting for anything.
+    fn make<'p>(
         &mut self,
+        way: &'p mut Option<Way<'a>>,
         connection: &Connection,
         view: &'a Rc<ListenerView>,
         request: Request<Incoming>,
         grpc: bool,
         record: &mut RequestRecord,
-    ) -> MadeHere {
+    ) -> Result<Next<'p, 'a>, ProxyError> {
         let (http, manager) = http_of(view)?;
         let (direction, is_surplus) = (view.listener.config.direction, connection.life.is_surplus());
         self.place = connection.worker.overload.admit(direction, is_surplus).map_err(ProxyError::Overloaded)?;
         let (mut parts, body) = request.into_parts();
-        let upgrade = Upgrade::take(&mut parts, &manager.upgrades)?;
-        if let Some(upgrade) = &upgrade {
-            upgrade.without_body(body.is_end_stream())?;
-        }
+        let upgrade = Upgrade::take(&mut parts, &body, &manager.upgrades)?;
         heads::check(connection, &parts)?;
-        let held = sanitize::request(&mut parts, rules_of(connection, manager))?;
+        let held = sanitize::request(&mut parts, sanitize::Rules::of(manager, connection.peer.is_some()))?;
         prepare::arrival(&mut parts.headers, connection.forwarded.as_ref());
         let token = enforce::authenticate(connection, http, &mut parts, |parts| look(parts, None))?;
         let seen = look(&parts, token.as_deref().map(Verified::claims));
@@ -180,20 +186,19 @@ impl<'a> Plan<'a> {
             fault::inject(fault, &connection.worker, &mut self.pause)?;
         }
         if let Some(answer) = answer_of(route, &seen, grpc) {
-            return Ok(Some(Box::new(answer)));
+            return Ok(Next::Answer(Box::new(answer)));
         }
         let (route, forward, share, cluster) = to.ok_or_else(|| no_route(&parts))?;
         let cluster = cluster.ok_or_else(|| ProxyError::NoCluster(share.cluster.to_string()))?;
         let host = http.table.config().virtual_hosts.get(host);
         let attempt_count = host.map(|host| host.attempt_count).unwrap_or_default();
         let to = Destination { route, forward, share, cluster, attempt_count };
-        let way = Way::prepare(to, connection, view, manager.streams, &mut parts, upgrade, grpc)?;
+        let way = way.insert(Way::prepare(to, connection, view, manager.streams, &mut parts, upgrade, grpc)?);
         if let Some(detail) = record.detail() {
             detail.prepared(&way.cluster().shared, &parts);
         }
         self.outgoing = Some(Request::from_parts(parts, RequestBody::new(body, way.end(), record)));
-        self.way = Some(way);
-        Ok(None)
+        Ok(Next::Send(way))
     }
 }
 
@@ -206,15 +211,6 @@ fn answer_of(route: &Route, seen: &RequestView<'_>, grpc: bool) -> Option<Respon
     };
     apply_rules(&mut answer, route, None);
     Some(answer)
-}
-
-/// What the listener says about the form of requests.
-fn rules_of(connection: &Connection, manager: &ir::HttpManager) -> sanitize::Rules {
-    let transport = match connection.peer {
-        Some(_) => sanitize::Transport::Tls,
-        None => sanitize::Transport::Clear,
-    };
-    sanitize::Rules { path: manager.path, underscores: manager.underscores, transport }
 }
 
 fn http_of(view: &ListenerView) -> Result<(&HttpHandler, &ir::HttpManager), ProxyError> {

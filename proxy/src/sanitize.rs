@@ -37,7 +37,7 @@ use std::borrow::Cow;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Response, StatusCode, Uri, Version, header};
-use leno_config::ir::{PathNormalization, Separators, UnderscoreNames};
+use leno_config::ir::{HttpManager, PathNormalization, Separators, UnderscoreNames};
 
 use crate::error::ProxyError;
 
@@ -57,6 +57,14 @@ pub struct Rules {
     pub underscores: UnderscoreNames,
     /// How the request came.
     pub transport: Transport,
+}
+
+impl Rules {
+    /// As its manager says, of requests that come by TLS or not.
+    pub fn of(manager: &HttpManager, is_encrypted: bool) -> Self {
+        let transport = if is_encrypted { Transport::Tls } else { Transport::Clear };
+        Self { path: manager.path, underscores: manager.underscores, transport }
+    }
 }
 
 /// How a request came.

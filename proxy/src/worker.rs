@@ -364,12 +364,12 @@ impl Worker {
         life
     }
 
-    /// Ends the stream of all connections in whose body the most has passed: it is the one that holds the most.
-    fn end_largest(&self) {
+    /// Ends the stream of all connections whose answer has waited longest for its caller, and holds memory meanwhile.
+    fn end_heaviest(&self) {
         let lives = self.lives.borrow();
-        let living = lives.iter().filter_map(Weak::upgrade).filter_map(|life| Some((life.largest_body()?, life)));
-        if let Some((_, life)) = living.max_by_key(|(bytes, _)| *bytes)
-            && life.end_largest()
+        let living = lives.iter().filter_map(Weak::upgrade).filter_map(|life| Some((life.heaviest_answer()?, life)));
+        if let Some((_, life)) = living.max_by_key(|(weight, _)| *weight)
+            && life.end_heaviest()
         {
             self.overload.reached.add(Reached::MemoryFull);
         }
@@ -393,7 +393,7 @@ impl Worker {
             living.is_some()
         });
         if pressure == Pressure::Full {
-            self.end_largest();
+            self.end_heaviest();
         }
         for cluster in &self.snapshot.borrow().clusters {
             cluster.sweep(now);

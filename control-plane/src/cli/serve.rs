@@ -131,7 +131,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let sources = sources(&arguments, client.as_ref(), &metrics);
     let mut replica = client.as_ref().zip(sources.cluster.as_ref()).map(|(client, cluster)| {
         let counts = metrics.kubernetes.clone();
-        Replica::join(client.clone(), arguments.replica.identity(), cluster.namespaces(), counts)
+        Replica::join(client.clone(), arguments.replica.identity(), cluster, counts)
     });
     let authority = authority(&arguments, replica.as_mut(), &metrics).await?;
     let terms = Terms::new(Arc::clone(&authority), SystemTime::now())?;

@@ -20,7 +20,7 @@ mod decision;
 mod knobs;
 pub(crate) mod manifest;
 mod marks;
-mod names;
+pub(crate) mod names;
 mod others;
 mod owners;
 mod probes;

@@ -3,14 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
-use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
-use tonic::codegen::tokio_stream::StreamExt as _;
-use tracing::debug;
 
 use super::objects::Namespace;
 
@@ -19,8 +12,6 @@ pub(crate) type Namespaces = Arc<BTreeMap<String, Namespace>>;
 
 /// Asks for sidecars, as label or annotation; ours and Istio's.
 const ASKS: [(&str, &str); 2] = [("leno.mesh/inject", "enabled"), ("istio-injection", "enabled")];
-/// Stands at every pod with a sidecar.
-const STATUS: &str = "leno.mesh/status";
 
 /// Whether its pods get sidecars unless they say otherwise. Ours wins over Istio's.
 fn is_enabled(namespace: &Namespace) -> bool {
@@ -34,96 +25,41 @@ fn is_enabled(namespace: &Namespace) -> bool {
 /// Follows which namespaces need the mesh's root: those that are enabled, and those in which a pod has a sidecar because
 /// it asked for one itself. Does not return.
 pub(crate) async fn wanted(
-    client: Client,
     mut namespaces: watch::Receiver<Namespaces>,
+    mut with_sidecars: watch::Receiver<Arc<BTreeSet<String>>>,
     wanted: &watch::Sender<Arc<BTreeSet<String>>>,
 ) {
-    let api = Api::<PartialObjectMeta<Pod>>::all(client);
-    let mut events = std::pin::pin!(watcher(api, Config::default()).default_backoff());
-    let mut pods = Pods::default();
     loop {
-        let newest = Arc::clone(&namespaces.borrow_and_update());
-        let names = Arc::new(names(&newest, &pods));
+        let names = names(&namespaces.borrow_and_update(), &with_sidecars.borrow_and_update());
         wanted.send_if_modified(|before| {
-            let changed = *before != names;
-            *before = names;
+            let changed = **before != names;
+            *before = Arc::new(names);
             changed
         });
-        tokio::select! {
-            event = events.next() => match event {
-                Some(Ok(event)) => pods.take(event),
-                Some(Err(error)) => debug!("pods cannot be watched: {error}"),
-                None => std::future::pending().await,
-            },
-            changed = namespaces.changed() => if changed.is_err() { std::future::pending::<()>().await },
+        let changed = tokio::select! {
+            changed = namespaces.changed() => changed,
+            changed = with_sidecars.changed() => changed,
+        };
+        if changed.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }
 
-/// Pods with a sidecar, by namespace.
-#[derive(Debug, Default)]
-struct Pods {
-    injected: BTreeMap<String, BTreeSet<String>>,
-    listing: BTreeMap<String, BTreeSet<String>>,
-}
-
-impl Pods {
-    fn take(&mut self, event: Event<PartialObjectMeta<Pod>>) {
-        let place = |pod: &PartialObjectMeta<Pod>| (pod.namespace().unwrap_or_default(), pod.name_any());
-        let is_injected = |pod: &PartialObjectMeta<Pod>| pod.annotations().contains_key(STATUS);
-        match event {
-            Event::Init => self.listing.clear(),
-            Event::InitApply(pod) if is_injected(&pod) => {
-                let (namespace, name) = place(&pod);
-                self.listing.entry(namespace).or_default().insert(name);
-            }
-            Event::Apply(pod) if is_injected(&pod) => {
-                let (namespace, name) = place(&pod);
-                self.injected.entry(namespace).or_default().insert(name);
-            }
-            Event::InitApply(_) | Event::Apply(_) => {}
-            Event::InitDone => self.injected = std::mem::take(&mut self.listing),
-            Event::Delete(pod) => {
-                let (namespace, name) = place(&pod);
-                if let Some(pods) = self.injected.get_mut(&namespace) {
-                    pods.remove(&name);
-                    if pods.is_empty() {
-                        self.injected.remove(&namespace);
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn names(namespaces: &BTreeMap<String, Namespace>, pods: &Pods) -> BTreeSet<String> {
+fn names(namespaces: &BTreeMap<String, Namespace>, with_sidecars: &BTreeSet<String>) -> BTreeSet<String> {
     let takes = |name: &&String| namespaces.get(*name).is_some_and(|namespace| !namespace.terminating);
     let enabled = namespaces.iter().filter(|(_, namespace)| is_enabled(namespace)).map(|(name, _)| name);
-    enabled.chain(pods.injected.keys()).filter(takes).cloned().collect()
+    enabled.chain(with_sidecars).filter(takes).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-    use kube::core::TypeMeta;
-
     use super::*;
 
     fn namespace(labels: &[(&str, &str)], annotations: &[(&str, &str)], terminating: bool) -> Namespace {
         let map =
             |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         Namespace { labels: map(labels), annotations: map(annotations), terminating }
-    }
-
-    fn pod(namespace: &str, name: &str, is_injected: bool) -> PartialObjectMeta<Pod> {
-        let status = is_injected.then(|| [(STATUS.to_owned(), "{}".to_owned())].into());
-        let metadata = ObjectMeta {
-            namespace: Some(namespace.to_owned()),
-            name: Some(name.to_owned()),
-            annotations: status,
-            ..ObjectMeta::default()
-        };
-        PartialObjectMeta { types: None::<TypeMeta>, metadata, _phantom: std::marker::PhantomData }
     }
 
     #[test]
@@ -153,23 +89,34 @@ mod tests {
             ("some".to_owned(), namespace(&[], &[], false)),
             ("none".to_owned(), namespace(&[], &[], false)),
         ]);
-        let mut pods = Pods::default();
-        let found = |pods: &Pods| names(&namespaces, pods).into_iter().collect::<Vec<_>>();
-        assert_eq!(found(&pods), ["enabled"]);
-        for event in [
-            Event::Init,
-            Event::InitApply(pod("some", "a", true)),
-            Event::InitApply(pod("none", "b", false)),
-            Event::InitDone,
-            Event::Apply(pod("some", "c", true)),
-            Event::Apply(pod("unknown", "d", true)),
-        ] {
-            pods.take(event);
+        let some = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        for (with_sidecars, expected) in
+            [(&[][..], &["enabled"][..]), (&["some"], &["enabled", "some"]), (&["ending", "unknown"], &["enabled"])]
+        {
+            assert_eq!(names(&namespaces, &some(with_sidecars)), some(expected), "{with_sidecars:?}");
         }
-        assert_eq!(found(&pods), ["enabled", "some"]);
-        pods.take(Event::Delete(pod("some", "a", true)));
-        assert_eq!(found(&pods), ["enabled", "some"]);
-        pods.take(Event::Delete(pod("some", "c", true)));
-        assert_eq!(found(&pods), ["enabled"]);
+    }
+
+    #[tokio::test]
+    async fn a_change_of_either_is_followed() {
+        let enabled = namespace(&[("leno.mesh/inject", "enabled")], &[], false);
+        let all = |namespaces: [(&str, &Namespace); 2]| {
+            Arc::new(namespaces.map(|(name, namespace)| (name.to_owned(), namespace.clone())).into())
+        };
+        let plain = namespace(&[], &[], false);
+        let (namespaces, listed) = watch::channel(all([("a", &plain), ("b", &plain)]));
+        let (sidecars, with_sidecars) = watch::channel(Arc::default());
+        let (wanted_sender, mut wanted_now) = watch::channel(Arc::new(BTreeSet::new()));
+        let following = wanted(listed, with_sidecars, &wanted_sender);
+        let changing = async {
+            namespaces.send_replace(all([("a", &enabled), ("b", &plain)]));
+            wanted_now.wait_for(|names| names.iter().eq(["a"])).await.map(drop)?;
+            sidecars.send_replace(Arc::new(BTreeSet::from(["b".to_owned()])));
+            wanted_now.wait_for(|names| names.iter().eq(["a", "b"])).await.map(drop)
+        };
+        tokio::select! {
+            () = following => {}
+            followed = changing => followed.expect("it is told"),
+        }
     }
 }

@@ -19,8 +19,10 @@ use leno_config::rules::{Parsed, SERVICE_NAME_LABEL, parse_object};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::inject::names::STATUS;
+
 /// What injectors note on the pods that they have given a sidecar.
-const STATUS_ANNOTATIONS: [&str; 2] = ["leno.mesh/status", "sidecar.istio.io/status"];
+const STATUS_ANNOTATIONS: [&str; 2] = [STATUS, "sidecar.istio.io/status"];
 /// What sidecars are called, with whom mesh mTLS works.
 const SIDECARS: [&str; 2] = ["leno-proxy", "istio-proxy"];
 /// Where a node stands, the newer label first.
@@ -73,6 +75,8 @@ pub(crate) struct PlacedPod {
     /// Without the node's locality.
     pub(crate) pod: Pod,
     pub(crate) node: Option<String>,
+    /// Its sidecar is of this mesh.
+    pub(crate) is_ours: bool,
 }
 
 /// One slice of a service's endpoints.
@@ -138,6 +142,7 @@ pub(super) fn pod(raw: RawPod) -> PlacedPod {
     let status = status.unwrap_or_default();
     let key = key_of(&metadata);
     let labels = metadata.labels.clone().unwrap_or_default();
+    let is_ours = metadata.annotations.as_ref().is_some_and(|written| written.contains_key(STATUS));
     let written = labels.get(LOCALITY_LABEL).filter(|text| !text.is_empty());
     let pod = Pod {
         address: status.pod_ip,
@@ -153,7 +158,7 @@ pub(super) fn pod(raw: RawPod) -> PlacedPod {
         labels,
         key,
     };
-    PlacedPod { pod, node: spec.node_name.filter(|name| !name.is_empty()) }
+    PlacedPod { pod, node: spec.node_name.filter(|name| !name.is_empty()), is_ours }
 }
 
 fn is_injected<'a>(metadata: &ObjectMeta, mut containers: impl Iterator<Item = &'a Container>) -> bool {

@@ -45,6 +45,8 @@ pub(crate) struct Changes {
     pub(crate) subjects: bool,
     /// Namespaces have changed.
     pub(crate) namespaces: bool,
+    /// A pod with a sidecar of this mesh is new, or gone.
+    pub(crate) sidecars: bool,
 }
 
 impl Changes {
@@ -134,6 +136,12 @@ impl Registry {
 
     pub(crate) fn namespaces(&self) -> Arc<BTreeMap<String, Namespace>> {
         Arc::clone(&self.namespaces)
+    }
+
+    /// Namespaces in which a pod has a sidecar of this mesh.
+    pub(crate) fn with_sidecars(&self) -> BTreeSet<String> {
+        let ours = self.pods.iter().filter(|(_, pod)| pod.is_ours);
+        ours.map(|(key, _)| key.namespace.clone()).collect()
     }
 
     /// Everything that is written, with what is wrong with it.
@@ -293,6 +301,8 @@ impl Registry {
 
     fn put_pod(&mut self, key: &Key, pod: Option<PlacedPod>) {
         let old = self.pods.remove(key);
+        let is_ours = |pod: &Option<PlacedPod>| pod.as_ref().is_some_and(|pod| pod.is_ours);
+        self.changes.sidecars |= is_ours(&old) != is_ours(&pod);
         if let Some(node) = old.and_then(|old| old.node)
             && let Some(pods) = self.pods_on.get_mut(&node)
         {
@@ -312,7 +322,7 @@ impl Registry {
 
     /// Notes what is known of a pod now, with the place of its node.
     fn place_pod(&mut self, key: &Key) {
-        let placed = self.pods.get(key).map(|PlacedPod { pod, node }| {
+        let placed = self.pods.get(key).map(|PlacedPod { pod, node, .. }| {
             let mut pod = pod.clone();
             if pod.locality == Locality::default() {
                 pod.locality = node.as_ref().and_then(|node| self.nodes.get(node)).cloned().unwrap_or_default();

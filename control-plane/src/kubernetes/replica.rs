@@ -40,6 +40,7 @@ use crate::ca::kept::Shared;
 use crate::ca::metrics::CaMetrics;
 use crate::ca::{Authority, OpenError, Settings};
 use crate::inject::{self, Others};
+use crate::source::kubernetes::Cluster;
 
 /// Who a replica is.
 #[derive(Debug, Clone)]
@@ -73,6 +74,7 @@ pub(crate) struct Replica {
     identity: Identity,
     leadership: Leadership,
     namespaces: watch::Receiver<Namespaces>,
+    with_sidecars: watch::Receiver<Arc<BTreeSet<String>>>,
     others: watch::Receiver<Others>,
     stop: watch::Sender<bool>,
     election: JoinSet<()>,
@@ -80,13 +82,9 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Begins to stand for election, and to follow other meshes' injectors. Namespaces are those that discovery watches.
-    pub(crate) fn join(
-        client: Client,
-        identity: Identity,
-        namespaces: watch::Receiver<Namespaces>,
-        counts: Counts,
-    ) -> Self {
+    /// Begins to stand for election, and to follow other meshes' injectors. Namespaces and pods are watched by discovery.
+    pub(crate) fn join(client: Client, identity: Identity, cluster: &Cluster, counts: Counts) -> Self {
+        let (namespaces, with_sidecars) = (cluster.namespaces(), cluster.with_sidecars());
         let random = || RandomState::new().hash_one(0);
         let (candidate, leadership) = Candidate::new(client.clone(), &identity.namespace, &identity.pod, random);
         let (stop, mut stopped) = watch::channel(false);
@@ -98,7 +96,7 @@ impl Replica {
         tasks.spawn(tell(leadership.is_leader(), counts));
         let (sender, others) = watch::channel(Others::default());
         tasks.spawn(others::follow(client.clone(), sender));
-        Self { client, identity, leadership, namespaces, others, stop, election, tasks }
+        Self { client, identity, leadership, namespaces, with_sidecars, others, stop, election, tasks }
     }
 
     /// Its name.
@@ -145,13 +143,15 @@ impl Replica {
 
     /// While this replica leads, the roots are in all namespaces that want them.
     fn distribute(&mut self, authority: &Arc<Authority>) {
-        let (client, authority, namespaces) = (self.client.clone(), Arc::clone(authority), self.namespaces.clone());
+        let (client, authority) = (self.client.clone(), Arc::clone(authority));
+        let (namespaces, with_sidecars) = (self.namespaces.clone(), self.with_sidecars.clone());
         self.tasks.spawn(self.leadership.clone().while_leading(move || {
-            let (client, authority, namespaces) = (client.clone(), Arc::clone(&authority), namespaces.clone());
+            let (client, authority) = (client.clone(), Arc::clone(&authority));
+            let (namespaces, with_sidecars) = (namespaces.clone(), with_sidecars.clone());
             async move {
                 let wanted = watch::Sender::new(Arc::<BTreeSet<String>>::default());
-                let keep = roots::keep(client.clone(), authority, wanted.subscribe());
-                tokio::join!(namespaces::wanted(client, namespaces, &wanted), keep);
+                let keep = roots::keep(client, authority, wanted.subscribe());
+                tokio::join!(namespaces::wanted(namespaces, with_sidecars, &wanted), keep);
             }
         }));
     }

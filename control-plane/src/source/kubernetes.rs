@@ -66,6 +66,7 @@ pub(crate) struct Cluster {
     /// Everything was listed, and handed on.
     complete: bool,
     namespaces: watch::Sender<Namespaces>,
+    with_sidecars: watch::Sender<Arc<BTreeSet<String>>>,
     subjects: watch::Sender<Arc<Vec<Subject>>>,
     /// Kinds that the log has said are not installed.
     reported: BTreeSet<&'static str>,
@@ -91,6 +92,7 @@ impl Cluster {
             changes: Changes::default(),
             complete: false,
             namespaces: watch::Sender::default(),
+            with_sidecars: watch::Sender::default(),
             subjects: watch::Sender::default(),
             reported: BTreeSet::new(),
             _watches: watches,
@@ -100,6 +102,11 @@ impl Cluster {
     /// Namespaces as they are, and word of every change. Empty before the first complete list.
     pub(crate) fn namespaces(&self) -> watch::Receiver<Namespaces> {
         self.namespaces.subscribe()
+    }
+
+    /// Namespaces in which a pod has a sidecar of this mesh, and word of every change.
+    pub(crate) fn with_sidecars(&self) -> watch::Receiver<Arc<BTreeSet<String>>> {
+        self.with_sidecars.subscribe()
     }
 
     /// The rules that have a status, and word of every change of what it speaks of.
@@ -133,7 +140,7 @@ impl Cluster {
             let Ok(news) = self.news.try_recv() else { break };
             self.registry.take(news);
         }
-        let Changes { services, pods, written, subjects, namespaces } = self.registry.settle();
+        let Changes { services, pods, written, subjects, namespaces, sidecars } = self.registry.settle();
         if written {
             let first = self.waiting.map_or(now, |(first, _)| first);
             self.waiting = Some((first, now));
@@ -145,6 +152,9 @@ impl Cluster {
         }
         if namespaces {
             self.namespaces.send_replace(self.registry.namespaces());
+        }
+        if sidecars {
+            self.with_sidecars.send_replace(Arc::new(self.registry.with_sidecars()));
         }
         if subjects {
             self.subjects.send_replace(Arc::new(self.registry.subjects()));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderValue;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -158,8 +157,7 @@ impl<'r, 'a> Run<'r, 'a> {
             seen.last(|last| trace.mark(last.span, fields));
         }
         if plan.counted.request {
-            let number = if self.attempt == 1 { HeaderValue::from_static("1") } else { self.attempt.into() };
-            fields.insert(name::ATTEMPT_COUNT, number);
+            fields.insert(name::ATTEMPT_COUNT, headers::number(self.attempt.into()));
         }
         if let (Some(limit), Some(began), true) = (plan.limits.request, self.began, self.attempt > 1) {
             let left = limit.saturating_sub(began.elapsed());

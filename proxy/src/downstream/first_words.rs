@@ -27,7 +27,7 @@ use std::time::Duration;
 use rustls::server::Acceptor;
 use tokio::time::Instant;
 
-use crate::tls::{self, exchange};
+use crate::tls::exchange;
 
 use super::detect::{HANDSHAKE_RECORD, PREFACE, Spoken};
 
@@ -182,6 +182,8 @@ pub(super) enum Known {
 pub(super) struct Detection {
     expected: Expected,
     deadline: Instant,
+    /// How long a handshake may take.
+    handshake: Duration,
     words: Words,
     /// The caller has said something.
     begun: bool,
@@ -190,9 +192,9 @@ pub(super) struct Detection {
 }
 
 impl Detection {
-    /// It begins now; nobody may be silent for longer than so.
-    pub(super) fn new(expected: Expected, now: Instant, silence: Duration) -> Self {
-        Self { expected, deadline: now + silence, words: Words::of(&[]), begun: false, ended: false }
+    /// It begins now; nobody may be silent for longer than so, nor have half a ClientHello for longer than `handshake`.
+    pub(super) fn new(expected: Expected, now: Instant, (silence, handshake): (Duration, Duration)) -> Self {
+        Self { expected, deadline: now + silence, handshake, words: Words::of(&[]), begun: false, ended: false }
     }
 
     /// When it is [`Event::Late`].
@@ -244,7 +246,7 @@ impl Detection {
             }
             Words::HalfHello => {
                 if first {
-                    self.deadline = self.deadline.min(now + tls::HANDSHAKE);
+                    self.deadline = self.deadline.min(now + self.handshake);
                 }
                 None
             }

@@ -6,6 +6,10 @@
 //! a request's body and finds nothing waits for the caller; when an answer has yielded a frame and is not polled again, it
 //! is the caller who does not take it, be it its window or its socket that is full. hyper takes a frame before it has room
 //! for it, also the last one, so an answer keeps its place until it is dropped.
+//!
+//! A request's body is polled by the connection to its endpoint, and can outlive its stream there for as long as nothing
+//! comes. So a body knows its stream from the start, and whoever is done with a request ends the body as well
+//! ([`Meter::cut`](crate::telemetry::Meter::cut)).
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -40,9 +44,20 @@ struct Slot {
     /// It is to end.
     doomed: bool,
     /// Its stream, as [`crate::nest::Nest`] numbers them.
-    stream: usize,
+    stream: u64,
     /// What has passed.
     bytes: u64,
+}
+
+/// How many seconds an answer has waited to be taken, and how many bytes of it have been.
+pub(crate) type Weight = (u32, u64);
+
+impl Slot {
+    /// What holds memory is an answer that its caller does not take: the windows and buffers on its way are full. One that
+    /// moves holds no more of them the longer it is.
+    fn weight(&self) -> Option<Weight> {
+        (self.turn == Turn::Takes && !self.doomed).then_some((self.looks, self.bytes))
+    }
 }
 
 /// The bodies of one connection that wait, or have.
@@ -77,25 +92,24 @@ impl Flows {
         self.slots.borrow().iter().all(|slot| slot.turn == Turn::Nobody)
     }
 
-    /// The most that has passed in a body that still goes on.
-    pub(super) fn largest(&self) -> Option<u64> {
-        let slots = self.slots.borrow();
-        slots.iter().filter(|slot| slot.turn != Turn::Nobody && !slot.doomed).map(|slot| slot.bytes).max()
+    /// Of the answer that holds memory for longest: for how long, and how much of it has passed.
+    pub(super) fn heaviest(&self) -> Option<Weight> {
+        self.slots.borrow().iter().filter_map(Slot::weight).max()
     }
 
-    /// Dooms the one in which the most has passed.
-    pub(super) fn doom_largest(&self) -> bool {
+    /// Dooms that one; whether there was one.
+    pub(super) fn doom_heaviest(&self) -> bool {
         let mut slots = self.slots.borrow_mut();
-        let living = slots.iter_mut().filter(|slot| slot.turn != Turn::Nobody && !slot.doomed);
-        living.max_by_key(|slot| slot.bytes).map(|slot| slot.doomed = true).is_some()
+        let heaviest = slots.iter_mut().filter(|slot| slot.weight().is_some()).max_by_key(|slot| slot.weight());
+        heaviest.map(|slot| slot.doomed = true).is_some()
     }
 
     /// The streams that are to end.
-    pub(super) fn doomed(&self) -> Vec<usize> {
+    pub(super) fn doomed(&self) -> Vec<u64> {
         self.slots.borrow().iter().filter(|slot| slot.doomed).map(|slot| slot.stream).collect()
     }
 
-    fn enter(&self, stream: usize) -> u32 {
+    fn enter(&self, stream: u64) -> u32 {
         let new = Slot { turn: Turn::Ours, looks: 0, moved: true, doomed: false, stream, bytes: 0 };
         let mut slots = self.slots.borrow_mut();
         let at = slots.iter().position(|slot| slot.turn == Turn::Nobody).unwrap_or(slots.len());
@@ -128,6 +142,7 @@ impl Flows {
 #[derive(Debug)]
 pub struct Flow {
     life: Rc<Life>,
+    stream: u64,
     at: u32,
     /// Whether its caller may wait for ever: streams of gRPC rest for hours.
     is_patient: bool,
@@ -136,9 +151,10 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// It has no place until it needs one.
+    /// Of the stream that is polled just now. It has no place until it needs one.
     pub fn new(life: Rc<Life>, is_patient: bool) -> Self {
-        Self { life, at: NOWHERE, is_patient, has_come: false }
+        let stream = life.stream();
+        Self { life, stream, at: NOWHERE, is_patient, has_come: false }
     }
 
     /// All of a request's body has come.
@@ -185,7 +201,7 @@ impl Flow {
 
     fn turns(&mut self, turn: Turn, bytes: usize) {
         if self.at == NOWHERE {
-            self.at = self.life.flows().enter(self.life.stream());
+            self.at = self.life.flows().enter(self.stream);
         }
         self.life.flows().change(self.at, |slot| {
             // To be asked twice is no progress.
@@ -261,16 +277,24 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_goes_first() {
+    fn the_answer_that_nobody_takes_for_longest_goes_first_and_what_moves_never() {
         let life = Rc::new(Life::new(std::sync::Arc::default()));
-        let mut flows = [10, 500, 20].map(|bytes| {
+        let flow = |bytes| {
             let mut flow = Flow::new(Rc::clone(&life), false);
             flow.hands(bytes);
             flow
+        };
+        let (mut moving, _stuck) = (flow(1 << 30), [flow(10), flow(500)]);
+        look(&life, 2);
+        moving.is_taken();
+        let _new = flow(1 << 20);
+        let mut sending = Flow::new(Rc::clone(&life), false);
+        sending.waits();
+        let doomed = std::iter::from_fn(|| {
+            let heaviest = life.flows().heaviest();
+            assert_eq!(life.flows().doom_heaviest(), heaviest.is_some());
+            heaviest
         });
-        assert_eq!(life.flows().largest(), Some(500));
-        assert!(life.flows().doom_largest());
-        assert_eq!(life.flows().largest(), Some(20));
-        flows[1].is_taken();
+        assert_eq!(doomed.collect::<Vec<_>>(), [(1, 500), (1, 10), (0, 1 << 20)]);
     }
 }

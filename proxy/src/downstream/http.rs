@@ -30,24 +30,10 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// What a connection hears while it serves requests.
 enum Told {
-    /// It is over.
-    Over,
+    /// Something of its own life.
+    News(News),
     /// It is to finish what it does.
     ToLeave,
-    /// Some of its streams are over.
-    Streams,
-    /// It rests.
-    Rests,
-}
-
-impl From<News> for Told {
-    fn from(news: News) -> Self {
-        match news {
-            News::Over => Self::Over,
-            News::Streams => Self::Streams,
-            News::Rest => Self::Rests,
-        }
-    }
 }
 
 pub(super) async fn serve(connection: Rc<Connection>, spoken: Spoken, stream: Prefixed<Transport>) {
@@ -92,7 +78,7 @@ async fn converse(connection: &Rc<Connection>, stream: Watched) -> Option<Watche
     loop {
         let told = pin!(async {
             tokio::select! {
-                news = life.news() => news.into(),
+                news = life.news() => Told::News(news),
                 () = draining(connection) => Told::ToLeave,
             }
         });
@@ -100,10 +86,10 @@ async fn converse(connection: &Rc<Connection>, stream: Watched) -> Option<Watche
             biased;
             ended = &mut served => return log(connection, ended),
             told = Rarely::new(told) => match told {
-                Told::Over => return None,
+                Told::News(News::Over) => return None,
                 Told::ToLeave => break,
-                Told::Rests if life.may_rest() => return take_back(served.into_parts()?),
-                Told::Rests | Told::Streams => {}
+                Told::News(News::Rest) if life.may_rest() => return take_back(served.into_parts()?),
+                Told::News(News::Rest | News::Streams) => {}
             }
         }
     }
@@ -185,7 +171,7 @@ async fn serve_http2(connection: Rc<Connection>, stream: Outflow) {
         let stays = !leaves;
         let told = pin!(async {
             tokio::select! {
-                news = connection.life.news() => news.into(),
+                news = connection.life.news() => Told::News(news),
                 () = told_to_leave(&connection), if stays => Told::ToLeave,
             }
         });
@@ -196,13 +182,13 @@ async fn serve_http2(connection: Rc<Connection>, stream: Outflow) {
                 return;
             }
             told = Rarely::new(told) => match told {
-                Told::Over => return,
-                Told::Streams => connection.life.flows().doomed().into_iter().for_each(|stream| served.end(stream)),
+                Told::News(News::Over) => return,
+                Told::News(News::Streams) => connection.life.flows().doomed().into_iter().for_each(|stream| served.end(stream)),
                 Told::ToLeave => {
                     leaves = true;
                     served.with(|served| served.graceful_shutdown());
                 }
-                Told::Rests => {}
+                Told::News(News::Rest) => {}
             }
         }
     }

@@ -37,7 +37,7 @@ use crate::overload::limits::{Control, Patience};
 use crate::overload::reached::Reached;
 use crate::telemetry::WorkerStats;
 
-use super::flows::Flows;
+use super::flows::{Flows, Weight};
 use super::pulse::{BUSY, HALF, HALF_DATA, HEAD, IDLE, PREFACE, Pulse};
 
 /// How long a connection rests that is to end: as long as a caller who is about to use it may need to do so.
@@ -63,7 +63,7 @@ pub struct Life {
     /// Bodies that wait.
     flows: Flows,
     /// Which stream is at work, where there are several.
-    stream: OnceCell<Rc<Cell<usize>>>,
+    stream: OnceCell<Rc<Cell<u64>>>,
     phase: Glance,
     frame: Glance,
     jam: Glance,
@@ -159,7 +159,7 @@ impl Life {
     }
 
     /// Requests come from now on, on streams that are numbered there if there are several at a time.
-    pub(super) fn serves(&self, stream: Option<Rc<Cell<usize>>>) {
+    pub(super) fn serves(&self, stream: Option<Rc<Cell<u64>>>) {
         self.serves.set(true);
         if let Some(stream) = stream {
             // It is told once.
@@ -174,7 +174,7 @@ impl Life {
     }
 
     /// The stream at work.
-    pub(super) fn stream(&self) -> usize {
+    pub(super) fn stream(&self) -> u64 {
         self.stream.get().map_or(0, |stream| stream.get())
     }
 
@@ -314,14 +314,14 @@ impl Life {
             && self.flows.is_empty()
     }
 
-    /// The most that has passed in a body that still goes on.
-    pub fn largest_body(&self) -> Option<u64> {
-        self.flows.largest()
+    /// Of the answer that holds memory for longest.
+    pub(crate) fn heaviest_answer(&self) -> Option<Weight> {
+        self.flows.heaviest()
     }
 
-    /// Ends the stream whose body is the largest; whether there was one.
-    pub fn end_largest(&self) -> bool {
-        let ends = self.flows.doom_largest();
+    /// Ends the stream of that answer; whether there was one.
+    pub(crate) fn end_heaviest(&self) -> bool {
+        let ends = self.flows.doom_heaviest();
         if ends {
             self.streams_end();
         }

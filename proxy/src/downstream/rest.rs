@@ -18,9 +18,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
-use crate::telemetry::{WorkerStats, add};
+use crate::telemetry::add;
 
-use super::life::News;
+use super::life::{Life, News};
 use super::pulse::Watched;
 use super::{Connection, draining};
 
@@ -31,7 +31,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Waits until there is something to do on a connection; `None`: it is over.
 pub(super) async fn until_awake(connection: &Connection, mut stream: Watched) -> Option<Watched> {
-    let _resting = Resting::new(&connection.life.stats);
+    let _resting = Resting::new(&connection.life);
     let first = loop {
         tokio::select! {
             read = first(&mut stream) => break read.ok()?,
@@ -51,19 +51,21 @@ pub(super) async fn until_awake(connection: &Connection, mut stream: Watched) ->
     Some(stream)
 }
 
-/// One connection that rests; it does as long as this lives.
-struct Resting<'a>(&'a WorkerStats);
+/// One connection that rests; it does as long as this lives, and is not told to rest again every second.
+struct Resting<'a>(&'a Life);
 
 impl<'a> Resting<'a> {
-    fn new(stats: &'a WorkerStats) -> Self {
-        add(&stats.connections_resting, 1);
-        Self(stats)
+    fn new(life: &'a Life) -> Self {
+        add(&life.stats.connections_resting, 1);
+        life.set_rests(false);
+        Self(life)
     }
 }
 
 impl Drop for Resting<'_> {
     fn drop(&mut self) {
-        let resting = &self.0.connections_resting;
+        self.0.set_rests(true);
+        let resting = &self.0.stats.connections_resting;
         resting.store(resting.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 }

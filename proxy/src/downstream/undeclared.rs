@@ -121,8 +121,8 @@ where
         true => Calling::UnderWay(Box::pin(tcp::open(connection))),
         false => Calling::NotYet,
     };
-    let silence = connection.worker.overload.limits().patience.first_byte;
-    let mut detection = Detection::new(expected, Instant::now(), silence);
+    let patience = &connection.worker.overload.limits().patience;
+    let mut detection = Detection::new(expected, Instant::now(), (patience.first_byte, patience.handshake));
     let mut heard = Vec::new();
     let mut ended = false;
     let verdict = loop {

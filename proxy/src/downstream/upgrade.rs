@@ -33,8 +33,14 @@ pub struct Upgrade {
 impl Upgrade {
     /// What the caller asks for; `None` when it is an ordinary request. Refused with 403 when the listener does not allow
     /// it (Envoy). An upgrade to h2c is a switch of the HTTP version, which RFC 9113 has withdrawn: it is ignored, and the
-    /// request is an ordinary one. An extended CONNECT never is: what asks for that way and gets no other is refused.
-    pub fn take(parts: &mut Parts, allowed: &[String]) -> Result<Option<Self>, ProxyError> {
+    /// request is an ordinary one. An extended CONNECT never is: what asks for that way and gets no other is refused. With 400
+    /// one whose request has a body: where that ends and the bytes of the other protocol begin is seen in two ways; behind an
+    /// extended CONNECT, DATA is the other protocol.
+    pub fn take(
+        parts: &mut Parts,
+        body: &impl http_body::Body,
+        allowed: &[String],
+    ) -> Result<Option<Self>, ProxyError> {
         let (token, extended_connect) = match parts.extensions.get::<hyper::ext::Protocol>() {
             Some(protocol) => (HeaderValue::from_str(protocol.as_str()).ok(), true),
             None if asks(parts) => (parts.headers.get(header::UPGRADE).cloned(), false),
@@ -47,17 +53,12 @@ impl Upgrade {
         if !allowed.iter().any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(token.as_bytes())) {
             return Err(refused);
         }
+        if !extended_connect && !body.is_end_stream() {
+            let reason = "a request for an upgrade has a body";
+            return Err(ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason });
+        }
         let downstream = parts.extensions.remove::<OnUpgrade>();
         Ok(downstream.map(|downstream| Self { token, downstream, extended_connect }))
-    }
-
-    /// Refuses one whose request has a body: where that ends and the bytes of the other protocol begin is seen in two ways.
-    pub fn without_body(&self, is_empty: bool) -> Result<(), ProxyError> {
-        // Behind an extended CONNECT, DATA is the other protocol.
-        if is_empty || self.extended_connect {
-            return Ok(());
-        }
-        Err(ProxyError::BadRequest { status: StatusCode::BAD_REQUEST, reason: "a request for an upgrade has a body" })
     }
 
     /// What its caller takes for a yes.

@@ -115,8 +115,7 @@ pub fn explain(holdings: &Holdings<'_>, asked: Parts, claims: Option<&Claims>) -
         return Explained::unrouted(parts, Verdict { note: Some(note), ..Verdict::default() });
     };
     parts = asked.clone();
-    let rules = sanitize::Rules { path: found.manager.path, underscores: found.manager.underscores, ..RULES };
-    let held = match sanitize::request(&mut parts, rules) {
+    let held = match sanitize::request(&mut parts, sanitize::Rules::of(found.manager, false)) {
         Ok(held) => held,
         Err(error) => return Explained::unrouted(asked, refused(&error)),
     };

@@ -220,12 +220,15 @@ impl Taking {
         }
     }
 
-    /// Says that this process serves: from now on nothing goes back.
-    pub async fn serves(self) {
-        match timeout(WORD_DEADLINE, self.channel.send(&Message::Serving, &[])).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the proxy before cannot be told that this one serves"),
-            Err(_) => tracing::warn!("the proxy before does not listen any more"),
+    /// Says that this process serves, and hears whether it may: the process before closes the line when it has heard it, and
+    /// takes back what it gave if it has waited for too long by then. [`Taken::Yours`], or [`Taken::Back`].
+    pub async fn serves(self) -> Taken {
+        // Where that fails, the line says why.
+        let _ = timeout(WORD_DEADLINE, self.channel.send(&Message::Serving, &[])).await;
+        match timeout(WORD_DEADLINE, self.channel.receive()).await {
+            Ok(Ok((Message::TakenBack(why), _))) => Taken::Back(why),
+            // It has heard it, or will never say anything again.
+            Ok(Ok(_) | Err(_)) | Err(_) => Taken::Yours,
         }
     }
 }

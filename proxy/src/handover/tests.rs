@@ -55,13 +55,14 @@ async fn all_sockets_arrive_however_many_and_whoever_waits_in_one_is_served() {
         assert!(matches!(giver.next().await, Asked::ToServe));
         giver.yields().await.expect("yielded");
         assert!(matches!(giver.next().await, Asked::Nothing));
+        giver.is_done();
     };
     let takes = async {
         let mut taken = claim(directory.path(), true, "shop").await.expect("handed over");
         let mut line = taken.taking.take().expect("somebody serves");
         line.is_ready().await;
         assert!(matches!(line.next().await, Taken::Yours));
-        line.serves().await;
+        assert!(matches!(line.serves().await, Taken::Yours));
         taken
     };
     let ((), mut taken) = tokio::join!(gives, takes);
@@ -77,6 +78,29 @@ async fn all_sockets_arrive_however_many_and_whoever_waits_in_one_is_served() {
     let refused = claim(directory.path(), false, "shop").await.expect_err("the lock has gone over");
     assert!(matches!(refused, ClaimError::Held { .. }), "{refused}");
     assert!(taken.door.is_some(), "and the socket for the next one");
+}
+
+#[tokio::test]
+async fn a_new_process_that_serves_too_late_hears_that_all_was_taken_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut giver, _claimed) = running(directory.path()).await;
+    let gives = async {
+        assert!(matches!(giver.next().await, Asked::ToTakeOver(_)));
+        giver.offer(Vec::new()).await.expect("offered");
+        assert!(matches!(giver.next().await, Asked::ToServe));
+        giver.yields().await.expect("yielded");
+        giver.takes_back("it has waited for ten seconds").await;
+    };
+    let takes = async {
+        let mut line =
+            claim(directory.path(), true, "shop").await.expect("handed over").taking.expect("somebody serves");
+        line.is_ready().await;
+        assert!(matches!(line.next().await, Taken::Yours));
+        line
+    };
+    let ((), line) = tokio::join!(gives, takes);
+    let Taken::Back(why) = line.serves().await else { panic!("two processes would serve") };
+    assert!(why.contains("ten seconds"), "{why}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 85 % | connections are asked to leave: `connection: close`, GOAWAY; those that rest go soon |
 //! | 92 % | requests are refused: 503 without a body |
-//! | 95 % | nobody is accepted, and once a second each worker ends its largest stream |
+//! | 95 % | nobody is accepted, and once a second each worker ends the answer that has waited longest to be taken |
 //!
 //! The budget is what the bootstrap's `limits.memory` says, else the limit of the control group (in Kubernetes, of the
 //! container). Looked at once a second, and only if there is a budget: a request asks for one byte that hardly ever

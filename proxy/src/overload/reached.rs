@@ -32,7 +32,7 @@ pub enum Reached {
     PerCaller,
     /// 85 % of `limits.memory`: connections are asked to leave.
     MemoryTight,
-    /// 95 % of `limits.memory`: the largest streams are ended.
+    /// 95 % of `limits.memory`: answers that nobody takes are ended.
     MemoryFull,
     /// No descriptor was left for a caller.
     Descriptors,

@@ -122,23 +122,26 @@ impl Proxy {
             }
             Heard::OfNext(Asked::Nothing) => self.leave().await,
             Heard::OfNext(Asked::Back(why)) => self.take_back(&why).await,
-            Heard::OfBefore(Taken::Yours) => {
-                if let Some(taking) = self.succession.taking.take() {
-                    taking.serves().await;
-                }
-                self.serve_from_now_on();
-            }
+            Heard::OfBefore(Taken::Yours) => match self.succession.taking.take() {
+                Some(taking) => match taking.serves().await {
+                    Taken::Yours | Taken::Orphaned => self.serve_from_now_on(),
+                    Taken::Back(why) => return Err(self.is_not_to_serve(&why)),
+                },
+                None => self.serve_from_now_on(),
+            },
             Heard::OfBefore(Taken::Orphaned) => {
                 tracing::warn!("the proxy before has ended without a word: all is this process's");
                 self.succession.taking = None;
                 self.serve_from_now_on();
             }
-            Heard::OfBefore(Taken::Back(why)) => {
-                let state = self.shared.why_not_ready().unwrap_or_else(|| "ready".to_owned());
-                anyhow::bail!("the upgrade has failed, and the running proxy goes on: {why} (this process: {state})");
-            }
+            Heard::OfBefore(Taken::Back(why)) => return Err(self.is_not_to_serve(&why)),
         }
         Ok(())
+    }
+
+    fn is_not_to_serve(&self, why: &str) -> anyhow::Error {
+        let state = self.shared.why_not_ready().unwrap_or_else(|| "ready".to_owned());
+        anyhow::anyhow!("the upgrade has failed, and the running proxy goes on: {why} (this process: {state})")
     }
 
     /// Offers everything to a new process, and rests: its stream, its files. Connections are accepted as before.
@@ -200,7 +203,11 @@ impl Proxy {
         self.succession.lock = None;
         self.shared.telemetry.drains();
         self.stage.send_replace(Stage::Draining);
-        self.ending = Some(Ending::new(Instant::now(), self.bootstrap.drain_after_upgrade, QUIET));
+        // Who was told to end meanwhile has no more time than it was given then.
+        let told = self.ending.as_ref().map(|ending| ending.latest);
+        let mut ending = Ending::new(Instant::now(), self.bootstrap.drain_after_upgrade, QUIET);
+        ending.latest = told.map_or(ending.latest, |told| told.min(ending.latest));
+        self.ending = Some(ending);
         self.looks = Some(tokio::time::Instant::now());
     }
 

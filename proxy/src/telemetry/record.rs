@@ -1,8 +1,9 @@
 //! One request, counted when its body ends.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode};
@@ -33,7 +34,6 @@ pub struct RequestRecord {
     started: Instant,
     /// What it is counted under, as far as it is known.
     key: RequestKey,
-    flags: Flags,
     complete: bool,
     /// Somebody else counts it.
     handed_over: bool,
@@ -62,14 +62,33 @@ pub struct Meter {
     over: Cell<bool>,
     /// No more of it may pass.
     cut: Cell<bool>,
+    /// Who waits for more of it.
+    waits: RefCell<Option<Waker>>,
     /// Messages of gRPC among them; `None`: it is not spoken.
     messages: Option<Cell<Messages>>,
 }
 
 impl Meter {
-    /// Whether the endpoint has answered, and wants no more of it.
+    /// Ends it: whoever waits for more of it hears that there is none, and lets go of it. Its caller hears then that the rest
+    /// is not wanted (RST_STREAM with NO_ERROR, RFC 9113 §8.1).
+    pub fn cut(&self) {
+        self.cut.set(true);
+        if let Some(waker) = self.waits.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether it was ended: the endpoint has answered, or nobody wants the answer any more.
     pub fn is_cut(&self) -> bool {
         self.cut.get()
+    }
+
+    /// Nothing is here, and somebody wants it.
+    pub fn waits(&self, context: &Context<'_>) {
+        let mut waits = self.waits.borrow_mut();
+        if !waits.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waits = Some(context.waker().clone());
+        }
     }
 
     /// Some bytes have passed.
@@ -127,7 +146,6 @@ impl RequestRecord {
             connection,
             started: Instant::now(),
             key,
-            flags: Flags::default(),
             complete: false,
             handed_over: false,
             grant: None,
@@ -160,6 +178,7 @@ impl RequestRecord {
                 is_timed,
                 over: Cell::default(),
                 cut: Cell::default(),
+                waits: RefCell::default(),
                 messages,
             })
         };
@@ -169,13 +188,6 @@ impl RequestRecord {
     /// Whether all of it has passed, body and all.
     pub fn request_is_over(&self) -> bool {
         self.request_body.as_ref().is_none_or(|body| body.over.get())
-    }
-
-    /// The endpoint has answered before all of it had passed: it gets no more, since it may take that for another request.
-    pub fn cut_request(&self) {
-        if let Some(body) = &self.request_body {
-            body.cut.set(true);
-        }
     }
 
     /// Some bytes of the body of its answer have passed.
@@ -252,7 +264,7 @@ impl RequestRecord {
     /// The answer begins.
     pub fn answer<B>(&mut self, response: &Response<B>) {
         // Who has left gets no answer, and none is counted.
-        self.key.code = if self.flags.is_left() { 0 } else { response.status().as_u16() };
+        self.key.code = if self.key.flags.is_left() { 0 } else { response.status().as_u16() };
         if self.key.spoken == Spoken::Grpc {
             self.key.grpc = grpc::status(response.headers());
         }
@@ -271,22 +283,22 @@ impl RequestRecord {
 
     /// Something went wrong on the way; the first word stays.
     pub fn flag(&mut self, flag: Flag) {
-        self.flags.add(flag);
+        self.key.flags.add(flag);
     }
 
     /// Something else is to be said of the way.
     pub fn note(&mut self, notes: Flags) {
-        self.flags.add_notes(notes);
+        self.key.flags.add_notes(notes);
     }
 
     /// All that has been said.
     pub fn flags(&self) -> Flags {
-        self.flags
+        self.key.flags
     }
 
     /// It is delayed on purpose.
     pub fn delayed(&mut self) {
-        self.flags.add(Flag::DI);
+        self.key.flags.add(Flag::DI);
     }
 
     /// All of it has passed.
@@ -313,7 +325,6 @@ impl RequestRecord {
             connection: Rc::clone(&self.connection),
             started: self.started,
             key: RequestKey { code: StatusCode::SWITCHING_PROTOCOLS.as_u16(), ..self.key },
-            flags: self.flags,
             complete: false,
             handed_over: false,
             grant: self.grant.take(),
@@ -338,6 +349,11 @@ impl Drop for RequestRecord {
         if self.handed_over {
             return;
         }
+        // The endpoint has answered before all of it had passed, or the caller has gone: what comes now might be taken for
+        // another request.
+        if let Some(body) = self.request_body.as_ref().filter(|body| !body.over.get()) {
+            body.cut();
+        }
         let duration = self.started.elapsed();
         let (received, sent) = self.tunnel.as_ref().map_or((0, 0), |tunnel| (tunnel.received(), tunnel.sent()));
         let request_bytes = received + self.request_body.as_ref().map_or(0, |meter| meter.bytes());
@@ -353,7 +369,7 @@ impl Drop for RequestRecord {
             request_messages: self.request_body.as_ref().map_or(0, |meter| meter.messages()),
             response_messages: self.response_messages.count(),
         };
-        let key = RequestKey { flags: self.flags, grpc, ..self.key };
+        let key = RequestKey { grpc, ..self.key };
         self.connection.worker.meters.request(key, &request);
         if let Some(mut detail) = self.detail.take() {
             detail.finish();
@@ -361,7 +377,7 @@ impl Drop for RequestRecord {
                 detail,
                 connection: Rc::clone(&self.connection),
                 code: self.key.code,
-                flags: self.flags,
+                flags: self.key.flags,
                 started: self.started,
                 request_took: self.request_body.as_ref().map_or(Some(Duration::ZERO), |body| body.took(self.started)),
                 duration,

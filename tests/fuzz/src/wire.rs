@@ -111,7 +111,7 @@ async fn serve(request: Request<Incoming>, all: All) -> Result<Response<Empty<By
     };
     let (mut parts, body) = request.into_parts();
     // No route here allows an upgrade: what asks for one is refused or becomes a plain request.
-    let taken = Upgrade::take(&mut parts, &[])
+    let taken = Upgrade::take(&mut parts, &body, &[])
         .and_then(|_| sanitize::request(&mut parts, in_clear_text(PathNormalization::BASE)));
     if let Err(refused) = taken {
         return refuse(refused.reply().status);

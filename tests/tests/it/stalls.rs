@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::Response;
-use leno_tests::frames::{self, DATA, PING, frame};
+use leno_tests::frames::{self, DATA, PING, RST_STREAM, frame};
 use leno_tests::pki::Authority;
 use leno_tests::{Call, Origin, Sidecar, eventually, full, metric, raw, sidecar};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// More than the kernel keeps for a socket.
@@ -183,6 +184,97 @@ async fn streams_of_grpc_may_rest_and_what_moves_is_never_ended() {
         }
         drop(body);
         assert_eq!(answer.await.expect("an answer").text(), "app", "{content_type}");
+    }
+    assert_eq!(reached(&shop, "body_idle").await, 0.0);
+}
+
+/// What a connection of HTTP/2 says: of each frame its kind, its stream and what it carries.
+async fn heard(stream: &mut TcpStream) -> (u8, u32, Vec<u8>) {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.expect("a frame");
+    let [a, b, c, kind, _, id @ ..] = head;
+    let mut carried = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut carried).await.expect("all of it");
+    (kind, u32::from_be_bytes(id), carried)
+}
+
+/// Reads until both streams have ended: how the first was reset, and what the other was answered.
+async fn ends(stream: &mut TcpStream, reset: u32, answered: u32) -> (u32, Vec<u8>) {
+    let (mut code, mut body, mut over) = (None, Vec::new(), false);
+    while code.is_none() || !over {
+        match heard(stream).await {
+            (RST_STREAM, id, why) if id == reset => {
+                code = Some(u32::from_be_bytes(why.try_into().expect("four bytes")))
+            }
+            (RST_STREAM, id, why) => panic!("stream {id} was reset: {why:?}"),
+            (DATA, id, data) if id == answered => {
+                over |= data.is_empty() || data == b"app";
+                body.extend(data);
+            }
+            _ => {}
+        }
+    }
+    (code.expect("it was reset"), body)
+}
+
+/// Both requests come with one packet, so that one is looked at before the other waits for its body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_stalls_ends_its_own_stream_and_no_other() {
+    let app = Origin::scripted(|request| async move {
+        if request.method() == http::Method::GET {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        drop(http_body_util::BodyExt::collect(request.into_body()).await);
+        Response::new(full("app"))
+    })
+    .await;
+    let shop = sidecar(app.address(), "").bootstrap("limits", json!({"body_idle": "1s"})).start().await;
+    let mut stream = raw::connect(shop.address()).await;
+    // Two connections to the app are idle then: what follows goes out at once.
+    let both = |first: u32, second: u32| {
+        [frames::post(first), frame(DATA, frames::END_STREAM, first, b"a"), frames::get(second)].concat()
+    };
+    stream.write_all(&[frames::hello(&[]), both(1, 3)].concat()).await.expect("it is read");
+    let mut over = 0;
+    while over < 2 {
+        let (kind, _, data) = heard(&mut stream).await;
+        over += usize::from(kind == DATA && data == b"app");
+    }
+    let stalls = [frames::post(5), frame(DATA, 0, 5, b"abc"), frames::get(7)].concat();
+    stream.write_all(&stalls).await.expect("it is read");
+    let (_, answer) = ends(&mut stream, 5, 7).await;
+    assert_eq!(answer, b"app");
+    assert_eq!(reached(&shop, "body_idle").await, 1.0);
+}
+
+/// Who is answered before it has sent all of its body hears so at once, and nobody else pays for it later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_nobody_wants_any_more_ends_with_its_answer() {
+    // Over HTTP/2 it answers whole, and neither reads the rest nor says that it will not.
+    let app = Origin::scripted(|request| async move {
+        match request.method() == http::Method::GET {
+            true => tokio::time::sleep(Duration::from_secs(5)).await,
+            false => drop(tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(request);
+            })),
+        }
+        Response::new(full("app"))
+    })
+    .await;
+    let shop = sidecar(app.address(), "").bootstrap("limits", json!({"body_idle": "2s"})).start().await;
+    let mut stream = raw::connect(shop.address()).await;
+    let asks = [frames::hello(&[]), frames::post(1), frame(DATA, 0, 1, b"abc")].concat();
+    stream.write_all(&asks).await.expect("it is read");
+    let (code, _) = ends(&mut stream, 1, 1).await;
+    assert_eq!(code, 0, "NO_ERROR: the rest is not wanted");
+    stream.write_all(&frames::get(3)).await.expect("it is read");
+    loop {
+        match heard(&mut stream).await {
+            (RST_STREAM, id, why) => panic!("stream {id} was reset: {why:?}"),
+            (DATA, 3, data) if data == b"app" => break,
+            _ => {}
+        }
     }
     assert_eq!(reached(&shop, "body_idle").await, 0.0);
 }

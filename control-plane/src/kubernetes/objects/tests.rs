@@ -14,7 +14,7 @@ fn a_pod_is_kept_with_its_labels_account_node_and_address() {
     let metadata = json!({ "name": "reviews-v1-7d9f-abcde", "namespace": "shop", "labels": { "app": "reviews",
         "pod-template-hash": "7d9f" }, "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet",
         "name": "reviews-v1-7d9f", "uid": "u", "controller": true }] });
-    let PlacedPod { pod, node } = pod_of(raw(
+    let PlacedPod { pod, node, is_ours: _ } = pod_of(raw(
         metadata,
         json!({ "nodeName": "n1", "serviceAccountName": "reviews",
         "containers": [{ "name": "app", "image": "x" }] }),

@@ -22,7 +22,7 @@ fn pod(name: &str, address: &str, injected: bool) -> PlacedPod {
         injected,
         health: Health::Healthy,
     };
-    PlacedPod { pod, node: Some("n1".to_owned()) }
+    PlacedPod { pod, node: Some("n1".to_owned()), is_ours: injected }
 }
 
 fn endpoint(address: &str, pod: Option<&str>) -> SliceEndpoint {

@@ -37,7 +37,7 @@ fn pod() -> PlacedPod {
         injected: false,
         health: Health::Healthy,
     };
-    PlacedPod { pod, node: None }
+    PlacedPod { pod, node: None, is_ours: false }
 }
 
 fn service(port: u16) -> objects::Written {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tls;
 
 /// The longest silence.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -104,7 +105,7 @@ type Step<'a> = (u64, Event<'a>);
 
 fn run(expected: Expected, steps: &[Step<'_>]) -> (Option<Verdict>, Duration) {
     let began = Instant::now();
-    let mut detection = Detection::new(expected, began, SILENCE);
+    let mut detection = Detection::new(expected, began, (SILENCE, tls::HANDSHAKE));
     for (at, event) in steps {
         let verdict = detection.on(*event, began + Duration::from_millis(*at));
         if verdict.is_some() {

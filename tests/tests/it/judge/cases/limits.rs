@@ -48,20 +48,20 @@ fn limits() -> Vec<Case> {
             .http2()
             .policy("connectionPool: {http: {http2MaxRequests: 2}}")
             .rule("retries: {attempts: 0}")
-            .ask(get("200 after=600").together(4), "2× 200 - v1 | 2× 503 UO -")
+            .ask(get("200 after=2500").together(4), "2× 200 - v1 | 2× 503 UO -")
             .ask(get("200"), "200 - v1"),
         case("limit-requests-grpc")
             .http2()
             .policy("connectionPool: {http: {http2MaxRequests: 1}}")
             .rule("retries: {attempts: 0}")
-            .ask(grpc("grpc=0 after=600").together(2), "200 - v1 | 200 UO -"),
+            .ask(grpc("grpc=0 after=2500").together(2), "200 - v1 | 200 UO -"),
         case("limit-connections-queue")
             .policy("connectionPool: {tcp: {maxConnections: 1}}")
             .ask(get("200 after=200").together(3), "3× 200 - v1"),
         case("limit-retries")
             .policy("connectionPool: {http: {maxRetries: 1}}")
             .rule("retries: {attempts: 1, retryOn: 5xx, backoff: 1ms}")
-            .ask(get("503 after=300; 200 after=600").together(2), "200 - v1,v1 | 503 UO v1")
+            .ask(get("503 after=300; 200 after=2500").together(2), "200 - v1,v1 | 503 UO v1")
             .ask(get("503; 200"), "200 - v1,v1"),
         case("limit-requests-per-connection")
             .policy("connectionPool: {http: {maxRequestsPerConnection: 1}}")
