@@ -2,10 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use leno_tests::{eventually, leno, run_leno, workspace};
+use leno_tests::{eventually, eventually_within, leno, run_leno, workspace};
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// For fifteen processes that start together on a busy machine.
+const WHOLE_MESH: Duration = Duration::from_secs(90);
 
 #[test]
 fn once_checks_the_example_and_says_so_in_json() {
@@ -76,7 +80,7 @@ async fn traffic_outlives_the_control_plane_and_follows_an_edit_and_nothing_outl
     })
     .await;
     let lines = demo.stdout().lines().count();
-    eventually("traffic flows on", async || {
+    eventually_within(WHOLE_MESH, "traffic flows on", async || {
         let stdout = demo.stdout();
         let rows: Vec<Value> = stdout.lines().skip(lines).filter_map(|line| serde_json::from_str(line).ok()).collect();
         match rows.last() {
@@ -151,7 +155,7 @@ impl Live {
     }
 
     async fn eventually_observes(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
-        eventually(what, async || {
+        eventually_within(WHOLE_MESH, what, async || {
             let stdout = self.stdout();
             let row = stdout.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
             if is_so(&row) { Ok(()) } else { Err(format!("{row:#}\n{}", self.stderr())) }

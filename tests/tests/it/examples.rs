@@ -176,8 +176,8 @@ async fn canary_sends_testers_to_the_new_version_and_the_checkout_to_the_old_one
     for _ in 0..400 {
         new += u32::from(copy.curl("http://shop.example.com/", &[]).await.text() == "v2");
     }
-    // 5 % of 400, give or take four standard deviations.
-    assert!((3..=37).contains(&new), "{new} of 400 requests went to the canary");
+    // 5 % of 400, give or take more than four standard deviations.
+    assert!((1..=45).contains(&new), "{new} of 400 requests went to the canary");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

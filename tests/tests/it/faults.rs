@@ -19,6 +19,7 @@ const ALL: &str = "percentage: {value: 100}";
 
 fn every_fault() -> String {
     let delay = format!("delay: {{fixedDelay: 300ms, {ALL}}}");
+    let longer = format!("delay: {{fixedDelay: 2500ms, {ALL}}}");
     let abort = format!("abort: {{httpStatus: 418, {ALL}}}");
     let grpc = format!("abort: {{grpcStatus: RESOURCE_EXHAUSTED, {ALL}}}");
     let never = "abort: {httpStatus: 500, percentage: {value: 0}}";
@@ -29,7 +30,7 @@ fn every_fault() -> String {
         ("/grpc", &format!("fault: {{{grpc}}}")),
         ("/never", &format!("fault: {{{never}}}")),
         // Neither a timeout nor a retry is about what happens before the router.
-        ("/timeout", &format!("fault: {{{delay}}}\n    timeout: 100ms")),
+        ("/timeout", &format!("fault: {{{longer}}}\n    timeout: 2s")),
         ("/retry", &format!("fault: {{{abort}}}\n    retries: {{attempts: 3, retryOn: 'retriable-4xx,418'}}")),
         // Nor is the fault about what comes after it: it is there before the page of another origin is answered.
         ("/cors", &format!("fault: {{{abort}}}\n    corsPolicy: {{allowOrigins: [{{exact: 'http://o'}}]}}")),
@@ -49,7 +50,7 @@ async fn faults_do_what_the_rule_says_before_anything_is_sent() {
             ("/both", 418, fault, "DI,FI", 300, 0),
             ("/grpc", 200, fault, "FI", 0, 0),
             ("/never", 200, "app", "", 0, 1),
-            ("/timeout", 200, "app", "", 300, 1),
+            ("/timeout", 200, "app", "", 2500, 1),
             ("/retry", 418, fault, "FI", 0, 0),
         ];
         for protocol in Protocol::ALL {

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
-use leno_tests::{Call, Origin, Protocol, Proxy, eventually, free_port, full, get, leno, mesh, origin, raw, workspace};
+use leno_tests::{
+    Call, Origin, Protocol, Proxy, eventually, eventually_within, free_port, full, get, leno, mesh, origin, raw,
+    workspace,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -86,7 +90,7 @@ async fn in_the_demo_everybody_is_known_and_versions_are_told_apart() {
         .spawn()
         .unwrap();
     let _demo = Demo(child);
-    let all = eventually("all sidecars have counted", async || {
+    let all = eventually_within(Duration::from_secs(90), "all sidecars have counted", async || {
         let mut all = BTreeMap::new();
         for (name, admin) in admins(directory.path()) {
             let samples = samples(&get(admin, "http://admin/stats/prometheus").await.text());

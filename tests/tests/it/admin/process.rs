@@ -106,8 +106,8 @@ async fn drained_listeners_refuse_new_connections_and_finish_what_is_under_way()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_graceful_drain_tells_callers_before_it_closes() {
     let app = leno_tests::origin("app").await;
-    // `drain: 5s`
-    let mesh = mesh().service("app", &[("v1", app.address())]).without_control_plane().start().await;
+    let patient = mesh().drain("20s").without_control_plane();
+    let mesh = patient.service("app", &[("v1", app.address())]).start().await;
     let (admin, through) = (mesh.client.admin().await, mesh.outbound());
     assert_eq!(post(admin, "/drain_listeners?graceful").await.status, 200);
     let mut told = false;

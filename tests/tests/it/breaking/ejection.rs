@@ -32,6 +32,18 @@ impl Pair {
         fact(&self.mesh, &format!("{}::{what}", self.bad.address())).await
     }
 
+    /// Calls until the bad one has been ejected. It looks before it calls, at what stays true when the ejection is over.
+    async fn until_ejected(&self) {
+        eventually("the bad one is ejected", async || {
+            if self.of_bad("ejections").await == "1" {
+                return Ok(());
+            }
+            get(self.mesh.outbound(), "http://app/").await;
+            Err("not yet".to_owned())
+        })
+        .await;
+    }
+
     /// Calls until the bad one's breaker stands so.
     async fn until_breaker_is(&self, wanted: &str) {
         eventually("the breaker has changed", async || {
@@ -97,7 +109,7 @@ async fn an_endpoint_that_comes_back_gets_exactly_one_request_until_that_has_suc
     for workers in [1, 4] {
         let pair = pair(workers, &rules("100ms", "100ms")).await;
         pair.bad.answers(500);
-        pair.until_breaker_is("open").await;
+        pair.until_ejected().await;
 
         // The probe hangs, and while it does nobody else is sent there.
         pair.bad.hold(true);
@@ -151,7 +163,7 @@ async fn an_endpoint_that_comes_back_gets_exactly_one_request_until_that_has_suc
 async fn a_probe_whose_caller_has_gone_is_given_to_the_next() {
     let pair = pair(1, &rules("50ms", "50ms")).await;
     pair.bad.answers(500);
-    pair.until_breaker_is("open").await;
+    pair.until_ejected().await;
     pair.bad.answers(200);
     pair.bad.hold(true);
     let before = pair.bad.count();

@@ -24,9 +24,9 @@ const TO_ELSEWHERE: [&str; 4] = ["--outbound-port", "16001", "--inbound-port", "
 const FOREIGN: &str = "
 nft 'table ip foreign { chain c { type nat hook prerouting priority -110; tcp dport 7001 redirect to :17000; }; }'
 for ip in iptables-nft iptables-legacy; do
-    $ip -t nat -N FOREIGN
-    $ip -t nat -A FOREIGN -p tcp --dport 7000 -m comment --comment 'not LENO_INBOUND' -j REDIRECT --to-ports 17000
-    $ip -t nat -A PREROUTING -j FOREIGN
+    $ip -w 30 -t nat -N FOREIGN
+    $ip -w 30 -t nat -A FOREIGN -p tcp --dport 7000 -m comment --comment 'not LENO_INBOUND' -j REDIRECT --to-ports 17000
+    $ip -w 30 -t nat -A PREROUTING -j FOREIGN
 done";
 
 /// All rules there are, without the kernel's own chains; the address of the loopback device too.

@@ -115,6 +115,8 @@ impl Scene {
     /// Everything that can go wrong, and is to be seen.
     pub(super) async fn falls_ill(&self) {
         let through = self.mesh.outbound();
+        let reply = grpc("grpc-late=14").send(through).await;
+        assert_eq!(reply.status, 200);
         let mut connection = Connection::open(through, Protocol::Http1).await;
         for at in 0..SICK {
             let run = at.to_string();
@@ -131,8 +133,6 @@ impl Scene {
             let call = Call::get("http://flaky/").header(RUN, "flaky").header(SCRIPT, "500");
             assert!(connection.send(call).await.status >= 500);
         }
-        let reply = grpc("grpc-late=14").send(through).await;
-        assert_eq!(reply.status, 200);
         self.overflows().await;
         self.is_observed("an ejection", "leno_cluster_ejections_active", &[]).await;
     }

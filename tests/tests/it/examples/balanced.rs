@@ -63,7 +63,7 @@ async fn sticky_sessions_keep_a_caller_at_its_endpoint() {
     assert!(reached.len() > 1, "each connection is a caller of its own: {reached:?}");
     let mut tenants = BTreeMap::new();
     for round in 0..3 {
-        for tenant in 0..12 {
+        for tenant in 0..40 {
             let tenant = tenant.to_string();
             let answer = copy.curl("http://search.example.com/", &[("x-tenant", &tenant)]).await.text();
             let before = tenants.entry(tenant.clone()).or_insert_with(|| answer.clone());

@@ -118,6 +118,17 @@ async fn the_canary_of_the_examples_gets_its_share_in_a_cluster() {
     }
     let shop = "http://shop.canary:9080/";
     installed.answers(&format!("{shop}?warm"), &["v1", "v2"]).await;
+    // The rule is in force in every worker: who asks for the canary gets it, time after time.
+    eventually("who asks for the canary gets it", async || {
+        for _ in 0..20 {
+            let reply = Call::get(shop).header("x-canary", "true").try_send(installed.outbound).await?;
+            if reply.text() != "v2" {
+                return Err(format!("{} `{}`", reply.status, reply.text()));
+            }
+        }
+        Ok(())
+    })
+    .await;
     let mut canaries = 0;
     for _ in 0..400 {
         let reply = Call::get(shop).send(installed.outbound).await;

@@ -164,7 +164,14 @@ async fn when_the_leader_dies_another_writes_and_no_proxy_notices() {
 async fn a_proxy_that_loses_its_replica_goes_to_another_and_is_sent_nothing_that_it_has() {
     let mut world = World::start().await;
     let first = world.serving().await;
-    let before = world.replicas.iter().find(|replica| replica.name == first).unwrap().proxies().await.unwrap();
+    let serving = world.replicas.iter().find(|replica| replica.name == first).unwrap();
+    let before = eventually("the proxy has taken all that it was sent", async || {
+        let proxies = serving.proxies().await?;
+        let types = proxies.first().and_then(|proxy| proxy["types"].as_object()).cloned().unwrap_or_default();
+        let all = !types.is_empty() && types.values().all(|kind| kind["sent"] == kind["acked"]);
+        if all { Ok(proxies) } else { Err(format!("{proxies:?}")) }
+    })
+    .await;
     let ports = std::fs::read(world.proxy.state().join("ports.json")).unwrap();
     let ports: Value = serde_json::from_slice(&ports).unwrap();
     let admin: SocketAddr = ports["admin"].as_str().unwrap().parse().unwrap();

@@ -134,7 +134,7 @@ async fn a_watch_tells_of_pods_what_was_recorded() {
     let path = format!("{}/lo/status", pods("plain"));
     let patched = cluster.patch(&path, GENERATED, PATCH, &json!({"status": status})).await;
     assert_eq!(patched.status, 200, "{}", patched.text());
-    let watch = cluster.watch(&format!("/api/v1/pods?watch=1&resourceVersion={version}&timeoutSeconds=1")).await;
+    let watch = cluster.watch(&format!("/api/v1/pods?watch=1&resourceVersion={version}&timeoutSeconds=3")).await;
     compare(&recorded, &watch.rest().await);
 }
 

@@ -69,11 +69,11 @@ async fn lists_and_watches_of_a_custom_resource_answer_as_recorded() {
     }
     recorded.is("list-routerules.json", &get(&cluster, "limit=2").await);
     recorded.is("list-bad-continue.json", &get(&cluster, "limit=2&continue=aW52YWxpZA").await);
-    let of_one = "watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dl1&timeoutSeconds=1";
+    let of_one = "watch=1&resourceVersion=0&fieldSelector=metadata.name%3Dl1&timeoutSeconds=3";
     let too_old = "watch=1&resourceVersion=1";
-    let future = "watch=1&resourceVersion=99999999&timeoutSeconds=1";
+    let future = "watch=1&resourceVersion=99999999&timeoutSeconds=3";
     let initial = "watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
-         &timeoutSeconds=1";
+         &timeoutSeconds=3";
     for (file, query) in [
         ("watch-from-rv0.json", of_one),
         ("watch-410-gone.json", too_old),
