@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use crate::raw;
 
 /// For a gibibyte on a machine that has other things to do.
-const BODY_PATIENCE: Duration = Duration::from_secs(120);
+const BODY_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A body of any kind.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -126,7 +126,7 @@ impl Call {
 
     /// Sends it on a connection of its own: the reply, or why there is none.
     pub async fn try_send(self, through: SocketAddr) -> Result<Reply, String> {
-        let mut connection = Connection::open(through, self.protocol).await;
+        let mut connection = Connection::try_open(through, self.protocol).await?;
         connection.try_send(self).await
     }
 
@@ -178,18 +178,24 @@ pub enum Connection {
 impl Connection {
     /// Connects, or fails the test.
     pub async fn open(to: SocketAddr, protocol: Protocol) -> Self {
-        let io = TokioIo::new(raw::connect(to).await);
+        Self::try_open(to, protocol).await.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Connects: the connection, or why there is none.
+    pub async fn try_open(to: SocketAddr, protocol: Protocol) -> Result<Self, String> {
+        let io = TokioIo::new(raw::try_connect(to).await?);
         match protocol {
             Protocol::Http1 => {
-                let (sender, connection) = http1::handshake(io).await.expect("HTTP/1.1 needs no handshake");
+                let shaken = http1::handshake(io).await;
+                let (sender, connection) = shaken.map_err(|error| format!("HTTP/1.1 with {to}: {}", chain(&error)))?;
                 tokio::spawn(connection);
-                Self::Http1(sender)
+                Ok(Self::Http1(sender))
             }
             Protocol::Http2 => {
-                let builder = http2::Builder::new(TokioExecutor::new());
-                let (sender, connection) = builder.handshake(io).await.expect("HTTP/2's preface can be sent");
+                let shaken = http2::Builder::new(TokioExecutor::new()).handshake(io).await;
+                let (sender, connection) = shaken.map_err(|error| format!("HTTP/2 with {to}: {}", chain(&error)))?;
                 tokio::spawn(connection);
-                Self::Http2(sender)
+                Ok(Self::Http2(sender))
             }
         }
     }

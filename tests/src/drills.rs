@@ -74,7 +74,7 @@ pub async fn changes(scene: &mut Scene, changes: Changes) -> Report {
         }
         if is_due(push, restarts) {
             for instance in 0..scene.instances.len() {
-                scene.restart(instance).await;
+                scene.restart(instance, &callers).await;
             }
         }
     }

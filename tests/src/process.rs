@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually_within};
 
 /// A process that ends with the value. When the test is failing, its log is printed then.
 pub struct Process {
@@ -67,9 +67,14 @@ impl Process {
 
     /// Waits until it ends by itself: how, and how long that took.
     pub async fn ended(&mut self) -> (ExitStatus, Duration) {
+        self.ended_within(PATIENCE).await
+    }
+
+    /// The same, for a process that has more to do than anything may take otherwise.
+    pub async fn ended_within(&mut self, limit: Duration) -> (ExitStatus, Duration) {
         let started = Instant::now();
         let (child, name) = (&mut self.child, &self.name);
-        let status = eventually(&format!("{name} ends"), async || {
+        let status = eventually_within(limit, &format!("{name} ends"), async || {
             child.try_wait().ok().flatten().ok_or_else(|| "it is running".to_owned())
         })
         .await;

@@ -115,12 +115,16 @@ impl Drop for Server {
 
 /// Connects, or fails the test.
 pub async fn connect(address: SocketAddr) -> TcpStream {
+    try_connect(address).await.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// Connects: the stream, or why there is none.
+pub(crate) async fn try_connect(address: SocketAddr) -> Result<TcpStream, String> {
     let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
-    let stream = stream.unwrap_or_else(|_| panic!("{address} does not accept")).unwrap_or_else(|error| {
-        panic!("cannot connect to {address}: {error}");
-    });
-    stream.set_nodelay(true).expect("TCP has TCP_NODELAY");
-    stream
+    let stream = stream.map_err(|_| format!("{address} does not accept"))?;
+    let stream = stream.map_err(|error| format!("cannot connect to {address}: {error}"))?;
+    stream.set_nodelay(true).map_err(|error| format!("{address}: {error}"))?;
+    Ok(stream)
 }
 
 /// Reads up to the empty line that ends a head; what follows stays in the stream.
@@ -136,10 +140,15 @@ pub async fn read_head(stream: &mut TcpStream) -> std::io::Result<String> {
 
 /// Sends bytes and reads until the peer closes, for five seconds at most: what it answered.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    exchange_within(Duration::from_secs(5), address, bytes).await
+}
+
+/// The same, with another limit: [`PATIENCE`] where the peer is certain to close.
+pub async fn exchange_within(limit: Duration, address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = connect(address).await;
     stream.write_all(bytes).await.expect("cannot send");
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+    let _ = tokio::time::timeout(limit, stream.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use crate::client::{Call, Reply, empty, full, stream};
 use crate::mesh::{ControlPlane, Proxy, write};
-use crate::numbered::{Book, NUMBER};
+use crate::numbered::{Book, Callers, NUMBER};
 use crate::origin::Origin;
 use crate::pki::{Authority, Leaf};
 use crate::ports::free_port;
@@ -38,6 +38,8 @@ pub const DOWNLOAD: usize = 8 << 20;
 const PIECE: usize = 16 << 10;
 /// How long sidecars may drain; no test waits for it.
 const DRAIN: &str = "60s";
+/// Answers after which whatever a worker chose before it heard of a change has been answered too.
+const UNTIL_ALL_HAVE_HEARD: usize = 100;
 
 /// Running programs; they end with the value.
 pub struct Scene {
@@ -203,9 +205,11 @@ impl Scene {
         }
     }
 
-    /// Replaces an instance as a rolling restart does: it leaves the list, its app and sidecar end, both begin again.
-    pub async fn restart(&mut self, number: usize) {
+    /// Replaces an instance as a rolling restart does: it leaves the list, its app and sidecar end, both begin again. The
+    /// callers are those that ask meanwhile.
+    pub async fn restart(&mut self, number: usize, callers: &Callers) {
         self.publish(number, false).await;
+        callers.flow(UNTIL_ALL_HAVE_HEARD).await;
         let book = self.book.clone();
         let instance = &mut self.instances[number];
         let address = instance.app.address();
@@ -345,7 +349,8 @@ fn generation(number: usize, instances: usize) -> String {
 }
 
 async fn app(number: usize, book: Book) -> Origin {
-    app_at(([127, 0, 0, 1], 0).into(), number, book).await
+    // A port at which it can begin again.
+    app_at(([127, 0, 0, 1], free_port()).into(), number, book).await
 }
 
 /// `POST /stream` sends back what it gets, as it gets it, with trailers, as gRPC does; `GET /download` is long; an upgrade to

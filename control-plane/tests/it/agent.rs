@@ -14,6 +14,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::{CertificateDer, ServerName};
 
 use crate::anybody::Anybody;
+use crate::ports::free_port;
 use crate::process::{Place, SOON, leno};
 
 /// A renewal of a certificate that is good for a minute, with all jitter and delays.
@@ -146,8 +147,4 @@ fn soon(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

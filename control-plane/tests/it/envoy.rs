@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::envoy_ads::over_ads;
+use crate::ports::free_port;
 use crate::process::{Place, SOON};
 
 #[test]
@@ -15,7 +16,8 @@ fn a_real_envoy_follows_changes_a_restart_and_a_removal() {
     let place = Place::new();
     let outbound = free_port();
     write_rules(&place, outbound, "v1", &["reviews"]);
-    let mut serve = place.serve();
+    let xds = format!("127.0.0.1:{}", free_port());
+    let mut serve = place.serve_at(&xds);
     serve.waits_for("rules in force");
     let envoy = Envoy::start(&program, &place, serve.xds, "");
     envoy.answers_with("v1", outbound, "reviews");
@@ -24,7 +26,6 @@ fn a_real_envoy_follows_changes_a_restart_and_a_removal() {
     envoy.answers_with("v2", outbound, "reviews");
 
     // While the control plane is away, a cluster comes and all others change.
-    let xds = serve.xds.to_string();
     serve.is_told_to_stop();
     assert_eq!(serve.ends(), Some(0));
     envoy.answers_with("v2", outbound, "reviews");
@@ -146,8 +147,4 @@ pub(crate) fn get(port: u16, host: &str, path: &str) -> std::io::Result<String> 
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -4,7 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
-use crate::envoy::{Envoy, free_port, get, soon};
+use crate::envoy::{Envoy, get, soon};
+use crate::ports::free_port;
 use crate::process::{Place, Serve, leno};
 
 const KEYS: usize = 100;

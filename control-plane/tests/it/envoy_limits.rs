@@ -3,7 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use crate::envoy::{Envoy, free_port, soon};
+use crate::envoy::{Envoy, soon};
+use crate::ports::free_port;
 use crate::process::{Place, SOON};
 
 /// Answers every request head with 200.

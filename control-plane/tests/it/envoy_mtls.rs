@@ -6,7 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use crate::envoy::{Envoy, free_port, get, soon};
+use crate::envoy::{Envoy, get, soon};
+use crate::ports::free_port;
 use crate::process::{Place, SOON, Serve, leno};
 
 /// The Envoy is both ends: what its app sends to `reviews` goes out with mTLS and comes in again on its own listener.

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use crate::ports::free_port;
 use crate::process::leno;
 
 /// What is called, the exit code, and how the only line on stderr begins.
@@ -20,9 +21,7 @@ fn run(rows: &[Row<'_>]) {
 
 #[test]
 fn an_error_is_one_line_and_an_exit_code() {
-    // Bound and let go: nobody listens there.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("http://{free}");
+    let nobody = format!("http://127.0.0.1:{}", free_port());
     let cannot_reach = format!("cannot reach the control plane at {nobody} (is `leno serve` running?");
     run(&[
         (&["explain", "GET", "http://x", "-f", "/nope"], 2, "cannot read `/nope`: No such file or directory"),

@@ -14,6 +14,9 @@ mod envoy_limits;
 mod envoy_mtls;
 mod errors;
 mod memory;
+#[allow(unreachable_pub)] // It is public where it comes from.
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 mod process;
 #[path = "../../../config/tests/real_envoy/mod.rs"]
 mod real_envoy;

@@ -51,7 +51,7 @@ impl Place {
         self.start("127.0.0.1:0", flags)
     }
 
-    /// Where its predecessor was.
+    /// At an address of the test, where a successor can be too.
     pub(crate) fn serve_at(&self, xds: &str) -> Serve {
         self.start(xds, &[])
     }

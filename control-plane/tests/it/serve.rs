@@ -214,9 +214,7 @@ async fn status_shows_what_was_sent_and_acknowledged() {
 
 #[test]
 fn status_of_nobody_is_exit_code_three() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let address = format!("http://127.0.0.1:{}", crate::ports::free_port());
     let output = leno().args(["status", "--address", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(output.stdout.is_empty() && String::from_utf8(output.stderr).unwrap().contains("leno serve"));

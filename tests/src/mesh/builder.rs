@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::documents::{self, Instance, Service};
-use super::proxy::Bootstrap;
+use super::proxy::{Bootstrap, DRAIN};
 use super::{ControlPlane, Mesh, Proxy, RULES, rules_directory, write};
 use crate::ports::free_port;
 
@@ -16,6 +16,7 @@ pub fn mesh() -> MeshBuilder {
         services: Vec::new(),
         rules: String::new(),
         workers: 1,
+        drain: DRAIN.to_owned(),
         from: Source::ControlPlane,
         instances: Instances::Bare,
     }
@@ -27,6 +28,7 @@ pub struct MeshBuilder {
     services: Vec<Service>,
     rules: String,
     workers: usize,
+    drain: String,
     from: Source,
     instances: Instances,
 }
@@ -83,6 +85,12 @@ impl MeshBuilder {
         self
     }
 
+    /// With so much time for what is under way when a proxy is told to end, instead of five seconds.
+    pub fn drain(mut self, time: &str) -> Self {
+        time.clone_into(&mut self.drain);
+        self
+    }
+
     /// The caller's sidecar reads the rules itself; there is no control plane.
     pub fn without_control_plane(mut self) -> Self {
         self.from = Source::Files;
@@ -127,7 +135,7 @@ impl MeshBuilder {
                 None => json!([rules]),
             };
             let source = (if control_plane.is_some() { "control_plane" } else { "rules" }, source);
-            let bootstrap = Bootstrap { name, app, version, workers: self.workers, source };
+            let bootstrap = Bootstrap { name, app, version, workers: self.workers, drain: &self.drain, source };
             Proxy::start(directory.path(), &bootstrap)
         };
         let client = start("client", "client", "v1");

@@ -22,6 +22,9 @@ pub struct Proxy {
     state: PathBuf,
 }
 
+/// How long a sidecar may drain where the test does not say.
+pub(super) const DRAIN: &str = "5s";
+
 /// What a sidecar is told at its start.
 pub(super) struct Bootstrap<'a> {
     /// Name of the instance.
@@ -32,6 +35,8 @@ pub(super) struct Bootstrap<'a> {
     pub(super) version: &'a str,
     /// Number of worker threads.
     pub(super) workers: usize,
+    /// How long it may drain, as the bootstrap has it.
+    pub(super) drain: &'a str,
     /// `control_plane` or `rules`.
     pub(super) source: (&'static str, Value),
 }
@@ -51,7 +56,7 @@ impl Bootstrap<'_> {
             "state": state,
             "admin": "127.0.0.1:0",
             "workers": self.workers,
-            "drain": "5s",
+            "drain": self.drain,
             // So that a split comes out alike in every run.
             "seed": 20,
         });
@@ -79,7 +84,7 @@ impl Proxy {
     /// is service account and app `name` of namespace `default`.
     pub fn with(directory: &Path, name: &str, keys: &[(&str, Value)]) -> Self {
         let source = ("workers", json!(1));
-        let bootstrap = Bootstrap { name, app: name, version: "v1", workers: 1, source };
+        let bootstrap = Bootstrap { name, app: name, version: "v1", workers: 1, drain: DRAIN, source };
         let mut text = bootstrap.text(&directory.join(name));
         for (key, value) in keys {
             text[*key] = value.clone();

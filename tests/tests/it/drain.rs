@@ -11,7 +11,8 @@ async fn a_drain_lets_requests_end_and_exits_with_0() {
     {
         let (finish, done) = watch::channel(false);
         let (app, mut starts) = slow_app(done).await;
-        let mut mesh = mesh().service("app", &[("v1", app.address())]).workers(workers).start().await;
+        let patient = mesh().workers(workers).drain("10m");
+        let mut mesh = patient.service("app", &[("v1", app.address())]).start().await;
         let through = mesh.outbound();
         let mut idle = Connection::open(through, protocol).await;
         assert_eq!(idle.send(Call::get("http://app/")).await.status, 200);

@@ -115,7 +115,7 @@ impl Stage {
                 "token": token,
             },
             "state": state,
-            "admin": "127.0.0.1:0",
+            "admin": format!("127.0.0.1:{}", free_port()),
             "workers": 1,
             "drain": "1s",
         });

@@ -163,9 +163,9 @@ async fn under_requests(mesh: &Mesh, arguments: &[&str]) -> String {
 async fn tap_and_top_show_requests_of_many_proxies_as_they_end() {
     let (v1, v2) = (origin("v1").await, origin("v2").await);
     let mesh = start(1, &v1, &v2).await;
-    let text = under_requests(&mesh, &["tap", "-o", "json", "--max", "12"]).await;
+    let text = under_requests(&mesh, &["tap", "-o", "json", "--max", "60"]).await;
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
-    assert_eq!(lines.len(), 12);
+    assert_eq!(lines.len(), 60);
     for line in &lines {
         assert_eq!((&line["method"], &line["status"]), (&"GET".into(), &200.into()), "{line:#}");
         let path = line["path"].as_str().unwrap();

@@ -4,7 +4,9 @@ use http::{HeaderMap, Method, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use leno_tests::{Call, Connection, Mesh, Origin, Protocol, empty, free_port, full, mesh, origin, raw, stream};
+use leno_tests::{
+    Call, Connection, Mesh, Origin, PATIENCE, Protocol, empty, free_port, full, mesh, origin, raw, stream,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Sends every request's body and trailers back.
@@ -122,7 +124,7 @@ async fn a_request_of_unknown_length_stays_chunked_and_a_known_length_stays_know
                 "{method} / HTTP/1.1\r\nhost: {host}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
                  3\r\nabc\r\n2\r\nde\r\n0\r\nx-checksum: 42\r\n\r\n"
             );
-            let answer = raw::exchange(mesh.outbound(), request.as_bytes()).await;
+            let answer = raw::exchange_within(PATIENCE, mesh.outbound(), request.as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             let seen = app.last();
             assert_eq!(
@@ -159,10 +161,12 @@ async fn a_response_of_unknown_length_is_chunked_and_a_known_length_stays_known(
     for mesh in meshes(&app).await {
         for host in ["one", "two:81"] {
             let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
-            let known = raw::exchange(mesh.outbound(), ask("/known").as_bytes()).await.to_ascii_lowercase();
+            let known =
+                raw::exchange_within(PATIENCE, mesh.outbound(), ask("/known").as_bytes()).await.to_ascii_lowercase();
             assert!(known.contains("\r\ncontent-length: 3\r\n") && known.ends_with("\r\n\r\nabc"), "{host}: {known}");
             assert!(!known.contains("transfer-encoding"), "{host}: {known}");
-            let unknown = raw::exchange(mesh.outbound(), ask("/unknown").as_bytes()).await.to_ascii_lowercase();
+            let unknown =
+                raw::exchange_within(PATIENCE, mesh.outbound(), ask("/unknown").as_bytes()).await.to_ascii_lowercase();
             assert!(unknown.contains("\r\ntransfer-encoding: chunked\r\n"), "{host}: {unknown}");
             assert!(!unknown.contains("content-length"), "{host}: {unknown}");
             assert!(unknown.ends_with("\r\n0\r\n\r\n"), "{host}: {unknown}");

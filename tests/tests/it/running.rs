@@ -2,7 +2,7 @@
 //! the same as what the proxy does.
 
 use http::Method;
-use leno_tests::{Mesh, Outcome, eventually, mesh, origin, run_leno};
+use leno_tests::{Mesh, Outcome, eventually, free_port, mesh, origin, run_leno};
 use serde_json::Value;
 
 /// Each entry answers with a status of its own, so that a reply names the entry that it comes from.
@@ -180,8 +180,7 @@ async fn who_cannot_be_asked_is_told_with_a_remedy_and_a_code() {
     let control_plane = format!("http://{}", mesh.control_plane.as_ref().unwrap().http());
     let unknown = run_leno(&["config", "routes", "nobody", "--address", &control_plane], "");
     assert!(unknown.code == 2 && unknown.stderr.contains("client.default"), "{unknown:?}");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("http://{free}");
+    let nobody = format!("http://127.0.0.1:{}", free_port());
     for words in [
         &["config", "routes", "--proxy", &nobody][..],
         &["config", "routes", "client", "--address", &nobody],

@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use leno_tests::numbered::Callers;
 use leno_tests::scene::{Scene, URL};
 use leno_tests::under_way::UnderWay;
-use leno_tests::{Call, Connection, Process, Protocol, drills, eventually, leno_proxy, metric};
+use leno_tests::{Call, Connection, PATIENCE, Process, Protocol, drills, eventually, leno_proxy, metric};
 
 /// Upgrades of each sidecar; `cargo bench -p leno-tests --bench nothing_dropped -- upgrades` does twenty.
 const UPGRADES: usize = 3;
@@ -25,6 +26,27 @@ async fn streams(scene: &Scene, node: &str) -> usize {
     let status = scene.control_plane.status().await.expect("the control plane answers");
     let proxies = status["proxies"].as_array().expect("a list of proxies").clone();
     proxies.iter().filter(|proxy| proxy["node"].to_string().contains(node)).count()
+}
+
+/// Waits until the new process answers: until it has closed it, the old one accepts at the admin address too.
+async fn is_ready(scene: &Scene) {
+    eventually("the new process says that it is ready", async || match scene.client.readiness().await {
+        Ok(200) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+/// Asks on this connection until the process at its other end drains.
+async fn says_that_it_drains(mut kept: Connection) -> Connection {
+    let mut beat = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        beat.tick().await;
+        let reply = kept.send(Call::get("http://admin/ready")).await;
+        if reply.status == 503 && reply.text().contains("DRAINING") {
+            return kept;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,16 +71,14 @@ async fn the_old_process_says_that_it_drains_and_the_new_one_that_it_is_ready() 
     assert_eq!(kept.send(Call::get("http://admin/ready")).await.status, 200);
     // Something that keeps the old process: an answer that is not read to its end.
     let long = UnderWay::open(scene.outbound()).await;
+    // Asked all the time: the admin interface closes what rests for ten seconds.
+    let says_so = tokio::spawn(says_that_it_drains(kept));
     let mut before = scene.client.upgrade().await;
     assert_eq!(scene.client.admin().await, admin, "the admin address is the same");
     let holder = std::fs::read_to_string(scene.client.state().join("lock")).unwrap();
     assert_eq!(holder.trim(), scene.client.process.pid().to_string(), "the lock says who holds it");
-    assert_eq!(scene.client.readiness().await, Ok(200));
-    eventually("the old process says that it drains", async || {
-        let reply = kept.try_send(Call::get("http://admin/ready")).await?;
-        if reply.status == 503 && reply.text().contains("DRAINING") { Ok(()) } else { Err(reply.text()) }
-    })
-    .await;
+    is_ready(&scene).await;
+    let kept = tokio::time::timeout(PATIENCE, says_so).await.expect("the old process says that it drains").unwrap();
     before.must_be_running();
     long.end("in the old process").await;
     // It has no patience with connections that rest.
@@ -133,6 +153,7 @@ async fn a_new_process_that_is_told_to_end_before_it_serves_gives_everything_bac
     .await;
     let mode = |file: &str| std::fs::metadata(scene.client.state().join(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("handover.sock"), mode("lock")), (0o600, 0o600));
+    // The next one can take over.
     scene.client.upgrade().await;
-    assert_eq!(scene.client.readiness().await, Ok(200), "the next one can take over");
+    is_ready(&scene).await;
 }

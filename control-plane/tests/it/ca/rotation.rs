@@ -51,7 +51,7 @@ fn rotates_in_the_end(place: &Place) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_changes_only_as_fast_as_the_proxies_follow() {
-    let (place, serve) = plane_with(&["--certificate-ttl", "60s"]);
+    let (place, serve) = plane_with(&["--certificate-ttl", "10m"]);
     let old = certified(&place, &serve, "shop", "cart").await;
     let mut follows = subscribed(&serve, "follows").await;
     let mut hangs = subscribed(&serve, "hangs").await;

@@ -61,7 +61,7 @@ async fn without_a_credential_no_stream_is_served() {
 #[tokio::test]
 async fn a_stream_ends_with_its_credential() {
     let (place, serve) = plane();
-    let token = token(&place, "shop", "cart", "3s");
+    let token = token(&place, "shop", "cart", "10s");
     let mut client = Client::over(connected(&place, &serve).await, Some(&token), node("cart-1", "shop", CART)).await;
     client.asks(Kind::Cluster, &[]).await;
     client.hears().await.unwrap();

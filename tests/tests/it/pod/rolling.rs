@@ -110,14 +110,16 @@ impl Deployment {
         self.client_knows(&format!("127.0.0.1:{added}"), true).await;
     }
 
-    /// The oldest pod goes.
-    async fn remove(&mut self, order: Order) {
+    /// The oldest pod goes, its app only when the requests have been answered for which a worker of the client's sidecar
+    /// chose it before it heard.
+    async fn remove(&mut self, order: Order, load: &Load) {
         let mut pod = self.pods.remove(0);
         let address = format!("127.0.0.1:{}", pod.inbound);
         self.publish();
         match order {
             Order::AppThenProxy => {
                 self.client_knows(&address, false).await;
+                load.flows(MEANWHILE).await;
                 pod.app.terminate();
                 pod.app.ended().await;
                 pod.proxy.process.terminate();
@@ -126,6 +128,7 @@ impl Deployment {
                 pod.proxy.process.terminate();
                 self.client_knows(&address, false).await;
                 pod.proxy.process.must_be_running();
+                load.flows(MEANWHILE).await;
                 pod.app.terminate();
             }
         }
@@ -193,7 +196,7 @@ async fn rolls(order: Order) {
         load.flows(MEANWHILE).await;
         deployment.add().await;
         load.flows(MEANWHILE).await;
-        deployment.remove(order).await;
+        deployment.remove(order, &load).await;
     }
     load.flows(MEANWHILE).await;
     let totals = load.stop().await;

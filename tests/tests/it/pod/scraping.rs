@@ -127,7 +127,7 @@ async fn the_formats_of_apps_and_scrapers_go_together() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_is_of_no_use_leaves_the_proxys_own_metrics() {
-    let (pod, app, script) = scene(Says::Nothing).await;
+    let (pod, mut app, script) = scene(Says::Nothing).await;
     let rows = [
         (Says::Nothing, "timeout"),
         (Says::This(404, TEXT, ORDERS), "status"),
@@ -152,7 +152,7 @@ async fn an_app_that_is_of_no_use_leaves_the_proxys_own_metrics() {
         *script.lock().unwrap_or_else(PoisonError::into_inner) = says;
         check(&format!("{says:?}"), reason).await;
     }
-    drop(app);
+    app.close().await;
     check("nobody listens", "unreachable").await;
     assert!(pod.sidecar.log().contains("scrapes go without the app's metrics"), "{}", pod.sidecar.log());
 }

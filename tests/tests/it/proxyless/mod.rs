@@ -6,10 +6,14 @@ mod verdicts;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use leno_tests::{ControlPlane, Node, Process, Python, eventually, node, python};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+/// For the longest row of calls of one client, its start included.
+const WHOLE_RUN: Duration = Duration::from_secs(120);
 
 /// A library with xDS in it.
 enum Library {
@@ -59,6 +63,16 @@ impl World {
             servers.push(server(python, name, directory.path()).await);
         }
         Self { control_plane, servers, directory }
+    }
+
+    /// The first rules, in force: a client that came before would be told that there is no such service.
+    async fn begins_with(&self, rules: &str) {
+        self.edit(rules);
+        eventually("the first rules are in force", async || {
+            let status = self.control_plane.status().await?;
+            if status["rules"]["accepted"].as_u64() > Some(0) { Ok(()) } else { Err(status["rules"].to_string()) }
+        })
+        .await;
     }
 
     /// Replaces all rules.
@@ -130,7 +144,7 @@ spec:
     /// What a client that calls so many times hears, by line.
     async fn calls(&self, library: &Library, name: &str, rounds: usize, targets: &[&str]) -> Vec<String> {
         let mut client = self.client(library, name, rounds, targets);
-        let (status, _) = client.ended().await;
+        let (status, _) = client.ended_within(WHOLE_RUN).await;
         assert!(status.success(), "{status}\n{}", client.log());
         lines(&client)
     }

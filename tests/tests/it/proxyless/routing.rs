@@ -28,7 +28,7 @@ const SPLIT: &str = "
 async fn weights_and_headers_decide_as_in_a_sidecar() {
     let Some(python) = python("proxyless gRPC") else { return };
     let world = World::start(&python).await;
-    world.edit(&(world.service("greeter", &["v1", "v2"]) + &rules(SPLIT)));
+    world.begins_with(&(world.service("greeter", &["v1", "v2"]) + &rules(SPLIT))).await;
     for library in Library::all() {
         let name = library.name();
         let jason = "greeter:80/Name,end-user=jason";
@@ -46,7 +46,7 @@ async fn weights_and_headers_decide_as_in_a_sidecar() {
 async fn every_name_of_a_service_can_be_dialled() {
     let Some(python) = python("proxyless gRPC") else { return };
     let world = World::start(&python).await;
-    world.edit(&world.service("greeter", &["v1"]));
+    world.begins_with(&world.service("greeter", &["v1"])).await;
     let names = ["greeter:80", "greeter", "greeter.default:80", "greeter.default.svc.cluster.local:80"];
     let targets = names.map(|name| format!("{name}/Name"));
     let targets = targets.each_ref().map(String::as_str);
@@ -61,7 +61,7 @@ async fn endpoints_and_rules_come_and_go_under_a_client() {
     let Some(python) = python("proxyless gRPC") else { return };
     for library in Library::all() {
         let world = World::start(&python).await;
-        world.edit(&world.service("greeter", &["v1"]));
+        world.begins_with(&world.service("greeter", &["v1"])).await;
         let client = world.client(&library, "changes", 0, &["greeter:80/Name"]);
         settles(&client, "v1 answers", |line| line.ends_with(" ok v1")).await;
         world.edit(&world.service("greeter", &["v2"]));
@@ -91,7 +91,7 @@ async fn a_control_plane_that_comes_back_finds_its_clients_as_they_were() {
     let Some(python) = python("proxyless gRPC") else { return };
     for library in Library::all() {
         let mut world = World::start(&python).await;
-        world.edit(&world.service("greeter", &["v1"]));
+        world.begins_with(&world.service("greeter", &["v1"])).await;
         let client = world.client(&library, "outage", 0, &["greeter:80/Name"]);
         settles(&client, "v1 answers", |line| line.ends_with(" ok v1")).await;
         world.control_plane.kill();

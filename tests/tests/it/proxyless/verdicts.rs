@@ -98,7 +98,7 @@ async fn each_rule_is_in_force_or_refused_and_never_forgotten() {
     let of_row = |(index, (http, _, _)): (usize, &(&str, &str, Comes))| {
         world.service(&host(index), &["v1", "v2"]) + &virtual_service(&host(index), http)
     };
-    world.edit(&ROWS.iter().enumerate().map(of_row).collect::<String>());
+    world.begins_with(&ROWS.iter().enumerate().map(of_row).collect::<String>()).await;
     let targets = ROWS.iter().enumerate().map(|(index, (_, method, _))| format!("{}:80/{method}", host(index)));
     let targets = targets.collect::<Vec<_>>();
     let targets = targets.iter().map(String::as_str).collect::<Vec<_>>();
@@ -150,7 +150,7 @@ async fn what_a_client_refuses_is_shown_and_the_rest_goes_on() {
     let Some(python) = python("proxyless gRPC") else { return };
     for library in Library::all() {
         let world = World::start(&python).await;
-        world.edit(&world.service("good", &["v1"]));
+        world.begins_with(&world.service("good", &["v1"])).await;
         let client = world.client(&library, "good", 0, &["good:80/Name"]);
         settles(&client, "the good service answers", |line| line.ends_with(" ok v1")).await;
         // A client that says it were an Envoy is sent an Envoy's listener, and cannot take it.
@@ -179,7 +179,7 @@ async fn a_table_that_can_no_longer_be_said_stays_as_it_was() {
     for library in Library::all() {
         let world = World::start(&python).await;
         let service = world.service("greeter", &["v1", "v2"]);
-        world.edit(&(service.clone() + &virtual_service("greeter", "[{route: [TO2]}]")));
+        world.begins_with(&(service.clone() + &virtual_service("greeter", "[{route: [TO2]}]"))).await;
         let client = world.client(&library, "keeps", 0, &["greeter:80/Name"]);
         settles(&client, "v2 answers", |line| line.ends_with(" ok v2")).await;
         world.edit(&(service.clone() + &virtual_service("greeter", "[{mirrors: [TO2], route: [TO1]}]")));

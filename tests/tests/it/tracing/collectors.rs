@@ -1,8 +1,10 @@
 //! Collectors that are away, slow or full: no request notices, and what is lost is counted.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use leno_tests::otlp::collector;
-use leno_tests::{Call, Connection, Mesh, Protocol, eventually, free_port, metric, origin};
+use leno_tests::{Call, Connection, Mesh, Protocol, eventually, eventually_within, free_port, metric, origin};
 
 use super::traced;
 
@@ -53,7 +55,7 @@ async fn a_slow_collector_costs_spans_and_no_request() {
     collector.hold();
     let mut connection = Connection::open(mesh.outbound(), Protocol::Http1).await;
     // A queue of 2048 requests and a batch: then there is no room.
-    eventually("the queue is full", async || {
+    eventually_within(Duration::from_secs(120), "the queue is full", async || {
         for _ in 0..250 {
             let reply = connection.send(Call::get("http://shop/")).await;
             assert_eq!(reply.status, 200);
