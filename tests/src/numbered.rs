@@ -1,8 +1,8 @@
 //! Numbered requests from callers that never try again, and the book of the apps that served them.
 //!
 //! What counts as lost: a request that was sent and not answered with 200. A caller heeds what its protocol tells it
-//! (`connection: close`, GOAWAY) and moves to a new connection; a request that its own library hands back *unsent* goes there
-//! under its number, since nobody has seen a byte of it. Those are counted as well.
+//! (`connection: close`, GOAWAY) and moves to a new connection; a request that its own library hands back *unsent*, or of
+//! which GOAWAY says that nobody has looked at it, goes there under its number. Those are counted as well.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -251,10 +251,18 @@ impl Caller {
     }
 }
 
+/// hyper hands a request back only if GOAWAY was there before it was looked at. One that it was about to send when GOAWAY came
+/// is gone with an error that says so, and nothing of it was sent either; the same error says of one that was that its
+/// stream is above GOAWAY's last, so that nobody has looked at it (RFC 9113 §6.8). Should one of them have come all the same,
+/// the book has it twice.
 fn missing(mut error: hyper::client::conn::TrySendError<Request<Body>>) -> Missing {
-    match error.take_message() {
-        Some(_) => Missing::Unsent,
-        None => Missing::Lost(crate::client::chain(error.error())),
+    if error.take_message().is_some() {
+        return Missing::Unsent;
+    }
+    let h2 = std::error::Error::source(error.error()).and_then(|source| source.downcast_ref::<h2::Error>());
+    match h2.is_some_and(|h2| h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR)) {
+        true => Missing::Unsent,
+        false => Missing::Lost(crate::client::chain(error.error())),
     }
 }
 

@@ -6,11 +6,15 @@
 //! | 92 % | requests are refused: 503 without a body |
 //! | 95 % | nobody is accepted, and once a second each worker ends the answer that has waited longest to be taken |
 //!
-//! The budget is what the bootstrap's `limits.memory` says, else the limit of the control group (in Kubernetes, of the
-//! container). Looked at once a second, and only if there is a budget: a request asks for one byte that hardly ever
+//! The budget is what the bootstrap's `limits.memory` says, of what this process has in memory; else the limit of the control
+//! group (in Kubernetes, of the container), of all that is charged to the group: bytes in sockets and a second process count
+//! there as well, and the kernel ends whoever goes beyond. Pages of files that nobody uses do not count: they go first. Looked
+//! at once a second, and only if there is a budget: a request asks for one byte that hardly ever
 //! changes. The addresses for operators are served by a thread of their own and refuse nobody, so probes and metrics have
 //! room when nothing else does.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,6 +64,8 @@ impl Pressure {
 #[derive(Debug, Default)]
 pub struct Budget {
     limit: Option<u64>,
+    /// Whose limit it is; `None`: the process's own.
+    group: Option<Group>,
     used: AtomicU64,
     pressure: AtomicU8,
 }
@@ -67,7 +73,8 @@ pub struct Budget {
 impl Budget {
     /// So many bytes, else those of the control group.
     pub fn new(configured: Option<u64>) -> Self {
-        Self { limit: configured.or_else(of_control_group), ..Self::default() }
+        let group = if configured.is_none() { Group::own() } else { None };
+        Self { limit: configured.or(group.as_ref().map(|group| group.limit)), group, ..Self::default() }
     }
 
     /// In bytes; `None`: nobody has set one.
@@ -83,6 +90,11 @@ impl Budget {
     /// How far it is used up.
     pub fn pressure(&self) -> Pressure {
         Pressure::from_byte(self.pressure.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that are in use now, as the budget counts them.
+    fn in_use(&self) -> Option<u64> {
+        self.group.as_ref().map_or_else(resident, Group::in_use)
     }
 
     /// So many bytes are in use; the step, if it is another than before.
@@ -102,7 +114,7 @@ pub async fn watch(overload: Arc<Overload>) {
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        let Some(used) = resident() else { continue };
+        let Some(used) = budget.in_use() else { continue };
         match budget.look(used) {
             Some(Pressure::None) => tracing::info!(used, limit, "there is memory again"),
             Some(step @ (Pressure::Tight | Pressure::Refusing | Pressure::Full)) => {
@@ -115,7 +127,7 @@ pub async fn watch(overload: Arc<Overload>) {
 
 /// Bytes of this process that are in memory.
 fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(resident_line)
 }
 
@@ -125,17 +137,43 @@ fn resident_line(line: &str) -> Option<u64> {
     kibibytes.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What the control group of this process allows it, by either version of control groups.
-fn of_control_group() -> Option<u64> {
-    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_end_matches('/');
-    [
-        format!("/sys/fs/cgroup{path}/memory.max"),
-        "/sys/fs/cgroup/memory.max".to_owned(),
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
-    ]
-    .iter()
-    .find_map(|file| bytes(&std::fs::read_to_string(file).ok()?))
+/// A control group with a limit, by either version of control groups.
+#[derive(Debug)]
+struct Group {
+    limit: u64,
+    /// The file with all that is charged to it.
+    charged: PathBuf,
+    /// The file that says what that is.
+    stat: PathBuf,
+}
+
+impl Group {
+    /// The one that this process is in.
+    fn own() -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").trim_matches('/');
+        let root = Path::new("/sys/fs/cgroup");
+        [root.join(path), root.to_owned(), root.join("memory")].iter().find_map(|directory| Self::of(directory))
+    }
+
+    /// What is in a directory of control groups; `None`: no limit.
+    fn of(directory: &Path) -> Option<Self> {
+        let files = [("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")];
+        files.iter().find_map(|(limit, charged)| {
+            let limit = bytes(&fs::read_to_string(directory.join(limit)).ok()?)?;
+            Some(Self { limit, charged: directory.join(charged), stat: directory.join("memory.stat") })
+        })
+    }
+
+    /// All that is charged to it, but for pages of files that have not been used for a while (as the kubelet counts).
+    fn in_use(&self) -> Option<u64> {
+        let charged = bytes(&fs::read_to_string(&self.charged).ok()?)?;
+        let stat = fs::read_to_string(&self.stat).unwrap_or_default();
+        let field = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        // Version 1 says first what is its own, and then what is of groups below it too.
+        let idle = field("total_inactive_file ").or_else(|| field("inactive_file ")).unwrap_or_default();
+        Some(charged.saturating_sub(idle))
+    }
 }
 
 /// A number of bytes; `max`, and what version 1 says instead, is none.
@@ -172,6 +210,29 @@ mod tests {
         let steps = [100, 860, 870, 960, 100].map(|used| budget.look(used));
         assert_eq!(steps, [None, Some(Pressure::Tight), None, Some(Pressure::Full), Some(Pressure::None)]);
         assert_eq!(Budget::default().look(5000), None, "without a budget there are no steps");
+    }
+
+    #[test]
+    fn a_group_counts_all_that_is_charged_to_it_but_idle_pages_of_files() {
+        let rows = [
+            (["memory.max", "memory.current"], "anon 700\ninactive_file 300\nactive_file 9\n", Some((5000, 700))),
+            (
+                ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+                "inactive_file 1\ntotal_inactive_file 400\n",
+                Some((5000, 600)),
+            ),
+            (["memory.max", "memory.current"], "", Some((5000, 1000))),
+            (["memory.high", "memory.current"], "", None),
+        ];
+        for ([limit, charged], stat, expected) in rows {
+            let directory = tempfile::tempdir().expect("a directory");
+            for (file, text) in [(limit, "5000\n"), (charged, "1000\n"), ("memory.stat", stat)] {
+                fs::write(directory.path().join(file), text).expect("written");
+            }
+            let group = Group::of(directory.path());
+            let read = group.map(|group| (group.limit, group.in_use().expect("it says")));
+            assert_eq!(read, expected, "{limit}: {stat}");
+        }
     }
 
     #[test]
