@@ -68,7 +68,7 @@ async fn act(wire: &mut Wire, socket: &Socket, name: &str, head: &Request<()>, s
             wire.write_all(half.as_bytes()).await?;
             wire.flush().await?;
             // So that the half has been read when the rest does not come.
-            tokio::time::sleep(TRICKLE * 5).await;
+            tokio::time::sleep(TRICKLE * 25).await;
             let ending = if step.deed == Deed::ResetInBody { Deed::Reset } else { Deed::Close };
             end(wire, socket, ending).await.map(|()| Goes::Ends)
         }

@@ -182,7 +182,7 @@ async fn half(respond: &mut SendResponse<Bytes>, step: &Step) -> Result<SendStre
     head.headers_mut().insert("content-length", 10.into());
     let mut body = respond.send_response(head, false)?;
     body.send_data(Bytes::from_static(b"hello"), false)?;
-    tokio::time::sleep(TRICKLE * 5).await;
+    tokio::time::sleep(TRICKLE * 25).await;
     Ok(body)
 }
 

@@ -163,8 +163,8 @@ pub(super) fn bootstrap(workload: &Workload, control_plane: Credentials<'_>, sta
 /// out again in between. These lie below the range that the kernel hands out of its own accord; `seed` keeps two
 /// demos that start at once apart.
 pub(super) fn free_ports(count: usize, seed: u32) -> anyhow::Result<Vec<u16>> {
-    const FIRST: u16 = 10_000;
-    const RANGE: u16 = 20_000;
+    const FIRST: u16 = 24_000;
+    const RANGE: u16 = 6_000;
     let start = u16::try_from(seed.wrapping_mul(61) % u32::from(RANGE)).unwrap_or_default();
     let candidates = (0..RANGE).map(|step| FIRST + (start + step) % RANGE);
     let free: Vec<u16> =

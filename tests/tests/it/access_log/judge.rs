@@ -166,7 +166,7 @@ spec:
   - {name: words, match: [{uri: {prefix: /words}}], directResponse: {status: 418, body: {string: words}}}
   - {name: old, match: [{uri: {prefix: /old}}], redirect: {uri: /new}}
   - {name: fault, match: [{uri: {prefix: /fault}}], fault: {abort: {httpStatus: 555, percentage: {value: 100}}}, route: [{destination: {host: shop}}]}
-  - {name: slow, match: [{uri: {prefix: /slow}}], timeout: 0.3s, retries: {attempts: 0}, route: [{destination: {host: shop}}]}
+  - {name: slow, match: [{uri: {prefix: /slow}}], timeout: 1.5s, retries: {attempts: 0}, route: [{destination: {host: shop}}]}
   - {name: again, match: [{uri: {prefix: /again}}], retries: {attempts: 2, retryOn: 5xx}, rewrite: {uri: /rewritten}, route: [{destination: {host: shop}}]}
   - {name: rest, retries: {attempts: 0}, route: [{destination: {host: shop}}]}
 ---

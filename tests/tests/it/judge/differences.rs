@@ -53,7 +53,7 @@ pub(super) const ALL: &[Difference] = &[
             ("header content-type", "", "text/plain"),
             ("attempts", "v1", "v1,v1"),
             ("sent x-envoy-attempt-count", "1", "2"),
-            ("sent x-envoy-expected-rq-timeout-ms", "", "200"),
+            ("sent x-envoy-expected-rq-timeout-ms", "", "1000"),
         ],
     },
     Difference {

@@ -33,7 +33,7 @@ fn local_replies() -> Vec<Case> {
             .policy("connectionPool: {tcp: {connectTimeout: 200ms}}")
             .ask(get("200"), "503 UF -"),
         case("timeout")
-            .rule("timeout: 300ms, retries: {attempts: 0}")
+            .rule("timeout: 1500ms, retries: {attempts: 0}")
             .ask(get("silent"), "504 UT v1")
             .ask(get("200"), "200 - v1")
             .ask(grpc("silent"), "200 UT v1"),
@@ -47,9 +47,9 @@ fn broken_answers() -> Vec<Case> {
         case("reset-in-body").ask(get("reset-in-body"), "200 UPE v1"),
         case("bad-trailer").ask(get("bad-trailer"), "200 UPE v1"),
         case("trickle").ask(get("trickle"), "200 - v1"),
-        case("trickle-timeout").rule("timeout: 300ms").ask(get("200 after=100"), "200 - v1"),
+        case("trickle-timeout").rule("timeout: 1500ms").ask(get("200 after=300"), "200 - v1"),
         case("hints").ask(get("hints"), "200 - v1"),
-        case("endless-hints").rule("timeout: 300ms, retries: {attempts: 0}").ask(get("endless-hints"), "504 UT v1"),
+        case("endless-hints").rule("timeout: 1500ms, retries: {attempts: 0}").ask(get("endless-hints"), "504 UT v1"),
     ]
 }
 

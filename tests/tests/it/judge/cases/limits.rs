@@ -109,7 +109,7 @@ fn outliers() -> Vec<Case> {
             .ask(get("reset"), "503 UC v1")
             .until(get("200"), "503 UH -"),
         case("outlier-timeout")
-            .rule("timeout: 200ms, retries: {attempts: 0}")
+            .rule("timeout: 1s, retries: {attempts: 0}")
             .policy(&detect("consecutive5xxErrors: 2"))
             .ask(get("silent"), "504 UT v1")
             .ask(get("silent"), "504 UT v1")

@@ -90,14 +90,14 @@ fn grpc_conditions() -> Vec<Case> {
 fn limits() -> Vec<Case> {
     vec![
         case("per-try-timeout")
-            .rule("retries: {attempts: 1, perTryTimeout: 200ms, retryOn: 5xx, backoff: 1ms}")
+            .rule("retries: {attempts: 1, perTryTimeout: 1s, retryOn: 5xx, backoff: 1ms}")
             .ask(get("silent; 200"), "200 - v1,v1")
             .ask(get("silent"), "504 URX,UT v1,v1"),
         case("per-try-and-total")
-            .rule("timeout: 350ms, retries: {attempts: 1, perTryTimeout: 200ms, retryOn: 5xx, backoff: 1ms}")
+            .rule("timeout: 1750ms, retries: {attempts: 1, perTryTimeout: 1s, retryOn: 5xx, backoff: 1ms}")
             .ask(get("silent"), "504 UT v1,v1"),
         case("per-try-beyond-total")
-            .rule("timeout: 200ms, retries: {attempts: 3, perTryTimeout: 300ms, retryOn: 5xx, backoff: 1ms}")
+            .rule("timeout: 1s, retries: {attempts: 3, perTryTimeout: 1500ms, retryOn: 5xx, backoff: 1ms}")
             .ask(get("silent"), "504 UT v1"),
         case("large-body").rule(&on("5xx")).ask(post("503; 200", 2 << 20), "503 - v1").ask(get("200"), "200 - v1"),
         case("another-endpoint")
@@ -151,7 +151,7 @@ fn of_the_caller() -> Vec<Case> {
             .ask(inside(grpc("grpc=13; grpc=0").header("x-envoy-retry-grpc-on", "internal")), "200 - v1,v1"),
         case("caller-per-try")
             .rule("retries: {attempts: 1, retryOn: 5xx, backoff: 1ms}")
-            .ask(inside(get("silent; 200").header("x-envoy-upstream-rq-per-try-timeout-ms", "200")), "200 - v1,v1"),
+            .ask(inside(get("silent; 200").header("x-envoy-upstream-rq-per-try-timeout-ms", "1000")), "200 - v1,v1"),
     ]
 }
 

@@ -10,27 +10,27 @@ pub(super) fn cases() -> Vec<Case> {
         case("time-no-limit").ask(get("200 after=400"), "200 - v1"),
         case("time-whole-answer")
             .endpoints(&[("a-version-with-a-name-of-fifty-characters-in-it-ok", Manner::Obeys)])
-            .rule("timeout: 500ms")
+            .rule("timeout: 800ms")
             .ask(get("trickle"), "200 UT a-version-with-a-name-of-fifty-characters-in-it-ok"),
         case("time-of-caller")
-            .ask(inside(get("silent").header("x-envoy-upstream-rq-timeout-ms", "200")), "504 UT v1")
+            .ask(inside(get("silent").header("x-envoy-upstream-rq-timeout-ms", "1000")), "504 UT v1")
             .ask(
-                get("200 after=400")
+                get("200 after=2000")
                     .header("x-forwarded-for", "8.8.8.8")
-                    .header("x-envoy-upstream-rq-timeout-ms", "200"),
+                    .header("x-envoy-upstream-rq-timeout-ms", "1000"),
                 "200 - v1",
             ),
         case("time-grpc")
             .http2()
-            .ask(grpc("silent").header("grpc-timeout", "200m"), "200 UT v1")
+            .ask(grpc("silent").header("grpc-timeout", "1000m"), "200 UT v1")
             .ask(grpc("grpc=0").header("grpc-timeout", "20S"), "200 - v1"),
         case("time-grpc-less-than-route")
             .http2()
             .rule("timeout: 10s, retries: {attempts: 0}")
-            .ask(grpc("silent").header("grpc-timeout", "200m"), "200 UT v1"),
+            .ask(grpc("silent").header("grpc-timeout", "1000m"), "200 UT v1"),
         case("time-grpc-more-than-route")
             .http2()
-            .rule("timeout: 200ms, retries: {attempts: 0}")
+            .rule("timeout: 1s, retries: {attempts: 0}")
             .ask(grpc("silent").header("grpc-timeout", "20S"), "200 UT v1"),
         case("time-expected").rule("timeout: 5s").ask(get("200"), "200 - v1").ask(post("200", 10), "200 - v1"),
     ]
