@@ -139,6 +139,10 @@ pub fn response<B>(answer: &mut Response<B>, awaited: Awaited) -> Result<(), &'s
         if http2 && has_edge_space(value) {
             return Err("a header value begins or ends with a space (RFC 9113 §8.2.1)");
         }
+        // As in requests: the caller may speak HTTP/1.1.
+        if http2 && name.as_str().contains('"') {
+            return Err("the name of a header has a quotation mark (RFC 9110 §5.6.2)");
+        }
         match name.as_str() {
             "content-length" => length.add(value)?,
             "transfer-encoding" => {
@@ -406,6 +410,16 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn an_answer_over_http2_brings_no_name_that_http1_does_not_know() {
+        for (name, is_taken) in [("x-one", true), ("x\"one", false)] {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("`http` takes it");
+            let mut answer =
+                Response::builder().version(Version::HTTP_2).header(name, "1").body(()).expect("an answer");
+            assert_eq!(response(&mut answer, Awaited::Answer).is_ok(), is_taken);
+        }
     }
 
     #[test]

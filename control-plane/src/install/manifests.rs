@@ -224,9 +224,15 @@ fn monitor_of_sidecars(values: &Values, namespace: &str) -> Value {
         "selector": {},
         "podMetricsEndpoints": [{
             "port": "http-leno-prom", "path": "/stats/prometheus", "interval": values.pod_monitor.interval,
+            "relabelings": job("leno-proxy"),
         }],
     });
     within(namespace, "monitoring.coreos.com/v1", "PodMonitor", "leno-sidecars", json!({ "spec": spec }))
+}
+
+/// What alerts and dashboards call it; the operator would make a name of the monitor's.
+fn job(name: &str) -> Value {
+    json!([{ "targetLabel": "job", "replacement": name }])
 }
 
 fn monitor_of_itself(values: &Values, namespace: &str) -> Value {
@@ -234,6 +240,7 @@ fn monitor_of_itself(values: &Values, namespace: &str) -> Value {
         "selector": { "matchLabels": labels() },
         "podMetricsEndpoints": [{
             "port": "http-monitoring", "path": "/metrics", "interval": values.pod_monitor.interval,
+            "relabelings": job("leno-control-plane"),
         }],
     });
     within(namespace, "monitoring.coreos.com/v1", "PodMonitor", NAME, json!({ "spec": spec }))

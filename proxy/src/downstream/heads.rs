@@ -16,6 +16,10 @@ use super::{Connection, Life};
 
 /// What a field takes besides its bytes (RFC 9113 §6.5.2).
 const FIELD: usize = 32;
+/// Heads that are too much, on one connection: after so many it is asked to end, and after so many it ends. A few are the
+/// mistake of somebody who shares it; whoever goes on makes us decode them.
+const ASKED_AFTER: u32 = 16;
+const ENDS_AFTER: u32 = 64;
 const TOO_MUCH: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
 
 /// The head of a request while it is under way.
@@ -62,5 +66,10 @@ pub fn check(connection: &Connection, parts: &Parts) -> Result<(), ProxyError> {
         () => return Ok(()),
     };
     connection.worker.overload.reached.add(reached);
+    match connection.life.refuses_head() {
+        0..ASKED_AFTER => {}
+        ASKED_AFTER..ENDS_AFTER => connection.life.leave(),
+        ENDS_AFTER.. => connection.life.cut(),
+    }
     Err(ProxyError::BadRequest { status, reason })
 }

@@ -79,6 +79,8 @@ pub struct Life {
     leaving: Cell<bool>,
     /// It was let in only to be told that there are too many.
     surplus: Cell<bool>,
+    /// Heads that were too much.
+    refused_heads: Cell<u32>,
     /// The process has no more time for it.
     given_up: Cell<bool>,
     /// Somebody waits for its first request.
@@ -143,6 +145,7 @@ impl Life {
             tired: Cell::new(false),
             leaving: Cell::new(false),
             surplus: Cell::new(false),
+            refused_heads: Cell::new(0),
             given_up: Cell::new(false),
             awaited: Cell::new(false),
             first: Notify::new(),
@@ -361,6 +364,12 @@ impl Life {
             self.phase.forget();
             self.leave.notify_one();
         }
+    }
+
+    /// One more head is too much; how many there have been.
+    pub(super) fn refuses_head(&self) -> u32 {
+        self.refused_heads.set(self.refused_heads.get().saturating_add(1));
+        self.refused_heads.get()
     }
 
     /// There are too many connections: each request of this one is refused, and it ends with the first.

@@ -158,6 +158,26 @@ async fn a_head_has_only_so_many_fields_however_few_bytes_they_took() {
     assert_eq!(Call::get("http://shop/").over(Protocol::Http2).send(shop.address()).await.status, 200);
 }
 
+/// Each costs more to decode than to send: whoever goes on with them, and heeds no GOAWAY, is cut off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_heads_are_refused_again_and_again_ends() {
+    let app = origin("app").await;
+    let shop = sidecar(app.address(), "").start().await;
+    let mut stream = raw::connect(shop.address()).await;
+    let bombs = (0..65).flat_map(|turn| frames::bomb(turn * 2 + 1, turn == 0, 0, 1_500)).collect::<Vec<_>>();
+    stream.write_all(&[frames::hello(&[]), bombs].concat()).await.expect("it is read");
+    let mut heard = Vec::new();
+    let ended = tokio::time::timeout(leno_tests::PATIENCE, stream.read_to_end(&mut heard)).await;
+    assert!(ended.is_ok(), "it is never closed");
+    eventually("they are counted", async || match reached(&shop, "header_fields").await {
+        refused if refused >= 64.0 => Ok(()),
+        refused => Err(refused.to_string()),
+    })
+    .await;
+    assert_eq!(app.count(), 0);
+    assert_eq!(Call::get("http://shop/").over(Protocol::Http2).send(shop.address()).await.text(), "app");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_heads_of_a_connection_together_are_bounded() {
     let (open, opened) = watch::channel(false);

@@ -219,6 +219,72 @@ fn the_image_is_made_of_what_is_there_and_runs_as_nobody_special() {
     }
 }
 
+/// What Prometheus finds of a pod's ports: `__meta_kubernetes_pod_…` by what it says of each.
+fn discovered(pod: &Value) -> Vec<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    for (name, value) in pod["metadata"]["labels"].as_object().into_iter().flatten() {
+        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        labels.insert(format!("label_{name}"), value.as_str().unwrap_or_default().to_owned());
+    }
+    let containers = ["initContainers", "containers"].iter().flat_map(|kind| pod["spec"][kind].as_array());
+    let mut targets = Vec::new();
+    for container in containers.flatten() {
+        for port in container["ports"].as_array().into_iter().flatten() {
+            let mut target = labels.clone();
+            target.insert("container_name".to_owned(), container["name"].as_str().unwrap_or_default().to_owned());
+            target.insert("container_port_number".to_owned(), port["containerPort"].to_string());
+            target.insert("container_port_name".to_owned(), port["name"].as_str().unwrap_or_default().to_owned());
+            targets.push(target);
+        }
+    }
+    targets
+}
+
+/// How many of the targets the rules of a job keep.
+fn kept(job: &Value, targets: &[BTreeMap<String, String>]) -> usize {
+    let keeps: Vec<&Value> =
+        job["relabel_configs"].as_array().expect("rules").iter().filter(|rule| rule["action"] == "keep").collect();
+    assert!(!keeps.is_empty(), "{job}");
+    let fits = |target: &BTreeMap<String, String>, rule: &Value| {
+        let names = rule["source_labels"].as_array().expect("labels").iter().map(|name| name.as_str().expect("text"));
+        let value = |name: &str| target.get(name.strip_prefix("__meta_kubernetes_pod_")?).cloned();
+        let values: Vec<String> = names.map(|name| value(name).unwrap_or_default()).collect();
+        rule["regex"] == values.join(rule["separator"].as_str().expect("a separator"))
+    };
+    targets.iter().filter(|target| keeps.iter().all(|rule| fits(target, rule))).count()
+}
+
+/// By the example's scrape configuration, and by the monitors of the Prometheus operator.
+#[test]
+fn prometheus_finds_the_control_plane_and_each_sidecar_once() {
+    let yaml = |path: &str| std::fs::read_to_string(workspace().join(path)).expect("an example");
+    let injected = run_leno(&["inject", "-f", "-"], &yaml("examples/kubernetes/canary/shop.yaml"));
+    assert_eq!(injected.code, 0, "{}", injected.stderr);
+    let all = objects(&installed("leno-system", EVERYTHING));
+    let of = |kind: &str, name: &str| all.get(&(kind.to_owned(), name.to_owned())).expect("it is installed");
+    let control_plane = discovered(&of("Deployment", "leno")["spec"]["template"]);
+    let apps = objects(&injected.stdout);
+    let apps = apps.iter().filter(|((kind, _), _)| kind == "Deployment");
+    let sidecars: Vec<_> = apps.map(|(_, app)| discovered(&app["spec"]["template"])).collect();
+    assert!(sidecars.len() > 1);
+    let scraped: Value = serde_yaml::from_str(&yaml("examples/prometheus/kubernetes.yml")).expect("YAML");
+    for (job, monitor) in [("leno-control-plane", "leno"), ("leno-proxy", "leno-sidecars")] {
+        let jobs = scraped["scrape_configs"].as_array().expect("jobs");
+        let rules = jobs.iter().find(|it| it["job_name"] == job).expect("a job");
+        let endpoint = &of("PodMonitor", monitor)["spec"]["podMetricsEndpoints"][0];
+        assert_eq!(endpoint["relabelings"][0]["replacement"], job, "alerts know it by this name");
+        let named = |targets: &[BTreeMap<String, String>]| {
+            targets.iter().filter(|target| endpoint["port"] == target["container_port_name"].as_str()).count()
+        };
+        let is_control_plane = monitor == "leno";
+        let found = |targets: &[BTreeMap<String, String>]| (kept(rules, targets), named(targets));
+        assert_eq!(found(&control_plane), if is_control_plane { (1, 1) } else { (0, 0) }, "{job}");
+        for sidecar in &sidecars {
+            assert_eq!(found(sidecar), if is_control_plane { (0, 0) } else { (1, 1) }, "{job}");
+        }
+    }
+}
+
 #[test]
 fn the_examples_for_clusters_are_right() {
     let directory = |name: &str| -> PathBuf { workspace().join("examples/kubernetes").join(name) };
