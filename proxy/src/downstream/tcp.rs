@@ -242,8 +242,11 @@ pub(super) async fn open(connection: &Connection) -> Result<Upstream, NoUpstream
 
 /// How often an endpoint is called again that answers TLS with a greeting. A PERMISSIVE port gives its app's greeting to
 /// whoever is silent ([`super::first_words`]), and so to a sidecar on a machine that is busy just between its SYN and its
-/// ClientHello.
-const GREETINGS: usize = 3;
+/// ClientHello, as a sidecar is at the first TLS of its life.
+const GREETINGS: u32 = 8;
+/// Before it is called again for the first time; then twice as long each time, 255 ms in all: a machine that is busy now
+/// is busy in the next instant, too.
+const BREATH: Duration = Duration::from_millis(1);
 
 async fn reach(
     worker: &Worker,
@@ -252,12 +255,15 @@ async fn reach(
 ) -> Result<(Reached, Option<Box<Noted>>), ConnectError> {
     let config = &cluster.shared.config;
     let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.shared.dns_name());
-    let mut again = GREETINGS;
+    let mut again = 0;
     loop {
         let (stream, noted) = cluster.dial(worker).to(endpoint.address).await?;
         match worker.tls.connect(stream, &encryption, Inside::Bytes).await {
             // Nothing of the caller's has been sent.
-            Err(error) if error.is_no_tls() && again > 0 => again -= 1,
+            Err(error) if error.is_no_tls() && again < GREETINGS => {
+                tokio::time::sleep(BREATH * (1 << again)).await;
+                again += 1;
+            }
             reached => return Ok((reached?, noted)),
         }
     }
