@@ -66,12 +66,10 @@ pub(super) fn list_of(document: &Document, index: usize) -> List {
 
 /// Its lists count as one.
 fn of_virtual_service(rule: &VirtualService, index: usize) -> List {
-    let mut index = index;
-    for (name, length) in [("http", rule.http.len()), ("tls", rule.tls.len())] {
-        if index < length {
-            return List { name, length, index };
-        }
-        index -= length;
+    let (http, tls, tcp) = (rule.http.len(), rule.tls.len(), rule.tcp.len());
+    let Some(after_http) = index.checked_sub(http) else { return List { name: "http", length: http, index } };
+    match after_http.checked_sub(tls) {
+        None => List { name: "tls", length: tls, index: after_http },
+        Some(index) => List { name: "tcp", length: tcp, index },
     }
-    List { name: "tcp", length: rule.tcp.len(), index }
 }
