@@ -10,6 +10,7 @@ use anyhow::{Context as _, ensure};
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use kube::Client;
 use leno_proxy::logging;
+use leno_proxy::process::forbid_dumps;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -92,6 +93,9 @@ pub(crate) struct Arguments {
     /// these ports reads all rules in clear text
     #[arg(long)]
     allow_plain_text: bool,
+    /// Let debuggers and core dumps see the process's memory, in which the authority's keys are
+    #[arg(long, env = "LENO_DUMPABLE")]
+    dumpable: bool,
     #[command(flatten)]
     logging: logging::LogFlags,
 }
@@ -100,6 +104,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     check_addresses(&arguments).map_err(Failure::usage)?;
     start_log(&arguments.logging);
+    if !arguments.dumpable {
+        forbid_dumps();
+    }
     allow_many_sockets();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(arguments));

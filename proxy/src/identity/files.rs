@@ -234,13 +234,13 @@ fn fingerprint(read: &Result<Contents, FilesError>) -> u128 {
     hash.digest128()
 }
 
-/// Nobody knows when files will be replaced, so the last tenth of the life is soon enough to worry.
+/// What replaces files does so after two thirds of their life (cert-manager), so that a quarter that is left is late.
 fn warn_of_expiry(keyring: &Keyring, clock: &impl Clock, alarm: &mut Alarm) {
     let Some(svid) = keyring.identity().now().svid else { return };
     let now = clock.now();
     let life = svid.valid_until().duration_since(svid.valid_from()).unwrap_or_default();
     let left = svid.valid_until().duration_since(now).unwrap_or_default();
-    if left <= life / 10 && alarm.is_due(now) {
+    if left <= life / 4 && alarm.is_due(now) {
         let left = left.as_secs();
         tracing::warn!(
             expires_in_seconds = left,

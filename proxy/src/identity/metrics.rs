@@ -1,4 +1,4 @@
-//! `leno_certificate_expires_seconds` and `leno_certificate_renewals_total`.
+//! `leno_certificate_expires_seconds`, `leno_certificate_lifetime_seconds` and `leno_certificate_renewals_total`.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,6 +17,8 @@ const DAY: f64 = 86_400.0;
 pub struct CertificateMetrics {
     keyring: Arc<Keyring>,
     expires: Gauge,
+    /// What is left is to be seen beside it: a minute is nothing of a day, and half of two.
+    lifetime: Gauge,
     /// The same in Envoy's words.
     days: Gauge,
     renewals: IntCounterVec,
@@ -29,6 +31,10 @@ impl CertificateMetrics {
             "leno_certificate_expires_seconds",
             "Until the proxy's own certificate ends; negative when it has ended, absent without one.",
         )?;
+        let lifetime = Gauge::new(
+            "leno_certificate_lifetime_seconds",
+            "From when the proxy's own certificate became valid until it ends; absent without one.",
+        )?;
         let days = Gauge::new(
             "envoy_server_days_until_first_cert_expiring",
             "Whole days until the proxy's own certificate ends; 0 when it has ended, absent without one.",
@@ -37,13 +43,13 @@ impl CertificateMetrics {
             Opts::new("leno_certificate_renewals_total", "Attempts to obtain a certificate, by result."),
             &["result"],
         )?;
-        Ok(Self { keyring, expires, days, renewals })
+        Ok(Self { keyring, expires, lifetime, days, renewals })
     }
 }
 
 impl Collector for CertificateMetrics {
     fn desc(&self) -> Vec<&Desc> {
-        [self.expires.desc(), self.days.desc(), self.renewals.desc()].concat()
+        [self.expires.desc(), self.lifetime.desc(), self.days.desc(), self.renewals.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -61,8 +67,10 @@ impl Collector for CertificateMetrics {
                 Ok(left) => left.as_secs_f64(),
                 Err(passed) => -passed.duration().as_secs_f64(),
             });
+            let whole = svid.valid_until().duration_since(svid.valid_from()).unwrap_or_default();
+            self.lifetime.set(whole.as_secs_f64());
             self.days.set((self.expires.get() / DAY).floor().max(0.0));
-            families.extend(self.expires.collect().into_iter().chain(self.days.collect()));
+            families.extend([&self.expires, &self.lifetime, &self.days].into_iter().flat_map(Collector::collect));
         }
         families
     }

@@ -284,3 +284,46 @@ async fn who_is_not_verified_is_not_heard() {
     let error = accepted.unwrap_err().to_string();
     assert!(error.contains("does not end in a root of its trust domain"), "{error}");
 }
+
+/// Two meshes that have exchanged their bundles: each root speaks for its own trust domain, and for no other.
+#[tokio::test]
+async fn a_root_of_a_partner_speaks_for_the_partners_domain_alone() {
+    const PARTNER: &str = "spiffe://partner.example/ns/default/sa/pay";
+    const OURS: &str = "spiffe://cluster.local/ns/default/sa/pay";
+    let (ca, partner, stranger) = (Ca::new("root"), Ca::new("partner"), Ca::new("stranger"));
+    let time = TimeOfDay::of(TestClock::new(noon(), DAY).0);
+    let own = leaf(CART, noon() + DAY);
+    let federated = |end: &End| {
+        let mut trust = Trust::default();
+        trust.add("cluster.local", ca.root().as_bytes()).unwrap();
+        trust.add("partner.example", partner.root().as_bytes()).unwrap();
+        end.identity.set_trust(trust);
+    };
+    for (row, (who, signed_by, is_believed)) in [
+        (PARTNER, &partner, true),
+        (OURS, &ca, true),
+        (PARTNER, &ca, false),
+        (OURS, &partner, false),
+        (PARTNER, &stranger, false),
+        (OURS, &stranger, false),
+        ("spiffe://partner.example.evil/ns/default/sa/pay", &partner, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for ours_is_the_client in [true, false] {
+            let ours = End::new(&time, &own, &ca);
+            federated(&ours);
+            let theirs = End::new(&time, &leaf(who, noon() + DAY), signed_by);
+            // The other side believes anybody: what we make of it is the question.
+            let mut trust = Trust::default();
+            trust.add("cluster.local", ca.root().as_bytes()).unwrap();
+            theirs.identity.set_trust(trust);
+            let believed = match ours_is_the_client {
+                true => meet(&ours, &theirs, who).await.0.is_ok(),
+                false => meet(&theirs, &ours, CART).await.1.is_ok(),
+            };
+            assert_eq!(believed, is_believed, "row {row}: {who}, called: {ours_is_the_client}");
+        }
+    }
+}

@@ -24,6 +24,9 @@ fn once_checks_the_example_and_says_so_in_json() {
     let mtls = &json["mtls"];
     assert_eq!((&mtls["requests"], &mtls["clear_text"]), (&Value::from(1000), &Value::from(0)), "{mtls}");
     assert_eq!(mtls["group"], "X25519MLKEM768");
+    let identities = json["identities"].as_object().expect("by workload");
+    assert_eq!(identities["reviews-v1"], "spiffe://cluster.local/ns/default/sa/reviews", "{identities:#?}");
+    assert_eq!(identities.len(), 7, "{identities:#?}");
 }
 
 #[test]

@@ -169,7 +169,11 @@ async fn leno_status_shows_proxies_and_findings() {
     assert_eq!(finding["path"], "spec.http[0].timeout");
     let table = run_leno(&["status", "--address", &address], "");
     assert_eq!(table.code, 0);
-    for word in ["client", "clusters", "routes", "rules.yaml"] {
+    // No endpoint of the test's services has the label of the mesh, and that is not silent.
+    let clear = &json["rules"]["clear_text"]["app.default.svc.cluster.local"];
+    assert_eq!((&clear["endpoints"], &clear["of"]), (&Value::from(1), &Value::from(1)), "{json:#}");
+    let in_words = "In clear text, for want of the label security.istio.io/tlsMode: istio";
+    for word in ["client", "clusters", "routes", "rules.yaml", in_words, "app.default.svc.cluster.local: 1 of 1"] {
         assert!(table.stdout.contains(word), "{word} is missing in\n{}", table.stdout);
     }
 }

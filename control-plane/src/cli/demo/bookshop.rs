@@ -98,6 +98,11 @@ struct Announced {
 }
 
 impl Bookshop {
+    /// The SPIFFE ID of each workload's certificate, by the workload.
+    pub(super) fn identities(&self) -> serde_json::Value {
+        self.workloads.iter().map(|running| (running.workload.name(), running.identity.as_str())).collect()
+    }
+
     /// Starts everything, with the user's rules, and waits until every sidecar is ready.
     pub(super) async fn open(user_rules: PathBuf, scratch: &Path) -> anyhow::Result<Self> {
         let mut family = Family::default();

@@ -133,6 +133,7 @@ async fn once(bookshop: &mut Bookshop, arguments: &Arguments) -> anyhow::Result<
     disagreements.extend(bookshop.newly_dead().iter().map(ToString::to_string));
     let mut json = observed.as_json(&expectation);
     json["mtls"] = encryption.as_json();
+    json["identities"] = bookshop.identities();
     let text = || format!("{}{}\n", observed.as_table(&expectation), encryption.summary());
     arguments.output.print(&json, |_| text())?;
     for disagreement in &disagreements {

@@ -1,7 +1,7 @@
 //! Callers with every kind of certificate.
 
 use leno_tests::pki::{Authority, Identity, Leaf};
-use leno_tests::{eventually, origin};
+use leno_tests::{Call, eventually, metric, origin};
 
 use super::{Caller, PEER, Scene, mode};
 
@@ -78,7 +78,8 @@ async fn a_caller_is_let_in_by_one_good_identity_and_refused_with_the_reason() {
         let answer = Caller::with(&good).asks(stage.inbound).await.expect("a good caller is answered");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
-    let rows = wrong_leaves(&stage.root).into_iter().chain(wrong_chains(&stage.root));
+    let rows: Vec<Row> = wrong_leaves(&stage.root).into_iter().chain(wrong_chains(&stage.root)).collect();
+    let refused = rows.len() as f64;
     for (name, identity, why) in rows {
         let refused_before = refusals(&stage.proxy.process.log(), why);
         let answer = Caller::with(&identity).asks(stage.inbound).await;
@@ -93,6 +94,14 @@ async fn a_caller_is_let_in_by_one_good_identity_and_refused_with_the_reason() {
         .await;
     }
     assert_eq!(app.requests().len(), 2, "a refused caller reaches nobody");
+    Call::get("http://shop/").try_send(stage.inbound).await.expect_err("clear text is refused");
+    eventually("each is counted", async || {
+        let metrics = stage.proxy.metrics().await;
+        let count = |name| metric(&metrics, name, &[]);
+        let found = (count("leno_tls_handshakes_failed_total"), count("leno_clear_text_refused_total"));
+        if found == (refused, 1.0) { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
 }
 
 fn refusals(log: &str, why: &str) -> usize {

@@ -162,3 +162,44 @@ async fn an_endpoint_that_should_speak_tls_is_never_called_in_clear_text() {
     assert!(error.starts_with("URX,UF; ") && error.contains("TLS"), "{error}");
     assert_eq!(plain.requests().len(), 0);
 }
+
+/// Where nothing says who an endpoint is, the rule's list does: whole names, and with none of them nobody is called.
+#[tokio::test]
+async fn an_endpoint_without_an_identity_is_one_of_the_rules_list_or_not_believed() {
+    let (app, endpoint) = (origin("app").await, Endpoint::start().await);
+    let other = PEER.replace("reviews", "reviews-canary");
+    let service = |name: &str| {
+        let spec = json!({
+            "hosts": [format!("{name}.example.com")], "location": "MESH_INTERNAL", "resolution": "STATIC",
+            "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+            "endpoints": [{"address": "127.0.0.1", "ports": {"http": endpoint.address.port()}}],
+        });
+        document("ServiceEntry", name, spec)
+    };
+    let rule = |name: &str, names: &[&str]| {
+        let tls = json!({"mode": "ISTIO_MUTUAL", "subjectAltNames": names});
+        document("DestinationRule", name, json!({"host": format!("{name}.example.com"), "trafficPolicy": {"tls": tls}}))
+    };
+    let documents = [service("listed"), rule("listed", &[PEER, &other]), service("bare"), rule("bare", &[])];
+    let rules = documents.map(|document| format!("{document:#}\n")).join("---\n");
+    let stage = Scene::new(app.address(), &rules).start().await;
+    let ask = async |host: &str| {
+        let reply = Call::get(&format!("http://{host}.example.com/")).send(stage.outbound).await;
+        (reply.status, reply.header("x-leno-error").to_owned())
+    };
+    for (id, answered) in [
+        (PEER.to_owned(), true),
+        (other.clone(), true),
+        (PEER.replace("reviews", "review"), false),
+        (format!("{other}-2"), false),
+        (PEER.replace("/default/", "/other/"), false),
+    ] {
+        endpoint.shows(&stage.root.issue(&Leaf::of(&id)), &stage.root, true);
+        let (status, error) = ask("listed").await;
+        assert_eq!(status == 200, answered, "{id}: {status} {error}");
+        assert!(answered || (error.contains(PEER) && error.contains(&other)), "it says who was expected: {error}");
+    }
+    endpoint.shows(&stage.root.issue(&Leaf::of(PEER)), &stage.root, true);
+    let (status, error) = ask("bare").await;
+    assert!(status == 503 && error.contains("nothing says who is expected"), "{status} {error}");
+}
