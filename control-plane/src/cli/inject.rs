@@ -57,6 +57,9 @@ pub(crate) struct Wishes {
     /// Image of the sidecar [default: leno-proxy of this version]
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
+    /// Image of the set-up container [default: leno-init of this version]
+    #[arg(long, value_name = "IMAGE")]
+    init_image: Option<String>,
     /// Where the control plane is [default: https://leno.leno-system.svc:15012]
     #[arg(long, value_name = "URL")]
     control_plane: Option<String>,
@@ -106,6 +109,7 @@ impl Wishes {
         let defaults = Settings::default();
         Settings {
             image: self.image.clone().unwrap_or(defaults.image),
+            init_image: self.init_image.clone().unwrap_or(defaults.init_image),
             control_plane: self.control_plane.clone().unwrap_or(defaults.control_plane),
             sidecar: self.sidecar,
             default: if self.opt_in { Default::Skip } else { Default::Inject },

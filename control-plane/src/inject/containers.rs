@@ -44,7 +44,7 @@ pub(super) fn init(knobs: &Knobs, settings: &Settings) -> Option<Value> {
     let capture = knobs.capture.as_ref()?;
     let mut container = json!({
         "name": INIT,
-        "image": knobs.image,
+        "image": settings.init_image,
         "command": [PROGRAM],
         "args": redirect(capture),
         "env": [{ "name": "LENO_LOG", "value": knobs.log }],

@@ -10,8 +10,10 @@ use super::others::Others;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// Image of both injected containers; its program is `leno-proxy`, found by `PATH`.
+    /// Image of the sidecar; its program is `leno-proxy`, found by `PATH`. Nothing else need be in it.
     pub(crate) image: String,
+    /// Image of the set-up container: the same program, beside `nft` or `iptables`, which it calls.
+    pub(crate) init_image: String,
     /// `imagePullPolicy` of both; `None`: Kubernetes' default.
     pub(crate) image_pull_policy: Option<String>,
     /// How the sidecar runs beside the app.
@@ -98,6 +100,7 @@ impl std::default::Default for Settings {
     fn default() -> Self {
         Self {
             image: concat!("leno-proxy:", env!("CARGO_PKG_VERSION")).to_owned(),
+            init_image: concat!("leno-init:", env!("CARGO_PKG_VERSION")).to_owned(),
             image_pull_policy: None,
             sidecar: Sidecar::Native,
             default: Default::Skip,

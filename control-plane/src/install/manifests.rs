@@ -97,7 +97,10 @@ fn binding(of: &str, account_of: &str, namespace: Option<&str>) -> Value {
 
 /// What pods get, as the injector reads it.
 fn settings(values: &Values, namespace: &str) -> Value {
-    let mut settings = Map::from_iter([("image".to_owned(), proxy_image(values).into())]);
+    let mut settings = Map::from_iter([
+        ("image".to_owned(), image(&values.proxy_image, concat!("leno-proxy:", env!("CARGO_PKG_VERSION"))).into()),
+        ("initImage".to_owned(), image(&values.init_image, concat!("leno-init:", env!("CARGO_PKG_VERSION"))).into()),
+    ]);
     settings.insert("ownNamespace".to_owned(), namespace.into());
     settings.insert("controlPlane".to_owned(), format!("https://{NAME}.{namespace}.svc:15012").into());
     settings.extend(values.injection.clone());
@@ -106,11 +109,9 @@ fn settings(values: &Values, namespace: &str) -> Value {
     within(namespace, "v1", "ConfigMap", "leno-injection", json!({ "data": { "injection.yaml": text } }))
 }
 
-fn proxy_image(values: &Values) -> String {
-    match values.proxy_image.as_str() {
-        "" => concat!("leno-proxy:", env!("CARGO_PKG_VERSION")).to_owned(),
-        image => image.to_owned(),
-    }
+/// The image that was chosen, or the one of this version.
+fn image<'a>(chosen: &'a str, ours: &'a str) -> &'a str {
+    if chosen.is_empty() { ours } else { chosen }
 }
 
 fn service(namespace: &str) -> Value {
@@ -164,10 +165,7 @@ fn deployment(values: &Values, namespace: &str) -> Value {
 }
 
 fn container(values: &Values) -> Value {
-    let image = match values.image.as_str() {
-        "" => concat!("leno:", env!("CARGO_PKG_VERSION")),
-        image => image,
-    };
+    let image = image(&values.image, concat!("leno:", env!("CARGO_PKG_VERSION")));
     let at = |port: u16| format!("{}:{port}", values.listen_address);
     let from_pod = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
     let [(_, tls), (_, http), (_, webhook)] = PORTS;

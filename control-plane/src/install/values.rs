@@ -14,6 +14,8 @@ pub(crate) struct Values {
     pub(crate) image: String,
     /// Image of the sidecars; empty: `leno-proxy:<version>`.
     pub(crate) proxy_image: String,
+    /// Image of their set-up containers; empty: `leno-init:<version>`.
+    pub(crate) init_image: String,
     /// `imagePullPolicy` of the control plane.
     pub(crate) image_pull_policy: String,
     /// Secrets for its registry: `[{name}]`.

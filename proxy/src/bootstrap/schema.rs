@@ -44,6 +44,11 @@ const ROWS: &[Row] = &[
     ("identity.key", text, "File of its key (PEM)."),
     ("identity.roots", text, "File of the roots (PEM) of the own trust domain."),
     ("identity.revoked", text, "File of revocation lists (PEM)."),
+    (
+        "credentials",
+        text,
+        "Directory of mounted Kubernetes secrets, which rules name by `credentialName`; /etc/leno/credentials unless given.",
+    ),
     ("rules", texts, "Rule files and directories, instead of a control plane."),
     ("state", text, "Directory for state that survives a restart."),
     ("admin", address, "Address of the admin interface; 127.0.0.1:15000 unless given."),

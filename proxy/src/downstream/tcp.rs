@@ -80,12 +80,18 @@ pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
         MtlsMode::Strict => {
             let stream = Prefixed::new(Bytes::new(), stream);
             let Some((stream, verified)) = admit::tcp_strict(&arrival, stream).await else { return };
-            let Some(record) = arrival.enter(Some(verified)).and_then(let_in) else { return };
-            let opened = open(record.connection()).await;
-            pass(record, stream, opened).await;
+            let Some(connection) = arrival.enter(Some(verified)) else { return };
+            serve_admitted(connection, stream).await;
         }
         MtlsMode::Permissive => undeclared::serve(arrival, mode, stream).await,
     }
+}
+
+/// Serves a caller whose TLS has been ended.
+pub(super) async fn serve_admitted(connection: Rc<Connection>, stream: Transport) {
+    let Some(record) = let_in(connection) else { return };
+    let opened = open(record.connection()).await;
+    pass(record, stream, opened).await;
 }
 
 /// Lets a caller in whom policy allows, before anybody is called for it who has not been yet.
@@ -236,8 +242,11 @@ pub(super) async fn open(connection: &Connection) -> Result<Upstream, NoUpstream
 
 /// How often an endpoint is called again that answers TLS with a greeting. A PERMISSIVE port gives its app's greeting to
 /// whoever is silent ([`super::first_words`]), and so to a sidecar on a machine that is busy just between its SYN and its
-/// ClientHello.
-const GREETINGS: usize = 3;
+/// ClientHello, as a sidecar is at the first TLS of its life.
+const GREETINGS: u32 = 8;
+/// Before it is called again for the first time; then twice as long each time, 255 ms in all: a machine that is busy now
+/// is busy in the next instant, too.
+const BREATH: Duration = Duration::from_millis(1);
 
 async fn reach(
     worker: &Worker,
@@ -246,12 +255,15 @@ async fn reach(
 ) -> Result<(Reached, Option<Box<Noted>>), ConnectError> {
     let config = &cluster.shared.config;
     let encryption = Encryption::new(&config.tls, &endpoint.security, cluster.shared.dns_name());
-    let mut again = GREETINGS;
+    let mut again = 0;
     loop {
         let (stream, noted) = cluster.dial(worker).to(endpoint.address).await?;
         match worker.tls.connect(stream, &encryption, Inside::Bytes).await {
             // Nothing of the caller's has been sent.
-            Err(error) if error.is_no_tls() && again > 0 => again -= 1,
+            Err(error) if error.is_no_tls() && again < GREETINGS => {
+                tokio::time::sleep(BREATH * (1 << again)).await;
+                again += 1;
+            }
             reached => return Ok((reached?, noted)),
         }
     }

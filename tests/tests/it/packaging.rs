@@ -2,6 +2,8 @@
 //!
 //! `LENO_RENEW=1 cargo test --workspace --test it packaging` writes the files that are made by `leno install` anew.
 
+mod held;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,6 +22,7 @@ const EVERYTHING: &[&str] = &[
     "--set=listenAddress=\"[::]\"",
     "--set=image=mirror/leno:7",
     "--set=proxyImage=mirror/leno-proxy:7",
+    "--set=initImage=mirror/leno-init:7",
     "--set=injection.logLevel=debug",
     "--set=injection.resources={memory: 32Mi}",
 ];
@@ -197,19 +200,43 @@ fn uninstalling_leaves_the_definitions_unless_told_otherwise() {
 }
 
 #[test]
-fn the_image_is_made_of_what_is_there_and_runs_as_nobody_special() {
+fn images_are_made_of_what_is_there_hold_nothing_but_the_program_and_run_as_nobody_special() {
     let text = std::fs::read_to_string(workspace().join("packaging/Dockerfile")).expect("a Dockerfile");
     let stages: Vec<&str> = text.split("\nFROM ").skip(1).collect();
-    assert_eq!(stages.len(), 3);
+    let stage = |name: &str| {
+        let found =
+            stages.iter().find(|stage| stage.lines().next().is_some_and(|line| line.ends_with(&format!(" AS {name}"))));
+        *found.unwrap_or_else(|| panic!("there is no image {name}"))
+    };
+    assert_eq!(stages.len(), 4);
     for line in text.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from")) {
         let sources: Vec<&str> = line.split(' ').collect();
         for source in &sources[..sources.len() - 1] {
             assert!(workspace().join(source).exists(), "COPY {source}");
         }
     }
-    for (stage, user, program) in [(stages[1], "1337:1337", "leno-proxy"), (stages[2], "65532:65532", "leno")] {
+    for (image, user, program) in [
+        ("leno-proxy", "1337:1337", "leno-proxy"),
+        ("leno-init", "1337:1337", "leno-proxy"),
+        ("leno", "65532:65532", "leno"),
+    ] {
+        let stage = stage(image);
         assert!(stage.contains(&format!("\nUSER {user}\n")), "{stage}");
         assert!(stage.contains(&format!("\nENTRYPOINT [\"/usr/local/bin/{program}\"]\n")), "{stage}");
+        // What runs for long has no shell: nothing is run while it is made, and one program is copied into it.
+        let is_bare = stage.starts_with("gcr.io/distroless/cc-debian12:nonroot AS ");
+        assert_eq!(is_bare, image != "leno-init", "{stage}");
+        assert_eq!(stage.contains("\nRUN "), !is_bare, "{stage}");
+        let copied: Vec<&str> = stage.lines().filter(|line| line.starts_with("COPY ")).collect();
+        assert_eq!(copied, [format!("COPY --from=build /usr/local/bin/{program} /usr/local/bin/{program}")]);
+    }
+    assert!(stage("leno-init").contains(" nftables iptables "), "it sets rules by either");
+    // A pod asks for these images, each where it has what the container needs.
+    let yaml = std::fs::read_to_string(workspace().join("examples/kubernetes/canary/shop.yaml")).expect("an example");
+    let injected = run_leno(&["inject", "-f", "-"], &yaml).stdout;
+    for image in ["leno-init", "leno-proxy"] {
+        let line = format!("image: {image}:{}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(injected.matches(&line).count(), 3, "{line}: {injected}");
     }
     // Nothing else is sent to the builder.
     let ignored = std::fs::read_to_string(workspace().join(".dockerignore")).expect("a .dockerignore");

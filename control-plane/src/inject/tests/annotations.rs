@@ -56,7 +56,7 @@ fn the_sidecar_is_as_its_annotations_want_it() {
     // As in Istio, what a pod says about resources replaces all that the operator said.
     assert_eq!(proxy["resources"], json!({ "requests": { "cpu": "250m" }, "limits": { "memory": "1.5Gi" } }));
     assert_eq!(proxy["image"], "registry.example/leno-proxy:2");
-    assert_eq!(container(&pod, "leno-init")["image"], "registry.example/leno-proxy:2");
+    assert_eq!(container(&pod, "leno-init")["image"], concat!("leno-init:", env!("CARGO_PKG_VERSION")));
     for (name, wanted) in [("LENO_LOG", "warn"), ("LENO_WORKERS", "2"), ("LENO_DRAIN", "45s")] {
         assert_eq!(variable(&pod, name).as_deref(), Some(wanted), "{name}");
     }

@@ -169,6 +169,22 @@ async fn a_rule_is_refused_with_the_words_of_leno_validate() {
 }
 
 #[tokio::test]
+async fn what_another_object_may_still_bring_is_a_warning_and_no_refusal() {
+    let world = World::start(SERVICE).await;
+    for (destination, code) in [
+        (json!({ "host": "reviews", "subset": "v2" }), "L0202: "),
+        (json!({ "host": "reviews", "port": { "number": 81 } }), "L0203: "),
+        (json!({ "host": "ratings" }), "L0201: "),
+    ] {
+        let mut rule = virtual_service(1, "reviews");
+        rule["spec"]["http"][0]["route"][0]["destination"] = destination;
+        let taken = world.validate("CREATE", &rule).await;
+        assert_eq!(taken["allowed"], true, "{taken}");
+        assert!(taken["warnings"][0].as_str().unwrap().starts_with(code), "{taken}");
+    }
+}
+
+#[tokio::test]
 async fn what_goes_or_is_not_ours_is_let_through() {
     let world = World::start("").await;
     let mut ending = virtual_service(-1, "reviews");

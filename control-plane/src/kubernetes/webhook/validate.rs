@@ -2,14 +2,15 @@
 //!
 //! Errors refuse the rule, with the same codes and words; warnings go to whoever wrote it, as warnings of `kubectl`. A
 //! rule is looked at among those that are in force, so that a host or a subset of another rule is known. One thing
-//! differs: what is missing may be on its way. `kubectl apply -f` of a directory writes one object after another, so that
-//! here a name that nobody knows is a warning as it is everywhere, and never more.
+//! differs: what is missing may be on its way. `kubectl apply -f` writes one object after another, and a VirtualService
+//! often before the DestinationRule that defines its subsets. So what the rule names and nobody has yet is a warning here
+//! and never more; until it is there, the rule's status says what `leno validate` says.
 
 use std::sync::Arc;
 
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
-use leno_config::diagnostic::Diagnostic;
+use leno_config::diagnostic::{Diagnostic, Severity, codes};
 use leno_config::rules::{self, Document, Parsed};
 use leno_config::validate;
 
@@ -19,6 +20,9 @@ use super::review;
 const LONGEST_WARNING: usize = 256;
 /// Of more findings, the number. Kubernetes passes 4096 bytes of warnings on.
 const MOST: usize = 10;
+
+/// Errors that another object puts right which is written after this one.
+const MAY_COME: [&str; 2] = [codes::UNKNOWN_SUBSET.id, codes::UNKNOWN_PORT.id];
 
 /// The rules that are in force.
 pub(crate) type InForce = Arc<dyn Fn() -> Arc<Vec<Document>> + Send + Sync>;
@@ -87,6 +91,8 @@ fn findings(parsed: &Parsed, in_force: &[Document]) -> Vec<Diagnostic> {
     let others: Vec<Document> = in_force.iter().filter(is_new).cloned().collect();
     let mut findings = validate::check(&Parsed { documents: Vec::new(), ..parsed.clone() });
     findings.extend(validate::validate_among(&parsed.documents, &others));
+    let may_come = |finding: &&mut Diagnostic| MAY_COME.contains(&finding.code);
+    findings.iter_mut().filter(may_come).for_each(|finding| finding.severity = Severity::Warning);
     findings
 }
 

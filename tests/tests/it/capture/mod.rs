@@ -2,8 +2,10 @@
 //!
 //! Only packets count, not the text of rules: [`packets`] sets rules with `leno-proxy redirect` in network namespaces
 //! ([`network`]: two pods and a node between them) and looks where connections arrive, with every backend that the
-//! kernel has, over IPv4 and IPv6; [`lifecycle`] applies, replaces, fails and removes.
+//! kernel has, over IPv4 and IPv6; [`lifecycle`] applies, replaces, fails and removes;
+//! [`whole`] has real proxies behind the rules, and [`greeting`] a server that speaks first.
 
+mod greeting;
 mod lifecycle;
 mod network;
 mod packets;

@@ -34,6 +34,8 @@ spec:
   - {number: 7000, name: any}
   - {number: 6379, name: cache}
   - {number: 5432, name: database}
+  - {number: 3306, name: store}
+  - {number: 3307, name: other-store}
   workloadSelector: {labels: {app: web}}
 ---
 apiVersion: networking.istio.io/v1
@@ -55,10 +57,10 @@ spec: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}
 ";
 
 /// A pod with its rules and its proxy.
-struct Meshed {
-    pod: Pod,
-    proxy: Process,
-    directory: TempDir,
+pub(super) struct Meshed {
+    pub(super) pod: Pod,
+    pub(super) proxy: Process,
+    pub(super) directory: TempDir,
 }
 
 impl Meshed {
@@ -121,7 +123,7 @@ impl Meshed {
     }
 
     /// The sum of a metric's series that contain all of these.
-    fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+    pub(super) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let page = self.admin("/stats/prometheus");
         let series =
             page.lines().filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
@@ -143,9 +145,9 @@ impl Meshed {
 }
 
 /// Two pods of one mesh: in b stands the web app.
-struct Whole {
-    a: Meshed,
-    b: Meshed,
+pub(super) struct Whole {
+    pub(super) a: Meshed,
+    pub(super) b: Meshed,
     _apps: Vec<App>,
     _servers: Vec<Server>,
     _network: Network,
@@ -155,7 +157,7 @@ struct Whole {
 struct App(#[allow(dead_code)] Process);
 
 impl Whole {
-    async fn start(what: &str) -> Option<Self> {
+    pub(super) async fn start(what: &str) -> Option<Self> {
         Self::with(what, &[]).await
     }
 
@@ -198,14 +200,14 @@ impl Whole {
         Some(whole)
     }
 
-    fn service(version: Version, port: u16) -> SocketAddr {
+    pub(super) fn service(version: Version, port: u16) -> SocketAddr {
         match version {
             Version::Four => (SERVICE_V4, port).into(),
             Version::Six => (SERVICE_V6, port).into(),
         }
     }
 
-    fn peer(&self, version: Version, port: u16) -> SocketAddr {
+    pub(super) fn peer(&self, version: Version, port: u16) -> SocketAddr {
         let ip: IpAddr = match version {
             Version::Four => self.b.pod.v4().into(),
             Version::Six => self.b.pod.v6().into(),
@@ -219,7 +221,7 @@ impl Whole {
     }
 }
 
-const BOTH: [Version; 2] = [Version::Four, Version::Six];
+pub(super) const BOTH: [Version; 2] = [Version::Four, Version::Six];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_and_bytes_of_whoever_speaks_first_cross_two_proxies_with_mtls_on_both_versions() {

@@ -13,4 +13,5 @@ mod refusing;
 mod replica;
 mod replicas;
 mod serving;
+mod validated;
 mod watches;

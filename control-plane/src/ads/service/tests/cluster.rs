@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use kube::client::Body;
+use leno_proxy::rule_files::QUIET;
 use serde_json::{Value as Json, json};
 use tokio::sync::broadcast;
 
@@ -29,6 +30,21 @@ struct Api {
 }
 
 impl Api {
+    /// Waits until every kind that is there has its watch.
+    async fn is_watched(&self) {
+        let watched = async {
+            while self.events.receiver_count() < self.lists.len() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), watched).await.expect("all watches begin");
+    }
+
+    /// An object of a list is another now.
+    fn changes(&self, list: &'static str, object: &Json) {
+        self.events.send((list, json!({ "type": "MODIFIED", "object": object }))).unwrap();
+    }
+
     fn client(&self) -> kube::Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: http::Request<Body>| {
@@ -68,6 +84,15 @@ fn respond(status: u16, text: String) -> http::Response<Answer> {
 }
 
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+const SERVICE_LIST: &str = "/api/v1/services";
+
+fn service(number: usize, port: usize) -> Json {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": format!("s{number}"), "namespace": "default", "resourceVersion": "2" },
+        "spec": { "clusterIP": "10.96.0.1", "ports": [{ "name": "http", "port": port, "targetPort": 8080 }] },
+    })
+}
 
 fn slice(number: usize, address: &str) -> Json {
     json!({
@@ -81,10 +106,6 @@ fn slice(number: usize, address: &str) -> Json {
 }
 
 fn api() -> Api {
-    let service = |number| {
-        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": format!("s{number}"), "namespace": "default" },
-            "spec": { "clusterIP": "10.96.0.1", "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }] } })
-    };
     let pod = |number| {
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": format!("p{number}"), "namespace": "default" },
             "spec": { "nodeName": "n1", "serviceAccountName": "web", "containers": [{ "name": "leno-proxy" }] } })
@@ -93,7 +114,7 @@ fn api() -> Api {
         "labels": { "topology.kubernetes.io/zone": "z1" } }, "spec": {} });
     let address = |number: usize| format!("10.0.{}.{}", number / 200, number % 200 + 1);
     let lists = HashMap::from([
-        ("/api/v1/services", (0..SERVICES).map(service).collect()),
+        (SERVICE_LIST, (0..SERVICES).map(|number| service(number, 80)).collect()),
         ("/api/v1/pods", (0..SERVICES).map(pod).collect()),
         ("/api/v1/nodes", vec![node]),
         ("/api/v1/namespaces", Vec::new()),
@@ -136,19 +157,12 @@ async fn an_endpoint_change_among_a_thousand_services_reaches_a_proxy_alone_and_
     assert!(first.contains("spiffe://cluster.local/ns/default/sa/web"), "the pod's identity: {first}");
     assert!(first.contains("z1"), "the node's zone: {first}");
 
-    let watched = async {
-        // Every kind that is there, each by a watch.
-        while api.events.receiver_count() < api.lists.len() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), watched).await.expect("all watches begin");
+    api.is_watched().await;
     let mut took = Vec::new();
     for round in 0..20_usize {
         let number = round * 37 % SERVICES;
         let sent = Instant::now();
-        let event = json!({ "type": "MODIFIED", "object": slice(number, &format!("10.9.9.{}", round + 1)) });
-        api.events.send((SLICES, event)).unwrap();
+        api.changes(SLICES, &slice(number, &format!("10.9.9.{}", round + 1)));
         let pushed = proxy.takes(Kind::Endpoints).await;
         took.push(sent.elapsed());
         assert_eq!(names(&pushed), [format!("outbound|80||s{number}.default.svc.cluster.local")], "and nothing else");
@@ -159,6 +173,52 @@ async fn an_endpoint_change_among_a_thousand_services_reaches_a_proxy_alone_and_
         took[took.len() / 2].as_secs_f64() * 1e3,
         took[took.len() - 1].as_secs_f64() * 1e3
     );
+    running.hub.stop();
+    following.abort();
+}
+
+/// What is written waits for what else is written; what runs elsewhere does not wait with it. Both arrive over watches of
+/// their own, one of which may be late on a busy machine: but if endpoints waited, they would never be the first, because
+/// clusters go out before endpoints.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_change_overtakes_an_edit_that_waits_for_quiet() {
+    const ROUNDS: usize = 20;
+    let running = Running::start().await;
+    let api = api();
+    let following = serve(&api, &running.hub);
+    let mut proxy = running.proxy("client").await;
+    proxy.asks(Kind::Cluster, &[]).await;
+    proxy.takes(Kind::Cluster).await;
+    let moving = "outbound|80||s5.default.svc.cluster.local";
+    proxy.asks(Kind::Endpoints, &[moving]).await;
+    proxy.takes(Kind::Endpoints).await;
+    api.is_watched().await;
+    let mut overtook = false;
+    for round in 1..=ROUNDS {
+        let written = Instant::now();
+        api.changes(SERVICE_LIST, &service(1, 8000 + round));
+        api.changes(SLICES, &slice(5, &format!("10.9.9.{round}")));
+        let edited = format!("outbound|{}||s1.default.svc.cluster.local", 8000 + round);
+        let (mut has_moved, mut has_changed) = (false, false);
+        while !(has_moved && has_changed) {
+            let response = proxy.hears().await.unwrap().unwrap();
+            proxy.answers(&response, None).await;
+            let names = names(&response);
+            if response.type_url == Kind::Endpoints.url() && names.contains(&moving) {
+                has_moved = true;
+                overtook |= !has_changed;
+            }
+            if response.type_url == Kind::Cluster.url() && names.contains(&edited.as_str()) {
+                has_changed = true;
+                assert!(written.elapsed() >= QUIET, "an edit waits for others: {:?}", written.elapsed());
+            }
+        }
+        if overtook {
+            println!("endpoints overtook the edit in round {round}");
+            break;
+        }
+    }
+    assert!(overtook, "in {ROUNDS} rounds, endpoints always came after the edit that was written just before");
     running.hub.stop();
     following.abort();
 }
