@@ -61,6 +61,9 @@ metadata: {name: retried}
 spec: {host: retried, tcp: {}, interval: 1s, idleInterval: 1s, timeout: 5s}
 ";
 
+/// A metric without `envoy_cluster_`, its other label as `name=value`, and its value.
+type Figure = (&'static str, &'static str, f64);
+
 /// A service for each thing that can happen.
 struct Scene {
     mesh: Mesh,
@@ -102,8 +105,8 @@ impl Scene {
         hangs
     }
 
-    /// Waits until the figures of a service are these; each is a metric without `envoy_cluster_`, and its other label.
-    async fn shows(&self, service: &str, figures: &[(&str, &str, f64)]) {
+    /// Waits until the figures of a service are these.
+    async fn shows(&self, service: &str, figures: &[Figure]) {
         let cluster = format!("outbound|80||{service}.default.svc.cluster.local");
         for (name, label, value) in figures {
             let own = label.split_once('=');
@@ -148,7 +151,7 @@ impl Scene {
 async fn each_metric_of_a_cluster_counts_what_the_client_has_seen() {
     let scene = Scene::start().await;
     scene.everything_happens().await;
-    let cases: [(&str, &[(&str, &str, f64)]); 6] = [
+    let cases: [(&str, &[Figure]); 6] = [
         (
             "plain",
             &[
