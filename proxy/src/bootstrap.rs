@@ -153,7 +153,7 @@ pub struct Flags {
     /// One more address for /stats/prometheus alone
     #[arg(long, env = "LENO_METRICS")]
     pub metrics: Option<SocketAddr>,
-    /// Whose names metrics of requests have: istio, otel or both [default: istio]
+    /// Whose names metrics of requests have: istio, otel, both or none [default: istio]
     #[arg(long, env = "LENO_METRICS_DIALECT")]
     pub metrics_dialect: Option<String>,
     /// One more address for /ready alone

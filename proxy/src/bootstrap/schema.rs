@@ -53,7 +53,7 @@ const ROWS: &[Row] = &[
     ("state", text, "Directory for state that survives a restart."),
     ("admin", address, "Address of the admin interface; 127.0.0.1:15000 unless given."),
     ("metrics", address, "One more address, for /stats/prometheus alone."),
-    ("metrics_dialect", dialect, "Whose names metrics of requests have; `istio` unless given."),
+    ("metrics_dialect", dialect, "Whose names metrics of requests have, or `none`; `istio` unless given."),
     ("ready", address, "One more address, for /ready alone."),
     (
         "merged",
@@ -156,7 +156,7 @@ fn address() -> Value {
 }
 
 fn dialect() -> Value {
-    json!({ "enum": ["istio", "otel", "both"] })
+    json!({ "enum": ["istio", "otel", "both", "none"] })
 }
 
 fn probes() -> Value {
