@@ -5,7 +5,10 @@
 use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
-use crate::rules::{Document, Headers, OutlierDetection, Path, PortTrafficPolicy, Rule, TrafficPolicy, VirtualService};
+use crate::rules::{
+    ClientTlsSettings, Document, Headers, OutlierDetection, Path, PortTrafficPolicy, Rule, TrafficPolicy,
+    VirtualService,
+};
 
 /// One feature.
 struct Feature {
@@ -43,6 +46,11 @@ const POLICIES: &[Feature] = &[
         name: "`consecutiveErrors`",
         instead: "it is not read: write `consecutiveGatewayErrors` or `consecutive5xxErrors`",
         first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
+    },
+    Feature {
+        name: "`credentialName`",
+        instead: "it reads no secrets: it refuses to call the host this way, and calls it as before; name files",
+        first: |rule| inside(encryptions(rule), |tls| tls.credential_name.as_ref().map(|_| "credentialName")),
     },
     Feature {
         name: "`tunnel`",
@@ -159,6 +167,10 @@ fn blocks<'a, T>(
         );
     }
     blocks
+}
+
+fn encryptions(rule: &Rule) -> Vec<(Path, &ClientTlsSettings)> {
+    blocks(rule, "tls", |policy| policy.tls.as_ref(), |port| port.tls.as_ref())
 }
 
 fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {

@@ -16,7 +16,7 @@ pub(super) fn check_client(tls: &ClientTlsSettings, path: &Path, found: &mut Fin
             for (field, is_set) in files.into_iter().take(2).filter(|(_, is_set)| !is_set) {
                 debug_assert!(!is_set);
                 let message = format!("`MUTUAL` needs `{field}`");
-                found.add(codes::TLS, path, message).help("name the file, or a secret by `credentialName`");
+                found.add(codes::TLS, path, message).help("name the file");
             }
         }
         ClientTlsMode::IstioMutual => {
@@ -65,7 +65,7 @@ pub(super) fn check_server(tls: &ServerTlsSettings, path: &Path, found: &mut Fin
         {
             if !is_set {
                 let message = format!("`{}` needs `{field}`", mode.as_str());
-                found.add(codes::TLS, path, message).help("name the file, or a secret by `credentialName`");
+                found.add(codes::TLS, path, message).help("name the file");
             }
         }
     }

@@ -467,6 +467,10 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
         (policy("tls: {mode: ISTIO_MUTUAL}"), nothing),
         (policy("portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]"), nothing),
         (policy("tunnel: {targetHost: b, targetPort: 80}"), &["spec.trafficPolicy.tunnel: without a tunnel"]),
+        (
+            policy("tls: {mode: SIMPLE, credentialName: reviews}"),
+            &["spec.trafficPolicy.tls.credentialName: it reads no secrets"],
+        ),
         (policy("proxyProtocol: {version: V2}"), &["spec.trafficPolicy.proxyProtocol: without it"]),
         (
             pool("tcp: {maxConnectionDuration: 1h, tcpKeepalive: {}, maxConnections: 1}, http: {maxConcurrentStreams: 5}"),

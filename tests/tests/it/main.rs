@@ -26,6 +26,7 @@ mod explain;
 mod faults;
 mod floods;
 mod foreign;
+mod from_istio;
 mod generated;
 mod grpc;
 mod identity;
