@@ -31,6 +31,9 @@ pub use schema::schema;
 pub use security::SecurityFlags;
 use security::{FileControlPlane, FileIdentity};
 
+/// Where secrets are mounted unless somebody says otherwise.
+const CREDENTIALS: &str = "/etc/leno/credentials";
+
 /// Why a proxy cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
@@ -64,6 +67,8 @@ pub struct Bootstrap {
     pub source: Source,
     /// Its certificate, where it does not come from the control plane.
     pub identity: Option<IdentityFiles>,
+    /// Directory of the Kubernetes secrets that rules name (`credentialName`), each mounted as a directory of its name.
+    pub credentials: PathBuf,
     /// Whether the system may write the process's memory, with its keys, to disk or show it to a debugger.
     pub dumpable: bool,
     /// Where state is kept; `None`: nowhere.
@@ -139,13 +144,16 @@ pub struct Flags {
     /// Directory for state that survives a restart
     #[arg(long, value_name = "DIR", env = "LENO_STATE")]
     pub state: Option<PathBuf>,
+    /// Directory of mounted Kubernetes secrets, which rules name by `credentialName` [default: /etc/leno/credentials]
+    #[arg(long, value_name = "DIR", env = "LENO_CREDENTIALS")]
+    pub credentials: Option<PathBuf>,
     /// Admin address [default: 127.0.0.1:15000]
     #[arg(long, env = "LENO_ADMIN")]
     pub admin: Option<SocketAddr>,
     /// One more address for /stats/prometheus alone
     #[arg(long, env = "LENO_METRICS")]
     pub metrics: Option<SocketAddr>,
-    /// Whose names metrics of requests have: istio, otel or both [default: istio]
+    /// Whose names metrics of requests have: istio, otel, both or none [default: istio]
     #[arg(long, env = "LENO_METRICS_DIALECT")]
     pub metrics_dialect: Option<String>,
     /// One more address for /ready alone
@@ -181,6 +189,7 @@ struct File {
     interception: Option<String>,
     control_plane: Option<FileControlPlane>,
     identity: Option<FileIdentity>,
+    credentials: Option<PathBuf>,
     rules: Vec<PathBuf>,
     state: Option<PathBuf>,
     admin: Option<SocketAddr>,
@@ -259,6 +268,7 @@ impl Bootstrap {
             node: node(&flags, file.node, file.interception)?,
             source,
             identity,
+            credentials: flags.credentials.or(file.credentials).unwrap_or_else(|| CREDENTIALS.into()),
             dumpable: flags.dumpable || file.dumpable,
             state: flags.state.or(file.state),
             admin: flags.admin.or(file.admin).unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),

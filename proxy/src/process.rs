@@ -174,11 +174,12 @@ impl Proxy {
             reserved: Arc::clone(&reserved),
             identity: Arc::clone(keyring.identity()),
             own: Workload::of(&bootstrap.node),
+            credentials: bootstrap.credentials.as_path().into(),
             gate: succession.gate(),
         };
         let (workers, acceptor, threads) = start_workers(&bootstrap, &common)?;
-        let Common { telemetry, identity, own, .. } = common;
-        let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own));
+        let Common { telemetry, identity, own, credentials, .. } = common;
+        let sessions = Rc::new(Sessions::new(identity, Arc::clone(&telemetry), &own, credentials));
         let (ring, stopped) = (Arc::clone(&keyring), source_stopped.clone());
         tokio::task::spawn_local(start::keep(bootstrap.clone(), succession.ownership.clone(), ring, stopped));
         let link = watch::Sender::new(None);
@@ -491,6 +492,7 @@ struct Common {
     reserved: Reserved,
     identity: Arc<Identity>,
     own: Workload,
+    credentials: Arc<Path>,
     gate: watch::Receiver<Gate>,
 }
 
@@ -508,13 +510,13 @@ fn start_workers(bootstrap: &Bootstrap, common: &Common) -> anyhow::Result<Start
     for (index, stats) in stats.into_iter().enumerate() {
         let (commands, inbox) = mpsc::channel(QUEUE);
         workers.push(WorkerPort { commands, stats: Arc::clone(&stats) });
-        let Common { telemetry, dns, stage, reserved, identity, own, gate } = common.clone();
+        let Common { telemetry, dns, stage, reserved, identity, own, credentials, gate } = common.clone();
         let (limits, given_up, opened) = (Arc::clone(&overload), Arc::clone(&given_up), Arc::clone(&opened));
         let accepts = acceptor_commands.take_if(|_| count == 1);
         let seed = bootstrap.seed.map(|seed| seed.wrapping_add(index as u64));
         threads.push(thread(&format!("leno-worker-{index}"), move || async move {
             let random = seed.map_or_else(Random::from_entropy, Random::seeded);
-            let tls = Sessions::new(identity, Arc::clone(&telemetry), &own);
+            let tls = Sessions::new(identity, Arc::clone(&telemetry), &own, credentials);
             let figures = Figures { telemetry, stats, overload: Arc::clone(&limits), given_up, opened };
             let worker = Worker::new(figures, dns, stage, reserved, tls, random);
             if let Some(commands) = accepts {
@@ -545,17 +547,12 @@ where
 /// Whether a resource is one that this version must refuse: what would protect and cannot be done.
 pub fn refuse(decoded: &leno_config::xds::Decoded) -> Option<leno_config::xds::Refusal> {
     match decoded {
-        leno_config::xds::Decoded::Cluster(cluster) => refuse_cluster(cluster),
         leno_config::xds::Decoded::Secret(secret) => refuse_secret(secret),
-        leno_config::xds::Decoded::Endpoints(_)
+        leno_config::xds::Decoded::Cluster(_)
+        | leno_config::xds::Decoded::Endpoints(_)
         | leno_config::xds::Decoded::Listener(_)
         | leno_config::xds::Decoded::Route(_) => None,
     }
-}
-
-fn refuse_cluster(cluster: &ir::Cluster) -> Option<leno_config::xds::Refusal> {
-    let (field, reason) = crate::state::enforced::refuse_cluster(cluster)?;
-    Some(leno_config::xds::Refusal { resource: cluster.name.to_string(), field: field.to_owned(), reason })
 }
 
 /// Roots that nobody could be verified by would end all encryption; the ones before stay.

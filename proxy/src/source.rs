@@ -6,7 +6,6 @@ use std::time::SystemTime;
 
 use leno_config::compile::compile;
 use leno_config::diagnostic::Severity;
-use leno_config::ir;
 use leno_config::mesh::Mesh;
 use leno_config::node::Node;
 use leno_config::rules::{self, SourceText};
@@ -16,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 use crate::control_plane::{Access, Link};
 use crate::process::refuse;
 use crate::rule_files::RuleFiles;
-use crate::state::enforced;
 use crate::state::warming::Effective;
 use crate::telemetry::Telemetry;
 use crate::xds::{self, ClientConfig, Hooks, Outputs, Pause};
@@ -107,28 +105,12 @@ fn load(texts: &[SourceText], node: &Node) -> Result<(Effective, Vec<String>), V
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(lines);
     }
-    let mut resources = compile(&Mesh::new(&parsed.documents), node);
-    let refused = refuse_unsafe(&mut resources);
+    let resources = compile(&Mesh::new(&parsed.documents), node);
     let effective = Effective {
         resources: Arc::new(resources),
         in_force: None,
         received_at: Some(SystemTime::now()),
         complete: true,
     };
-    Ok((effective, [lines, refused].concat()))
-}
-
-/// Leaves out what would go over the wire unprotected although a rule asks for protection: its routes answer 503.
-fn refuse_unsafe(resources: &mut ir::Resources) -> Vec<String> {
-    let mut refused = Vec::new();
-    resources.clusters.retain(|name, cluster| match enforced::refuse_cluster(cluster) {
-        Some((_, reason)) => {
-            let line = format!("cluster {name} is left out: {reason}");
-            tracing::warn!("{line}");
-            refused.push(line);
-            false
-        }
-        None => true,
-    });
-    refused
+    Ok((effective, lines))
 }

@@ -32,6 +32,13 @@ pub fn samples(text: &str) -> Vec<Sample> {
     lines.map(|line| sample(line).unwrap_or_else(|| panic!("this is no sample: {line}"))).collect()
 }
 
+/// The sum of the series of a metric that have these labels; `None`: there is no such series.
+pub fn figure(samples: &[Sample], metric: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let is_meant =
+        |sample: &&Sample| sample.metric == metric && labels.iter().all(|(name, value)| sample.label(name) == *value);
+    samples.iter().filter(is_meant).map(|sample| sample.value).reduce(|sum, value| sum + value)
+}
+
 /// The label names of each metric, over all of its series.
 pub fn names<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> BTreeMap<String, BTreeSet<String>> {
     let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -92,6 +99,7 @@ mod tests {
         assert_eq!((read[0].metric.as_str(), read[0].value, read[0].label("x")), ("a", 1.0, ""));
         assert_eq!((read[1].label("c"), read[1].label("e")), ("d", "f, \"g\" {h} \\ \n"));
         assert_eq!((read[2].metric.as_str(), read[2].value), ("c_bucket", f64::INFINITY));
+        assert_eq!((figure(&read, "b", &[("c", "d")]), figure(&read, "b", &[("c", "x")])), (Some(2.5), None));
         assert_eq!(names(&read)["b"], BTreeSet::from(["c".to_owned(), "e".to_owned()]));
     }
 }

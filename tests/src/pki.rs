@@ -141,6 +141,11 @@ impl Authority {
 
     /// A list of revoked serial numbers, PEM.
     pub fn revoke(&self, serials: &[u64]) -> String {
+        self.revoke_until(serials, 3600)
+    }
+
+    /// The same; the next list was to come so many seconds from now, or before now.
+    pub fn revoke_until(&self, serials: &[u64], until: i64) -> String {
         let now = OffsetDateTime::now_utc();
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
@@ -149,8 +154,8 @@ impl Authority {
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
-            this_update: now - Duration::from_secs(60),
-            next_update: now + Duration::from_secs(3600),
+            this_update: now - Duration::from_secs(7200),
+            next_update: now + time::Duration::seconds(until),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::defaults;
 use crate::ir::{
-    Balance, Cluster, ClusterName, Discovery, Endpoints, ExternalTls, Fraction, Limits, MeshTls, OutlierDetection,
-    Port, Resources, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, UpstreamTls,
+    Balance, Cluster, ClusterName, Credential, Discovery, Endpoints, ExternalTls, Fraction, Limits, MeshTls,
+    OutlierDetection, Port, Resources, RetryBudget, SlowStart, TcpKeepalive, UpstreamProtocol, UpstreamTls,
 };
 use crate::mesh::{Protocol, Resolution, Service, ServicePort};
 use crate::rules::{
@@ -277,13 +277,15 @@ fn external(service: &Service, written: &ClientTlsSettings, certificate: Option<
     let names =
         if written.subject_alt_names.is_empty() { &service.subject_alt_names } else { &written.subject_alt_names };
     let text = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
+    let is_shown = written.mode == Some(ClientTlsMode::Mutual);
     ExternalTls {
         sni: text(&written.sni),
         subject_alt_names: names.clone(),
         roots: text(&written.ca_certificates),
         key: certificate.as_ref().and_then(|_| text(&written.private_key)),
         certificate,
-        credential: text(&written.credential_name),
+        revoked: text(&written.ca_crl),
+        credential: text(&written.credential_name).map(|name| Credential { name, is_shown }),
         skip_verify: written.insecure_skip_verify.unwrap_or(false),
         min_version: crate::ir::TlsVersion::Tls12,
     }

@@ -20,6 +20,7 @@ use crate::rules::{CaptureMode, ConnectionPoolSettings, IngressListener};
 use super::Output;
 use super::authorization::Traffic;
 use super::clusters::apply_connection_pool;
+use super::ingress_tls::Ended;
 use super::listeners::{http_manager, inbound_routes, ingress_origin, only_endpoint, port_and_protocol, service_at};
 use super::profile;
 use super::protection::{Protection, protection};
@@ -60,7 +61,7 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
     if let Some(port) = Port::new(defaults::INBOUND_PORT) {
         ports.insert(port, closed(output));
     }
-    let CapturedPort { mtls, authorization, access_logs, protocol } =
+    let CapturedPort { mtls, tls: _, authorization, access_logs, protocol } =
         undeclared(view, view.mesh.peer_mode_of_workload(view.node), output);
     let any = |ip: IpAddr| SocketAddr::new(ip, defaults::INBOUND_PORT);
     let address = any(Ipv4Addr::UNSPECIFIED.into());
@@ -127,7 +128,7 @@ impl App<'_> {
                 (authorization, ListenerProtocol::Detect(Box::new(detection)))
             }
         };
-        CapturedPort { mtls: mode, authorization, access_logs: AccessLogs::default(), protocol: spoken }
+        CapturedPort { mtls: mode, tls: None, authorization, access_logs: AccessLogs::default(), protocol: spoken }
     }
 
     fn cluster(&self, view: &View<'_>) -> Cluster {
@@ -164,10 +165,7 @@ fn ingress_port<'a>(
     (port, protocol): (Port, Protocol),
     output: &mut Output<'a>,
 ) -> CapturedPort {
-    // Who asks for TLS in front of the app must not get clear text; and a Unix socket is not called.
-    if written.tls.is_some() {
-        return closed(output);
-    }
+    let Ok(Ended { tls, protocol }) = Ended::of(view, written, (port, protocol)) else { return closed(output) };
     let endpoint = match written.default_endpoint.as_deref().filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => match text.parse::<SocketAddr>() {
@@ -176,13 +174,14 @@ fn ingress_port<'a>(
             Ok(address) if address.ip().is_unspecified() && address.port() == port.get() => None,
             Ok(address) if address.ip().is_unspecified() => Some(SocketAddr::new(view.node.ip, address.port())),
             Ok(address) => Some(address),
+            // A Unix socket is not called.
             Err(_) => return closed(output),
         },
     };
     let pool = written.connection_pool.as_ref().or(sidecar.spec.inbound_connection_pool.as_ref());
     let service = service_at(view, sidecar, port.get());
     let app = App { endpoint, pool, service, ..App::called(port, protocol) };
-    app.port(view, Some(ingress_origin(sidecar, index)), output)
+    CapturedPort { tls, ..app.port(view, Some(ingress_origin(sidecar, index)), output) }
 }
 
 /// Ports of which nobody says what is spoken: requests where it is HTTP, bytes otherwise, to where the caller meant.
@@ -203,6 +202,7 @@ fn undeclared<'a>(view: &View<'a>, mode: PeerMode, output: &mut Output<'a>) -> C
     let detection = Detection::new(Vec::new(), Some(manager), tcp_route(&name, PASSTHROUGH, None), connections);
     CapturedPort {
         mtls: mode.mode,
+        tls: None,
         authorization,
         access_logs: AccessLogs::default(),
         protocol: ListenerProtocol::Detect(Box::new(detection)),
@@ -214,6 +214,7 @@ fn closed(output: &mut Output<'_>) -> CapturedPort {
     let name = output.black_hole();
     CapturedPort {
         mtls: MtlsMode::Disable,
+        tls: None,
         authorization: Authorization::default(),
         access_logs: AccessLogs::default(),
         protocol: ListenerProtocol::Tcp(tcp_route(&name, name.as_str(), None)),

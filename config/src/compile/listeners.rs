@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use crate::defaults;
 use crate::ir::{
-    Address, AttemptCount, Cluster, ClusterName, Direction, Discovery, Domain, Endpoint, Endpoints, FilePlace, Health,
-    HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin, PathNormalization,
-    Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, ServiceName, StreamLimits, TcpRoute, UnderscoreNames,
-    UpstreamProtocol, VirtualHost, WeightedClusters,
+    Address, AttemptCount, Branch, Cluster, ClusterName, Condition, Direction, Discovery, Domain, Endpoint, Endpoints,
+    FilePlace, Health, HttpManager, JwtAuthentication, Listener, ListenerProtocol, Locality, LocalityEndpoints, Origin,
+    PathNormalization, Port, RetryOn, RetryPolicy, RouteConfig, RouteSource, ServerName, ServiceName, StreamLimits,
+    TcpRoute, UnderscoreNames, UpstreamProtocol, VirtualHost, WeightedClusters,
 };
-use crate::mesh::{Instance, Protocol, Resolution, Service, Sidecar, port_number, selects};
+use crate::mesh::{Instance, Protocol, Resolution, Service, ServicePort, Sidecar, port_number, selects};
 use crate::rules::{EgressListener, IngressListener, SidecarPort};
 
 use super::Output;
@@ -27,6 +27,7 @@ use super::authorization::Traffic;
 use super::clusters::apply_connection_pool;
 use super::http_action::default_retry;
 use super::inbound::is_captured;
+use super::ingress_tls::Ended;
 use super::protection::{Protection, protection};
 use super::routes::Served;
 use super::scope::{Egress, View};
@@ -44,11 +45,8 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
         if captures && is_captured(written) {
             continue;
         }
-        // Who asks for TLS in front of the app must not get clear text: without it, no socket.
-        if written.tls.is_some() {
-            continue;
-        }
         let Some((port, protocol)) = written.port.as_ref().and_then(port_and_protocol) else { continue };
+        let Ok(Ended { tls, protocol }) = Ended::of(view, written, (port, protocol)) else { continue };
         let Some(address) = bind(written.bind.as_deref(), view.node.ip) else { continue };
         let address = SocketAddr::new(address, port.get());
         let Some(cluster) = app(view, sidecar, written, address, protocol) else { continue };
@@ -74,7 +72,7 @@ pub(super) fn inbound<'a>(view: &View<'a>, output: &mut Output<'a>) {
         };
         output.cluster(cluster);
         let listener = Listener::new(name, address, Direction::Inbound, protocol);
-        output.listener(Listener { mtls: peer.mode, authorization, ..listener });
+        output.listener(Listener { mtls: peer.mode, tls, authorization, ..listener });
     }
 }
 
@@ -200,9 +198,47 @@ pub(super) fn chosen<'a>(view: &View<'a>, egress: &Egress<'a>, written: &EgressL
         let service = *services.iter().find(is_tcp)?;
         Some((service, service.ports.iter().find(|port| port.protocol.is_bytes())?.number))
     });
-    if let Some((service, port)) = found {
+    if protocol == Protocol::Tls && services.iter().filter(|service| service.port(port).is_some_and(is_tls)).count() > 1
+    {
+        by_server_name(view, egress, &services, port, address, output);
+    } else if let Some((service, port)) = found {
         tcp(view, egress, service, port, address, output);
     }
+}
+
+fn is_tls(port: &ServicePort) -> bool {
+    port.protocol == Protocol::Tls
+}
+
+/// One socket for several services with TLS, which their callers' handshakes tell apart.
+fn by_server_name<'a>(
+    view: &View<'a>,
+    egress: &Egress<'a>,
+    services: &[&'a Service],
+    number: Port,
+    address: SocketAddr,
+    output: &mut Output<'a>,
+) {
+    if output.is_taken(address) {
+        return;
+    }
+    let (mut branches, mut rest) = (Vec::new(), None);
+    for &service in services {
+        let Some(port) = service.port(number).filter(|port| is_tls(port)) else { continue };
+        match tcp_route::by_server_name(view, egress, service, port, output) {
+            Some(named) => {
+                branches.extend(named.branches);
+                rest = rest.or(named.rest);
+            }
+            None => branches.extend(ServerName::parse(&service.host).ok().map(|name| Branch {
+                condition: Condition::ServerName(name),
+                route: tcp_route::route(view, egress, service, number, output),
+            })),
+        }
+    }
+    let rest = rest.unwrap_or_else(|| tcp_route::nowhere(output));
+    let protocol = tcp_route::by_name(branches, rest);
+    output.listener(Listener::new(listener_name(address), address, Direction::Outbound, protocol));
 }
 
 /// The sockets of all listeners without a port: one for HTTP, one for each TCP port.
@@ -274,7 +310,10 @@ fn tcp<'a>(
     if output.is_taken(address) {
         return;
     }
-    let protocol = ListenerProtocol::Tcp(tcp_route::route(view, egress, service, port, output));
+    let protocol = match service.port(port) {
+        Some(port) => tcp_route::protocol(view, egress, service, port, output),
+        None => ListenerProtocol::Tcp(tcp_route::route(view, egress, service, port, output)),
+    };
     output.listener(Listener::new(listener_name(address), address, Direction::Outbound, protocol));
 }
 

@@ -28,6 +28,7 @@ mod http_filters;
 mod http_match;
 mod http_route;
 mod inbound;
+mod ingress_tls;
 mod listeners;
 mod locality;
 mod outbound;

@@ -138,16 +138,16 @@ fn alone<'a>(
     let groups: Vec<&[SocketAddr]> = if service.headless { free.chunks(1).collect() } else { vec![free.as_slice()] };
     for group in groups {
         let Some((&first, more)) = group.split_first() else { continue };
-        let tcp = tcp_route::route(view, egress, service, port.number, output);
         let protocol = match port.protocol {
             Protocol::Undeclared => {
+                let tcp = tcp_route::route(view, egress, service, port.number, output);
                 let table = format!("{}:{}", service.host, port.number);
                 let http = outbound_http(view, egress, &table, Served::Host(service, port.number), first, output);
                 let detection = Detection::new(Vec::new(), Some(http), tcp, Authorization::default());
                 ListenerProtocol::Detect(Box::new(detection))
             }
             Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Tls | Protocol::Tcp | Protocol::Udp => {
-                ListenerProtocol::Tcp(tcp)
+                tcp_route::protocol(view, egress, service, port, output)
             }
         };
         let listener = Listener::new(listener_name(first), first, Direction::Outbound, protocol);
@@ -162,6 +162,8 @@ struct Shared<'a> {
     branches: Vec<Branch>,
     /// Who gets the bytes that say nothing.
     owner: Option<&'a Service>,
+    /// Where they go, if a rule says so.
+    rest: Option<TcpRoute>,
 }
 
 impl<'a> Shared<'a> {
@@ -174,6 +176,13 @@ impl<'a> Shared<'a> {
         port: &ServicePort,
         output: &mut Output<'a>,
     ) {
+        if let Some(named) = tcp_route::by_server_name(view, egress, service, port, output)
+            && (service.is_anywhere() || !service.ranges.is_empty())
+        {
+            self.branches.extend(named.branches);
+            self.rest = self.rest.take().or(named.rest);
+            return;
+        }
         let mut conditions: Vec<_> = service.ranges.iter().map(|&range| Condition::Destination(range)).collect();
         if service.is_anywhere() {
             match (port.protocol, ServerName::parse(&service.host)) {
@@ -197,22 +206,24 @@ impl<'a> Shared<'a> {
         bind: Option<IpAddr>,
         output: &mut Output<'a>,
     ) {
-        let Self { http, branches, owner } = self;
+        let Self { http, branches, owner, rest } = self;
+        let is_owned = owner.is_some() || rest.is_some();
         let all = bind.map_or(ANY.to_vec(), |ip| vec![ip]);
         let mut addresses = all.into_iter().map(|ip| SocketAddr::new(ip, number.get()));
         let Some(address) = addresses.next().filter(|&address| !output.is_handed(address)) else { return };
-        let tcp = |output: &mut Output<'a>| match owner {
-            Some(service) => tcp_route::route(view, egress, service, number, output),
-            None => passed_on(view, egress, output),
+        let tcp = |output: &mut Output<'a>| match (rest, owner) {
+            (Some(route), _) => route,
+            (None, Some(service)) => tcp_route::route(view, egress, service, number, output),
+            (None, None) => passed_on(view, egress, output),
         };
         let name = listener_name(address);
         let table = if bind.is_some() { name.clone() } else { number.to_string() };
         let requests =
             |output: &mut Output<'a>| outbound_http(view, egress, &table, Served::Port(number), address, output);
-        let protocol = match (http, branches.is_empty(), owner) {
-            (false, true, None) => return,
-            (true, true, None) => ListenerProtocol::Http(requests(output)),
-            (false, true, Some(_)) => ListenerProtocol::Tcp(tcp(output)),
+        let protocol = match (http, branches.is_empty(), is_owned) {
+            (false, true, false) => return,
+            (true, true, false) => ListenerProtocol::Http(requests(output)),
+            (false, true, true) => ListenerProtocol::Tcp(tcp(output)),
             _ => {
                 let http = http.then(|| requests(output));
                 ListenerProtocol::Detect(Box::new(Detection::new(
@@ -242,17 +253,11 @@ fn passed_on<'a>(view: &View<'a>, egress: &Egress<'a>, output: &mut Output<'a>) 
 
 /// Nobody is let in.
 fn closed(output: &mut Output<'_>) -> CapturedPort {
-    let cluster = output.black_hole();
     CapturedPort {
         mtls: MtlsMode::Disable,
+        tls: None,
         authorization: Authorization::default(),
         access_logs: AccessLogs::default(),
-        protocol: ListenerProtocol::Tcp(TcpRoute {
-            stat_prefix: cluster.to_string(),
-            origin: None,
-            clusters: WeightedClusters::single(cluster),
-            idle_timeout: Some(defaults::TCP_IDLE_TIMEOUT),
-            hashes_source: false,
-        }),
+        protocol: ListenerProtocol::Tcp(tcp_route::nowhere(output)),
     }
 }

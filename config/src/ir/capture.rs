@@ -13,10 +13,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{AccessLogs, Authorization, Direction, Listener, ListenerProtocol, MtlsMode, Port};
+use super::{AccessLogs, Authorization, Direction, Listener, ListenerProtocol, MtlsMode, Port, ServerTls};
 
 /// How connections come to a listener.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
@@ -54,6 +55,9 @@ impl Intake {
 pub struct CapturedPort {
     /// Whether callers come with a certificate of the mesh.
     pub mtls: MtlsMode,
+    /// TLS for callers who are not of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<ServerTls>>,
     /// Who may do what.
     pub authorization: Authorization,
     /// What is logged.
@@ -69,7 +73,7 @@ impl Listener {
     pub fn handed_ports(&self) -> impl Iterator<Item = Self> {
         let any = |ip: IpAddr, port: Port| SocketAddr::new(ip, port.get());
         self.ports.iter().map(move |(&port, captured)| {
-            let CapturedPort { mtls, authorization, access_logs, protocol } = captured.clone();
+            let CapturedPort { mtls, tls, authorization, access_logs, protocol } = captured.clone();
             Self {
                 name: self.port_name(port),
                 address: any(Ipv4Addr::UNSPECIFIED.into(), port),
@@ -78,6 +82,7 @@ impl Listener {
                 intake: Intake::Handed,
                 ports: BTreeMap::new(),
                 mtls,
+                tls,
                 authorization,
                 access_logs,
                 protocol,

@@ -311,18 +311,43 @@ pub struct ExternalTls {
     pub sni: Option<String>,
     /// Names the peer's certificate may carry.
     pub subject_alt_names: Vec<String>,
-    /// Files with roots; `None`: the system's.
+    /// Files with roots; `None`: the credential's, else the system's.
     pub roots: Option<String>,
+    /// File of revocation lists; with one, every authority of a chain needs a list that is not out of date (Envoy).
+    pub revoked: Option<String>,
     /// Own certificate file.
     pub certificate: Option<String>,
     /// Own key file.
     pub key: Option<String>,
-    /// Kubernetes secret with all of it.
-    pub credential: Option<String>,
+    /// Secret with what no file is named for.
+    pub credential: Option<Credential>,
     /// The peer is not verified.
     pub skip_verify: bool,
     /// Older versions are not spoken.
     pub min_version: TlsVersion,
+}
+
+/// A Kubernetes secret, by its name (`credentialName`). The proxy knows it as a directory of that name: secrets are mounted
+/// where they are used, and no control plane reads them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Credential {
+    /// Of the secret.
+    pub name: String,
+    /// Its certificate is shown as well; otherwise it is about roots alone.
+    pub is_shown: bool,
+}
+
+impl Credential {
+    /// Whether a text can be the name of a secret (RFC 1123), and so of a directory that is nowhere else.
+    pub fn is_name(text: &str) -> bool {
+        let is_label = |label: &str| {
+            !label.starts_with('-')
+                && !label.ends_with('-')
+                && !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        };
+        text.len() <= 253 && text.split('.').all(is_label)
+    }
 }
 
 /// A version of TLS that Leno speaks with the outside.

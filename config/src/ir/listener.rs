@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     AccessLogs, Authorization, CapturedPort, Detection, Intake, JwtAuthentication, Port, RateLimit, RouteConfig,
-    TcpRoute, Tracing,
+    TcpRoute, TlsVersion, Tracing,
 };
 
 /// Addresses, and what is done with connections to them.
@@ -34,6 +34,9 @@ pub struct Listener {
     pub ports: BTreeMap<Port, CapturedPort>,
     /// Whether callers come with a certificate of the mesh.
     pub mtls: MtlsMode,
+    /// TLS for callers who are not of the mesh; only with [`MtlsMode::Disable`], and then nobody comes in without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<ServerTls>>,
     /// Who may do what; on TCP, conditions on HTTP never hold.
     pub authorization: Authorization,
     /// What is logged of its requests, or of its connections on TCP.
@@ -47,7 +50,7 @@ impl Listener {
     /// A listener in clear text that lets everybody in and logs nothing, to be refined with struct update syntax.
     pub fn new(name: String, address: SocketAddr, direction: Direction, protocol: ListenerProtocol) -> Self {
         let (additional_addresses, intake, ports) = Default::default();
-        let (mtls, authorization, access_logs) = Default::default();
+        let (mtls, tls, authorization, access_logs) = Default::default();
         Self {
             name,
             address,
@@ -56,11 +59,38 @@ impl Listener {
             intake,
             ports,
             mtls,
+            tls,
             authorization,
             access_logs,
             protocol,
         }
     }
+}
+
+/// TLS that a listener ends for callers who are not of the mesh (Istio's `tls` of a Sidecar's `ingress`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct ServerTls {
+    /// File of the certificate that is shown; `None`: the credential's.
+    pub certificate: Option<String>,
+    /// File of its key.
+    pub key: Option<String>,
+    /// Name of the secret with what no file is named for.
+    pub credential: Option<String>,
+    /// Whose certificates callers show (`MUTUAL`); `None`: they show none.
+    pub callers: Option<OutsideCallers>,
+    /// Older versions are not spoken.
+    pub min_version: TlsVersion,
+}
+
+/// Callers with a certificate that is not the mesh's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct OutsideCallers {
+    /// File with the roots that vouch for them; `None`: the credential's.
+    pub roots: Option<String>,
+    /// File of revocation lists.
+    pub revoked: Option<String>,
+    /// DNS and URI names, of which a certificate carries one; none: any name will do.
+    pub subject_alt_names: Vec<String>,
 }
 
 /// How callers of a listener come in (Istio's PeerAuthentication).

@@ -18,7 +18,8 @@ pub struct Origin {
     pub namespace: String,
     /// Name of the rule.
     pub name: String,
-    /// Index of the entry in the rule's list (`spec.http[index]`); 0 where there is no list.
+    /// Index of the entry in the rule's list (`spec.http[index]`); 0 where there is no list. A VirtualService has three,
+    /// which count as one: `http`, then `tls`, then `tcp`.
     pub index: u32,
     /// Where the entry stands, where somebody wants to know: for lines of an access log.
     #[serde(skip)]

@@ -147,10 +147,10 @@ impl Mesh {
     /// document is known, or it stands in no file. Reads the document's text anew, so this is for people, not for every request.
     pub fn place_of(&self, origin: &Origin) -> Option<Place> {
         let document = self.document_of(origin).filter(|document| !document.is_object())?;
-        let (list, _) = places::list_of(document, origin.index as usize);
-        Some(match list {
+        let list = places::list_of(document, origin.index as usize);
+        Some(match list.name {
             "" => document.place.clone(),
-            list => document.place_of(&format!("spec.{list}[{}]", origin.index)),
+            name => document.place_of(&format!("spec.{name}[{}]", list.index)),
         })
     }
 
@@ -409,7 +409,8 @@ impl<'a> Sorted<'a> {
         for (_, rule) in &self.virtual_services {
             let http = rule.spec.http.iter().flat_map(|http| &http.r#match).map(|block| &block.source_labels);
             let tcp = rule.spec.tcp.iter().flat_map(|tcp| &tcp.r#match).map(|block| &block.source_labels);
-            keys.extend(http.chain(tcp).flat_map(BTreeMap::keys).cloned());
+            let tls = rule.spec.tls.iter().flat_map(|tls| &tls.r#match).map(|block| &block.source_labels);
+            keys.extend(http.chain(tcp).chain(tls).flat_map(BTreeMap::keys).cloned());
         }
         for (_, rule) in &self.destination_rules {
             keys.extend(rule.spec.workload_selector.iter().flat_map(|clients| clients.match_labels.keys()).cloned());

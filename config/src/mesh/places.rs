@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ir::{FileLine, Origin};
-use crate::rules::{Document, ResourceId, Rule};
+use crate::rules::{Document, ResourceId, Rule, VirtualService};
 
 /// Lines of the entries of a document's lists.
 #[derive(Debug, Default)]
@@ -19,8 +19,7 @@ impl Places {
         if document.is_object() {
             return None;
         }
-        let index = origin.index as usize;
-        let (list, length) = list_of(document, index);
+        let List { name: list, length, index } = list_of(document, origin.index as usize);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = known.entry((document.id.clone(), list)).or_insert_with(|| lines(document, list, length));
         lines.get(if list.is_empty() { 0 } else { index }).cloned()
@@ -36,11 +35,19 @@ fn lines(document: &Document, list: &str, length: usize) -> Lines {
     document.places_of(&paths).into_iter().map(file_line).collect()
 }
 
-/// The list of a document that an origin with this index means, and its length; empty: the document as a whole.
-pub(super) fn list_of(document: &Document, index: usize) -> (&'static str, usize) {
-    match &document.rule {
-        Rule::VirtualService(rule) if index < rule.spec.http.len() => ("http", rule.spec.http.len()),
-        Rule::VirtualService(rule) => ("tcp", rule.spec.tcp.len()),
+/// What an origin's index means.
+pub(super) struct List {
+    /// `http`, `rules`, …; empty: the document as a whole.
+    pub(super) name: &'static str,
+    length: usize,
+    /// Of the entry in it.
+    pub(super) index: usize,
+}
+
+/// The list of a document that an origin with this index means.
+pub(super) fn list_of(document: &Document, index: usize) -> List {
+    let (name, length) = match &document.rule {
+        Rule::VirtualService(rule) => return of_virtual_service(&rule.spec, index),
         Rule::Sidecar(rule) => ("ingress", rule.spec.ingress.len()),
         Rule::AuthorizationPolicy(rule) => ("rules", rule.spec.rules.len()),
         Rule::RequestAuthentication(rule) => ("jwtRules", rule.spec.jwt_rules.len()),
@@ -53,5 +60,16 @@ pub(super) fn list_of(document: &Document, index: usize) -> (&'static str, usize
         | Rule::HealthCheck(_)
         | Rule::Service(_)
         | Rule::EndpointSlice(_) => ("", 0),
+    };
+    List { name, length, index }
+}
+
+/// Its lists count as one.
+fn of_virtual_service(rule: &VirtualService, index: usize) -> List {
+    let (http, tls, tcp) = (rule.http.len(), rule.tls.len(), rule.tcp.len());
+    let Some(after_http) = index.checked_sub(http) else { return List { name: "http", length: http, index } };
+    match after_http.checked_sub(tls) {
+        None => List { name: "tls", length: tls, index: after_http },
+        Some(index) => List { name: "tcp", length: tcp, index },
     }
 }

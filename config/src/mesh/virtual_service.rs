@@ -20,6 +20,7 @@ pub(crate) struct VirtualService {
     /// Full names.
     pub(crate) hosts: Vec<String>,
     pub(crate) http: Vec<HttpRule>,
+    pub(crate) tls: Vec<TlsRule>,
     pub(crate) tcp: Vec<TcpRule>,
 }
 
@@ -30,6 +31,13 @@ pub(crate) struct HttpRule {
     pub(crate) rule: HttpRoute,
     /// In its path, although the profile refuses it.
     pub(crate) allowed_in_path: Separators,
+}
+
+/// One entry of `spec.tls`, with full names in all destinations.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsRule {
+    pub(crate) origin: Origin,
+    pub(crate) rule: rules::TlsRoute,
 }
 
 /// One entry of `spec.tcp`, with full names in all destinations.
@@ -81,6 +89,7 @@ impl VirtualServices {
                 visibility: Visibility::new(&rule.spec.export_to, &id.namespace),
                 hosts: rule.spec.hosts.iter().map(|host| full_name(host, &id.namespace)).collect(),
                 http: delegate::merge(&id.namespace, http_rules(id, rule), &delegates),
+                tls: tls_rules(id, &rule.spec),
                 tcp: tcp_rules(id, &rule.spec),
             })
             .collect();
@@ -138,18 +147,27 @@ fn allowed_by(annotation: &str, route: Option<&str>) -> Separators {
     mine.fold(Separators::NONE, |all, (_, one)| all.and(one))
 }
 
+fn tls_rules(id: &ResourceId, spec: &rules::VirtualService) -> Vec<TlsRule> {
+    let resolved = |(index, rule): (usize, &rules::TlsRoute)| {
+        let mut rule = rule.clone();
+        resolve_all(&mut rule.route, id);
+        TlsRule { origin: origin(id, spec.http.len().saturating_add(index)), rule }
+    };
+    spec.tls.iter().enumerate().map(resolved).collect()
+}
+
 fn tcp_rules(id: &ResourceId, spec: &rules::VirtualService) -> Vec<TcpRule> {
+    let before = spec.http.len().saturating_add(spec.tls.len());
     let resolved = |(index, rule): (usize, &rules::TcpRoute)| {
         let mut rule = rule.clone();
-        let destination = |route: &mut RouteDestination| {
-            if let Some(destination) = route.destination.as_mut() {
-                resolve(destination, id);
-            }
-        };
-        rule.route.iter_mut().for_each(destination);
-        TcpRule { origin: origin(id, index), rule }
+        resolve_all(&mut rule.route, id);
+        TcpRule { origin: origin(id, before.saturating_add(index)), rule }
     };
     spec.tcp.iter().enumerate().map(resolved).collect()
+}
+
+fn resolve_all(routes: &mut [RouteDestination], rule: &ResourceId) {
+    routes.iter_mut().filter_map(|route| route.destination.as_mut()).for_each(|destination| resolve(destination, rule));
 }
 
 fn resolve(destination: &mut Destination, rule: &ResourceId) {

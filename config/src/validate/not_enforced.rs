@@ -5,10 +5,7 @@
 use super::findings::{Findings, spec};
 use crate::diagnostic::codes;
 use crate::mesh::MESH_GATEWAY;
-use crate::rules::{
-    ClientTlsSettings, Document, Headers, OutlierDetection, Path, PortTrafficPolicy, Rule, TrafficPolicy,
-    VirtualService,
-};
+use crate::rules::{Document, Headers, OutlierDetection, Path, PortTrafficPolicy, Rule, TrafficPolicy, VirtualService};
 
 /// One feature.
 struct Feature {
@@ -27,17 +24,7 @@ const FEATURES: &[Feature] = &[
         instead: "the value is sent as it is written",
         first: format_commands,
     },
-    Feature {
-        name: "`tls` routes (by server name)",
-        instead: "connections with TLS are not routed by server name",
-        first: tls_routes,
-    },
     Feature { name: "`gateways`", instead: "rules for gateways are left out; only `mesh` counts", first: gateways },
-    Feature {
-        name: "`tls` of an `ingress` listener",
-        instead: "the socket is not opened: without TLS it would take clear text",
-        first: ingress_tls,
-    },
 ];
 
 /// What is about how endpoints are called.
@@ -46,11 +33,6 @@ const POLICIES: &[Feature] = &[
         name: "`consecutiveErrors`",
         instead: "it is not read: write `consecutiveGatewayErrors` or `consecutive5xxErrors`",
         first: |rule| inside(outliers(rule), |it| it.consecutive_errors.map(|_| "consecutiveErrors")),
-    },
-    Feature {
-        name: "`credentialName`",
-        instead: "it reads no secrets: it refuses to call the host this way, and calls it as before; name files",
-        first: |rule| inside(encryptions(rule), |tls| tls.credential_name.as_ref().map(|_| "credentialName")),
     },
     Feature {
         name: "`tunnel`",
@@ -81,10 +63,6 @@ pub(super) fn check(document: &Document, found: &mut Findings) {
 fn virtual_service(rule: &Rule) -> Option<&VirtualService> {
     let Rule::VirtualService(rule) = rule else { return None };
     Some(&rule.spec)
-}
-
-fn tls_routes(rule: &Rule) -> Option<Path> {
-    (!virtual_service(rule)?.tls.is_empty()).then(|| spec().key("tls"))
 }
 
 fn gateways(rule: &Rule) -> Option<Path> {
@@ -169,10 +147,6 @@ fn blocks<'a, T>(
     blocks
 }
 
-fn encryptions(rule: &Rule) -> Vec<(Path, &ClientTlsSettings)> {
-    blocks(rule, "tls", |policy| policy.tls.as_ref(), |port| port.tls.as_ref())
-}
-
 fn outliers(rule: &Rule) -> Vec<(Path, &OutlierDetection)> {
     let field = "outlierDetection";
     let written =
@@ -211,12 +185,6 @@ fn rest_of_default(rule: &Rule) -> Option<Path> {
         ("retryBudget", policy.retry_budget.is_some()),
     ])?;
     Some(spec().key("defaultTrafficPolicy").key(field))
-}
-
-fn ingress_tls(rule: &Rule) -> Option<Path> {
-    let Rule::Sidecar(rule) = rule else { return None };
-    let at = rule.spec.ingress.iter().position(|listener| listener.tls.is_some())?;
-    Some(spec().key("ingress").index(at).key("tls"))
 }
 
 #[cfg(test)]

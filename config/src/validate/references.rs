@@ -11,7 +11,7 @@ use crate::diagnostic::codes;
 use crate::mesh::{full_name, selects};
 use crate::rules::{
     Attribute, AuthorizationPolicy, AuthorizationRule, Delegate, Destination, DestinationRule, Document, HealthCheck,
-    Path, Rule, Sidecar, VirtualService, closest, listed, routed_claim,
+    MutualTls, MutualTlsMode, Path, Rule, Sidecar, VirtualService, closest, listed, routed_claim,
 };
 
 pub(super) fn check(document: &Document, index: &Index<'_>, found: &mut Findings) {
@@ -43,6 +43,17 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
+    /// Whether some PeerAuthentication that may be about a workload of the namespace says DISABLE of a port.
+    fn is_mesh_tls_off(&self, port: u32) -> bool {
+        let off = |mtls: &MutualTls| mtls.mode == Some(MutualTlsMode::Disable);
+        let claims = [self.namespace, self.index.root_namespace()].map(|one| self.index.peer_authentications(one));
+        claims.into_iter().flatten().any(|claim| {
+            let ports = claim.spec.port_level_mtls.iter().flatten();
+            let mut of_port = ports.filter(|(number, _)| number.parse() == Ok(port)).map(|(_, mtls)| mtls);
+            of_port.any(off) || claim.spec.mtls.as_ref().is_some_and(off)
+        })
+    }
+
     fn virtual_service(&mut self, rule: &VirtualService) {
         for (index, route) in rule.http.iter().enumerate() {
             let path = spec().key("http").index(index);
@@ -241,6 +252,15 @@ impl Names<'_> {
     }
 
     fn sidecar(&mut self, sidecar: &Sidecar) {
+        for (index, listener) in sidecar.ingress.iter().enumerate().filter(|(_, listener)| listener.tls.is_some()) {
+            let number = listener.port.as_ref().and_then(|port| port.number).unwrap_or_default();
+            if !self.is_mesh_tls_off(number) {
+                let path = spec().key("ingress").index(index).key("tls");
+                let message = format!("nothing turns the mesh's own TLS off for port {number}, so that it is closed");
+                let help = format!("add a PeerAuthentication with `portLevelMtls: {{{number}: {{mode: DISABLE}}}}`");
+                self.found.add(codes::NO_EFFECT, &path, message).on_key().help(help);
+            }
+        }
         for (index, listener) in sidecar.egress.iter().enumerate() {
             let path = spec().key("egress").index(index).key("hosts");
             for (index, written) in listener.hosts.iter().enumerate() {

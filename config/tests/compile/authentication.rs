@@ -369,7 +369,12 @@ fn tls_of_a_rule_is_that_of_its_port_then_of_its_subset_and_also_for_names() {
         UpstreamTls::Mesh(mesh) => format!("mesh {}", mesh.sni),
         UpstreamTls::External(tls) => format!(
             "external sni {:?} roots {:?} own {:?} {:?} secret {:?} unverified {}",
-            tls.sni, tls.roots, tls.certificate, tls.key, tls.credential, tls.skip_verify
+            tls.sni,
+            tls.roots,
+            tls.certificate,
+            tls.key,
+            tls.credential.as_ref().map(|credential| &credential.name),
+            tls.skip_verify
         ),
     };
     for (resolution, endpoints) in [("STATIC", ", endpoints: [{address: 10.0.0.1}]"), ("DNS", ""), ("NONE", "")] {

@@ -17,4 +17,5 @@ mod profiles;
 mod properties;
 mod render;
 mod support;
+mod tls;
 mod tracing;

@@ -295,7 +295,7 @@ fn sidecars_are_checked() {
             ),
             (
                 "ingress: [{port: {number: 80}, tls: {mode: SIMPLE, serverCertificate: a}}]",
-                &[("L0123", "spec.ingress[0].tls", "tls")],
+                &[("L0122", "spec.ingress[0].tls", "tls"), ("L0123", "spec.ingress[0].tls", "tls")],
             ),
         ],
     );
@@ -467,10 +467,6 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
         (policy("tls: {mode: ISTIO_MUTUAL}"), nothing),
         (policy("portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]"), nothing),
         (policy("tunnel: {targetHost: b, targetPort: 80}"), &["spec.trafficPolicy.tunnel: without a tunnel"]),
-        (
-            policy("tls: {mode: SIMPLE, credentialName: reviews}"),
-            &["spec.trafficPolicy.tls.credentialName: it reads no secrets"],
-        ),
         (policy("proxyProtocol: {version: V2}"), &["spec.trafficPolicy.proxyProtocol: without it"]),
         (
             pool("tcp: {maxConnectionDuration: 1h, tcpKeepalive: {}, maxConnections: 1}, http: {maxConcurrentStreams: 5}"),
@@ -485,7 +481,7 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
         (policy("loadBalancer: {simple: PASSTHROUGH}"), nothing),
         (
             ("VirtualService", "hosts: [b]\ntls:\n- match: [{sniHosts: [b], port: 443}]\n  route: [{destination: {host: b}}]".to_owned()),
-            &["spec.tls: not routed by server name"],
+            nothing,
         ),
         (("VirtualService", format!("{to_b}  headers: {{request: {{set: {{x: 100%}}}}}}")), nothing),
         (
@@ -494,8 +490,8 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
         ),
         (("VirtualService", two.to_owned()), &["spec.http[0].route[1].headers.response.add.x: as it is written"]),
         (
-            ("Sidecar", "ingress: [{port: {number: 80, protocol: HTTP}, tls: {mode: ISTIO_MUTUAL}}]\negress: [{hosts: ['*/*']}]\noutboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: b}}".to_owned()),
-            &["spec.ingress[0].tls: the socket is not opened"],
+            ("Sidecar", "ingress: [{port: {number: 80, protocol: HTTP}, tls: {mode: SIMPLE, credentialName: a}}]\negress: [{hosts: ['*/*']}]\noutboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: b}}".to_owned()),
+            nothing,
         ),
         (
             ("Sidecar", "inboundConnectionPool: {http: {maxRequestsPerConnection: 1, maxRetries: 1}}".to_owned()),
@@ -528,13 +524,71 @@ fn every_field_that_the_proxy_does_not_act_on_is_named() {
 
 #[test]
 fn what_would_protect_and_cannot_be_done_is_an_error() {
-    let rule = document("DestinationRule", "rule", "host: b\ntrafficPolicy: {tls: {mode: SIMPLE, caCrl: /crl.pem}}");
+    let tls = "mode: MUTUAL, credentialName: web, verifyCertificateHash: ['00']";
+    let spec = format!("ingress: [{{port: {{number: 80, protocol: HTTPS}}, tls: {{{tls}}}}}]");
+    let rule = document("Sidecar", "rule", &spec);
     let found: Vec<(String, String)> = findings(&(surroundings() + &rule))
         .into_iter()
         .filter(Diagnostic::is_error)
         .map(|finding| (finding.code.to_owned(), finding.path))
         .collect();
-    assert_eq!(found, [("L0302".to_owned(), "spec.trafficPolicy.tls.caCrl".to_owned())]);
+    assert_eq!(found, [("L0302".to_owned(), "spec.ingress[0].tls.verifyCertificateHash".to_owned())]);
+}
+
+#[test]
+fn a_sidecar_ends_tls_with_one_certificate_where_the_meshs_own_is_off() {
+    let files = "mode: SIMPLE, serverCertificate: /c.pem, privateKey: /k.pem";
+    let peer = |spec: &str| document("PeerAuthentication", "peer", spec);
+    let off = peer("selector: {matchLabels: {app: a}}\nportLevelMtls: {8443: {mode: DISABLE}}");
+    let nothing: &[&str] = &[];
+    for (tls, others, expected) in [
+        (files, off.clone(), nothing),
+        (files, peer("mtls: {mode: DISABLE}"), nothing),
+        (files, String::new(), &["L0122 spec.ingress[0].tls"]),
+        (files, peer("mtls: {mode: STRICT}"), &["L0122 spec.ingress[0].tls"]),
+        ("mode: MUTUAL, credentialName: web", off.clone(), nothing),
+        ("mode: SIMPLE, credentialName: ../web", off.clone(), &["L0123 spec.ingress[0].tls.credentialName"]),
+        ("mode: ISTIO_MUTUAL", off.clone(), &["L0123 spec.ingress[0].tls.mode"]),
+        ("mode: OPTIONAL_MUTUAL", off.clone(), &["L0123 spec.ingress[0].tls.mode"]),
+        (
+            "mode: SIMPLE, credentialNames: [a, b]",
+            off.clone(),
+            &["L0123 spec.ingress[0].tls", "L0123 spec.ingress[0].tls", "L0123 spec.ingress[0].tls.credentialNames"],
+        ),
+        (
+            "mode: SIMPLE, credentialName: a, httpsRedirect: true, cipherSuites: [X], maxProtocolVersion: TLSV1_2",
+            off,
+            &[
+                "L0122 spec.ingress[0].tls.httpsRedirect",
+                "L0122 spec.ingress[0].tls.cipherSuites",
+                "L0122 spec.ingress[0].tls.maxProtocolVersion",
+            ],
+        ),
+    ] {
+        let spec = format!("ingress: [{{port: {{number: 8443, protocol: HTTPS}}, tls: {{{tls}}}}}]");
+        let text = surroundings() + &document("Sidecar", "rule", &spec) + &others;
+        let mut found: Vec<String> = findings(&text)
+            .into_iter()
+            .filter(|finding| finding.path.starts_with("spec.ingress"))
+            .map(|finding| format!("{} {}", finding.code, finding.path))
+            .collect();
+        found.sort();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{tls}");
+    }
+}
+
+#[test]
+fn a_secret_is_known_by_a_plain_name() {
+    for (name, expected) in
+        [("web", 0), ("web-tls.v2", 0), ("../web", 1), ("a/b", 1), ("Web", 1), ("-a", 1), ("a..b", 1)]
+    {
+        let spec = format!("host: b\ntrafficPolicy: {{tls: {{mode: MUTUAL, credentialName: '{name}'}}}}");
+        let found = findings(&(surroundings() + &document("DestinationRule", "rule", &spec)));
+        let about = found.iter().filter(|finding| finding.path == "spec.trafficPolicy.tls.credentialName");
+        assert_eq!(about.count(), expected, "{name}: {found:?}");
+    }
 }
 
 #[test]

@@ -392,8 +392,11 @@ fn istios_names_for_secrets_are_understood() {
         ..Default::default()
     };
     assert_eq!(with("file-cert:/c.pem~/k.pem", "file-root:/r.pem"), ir::UpstreamTls::External(files));
-    let credential =
-        ir::ExternalTls { sni: Some("api".to_owned()), credential: Some("api-tls".to_owned()), ..Default::default() };
+    let credential = ir::ExternalTls {
+        sni: Some("api".to_owned()),
+        credential: Some(ir::Credential { name: "api-tls".to_owned(), is_shown: true }),
+        ..Default::default()
+    };
     assert_eq!(with("kubernetes://api-tls", "kubernetes://api-tls-cacert"), ir::UpstreamTls::External(credential));
 }
 

@@ -63,6 +63,7 @@ fn bootstrap(flavour: &Flavour) -> Bootstrap {
             mtls: ir::MtlsMode::Strict,
             ..messages::ir_permissive_tcp_listener()
         },
+        messages::ir_outside_listener(),
     ];
     // No two listeners share an address, and Envoy does not mind which ones they are.
     let listeners = listeners

@@ -170,6 +170,7 @@ pub(crate) fn ir_listener() -> ir::Listener {
         intake: Default::default(),
         ports: Default::default(),
         mtls: Default::default(),
+        tls: None,
         authorization: Default::default(),
         access_logs: access_logs(ir::LogFormat::default_json(ir::Direction::Outbound)),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
@@ -256,6 +257,7 @@ pub(crate) fn ir_inline_listener() -> ir::Listener {
         intake: Default::default(),
         ports: Default::default(),
         mtls: Default::default(),
+        tls: None,
         authorization: Default::default(),
         access_logs: access_logs(ir::LogFormat::default_text()),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {
@@ -284,6 +286,7 @@ pub(crate) fn ir_tcp_listener() -> ir::Listener {
         intake: Default::default(),
         ports: Default::default(),
         mtls: Default::default(),
+        tls: None,
         authorization: Default::default(),
         access_logs: access_logs(ir::LogFormat::default_json(ir::Direction::Inbound)),
         protocol: ir::ListenerProtocol::Tcp(ir::TcpRoute {
@@ -412,6 +415,13 @@ pub(crate) fn ir_strict_listener() -> ir::Listener {
     ir::Listener { mtls: ir::MtlsMode::Strict, authorization: ir_authorization(), protocol, ..listener }
 }
 
+/// Inbound requests of callers who are not of the mesh.
+pub(crate) fn ir_outside_listener() -> ir::Listener {
+    let callers = ir::OutsideCallers { subject_alt_names: vec!["caller.example.com".to_owned()], ..Default::default() };
+    let tls = ir::ServerTls { credential: Some("web".to_owned()), callers: Some(callers), ..Default::default() };
+    ir::Listener { name: "outside".to_owned(), tls: Some(Arc::new(tls)), ..ir_inline_listener() }
+}
+
 /// Inbound bytes, either way, with every policy.
 pub(crate) fn ir_permissive_tcp_listener() -> ir::Listener {
     ir::Listener {
@@ -443,6 +453,7 @@ pub(crate) fn ir_captured_listeners() -> Vec<ir::Listener> {
     };
     let port = |mtls, protocol| CapturedPort {
         mtls,
+        tls: None,
         authorization: Default::default(),
         access_logs: Default::default(),
         protocol,

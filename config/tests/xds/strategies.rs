@@ -24,6 +24,10 @@ pub(crate) fn name() -> impl Strategy<Value = String> + Clone {
     "[a-z][a-z0-9.-]{0,12}"
 }
 
+fn secret_name() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9]{0,6}(-[a-z0-9]{1,3})?([.][a-z]{1,3})?"
+}
+
 /// Anything that a person might write, percent signs and backslashes included.
 fn text() -> impl Strategy<Value = String> {
     r"[ -~éß]{0,16}"
@@ -485,25 +489,54 @@ fn branch() -> impl Strategy<Value = Branch> {
     (condition, tcp_route()).prop_map(|(condition, route)| Branch { condition, route })
 }
 
+/// TLS that is ended for callers who are not of the mesh.
+fn server_tls() -> impl Strategy<Value = ServerTls> {
+    let names = btree_set(name(), 0..3).prop_map(|names| names.into_iter().collect::<Vec<_>>());
+    let callers = (of(path()), of(path()), names).prop_map(|(roots, revoked, subject_alt_names)| OutsideCallers {
+        roots,
+        revoked,
+        subject_alt_names,
+    });
+    let own = prop_oneof![
+        secret_name().prop_map(|name| (None, None, Some(name))),
+        (path(), path()).prop_map(|(certificate, key)| (Some(certificate), Some(key), None)),
+    ];
+    let versions = prop_oneof![Just(TlsVersion::Tls12), Just(TlsVersion::Tls13)];
+    (own, of(callers), versions).prop_map(|((certificate, key, credential), callers, min_version)| ServerTls {
+        certificate,
+        key,
+        credential,
+        callers,
+        min_version,
+    })
+}
+
+/// The mode of a listener, and TLS for callers who are not of the mesh.
+type Dress = (MtlsMode, Option<Arc<ServerTls>>);
+
 /// How callers come in, who may do what, and what is spoken.
-fn way() -> BoxedStrategy<(MtlsMode, Authorization, ListenerProtocol)> {
+fn way() -> BoxedStrategy<(Dress, Authorization, ListenerProtocol)> {
     // Boxed: several of these side by side are more than a stack holds.
     let authorization = |of| vec(security::rbac_filter(true, of), 0..3).prop_map(Authorization).boxed();
     let (http_manager, tcp_route) = (|| http_manager().boxed(), || tcp_route().boxed());
     let (requests, connections) = (security::Of::Requests, security::Of::Connections);
     let mtls = || prop_oneof![Just(MtlsMode::Disable), Just(MtlsMode::Permissive), Just(MtlsMode::Strict)];
-    let http = (mtls(), authorization(requests), http_manager().prop_map(ListenerProtocol::Http));
-    let tcp = (mtls(), authorization(connections), tcp_route().prop_map(ListenerProtocol::Tcp));
+    let dress = || {
+        let outside = server_tls().prop_map(|tls| (MtlsMode::Disable, Some(Arc::new(tls))));
+        prop_oneof![3 => mtls().prop_map(|mode| (mode, None)), 1 => outside]
+    };
+    let http = (dress(), authorization(requests), http_manager().prop_map(ListenerProtocol::Http));
+    let tcp = (dress(), authorization(connections), tcp_route().prop_map(ListenerProtocol::Tcp));
     let detect = |branches: Vec<Branch>, http, tcp, connections| {
         ListenerProtocol::Detect(Box::new(Detection::new(branches, http, tcp, connections)))
     };
     let told = (mtls(), authorization(requests), http_manager(), tcp_route(), authorization(connections))
-        .prop_map(move |(mtls, all, http, tcp, own)| (mtls, all, detect(Vec::new(), Some(http), tcp, own)));
+        .prop_map(move |(mtls, all, http, tcp, own)| ((mtls, None), all, detect(Vec::new(), Some(http), tcp, own)));
     let http_too = of((http_manager(), authorization(requests)));
     let branched = (http_too, vec(branch(), 1..4), tcp_route(), authorization(connections)).prop_map(
         move |(http, branches, tcp, own)| {
             let (http, all) = http.unzip();
-            (MtlsMode::Disable, all.unwrap_or_default(), detect(branches, http, tcp, own))
+            ((MtlsMode::Disable, None), all.unwrap_or_default(), detect(branches, http, tcp, own))
         },
     );
     prop_oneof![3 => http.boxed(), 3 => tcp.boxed(), 2 => told.boxed(), 2 => branched.boxed()].boxed()
@@ -511,7 +544,7 @@ fn way() -> BoxedStrategy<(MtlsMode, Authorization, ListenerProtocol)> {
 
 /// How connections come in; ports only where they are captured, with their routes inside.
 fn intake() -> impl Strategy<Value = (Intake, BTreeMap<Port, CapturedPort>)> {
-    let port = (way(), access_logs()).prop_map(|((mtls, authorization, mut protocol), access_logs)| {
+    let port = (way(), access_logs()).prop_map(|(((mtls, tls), authorization, mut protocol), access_logs)| {
         let manager = match &mut protocol {
             ListenerProtocol::Http(manager) => Some(manager),
             ListenerProtocol::Detect(detection) => detection.http.as_mut(),
@@ -520,7 +553,7 @@ fn intake() -> impl Strategy<Value = (Intake, BTreeMap<Port, CapturedPort>)> {
         if let Some(manager) = manager {
             manager.routes = RouteSource::Inline(Arc::new(RouteConfig::new("inside", Vec::new()).unwrap()));
         }
-        CapturedPort { mtls, authorization, access_logs, protocol }
+        CapturedPort { mtls, tls, authorization, access_logs, protocol }
     });
     let captured = btree_map((1..=u16::MAX).prop_map(|port| Port::new(port).unwrap()), port, 0..3);
     prop_oneof![
@@ -534,14 +567,17 @@ pub(crate) fn listener() -> impl Strategy<Value = Listener> {
     let direction = prop_oneof![Just(Direction::Inbound), Just(Direction::Outbound)];
     let address = || (any::<IpAddr>(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip, port));
     (name(), address(), vec(address(), 0..2), direction, intake(), way(), access_logs()).prop_map(
-        |(name, address, more, direction, (intake, ports), (mtls, authorization, protocol), access_logs)| Listener {
-            additional_addresses: more,
-            intake,
-            ports,
-            mtls,
-            authorization,
-            access_logs,
-            ..Listener::new(name, address, direction, protocol)
+        |(name, address, more, direction, (intake, ports), ((mtls, tls), authorization, protocol), access_logs)| {
+            Listener {
+                additional_addresses: more,
+                intake,
+                ports,
+                mtls,
+                tls,
+                authorization,
+                access_logs,
+                ..Listener::new(name, address, direction, protocol)
+            }
         },
     )
 }
@@ -622,18 +658,23 @@ fn tls() -> impl Strategy<Value = UpstreamTls> {
         btree_set(one, 0..3).prop_map(|names| names.into_iter().collect::<Vec<_>>())
     };
     let mesh = move || (name(), names()).prop_map(|(sni, identities)| MeshTls { sni, identities });
-    let files = (of(path()), of(path()), of(path()), of(name()));
+    let credential = (secret_name(), any::<bool>()).prop_map(|(name, is_shown)| Credential { name, is_shown });
+    let files = (of(path()), of(path()), of(path()), of(path()), of(credential));
     let versions = prop_oneof![Just(TlsVersion::Tls12), Just(TlsVersion::Tls13)];
     let external = (of(name()), names(), files, any::<bool>(), versions).prop_map(
-        |(sni, subject_alt_names, (roots, certificate, key, credential), skip_verify, min_version)| ExternalTls {
-            sni,
-            subject_alt_names,
-            roots,
-            certificate,
-            key,
-            credential,
-            skip_verify,
-            min_version,
+        |(sni, subject_alt_names, (roots, revoked, certificate, key, credential), skip_verify, min_version)| {
+            ExternalTls {
+                sni,
+                subject_alt_names,
+                // What is about roots alone says nothing beside a file of them.
+                credential: credential.filter(|credential| credential.is_shown || roots.is_none()),
+                roots,
+                revoked,
+                certificate,
+                key,
+                skip_verify,
+                min_version,
+            }
         },
     );
     prop_oneof![

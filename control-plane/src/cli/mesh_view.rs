@@ -69,7 +69,7 @@ impl Scope {
     pub(super) fn nothing(&self, what: &str) -> String {
         match self.all_namespaces {
             true => format!("No {what}.\n"),
-            false => format!("No {what} in namespace {} (-A: all namespaces).\n", self.namespace),
+            false => format!("No {what}\nin namespace {} (-A: all namespaces).\n", self.namespace),
         }
     }
 }
@@ -169,6 +169,15 @@ pub(super) fn percent(share: f64) -> String {
         percent if percent > 99.99 && percent < 100.0 => ">99.99%".to_owned(),
         percent if percent > 0.0 && percent < 0.01 => "<0.01%".to_owned(),
         percent => format!("{percent:.2}%"),
+    }
+}
+
+/// `80%`, `19.2%`: of what adds up to all; never rounded up to all or down to none.
+pub(super) fn share(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent > 99.9 && percent < 100.0 => ">99.9%".to_owned(),
+        percent if percent > 0.0 && percent < 0.1 => "<0.1%".to_owned(),
+        percent => format!("{}%", (percent * 10.0).round() / 10.0),
     }
 }
 
@@ -334,6 +343,12 @@ mod tests {
             (percent(0.5), "50.00%"),
             (percent(0.000_01), "<0.01%"),
             (percent(0.0), "0.00%"),
+            (share(1.0), "100%"),
+            (share(0.999_95), ">99.9%"),
+            (share(0.8), "80%"),
+            (share(0.192_34), "19.2%"),
+            (share(0.000_1), "<0.1%"),
+            (share(0.0), "0%"),
             (rate(0.0), "0.00"),
             (rate(12.34), "12.3"),
             (rate(1234.5), "1234"),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::Output;
 use super::ask::{Question, ask, ask_whom};
 use super::failure::Failure;
-use super::mesh_view::{Golden, Scope, millis, percent, rate, warn};
+use super::mesh_view::{Golden, Scope, millis, rate, share, warn};
 use super::table::{Cell, Column, Room, Table};
 use crate::figures::counters::{Counters, OnRoute};
 use crate::figures::view::{Rates, View};
@@ -211,7 +211,7 @@ fn table(lines: &[Line], room: Room) -> String {
     let mut table = Table::new([
         Column::text("DESTINATION"),
         Column::text("FROM").extra(),
-        Column::text("ROUTE"),
+        Column::text("ROUTE").wrapped(),
         Column::number("SPLIT"),
         Column::number("SEEN"),
         Column::number("SUCCESS"),
@@ -223,13 +223,13 @@ fn table(lines: &[Line], room: Room) -> String {
         Column::number("REQUESTS").extra(),
     ]);
     for line in lines {
-        let Line { workload, route, cluster, configured, observed, golden, retries_per_s, .. } = line;
+        let Line { workload, cluster, configured, observed, golden, retries_per_s, .. } = line;
         table.push([
             destination(cluster).into(),
             workload.into(),
-            route.into(),
-            configured.map(percent).into(),
-            observed.map(percent).into(),
+            named(line, room).into(),
+            configured.map(share).into(),
+            observed.map(share).into(),
             golden.success_cell(),
             golden.rps_cell(),
             golden.p50_ms.map(millis).into(),
@@ -240,6 +240,15 @@ fn table(lines: &[Line], room: Room) -> String {
         ]);
     }
     table.render(room)
+}
+
+/// Where there is little room, a rule of the workload's own namespace that could be of no other kind goes by its name.
+fn named(line: &Line, room: Room) -> &str {
+    let own = line.route.strip_prefix("VirtualService ").and_then(|rule| rule.strip_prefix(line.namespace.as_str()));
+    match (room, own.and_then(|rule| rule.strip_prefix('/'))) {
+        (Room::Columns(_), Some(name)) => name,
+        (Room::Columns(_) | Room::Unbounded, _) => &line.route,
+    }
 }
 
 #[cfg(test)]
@@ -268,12 +277,12 @@ mod tests {
         let shares = ["v1", "v2", "v3"].map(|version| (example::cluster(version), 1.0 / 3.0));
         let found = lines(&example::view(), &BTreeMap::from([(rule, Shares::from(shares))]));
         let expected = "\
-DESTINATION         ROUTE                            SPLIT    SEEN  SUCCESS   RPS    P99  RETRY/S
-reviews.shop:80 v1  VirtualService shop/reviews[0]  33.33%  25.00%  100.00%  0.50  5.0ms        -
-reviews.shop:80 v2  VirtualService shop/reviews[0]  33.33%  75.00%  100.00%  1.50  5.0ms     0.20
-reviews.shop:80 v3  VirtualService shop/reviews[0]  33.33%   0.00%        -     -      -        -
+DESTINATION         ROUTE       SPLIT  SEEN  SUCCESS   RPS    P99  RETRY/S
+reviews.shop:80 v1  reviews[0]  33.3%   25%  100.00%  0.50  5.0ms        -
+reviews.shop:80 v2  reviews[0]  33.3%   75%  100.00%  1.50  5.0ms     0.20
+reviews.shop:80 v3  reviews[0]  33.3%    0%        -     -      -        -
 ";
-        let text = anstream::adapter::strip_str(&table(&found, Room::Columns(130))).to_string();
+        let text = anstream::adapter::strip_str(&table(&found, Room::Columns(80))).to_string();
         assert_eq!(text, expected);
     }
 

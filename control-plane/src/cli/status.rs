@@ -13,7 +13,7 @@ use super::Output;
 use super::ask::{Question, ask, ask_whom};
 use super::breakers;
 use super::failure::Failure;
-use super::table::{Cell, Column, Room, Table};
+use super::table::{Cell, Column, Room, Table, below};
 use crate::ads::status::{ClearText, ProxyStatus, RemarkStatus, RulesStatus, Status, TypeStatus};
 
 /// Versions are hashes; so many characters tell two apart.
@@ -88,9 +88,9 @@ fn table(status: &Status, room: Room) -> String {
         true => "No proxy is connected.\n".to_owned(),
         false => table.render(room),
     };
-    text.push_str(&remarks(&status.proxies));
+    text.push_str(&remarks(&status.proxies, room));
     text.push('\n');
-    text.push_str(&rules(&status.rules));
+    text.push_str(&rules(&status.rules, room));
     text
 }
 
@@ -133,7 +133,7 @@ fn certificate(proxy: &ProxyStatus) -> Cell {
 }
 
 /// What cannot be told to whom.
-fn remarks(proxies: &[ProxyStatus]) -> String {
+fn remarks(proxies: &[ProxyStatus], room: Room) -> String {
     let mut text = String::new();
     for proxy in proxies {
         let name = short(&proxy.node);
@@ -142,8 +142,8 @@ fn remarks(proxies: &[ProxyStatus]) -> String {
                 text.push_str("\nThe rules cannot be told in full\n");
             }
             let (resource, reason) = (resource.escape_debug(), reason.escape_debug());
-            // Writing to a String does not fail.
-            let _ = writeln!(text, "  {name} ({}): {kind} {resource} {outcome}: {reason}", proxy.dialect);
+            let sentence = format!("{name} ({}): {kind} {resource} {outcome}: {reason}", proxy.dialect);
+            text.push_str(&below(&sentence, room));
         }
     }
     text
@@ -174,7 +174,7 @@ pub(super) fn age(age: Duration) -> String {
     }
 }
 
-fn rules(rules: &RulesStatus) -> String {
+fn rules(rules: &RulesStatus, room: Room) -> String {
     let RulesStatus { accepted, version, rejected, held_back, problem, clear_text } = rules;
     let version = version.as_deref().unwrap_or("none");
     let mut text = format!(
@@ -182,10 +182,7 @@ fn rules(rules: &RulesStatus) -> String {
         version.chars().take(SHOWN).collect::<String>(),
         documents(rejected)
     );
-    let mut line = |line: std::fmt::Arguments<'_>| {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "  {line}");
-    };
+    let mut line = |line: std::fmt::Arguments<'_>| text.push_str(&below(&line.to_string(), room));
     if let Some(problem) = problem {
         line(format_args!("the files are not taken: {problem}"));
     }
@@ -301,10 +298,24 @@ PROXY         VARIANT  TYPE      STATE    SENT      ACKED     AGE   CERT  LAST N
 shop.default  sotw     clusters  SYNCED   01234567  01234567  1m1s  2h0m  -
 shop.default  sotw     routes    REFUSED  22222222  -         1m1s  2h0m  9080: field: bad\\u{1b}, and one more
 ";
-        let rest = "
+        let folded = "
+The rules cannot be told in full
+  shop.default (grpc): routes reviews:9080 refused: VirtualService
+    default/reviews[0]: mirrors: gRPC sends no copies
+";
+        let whole = "
 The rules cannot be told in full
   shop.default (grpc): routes reviews:9080 refused: VirtualService default/reviews[0]: mirrors: gRPC sends no copies
-
+";
+        let rest_folded = "
+Rules: 4 documents in force (version abcdefgh), 1 rejected
+  rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights
+    add up to 0
+  VirtualService default/reviews has an error
+In clear text, for want of the label security.istio.io/tlsMode: istio
+  reviews: 1 of 3 endpoints
+";
+        let rest = "
 Rules: 4 documents in force (version abcdefgh), 1 rejected
   rules/a.yaml:4:9: L0107 VirtualService default/reviews spec.http: weights add up to 0
   VirtualService default/reviews has an error
@@ -312,9 +323,11 @@ In clear text, for want of the label security.istio.io/tlsMode: istio
   reviews: 1 of 3 endpoints
 ";
         let status = Status { proxies: vec![proxy], rules };
-        for (room, expected) in [(Room::Columns(80), narrow), (Room::Unbounded, wide)] {
+        for (room, expected) in
+            [(Room::Columns(80), [narrow, folded, rest_folded]), (Room::Unbounded, [wide, whole, rest])]
+        {
             let shown = anstream::adapter::strip_str(&table(&status, room)).to_string();
-            assert_eq!(shown, format!("{expected}{rest}"));
+            assert_eq!(shown, expected.concat());
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A table that a terminal folds is no table any more. So what is too wide is cut with `…`, or wrapped where the column
 //! says so, beginning with the widest column; never the first one, by which rows are told apart, and never a title. What
-//! is not needed at a glance is shown by `-o wide` alone, which cuts nothing.
+//! is not needed at a glance is shown by `-o wide` alone, which cuts nothing. What is wrapped is broken at spaces, else
+//! where names have a joint (`default/reviews`), and in the middle of a part only when nothing else can give any more.
 //!
 //! Colours are always written; [`anstream`] takes them out again where nobody wants them (`--color`, `NO_COLOR`,
 //! `CLICOLOR_FORCE`, `TERM=dumb`, no terminal).
@@ -13,6 +14,8 @@ use clap::builder::styling::{AnsiColor, Style};
 const GAP: usize = 2;
 /// No column is made narrower than this, unless all that stands in it is.
 const NARROWEST: usize = 8;
+/// Behind these a word may be broken.
+const JOINTS: &str = "/.:|,-";
 /// For what there is nothing to say of.
 const NOTHING: &str = "-";
 
@@ -237,7 +240,20 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         let title = self.column(at).title.chars().count();
         let cells = self.rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.text.chars().count());
         let given = cells.fold(title, usize::max);
-        Width { given, least: if at == 0 { given } else { given.min(title.max(NARROWEST)) } }
+        if at == 0 {
+            return Width { given, decent: given, least: given };
+        }
+        let least = given.min(title.max(NARROWEST));
+        let decent = match self.column(at).is_wrapped {
+            true => self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(at))
+                .map(|cell| longest_part(&cell.text))
+                .fold(least, usize::max),
+            false => least,
+        };
+        Width { given, decent: decent.min(given), least }
     }
 
     /// Writes the lines of one row, whose cells may have several.
@@ -275,6 +291,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
 #[derive(Debug, Clone, Copy)]
 struct Width {
     given: usize,
+    /// Below this, words are broken within their parts.
+    decent: usize,
     least: usize,
 }
 
@@ -282,12 +300,14 @@ struct Width {
 fn fit(widths: &mut [Width], limit: usize) {
     let gaps = GAP * widths.len().saturating_sub(1);
     let mut over = (widths.iter().map(|width| width.given).sum::<usize>() + gaps).saturating_sub(limit);
-    while over > 0 {
-        // The last of those that are equally wide: it is the least important one.
-        let widest = widths.iter_mut().filter(|width| width.given > width.least).max_by_key(|width| width.given);
-        let Some(widest) = widest else { return };
-        widest.given -= 1;
-        over -= 1;
+    for keeps in [|width: &Width| width.decent, |width: &Width| width.least] {
+        while over > 0 {
+            // The last of those that are equally wide: it is the least important one.
+            let widest = widths.iter_mut().filter(|width| width.given > keeps(width)).max_by_key(|width| width.given);
+            let Some(widest) = widest else { break };
+            widest.given -= 1;
+            over -= 1;
+        }
     }
 }
 
@@ -297,6 +317,21 @@ fn cut(text: &str, width: usize) -> String {
         return text.to_owned();
     }
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// The longest stretch of a text within which nothing may be broken.
+fn longest_part(text: &str) -> usize {
+    let parts = text.split_inclusive(|character: char| character == ' ' || JOINTS.contains(character));
+    parts.map(|part| part.trim_end().chars().count()).max().unwrap_or_default()
+}
+
+/// A sentence below a title, a line end behind each line; what is too long goes on a little further in.
+pub(crate) fn below(sentence: &str, room: Room) -> String {
+    const FIRST: &str = "  ";
+    const OTHERS: &str = "    ";
+    let lines = wrapped(sentence, room.beside(OTHERS.len()));
+    let line = |(at, line): (usize, &String)| format!("{}{line}\n", if at == 0 { FIRST } else { OTHERS });
+    lines.iter().enumerate().map(line).collect()
 }
 
 /// The text in lines that fit, broken at spaces where there are any.
@@ -312,9 +347,10 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
         } else if let Some(line) = lines.last_mut().filter(|_| space > 0) {
             line.push(' ');
         }
-        // A word that is longer than a line is broken anywhere.
+        // A word that is longer than a line is broken at a joint, or anywhere.
         while word.len() > width {
-            let rest = word.split_off(width);
+            let joint = word.iter().take(width).rposition(|character| JOINTS.contains(*character)).filter(|at| *at > 0);
+            let rest = word.split_off(joint.map_or(width, |at| at + 1));
             if let Some(line) = lines.last_mut() {
                 line.extend(word);
             }
@@ -390,6 +426,25 @@ shop   clusters: no    1s
     }
 
     #[test]
+    fn names_are_broken_at_their_joints_while_another_column_can_give() {
+        let mut table = Table::new([Column::text("HOST"), Column::text("MATCH"), Column::text("RULE").wrapped()]);
+        table.push(["reviews".into(), "path with a prefix".into(), "VirtualService default/productpage-v1".into()]);
+        let expected = "\
+HOST     MATCH       RULE
+reviews  path with…  VirtualService
+                     default/
+                     productpage-v1
+";
+        assert_eq!(plain(&table.render(Room::Columns(35))), expected);
+    }
+
+    #[test]
+    fn a_sentence_below_a_title_goes_on_further_in() {
+        assert_eq!(below("one two three", Room::Columns(12)), "  one two\n    three\n");
+        assert_eq!(below("one two three", Room::Unbounded), "  one two three\n");
+    }
+
+    #[test]
     fn words_without_spaces_are_broken_and_lose_nothing() {
         for (text, lines) in [
             ("", vec![""]),
@@ -397,6 +452,7 @@ shop   clusters: no    1s
             ("abcdefgh", vec!["abcd", "efgh"]),
             ("ab cdefghi j", vec!["ab", "cdef", "ghi", "j"]),
             ("ab c", vec!["ab c"]),
+            ("a/bc/defgh", vec!["a/", "bc/", "defg", "h"]),
         ] {
             assert_eq!(wrapped(text, 4), lines, "{text}");
         }

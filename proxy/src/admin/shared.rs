@@ -165,6 +165,7 @@ impl Shared {
     /// Lets `/ready` fail, or takes that back.
     pub(super) fn fail_health(&self, failed: bool) {
         if self.health_failed.swap(failed, Ordering::Relaxed) != failed {
+            self.telemetry.fails_health(failed);
             tracing::warn!("/ready {} by POST /healthcheck", if failed { "is made to fail" } else { "is let be" });
         }
     }

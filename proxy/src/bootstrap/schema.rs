@@ -44,11 +44,16 @@ const ROWS: &[Row] = &[
     ("identity.key", text, "File of its key (PEM)."),
     ("identity.roots", text, "File of the roots (PEM) of the own trust domain."),
     ("identity.revoked", text, "File of revocation lists (PEM)."),
+    (
+        "credentials",
+        text,
+        "Directory of mounted Kubernetes secrets, which rules name by `credentialName`; /etc/leno/credentials unless given.",
+    ),
     ("rules", texts, "Rule files and directories, instead of a control plane."),
     ("state", text, "Directory for state that survives a restart."),
     ("admin", address, "Address of the admin interface; 127.0.0.1:15000 unless given."),
     ("metrics", address, "One more address, for /stats/prometheus alone."),
-    ("metrics_dialect", dialect, "Whose names metrics of requests have; `istio` unless given."),
+    ("metrics_dialect", dialect, "Whose names metrics of requests have, or `none`; `istio` unless given."),
     ("ready", address, "One more address, for /ready alone."),
     (
         "merged",
@@ -151,7 +156,7 @@ fn address() -> Value {
 }
 
 fn dialect() -> Value {
-    json!({ "enum": ["istio", "otel", "both"] })
+    json!({ "enum": ["istio", "otel", "both", "none"] })
 }
 
 fn probes() -> Value {

@@ -5,6 +5,7 @@
 //! | `Disable` | comes in | HTTP: answered 400 as nonsense; TCP: bytes like any others |
 //! | `Permissive` | comes in | with a certificate of the mesh; TCP without the mesh's ALPN: passed on, it is the app's |
 //! | `Strict` | closed | with a certificate of the mesh |
+//! | `Disable`, with TLS for others | closed | with the listener's own certificate, and one of the caller if it asks |
 
 use std::sync::Arc;
 
@@ -16,12 +17,16 @@ use tokio::net::TcpStream;
 use crate::overload::reached::Reached;
 use crate::telemetry::add;
 use crate::tls;
+use crate::tls::client::Inside;
 use crate::tls::server::{Caller, HandshakeError};
 use crate::tls::transport::{Prefixed, Transport};
 use crate::worker::Worker;
 
-use super::Arrival;
 use super::detect::{HANDSHAKE_RECORD, Spoken, Undetected, detect};
+use super::{Arrival, Kind};
+
+/// What a STRICT listener demands.
+const STRICT: &str = "mTLS (STRICT)";
 
 /// A caller that was let in by an HTTP listener.
 #[derive(Debug)]
@@ -45,12 +50,12 @@ pub(super) async fn http(arrival: &Arrival, mode: MtlsMode, mut stream: TcpStrea
     let (spoken, prefix) = told(arrival, detect(&mut stream, patience).await)?;
     match (spoken, mode) {
         (Spoken::Tls, MtlsMode::Permissive | MtlsMode::Strict) => {
-            let (mut stream, caller) = accept(arrival, Prefixed::new(prefix, stream)).await?;
-            let (spoken, prefix) = told(arrival, detect(&mut stream, patience).await)?;
-            Some(Admitted { spoken, stream: Prefixed::new(prefix, stream), caller: Some(caller) })
+            let (stream, caller) = accept(arrival, Prefixed::new(prefix, stream)).await?;
+            let (spoken, stream) = requests(arrival, stream).await?;
+            Some(Admitted { spoken, stream, caller: Some(caller) })
         }
         (Spoken::Http1 | Spoken::Http2, MtlsMode::Strict) => {
-            refuse_plain(arrival);
+            refuse_plain(arrival, STRICT);
             None
         }
         (Spoken::Tls, MtlsMode::Disable)
@@ -58,6 +63,40 @@ pub(super) async fn http(arrival: &Arrival, mode: MtlsMode, mut stream: TcpStrea
             Some(Admitted { spoken, stream: Prefixed::new(prefix, Transport::Plain(stream)), caller: None })
         }
     }
+}
+
+/// Tells what is spoken within TLS that has been ended.
+pub(super) async fn requests(arrival: &Arrival, mut stream: Transport) -> Option<(Spoken, Prefixed<Transport>)> {
+    let patience = &arrival.worker.overload.limits().patience;
+    let (spoken, prefix) = told(arrival, detect(&mut stream, patience).await)?;
+    Some((spoken, Prefixed::new(prefix, stream)))
+}
+
+/// A caller of a listener that ends TLS for those who are not of the mesh; `None` when it is not let in.
+pub(super) async fn outside(arrival: &Arrival, kind: Kind, stream: TcpStream) -> Option<Outsider> {
+    let tls = arrival.tls.as_ref()?;
+    let stream = begun(arrival, Prefixed::new(Bytes::new(), stream), "TLS (`tls` of the Sidecar's `ingress`)").await?;
+    let inside = match kind {
+        Kind::Http => Inside::Http2,
+        Kind::Tcp | Kind::Undeclared => Inside::Bytes,
+    };
+    let worker = &arrival.worker;
+    match worker.tls.accept_outside(stream, (tls, inside), worker.overload.limits().patience.handshake).await {
+        Ok(outsider) => {
+            worker.telemetry().handshake("inbound", outsider.security);
+            Some(Outsider { stream: outsider.stream, server_name: outsider.server_name })
+        }
+        Err(error) => {
+            refused(arrival, &error);
+            None
+        }
+    }
+}
+
+/// A caller that is not of the mesh.
+pub(super) struct Outsider {
+    pub(super) stream: Transport,
+    pub(super) server_name: Option<Arc<str>>,
 }
 
 /// Counts what was told of a caller by its first bytes.
@@ -80,10 +119,13 @@ fn told<T>(arrival: &Arrival, detected: Result<(Spoken, T), Undetected>) -> Opti
 }
 
 /// A caller of a TCP listener that wants certificates; `None` when it is not let in.
-pub(super) async fn tcp_strict(
-    arrival: &Arrival,
-    mut stream: Prefixed<TcpStream>,
-) -> Option<(Transport, Box<Verified>)> {
+pub(super) async fn tcp_strict(arrival: &Arrival, stream: Prefixed<TcpStream>) -> Option<(Transport, Box<Verified>)> {
+    let stream = begun(arrival, stream, STRICT).await?;
+    accept(arrival, stream).await
+}
+
+/// The caller, once it has begun TLS, which the listener demands.
+async fn begun(arrival: &Arrival, mut stream: Prefixed<TcpStream>, demanded: &str) -> Option<Prefixed<TcpStream>> {
     let mut first = [0];
     let patience = arrival.worker.overload.limits().patience.first_byte;
     let Ok(read) = tokio::time::timeout(patience, stream.read(&mut first)).await else {
@@ -94,10 +136,10 @@ pub(super) async fn tcp_strict(
         [] => None,
         [HANDSHAKE_RECORD] => {
             stream.unread(Bytes::copy_from_slice(&first));
-            accept(arrival, stream).await
+            Some(stream)
         }
         _ => {
-            refuse_plain(arrival);
+            refuse_plain(arrival, demanded);
             None
         }
     }
@@ -105,32 +147,37 @@ pub(super) async fn tcp_strict(
 
 /// Ends TLS with a caller that has begun it.
 pub(super) async fn accept(arrival: &Arrival, stream: Prefixed<TcpStream>) -> Option<(Transport, Box<Verified>)> {
-    let Arrival { worker, listener, caller, .. } = arrival;
+    let worker = &arrival.worker;
     match worker.tls.accept(stream, worker.overload.limits().patience.handshake).await {
         Ok(Caller { stream, peer, server_name, forwarded }) => {
             worker.telemetry().handshake("inbound", peer.security);
             Some((stream, Box::new(Verified { peer, server_name, forwarded })))
         }
         Err(error) => {
-            worker.telemetry().handshake_failed();
-            if matches!(error, HandshakeError::TimedOut(_)) {
-                arrival.reached(Reached::Handshake);
-            }
-            if is_worth_a_line(worker, &error) {
-                let listener = &listener.view().listener.config.name;
-                tracing::info!(%listener, peer = %caller, "refused a TLS connection: {error}");
-            }
+            refused(arrival, &error);
             None
         }
     }
 }
 
-fn refuse_plain(arrival: &Arrival) {
+fn refused(arrival: &Arrival, error: &HandshakeError) {
+    let Arrival { worker, listener, caller, .. } = arrival;
+    worker.telemetry().handshake_failed();
+    if matches!(error, HandshakeError::TimedOut(_)) {
+        arrival.reached(Reached::Handshake);
+    }
+    if is_worth_a_line(worker, error) {
+        let listener = &listener.view().listener.config.name;
+        tracing::info!(%listener, peer = %caller, "refused a TLS connection: {error}");
+    }
+}
+
+fn refuse_plain(arrival: &Arrival, demanded: &str) {
     let Arrival { worker, listener, caller, .. } = arrival;
     worker.telemetry().refused_plain();
     if worker.quiet.allows() {
         let listener = &listener.view().listener.config.name;
-        tracing::info!(%listener, peer = %caller, "refused a connection in clear text: this listener demands mTLS (STRICT)");
+        tracing::info!(%listener, peer = %caller, "refused a connection in clear text: this listener demands {demanded}");
     }
 }
 

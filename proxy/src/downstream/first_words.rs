@@ -49,6 +49,8 @@ pub(super) struct Expected {
     pub(super) http: bool,
     /// TLS of the mesh, to be ended here.
     pub(super) mesh_tls: bool,
+    /// Handshakes that go elsewhere than the rest, by the server name they ask for.
+    pub(super) names: bool,
 }
 
 /// What the caller's words so far are.
@@ -216,6 +218,8 @@ impl Detection {
             Event::Answered => Some(Verdict::Bytes(Known::Endpoint)),
             // Nobody greets the caller, who may yet ask for something that can be answered in words.
             Event::Unreachable if self.ended => Some(Verdict::Nothing),
+            // Or is about to begin TLS with somebody else, who can be reached.
+            Event::Unreachable if self.expected.names => None,
             Event::Unreachable => {
                 self.deadline = self.deadline.min(now + BEGUN);
                 None
@@ -236,7 +240,7 @@ impl Detection {
     fn heard(&mut self, heard: &[u8], now: Instant) -> Option<Verdict> {
         self.words = Words::of(heard);
         let first = !std::mem::replace(&mut self.begun, !heard.is_empty());
-        let Expected { http, mesh_tls } = self.expected;
+        let Expected { http, mesh_tls, names: _ } = self.expected;
         match &self.words {
             Words::Few { .. } if http => {
                 if first {

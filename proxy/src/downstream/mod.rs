@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use ::http::HeaderValue;
 
-use leno_config::ir::{Direction, Intake, MtlsMode};
+use leno_config::ir::{Direction, Intake, MtlsMode, ServerTls};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
@@ -53,7 +53,7 @@ use crate::telemetry::party::Link;
 use crate::tls::peer::Peer;
 use crate::worker::{ConnectionCount, ListenerHandle, Worker};
 
-use admit::{Admitted, Verified};
+use admit::{Admitted, Outsider, Verified};
 use captured::Captive;
 
 pub use flows::Flow;
@@ -76,6 +76,8 @@ struct Arrival {
     local: SocketAddr,
     original: Option<SocketAddr>,
     way: Way,
+    /// What is ended for callers who are not of the mesh.
+    tls: Option<Arc<ServerTls>>,
     life: Rc<Life>,
 }
 
@@ -120,6 +122,8 @@ pub struct Connection {
     pub carries: Cell<Carries>,
     /// Who called; `None`: in clear text, so nobody knows.
     pub peer: Option<Peer>,
+    /// The TLS, not of the mesh, with which it came in.
+    pub tls: Option<Arc<ServerTls>>,
     /// What the caller's TLS handshake wanted to reach.
     pub server_name: Option<Arc<str>>,
     /// As whom its requests are counted, where they come in.
@@ -151,7 +155,7 @@ impl Connection {
 impl Arrival {
     /// As it would be without a certificate.
     fn in_clear_text(&self) -> Connection {
-        let Self { worker, listener, caller, local, original, way, life } = self;
+        let Self { worker, listener, caller, local, original, way, tls: _, life } = self;
         Connection {
             worker: Rc::clone(worker),
             listener: Rc::clone(listener),
@@ -161,6 +165,7 @@ impl Arrival {
             way: Cell::new(*way),
             carries: Cell::new(Carries::Bytes),
             peer: None,
+            tls: None,
             server_name: None,
             link: link(worker, listener, None),
             forwarded: None,
@@ -182,10 +187,11 @@ impl Arrival {
         self.enter_for(verified, None)
     }
 
-    /// The same for a caller in clear text who begins TLS with somebody behind us, whom it names.
+    /// The same for a caller without a certificate of the mesh who has named somebody in its handshake: us, or somebody
+    /// behind us.
     fn enter_for(self, verified: Option<Box<Verified>>, name: Option<Arc<str>>) -> Option<Rc<Connection>> {
         let counted = self.counted(verified.as_deref())?;
-        let Self { worker, listener, caller, local, original, way, life } = self;
+        let Self { worker, listener, caller, local, original, way, tls, life } = self;
         let (peer, server_name, forwarded) = match verified.map(|verified| *verified) {
             Some(Verified { peer, server_name, forwarded }) => (Some(peer), server_name, forwarded),
             None => (None, name, None),
@@ -202,6 +208,7 @@ impl Arrival {
             way,
             carries,
             peer,
+            tls,
             server_name,
             link,
             forwarded,
@@ -274,20 +281,22 @@ pub async fn serve(
         },
     };
     let local = original.unwrap_or(local);
-    let (kind, mode, way) = {
+    let (kind, mode, tls, way) = {
         let view = listener.view();
-        (Kind::of(&view.listener.handler), view.listener.config.mtls, way(&view.listener, original))
+        let config = &view.listener.config;
+        (Kind::of(&view.listener.handler), config.mtls, config.tls.clone(), way(&view.listener, original))
     };
     let life = worker.watch(Rc::new(Life::new(worker.stats.clone())));
     if counted.is_surplus() {
         // It can be told only in words that it has not asked to be encrypted: a handshake would cost more than it saves.
-        if kind != Kind::Http || mode == MtlsMode::Strict {
+        if kind != Kind::Http || mode == MtlsMode::Strict || tls.is_some() {
             return;
         }
         life.turn_away();
     }
-    let arrival = Arrival { worker, listener, caller, local, original, way, life };
+    let arrival = Arrival { worker, listener, caller, local, original, way, tls, life };
     match kind {
+        _ if arrival.tls.is_some() => Box::pin(outsider(arrival, kind, stream)).await,
         // On the heap, and gone when it is over: a handshake needs more room than a connection afterwards.
         Kind::Http => {
             if let Some(Admitted { spoken, stream, caller }) = Box::pin(admit::http(&arrival, mode, stream)).await
@@ -301,6 +310,25 @@ pub async fn serve(
         Kind::Undeclared => Box::pin(undeclared::serve(arrival, mode, stream)).await,
     }
     drop(counted);
+}
+
+/// Serves a caller who is not of the mesh, where a listener ends TLS for such.
+async fn outsider(arrival: Arrival, kind: Kind, stream: TcpStream) {
+    let Some(Outsider { stream, server_name }) = admit::outside(&arrival, kind, stream).await else { return };
+    match kind {
+        Kind::Http => {
+            let Some((spoken, stream)) = admit::requests(&arrival, stream).await else { return };
+            if let Some(connection) = arrival.enter_for(None, server_name) {
+                connection.carries.set(Carries::Requests);
+                http::serve(connection, spoken, stream).await;
+            }
+        }
+        Kind::Tcp | Kind::Undeclared => {
+            if let Some(connection) = arrival.enter_for(None, server_name) {
+                tcp::serve_admitted(connection, stream).await;
+            }
+        }
+    }
 }
 
 /// What is spoken on a listener.

@@ -18,6 +18,7 @@ use super::Connection;
 /// Whether the same caller could fare differently.
 pub fn differs(old: &Listener, new: &Listener) -> bool {
     old.config.mtls != new.config.mtls
+        || old.config.tls != new.config.tls
         || old.config.authorization != new.config.authorization
         || old.authorization_of_bytes() != new.authorization_of_bytes()
         || requests_differ(old.http(), new.http())
@@ -50,6 +51,9 @@ pub fn review(connection: &Connection) {
     let config = &view.listener.config;
     if !enforce::may_stay(connection, &view) {
         return cut(connection, "its caller is no longer allowed by the authorization policies");
+    }
+    if connection.peer.is_none() && connection.tls != config.tls {
+        return cut(connection, "its listener ends TLS in another way now");
     }
     enforce::review(connection, &view);
     if connection.endpoint.get().is_some_and(|endpoint| connection.worker.tls.has_revoked_server(endpoint)) {

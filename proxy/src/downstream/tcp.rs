@@ -80,12 +80,18 @@ pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
         MtlsMode::Strict => {
             let stream = Prefixed::new(Bytes::new(), stream);
             let Some((stream, verified)) = admit::tcp_strict(&arrival, stream).await else { return };
-            let Some(record) = arrival.enter(Some(verified)).and_then(let_in) else { return };
-            let opened = open(record.connection()).await;
-            pass(record, stream, opened).await;
+            let Some(connection) = arrival.enter(Some(verified)) else { return };
+            serve_admitted(connection, stream).await;
         }
         MtlsMode::Permissive => undeclared::serve(arrival, mode, stream).await,
     }
+}
+
+/// Serves a caller whose TLS has been ended.
+pub(super) async fn serve_admitted(connection: Rc<Connection>, stream: Transport) {
+    let Some(record) = let_in(connection) else { return };
+    let opened = open(record.connection()).await;
+    pass(record, stream, opened).await;
 }
 
 /// Lets a caller in whom policy allows, before anybody is called for it who has not been yet.

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use leno_config::ir::{Direction, MtlsMode};
+use leno_config::ir::{Condition, Direction, MtlsMode};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -50,7 +50,8 @@ pub(super) async fn serve(arrival: Arrival, mode: MtlsMode, stream: TcpStream) {
 /// In clear text, as far as it is known.
 async fn outside(arrival: Arrival, mode: MtlsMode, stream: Prefixed<TcpStream>) {
     let would_be = arrival.in_clear_text();
-    let expected = Expected { http: looks_for_http(&would_be), mesh_tls: mode == MtlsMode::Permissive };
+    let mesh_tls = mode == MtlsMode::Permissive;
+    let expected = Expected { http: looks_for_http(&would_be), mesh_tls, names: looks_for_names(&would_be) };
     let Some(heard) = listen(&would_be, stream, expected).await else { return };
     let Heard { stream, verdict, calling } = heard;
     match verdict {
@@ -77,7 +78,7 @@ async fn outside(arrival: Arrival, mode: MtlsMode, stream: Prefixed<TcpStream>) 
 /// Within the mesh's TLS. What a certificate allows is known now, so the app is called as soon as policy lets it.
 async fn inside(arrival: Arrival, caller: Box<Verified>, stream: Transport) {
     let Some(connection) = arrival.enter(Some(caller)) else { return };
-    let expected = Expected { http: looks_for_http(&connection), mesh_tls: false };
+    let expected = Expected { http: looks_for_http(&connection), mesh_tls: false, names: false };
     let stream = Prefixed::new(Bytes::new(), stream);
     let heard = match expected.http {
         true => listen(&connection, stream, expected).await,
@@ -94,6 +95,15 @@ async fn inside(arrival: Arrival, caller: Box<Verified>, stream: Transport) {
 fn looks_for_http(connection: &Connection) -> bool {
     let view = connection.listener.view();
     connection.way.get() == Way::Rest && view.listener.http().is_some()
+}
+
+/// Whether a handshake may lead elsewhere than the rest of the bytes.
+fn looks_for_names(connection: &Connection) -> bool {
+    let view = connection.listener.view();
+    let has_names = |detection: &leno_config::ir::Detection| {
+        detection.branches().iter().any(|branch| matches!(branch.condition, Condition::ServerName(_)))
+    };
+    connection.way.get() == Way::Rest && view.listener.detection().is_some_and(has_names)
 }
 
 /// What was heard, and how far the call to the endpoint has come.

@@ -1,22 +1,9 @@
 //! What the configuration asks for and this version of the proxy does not do.
 //!
-//! What would protect (encryption) is refused: serving without it would be worse than not serving. What would only
-//! improve is served without and listed as `not_enforced` in `/config_dump`, so that nobody has to
-//! guess. A row leaves this file when the feature arrives.
+//! It is served without and listed as `not_enforced` in `/config_dump`, so that nobody has to guess. Nothing of it would
+//! protect anybody: what does is enforced, or refused when it is read. A row leaves this file when the feature arrives.
 
 use leno_config::ir;
-
-/// Why a cluster must not be used as it is: what would protect and cannot be done.
-pub fn refuse_cluster(cluster: &ir::Cluster) -> Option<(&'static str, String)> {
-    match &cluster.tls {
-        ir::UpstreamTls::External(tls) => tls.credential.as_ref().map(|name| {
-            let reason =
-                format!("the Kubernetes secret `{name}` cannot be read here; name the files of certificate and key");
-            ("transport_socket", reason)
-        }),
-        ir::UpstreamTls::Plain | ir::UpstreamTls::Auto(_) | ir::UpstreamTls::Mesh(_) => None,
-    }
-}
 
 /// What is served without, one line per resource and feature: `cluster NAME: original destination`.
 pub fn not_enforced(resources: &ir::Resources) -> Vec<String> {

@@ -12,9 +12,17 @@ pub enum Dialect {
     Otel,
     /// Both.
     Both,
+    /// None: requests are not counted apart.
+    None,
 }
 
 impl Dialect {
+    /// Whether requests are counted by who calls whom, how and with what outcome. Otherwise `http_*`, statuses and durations
+    /// among `envoy_cluster_*`, and the figures of `leno stat` are empty as well.
+    pub fn counts(self) -> bool {
+        self != Self::None
+    }
+
     /// Whether Istio's names are among them.
     pub fn has_istio(self) -> bool {
         matches!(self, Self::Istio | Self::Both)
@@ -34,7 +42,8 @@ impl FromStr for Dialect {
             "istio" => Ok(Self::Istio),
             "otel" => Ok(Self::Otel),
             "both" => Ok(Self::Both),
-            other => Err(format!("`{other}` is not one of istio, otel and both")),
+            "none" => Ok(Self::None),
+            other => Err(format!("`{other}` is not one of istio, otel, both and none")),
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Meters {
     blocked: OnceCell<TargetName>,
     /// Whether OTel's names are wanted.
     with_form: bool,
+    /// Whether requests are counted at all.
+    counts: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,7 @@ impl Meters {
             outside: RefCell::default(),
             blocked: OnceCell::new(),
             with_form: telemetry.dialect().has_otel(),
+            counts: telemetry.dialect().counts(),
             labels: Arc::clone(labels),
         }
     }
@@ -72,7 +75,9 @@ impl Meters {
 
     /// Counts a request at its end.
     pub fn request(&self, key: RequestKey, request: &Request) {
-        self.requests.count(key, |block| request.count(block));
+        if self.counts {
+            self.requests.count(key, |block| request.count(block));
+        }
     }
 
     /// Where a connection is counted.

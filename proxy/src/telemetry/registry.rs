@@ -12,6 +12,7 @@ use prometheus::proto;
 use crate::overload::Overload;
 use crate::overload::reached::Reached;
 use crate::tls::peer::Security;
+use crate::version;
 
 use super::connections::TcpBook;
 use super::dialect::Dialect;
@@ -121,6 +122,8 @@ pub struct Telemetry {
     /// Who wants to see live traffic.
     pub taps: Arc<Taps>,
     draining: AtomicBool,
+    /// Whoever asks for its health is told that it fails.
+    health_fails: AtomicBool,
 }
 
 impl Default for Telemetry {
@@ -142,7 +145,8 @@ impl Default for Telemetry {
             overload: OnceLock::new(),
             spans: Spans::default(),
             taps: Arc::default(),
-            draining: AtomicBool::new(false),
+            draining: AtomicBool::default(),
+            health_fails: AtomicBool::default(),
         }
     }
 }
@@ -247,6 +251,11 @@ impl Telemetry {
     /// From now on it takes nothing new.
     pub fn drains(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whoever asks for its health is told that it fails, until that is taken back (`POST /healthcheck/fail`, `/ok`).
+    pub fn fails_health(&self, fails: bool) {
+        self.health_fails.store(fails, Ordering::Relaxed);
     }
 
     /// An issuer's keys could not be fetched.
@@ -405,12 +414,16 @@ impl Telemetry {
             series.mut_metric().push(gauge(&[("kind", kind)], to_f64(count as u64)));
         }
         let seconds = |time: Option<SystemTime>| time.map_or(0.0, |time| to_f64(millis(time)) / 1e3);
-        let live = if self.draining.load(Ordering::Relaxed) { 0.0 } else { 1.0 };
+        let is_live = ![&self.draining, &self.health_fails].iter().any(|why| why.load(Ordering::Relaxed));
         let upgrades_failed = self.upgrades_failed.load(Ordering::Relaxed);
         let keys_not_fetched = self.keys_not_fetched.load(Ordering::Relaxed);
         vec![
             series,
-            one_gauge("envoy_server_live", "1 until it drains.", live),
+            one_gauge(
+                "envoy_server_live",
+                "1 until it drains or its health is made to fail.",
+                f64::from(u8::from(is_live)),
+            ),
             one_gauge("process_start_time_seconds", "Since 1970.", seconds(Some(self.started))),
             one_gauge(
                 "leno_config_last_rejected_timestamp_seconds",
@@ -499,10 +512,11 @@ impl Collector for TelemetryCollector {
     }
 }
 
-/// `leno_build_info`, with the version as label.
+/// `leno_build_info`, with version and commit as labels.
 pub fn build_info() -> Result<prometheus::IntGauge, prometheus::Error> {
     let options = prometheus::Opts::new("leno_build_info", "Always 1; the labels say what runs.")
-        .const_label("version", env!("CARGO_PKG_VERSION"));
+        .const_label("version", version::VERSION)
+        .const_label("revision", version::REVISION);
     let gauge = prometheus::IntGauge::with_opts(options)?;
     gauge.set(1);
     Ok(gauge)

@@ -96,6 +96,20 @@ fn workers_are_summed() {
 }
 
 #[test]
+fn nothing_is_counted_and_shown_where_nobody_wants_it() {
+    let telemetry = telemetry(Dialect::None);
+    let reviews = telemetry.labels().links.intern(workload("reviews", "shop"));
+    Meters::new(&telemetry).request(key(reviews.id(), 200), &Request::default());
+    assert!(figures(&telemetry).requests.is_empty());
+    let names = ["istio_", "http_"];
+    let shown: Vec<_> = scraped(&telemetry)
+        .into_iter()
+        .filter(|(series, _)| names.iter().any(|name| series.starts_with(name)))
+        .collect();
+    assert!(shown.is_empty(), "{shown:?}");
+}
+
+#[test]
 fn names_that_read_alike_when_written_one_after_another_stay_apart() {
     let telemetry = telemetry(Dialect::Istio);
     let meters = Meters::new(&telemetry);

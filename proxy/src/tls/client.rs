@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use leno_config::identity::SpiffeId;
-use leno_config::ir::{ExternalTls, TlsVersion, UpstreamTls};
+use leno_config::ir::{ExternalTls, UpstreamTls};
 use rustls::ClientConfig;
 use rustls::client::{Resumption, WantsClientCert};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, IpAddr, PrivateKeyDer, ServerName, TrustAnchor};
+use rustls::sign::SingleCertAndKey;
+use rustls_pki_types::{IpAddr, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use webpki::KeyUsage;
@@ -24,7 +23,7 @@ use super::peer::{Peer, Security};
 use super::server::HandshakeError;
 use super::transport::{Prefixed, Transport};
 use super::verify::Expected;
-use super::{Generation, HANDSHAKE, Sessions, roots};
+use super::{Generation, HANDSHAKE, Sessions, outside};
 
 /// Configurations that one worker keeps; more are made anew.
 const MAX_CONFIGS: usize = 1024;
@@ -125,7 +124,7 @@ impl Sessions {
             Encryption::Mesh { .. } => Some(current.own()?.id().clone()),
             Encryption::External { .. } | Encryption::None => None,
         };
-        let config = current.client(encryption, inside)?;
+        let config = current.client(encryption, inside, &self.credentials)?;
         let connector = TlsConnector::from(config);
         let mut stream =
             connector.connect(server_name(encryption)?, Prefixed::new(bytes::Bytes::new(), stream)).await?;
@@ -171,19 +170,27 @@ fn server_name(encryption: &Encryption) -> Result<ServerName<'static>, Handshake
 
 impl Generation {
     /// The configuration for one kind of connection. It is made anew when a file it is made of has changed.
-    fn client(&self, encryption: &Encryption, inside: Inside) -> Result<Arc<ClientConfig>, HandshakeError> {
-        let written = files(encryption).map(|path| std::fs::metadata(path).and_then(|it| it.modified()).ok());
-        let written: Vec<_> = written.collect();
+    fn client(
+        &self,
+        encryption: &Encryption,
+        inside: Inside,
+        credentials: &Path,
+    ) -> Result<Arc<ClientConfig>, HandshakeError> {
+        let files = match encryption {
+            Encryption::External { tls, .. } => Some((tls, outside::Files::of(tls, credentials)?)),
+            Encryption::Mesh { .. } | Encryption::None => None,
+        };
+        let written = files.as_ref().map(|(_, files)| files.written()).unwrap_or_default();
         let key = (encryption.clone(), inside);
         if let Some((when, config)) = self.clients.borrow().get(&key)
             && *when == written
         {
             return Ok(Arc::clone(config));
         }
-        let mut config = match encryption {
-            Encryption::Mesh { expected, .. } => self.of_mesh(expected)?,
-            Encryption::External { tls, .. } => external(tls)?,
-            Encryption::None => return Err(HandshakeError::NoIdentity),
+        let mut config = match (encryption, &files) {
+            (Encryption::Mesh { expected, .. }, _) => self.of_mesh(expected)?,
+            (_, Some((tls, files))) => outside::client(tls, files)?,
+            (Encryption::External { .. } | Encryption::None, None) => return Err(HandshakeError::NoIdentity),
         };
         config.alpn_protocols = protocols(encryption, inside);
         config.resumption = Resumption::in_memory_sessions(REMEMBERED);
@@ -204,7 +211,7 @@ impl Generation {
     }
 }
 
-fn builder(
+pub(super) fn builder(
     versions: &[&'static rustls::SupportedProtocolVersion],
     verifier: Expected,
 ) -> Result<rustls::ConfigBuilder<ClientConfig, WantsClientCert>, HandshakeError> {
@@ -218,52 +225,6 @@ fn builder(
 pub(crate) fn unverified() -> Result<ClientConfig, HandshakeError> {
     let versions = [&rustls::version::TLS13, &rustls::version::TLS12];
     Ok(builder(&versions, Expected::Anybody)?.with_no_client_auth())
-}
-
-/// Outside the mesh everybody speaks what they speak: HTTP by its registered names, TLS 1.2 as well unless it is too old.
-fn external(tls: &ExternalTls) -> Result<ClientConfig, HandshakeError> {
-    let verifier = match tls.skip_verify {
-        true => Expected::Anybody,
-        false => Expected::Names(trusted(tls.roots.as_deref())?, tls.subject_alt_names.clone()),
-    };
-    let versions: &[_] = match tls.min_version {
-        TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-        TlsVersion::Tls13 => &[&rustls::version::TLS13],
-    };
-    let builder = builder(versions, verifier)?;
-    Ok(match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => {
-            let own = SingleCertAndKey::from(own_certificate(Path::new(certificate), Path::new(key))?);
-            builder.with_client_cert_resolver(Arc::new(own))
-        }
-        _ => builder.with_no_client_auth(),
-    })
-}
-
-fn own_certificate(certificate: &Path, key: &Path) -> Result<CertifiedKey, HandshakeError> {
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(certificate, &error))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
-    let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private).map_err(io::Error::other)?;
-    Ok(CertifiedKey::new(chain, signer))
-}
-
-fn trusted(file: Option<&str>) -> Result<Vec<TrustAnchor<'static>>, HandshakeError> {
-    let path = file.map_or_else(roots::of_system, PathBuf::from);
-    Ok(roots::read(&path).map_err(io::Error::other)?)
-}
-
-fn unreadable(path: &Path, error: &rustls_pki_types::pem::Error) -> HandshakeError {
-    io::Error::other(format!("cannot use {}: {error}", path.display())).into()
-}
-
-fn files(encryption: &Encryption) -> impl Iterator<Item = &str> {
-    let tls = match encryption {
-        Encryption::External { tls, .. } => Some(tls),
-        Encryption::Mesh { .. } | Encryption::None => None,
-    };
-    tls.into_iter().flat_map(|tls| [&tls.roots, &tls.certificate, &tls.key]).flatten().map(String::as_str)
 }
 
 fn protocols(encryption: &Encryption, inside: Inside) -> Vec<Vec<u8>> {

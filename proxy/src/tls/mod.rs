@@ -3,9 +3,10 @@
 //! * [`server`]: callers come in with a certificate of the mesh.
 //! * [`client`]: connections to endpoints: of the mesh, or outside it.
 //! * [`verify`]: whether a peer is who it says it is.
+//! * `outside`: what is set up with the files and secrets of an operator.
 //! * [`exchange`]: what two sidecars tell each other about their workloads.
 //! * [`peer`]: who is at the other end.
-//! * [`roots`]: whom to believe outside the mesh.
+//! * [`roots`]: whom to believe outside the mesh, and whom no longer.
 //! * [`transport`]: bytes, encrypted or not, as one type.
 //!
 //! Between sidecars it is TLS 1.3 and nothing else, post-quantum where both can; outside the mesh also TLS 1.2. What is
@@ -14,6 +15,7 @@
 
 pub mod client;
 pub mod exchange;
+mod outside;
 pub mod peer;
 pub mod roots;
 pub mod server;
@@ -22,6 +24,7 @@ pub mod verify;
 
 use std::cell::RefCell;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -69,6 +72,9 @@ pub struct Sessions {
     telemetry: Arc<Telemetry>,
     /// What is said to peers of the mesh.
     own_words: Arc<[u8]>,
+    /// The directory of the mounted secrets.
+    credentials: Arc<Path>,
+    outside: outside::Servers,
     now: RefCell<Rc<Generation>>,
 }
 
@@ -83,10 +89,11 @@ struct Generation {
 }
 
 impl Sessions {
-    /// For one worker of a proxy whose workload is `own`.
-    pub fn new(identity: Arc<Identity>, telemetry: Arc<Telemetry>, own: &Workload) -> Self {
+    /// For one worker of a proxy whose workload is `own`, and which finds mounted secrets in the directory `credentials`.
+    pub fn new(identity: Arc<Identity>, telemetry: Arc<Telemetry>, own: &Workload, credentials: Arc<Path>) -> Self {
         let now = RefCell::new(Rc::new(Generation::new(&identity)));
-        Self { identity, telemetry, own_words: own.frame().into(), now }
+        let outside = outside::Servers::default();
+        Self { identity, telemetry, own_words: own.frame().into(), credentials, outside, now }
     }
 
     /// Counts a handshake with an endpoint.

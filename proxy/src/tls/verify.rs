@@ -67,6 +67,10 @@ fn chain_in_words(error: &webpki::Error) -> String {
         webpki::Error::CertNotValidYet { .. } => "it is not valid yet".to_owned(),
         webpki::Error::CertRevoked => "it has been revoked".to_owned(),
         webpki::Error::UnknownIssuer => "its chain does not end in a root of its trust domain".to_owned(),
+        webpki::Error::UnknownRevocationStatus => {
+            "nobody says whether it was revoked: `caCrl` needs a list of each authority of its chain".to_owned()
+        }
+        webpki::Error::CrlExpired { .. } => "the list of the revoked (`caCrl`) is out of date".to_owned(),
         webpki::Error::CaUsedAsEndEntity => "it is a certificate authority, not a workload".to_owned(),
         webpki::Error::RequiredEkuNotFoundContext(_) => {
             "its extended key usage does not allow this side of TLS".to_owned()
@@ -160,6 +164,40 @@ impl Roots {
         leaf.verify_for_usage(algorithms().all, anchors, intermediates, now, usage, revocation, None)
             .map(|_| ())
             .map_err(PeerError::Chain)
+    }
+}
+
+/// Whom to believe outside the mesh.
+#[derive(Debug)]
+pub(super) struct Outside {
+    pub(super) anchors: Vec<TrustAnchor<'static>>,
+    /// `None`: nobody asks.
+    pub(super) revoked: Option<Vec<CertRevocationList<'static>>>,
+}
+
+impl Outside {
+    /// The leaf, if somebody vouches for it. Where there are lists of the revoked, each authority of the chain has to have
+    /// one, and none may be out of date (Envoy, OpenSSL).
+    fn verify<'c>(
+        &self,
+        leaf: &'c CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: KeyUsage,
+    ) -> Result<EndEntityCert<'c>, PeerError> {
+        let parsed = EndEntityCert::try_from(leaf).map_err(PeerError::Chain)?;
+        let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().flatten().collect();
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
+        parsed
+            .verify_for_usage(algorithms().all, &self.anchors, intermediates, now, usage, revocation, None)
+            .map_err(PeerError::Chain)?;
+        Ok(parsed)
     }
 }
 
@@ -269,7 +307,7 @@ pub(super) enum Expected {
     /// A workload of the mesh: one of these.
     Mesh(Arc<Roots>, Vec<SpiffeId>),
     /// Somebody outside: one of these names, or the server's name where there are none.
-    Names(Vec<TrustAnchor<'static>>, Vec<String>),
+    Names(Outside, Vec<String>),
     /// Anybody (`insecureSkipVerify`).
     Anybody,
 }
@@ -290,19 +328,8 @@ impl Expected {
                     false => Err(PeerError::Unexpected { found, expected: expected.clone() }),
                 }
             }
-            Self::Names(anchors, names) => {
-                let parsed = EndEntityCert::try_from(leaf).map_err(PeerError::Chain)?;
-                parsed
-                    .verify_for_usage(
-                        algorithms().all,
-                        anchors,
-                        intermediates,
-                        now,
-                        KeyUsage::server_auth(),
-                        None,
-                        None,
-                    )
-                    .map_err(PeerError::Chain)?;
+            Self::Names(outside, names) => {
+                let parsed = outside.verify(leaf, intermediates, now, KeyUsage::server_auth())?;
                 carries(&parsed, names, server)
             }
             Self::Anybody => Ok(()),
@@ -311,9 +338,14 @@ impl Expected {
 }
 
 fn carries(leaf: &EndEntityCert<'_>, names: &[String], server: &ServerName<'_>) -> Result<(), PeerError> {
-    if names.is_empty() {
-        return leaf.verify_is_valid_for_subject_name(server).map_err(PeerError::Chain);
+    match names.is_empty() {
+        true => leaf.verify_is_valid_for_subject_name(server).map_err(PeerError::Chain),
+        false => carries_one(leaf, names),
     }
+}
+
+/// DNS and URI names.
+fn carries_one(leaf: &EndEntityCert<'_>, names: &[String]) -> Result<(), PeerError> {
     let is_there = |name: &String| match name.contains("://") {
         true => leaf.valid_uri_names().any(|found| found == name),
         false => {
@@ -323,6 +355,54 @@ fn carries(leaf: &EndEntityCert<'_>, names: &[String], server: &ServerName<'_>) 
     match names.iter().any(is_there) {
         true => Ok(()),
         false => Err(PeerError::Names(names.join(", "))),
+    }
+}
+
+/// Callers who are not of the mesh, by their names; without names, whom a root vouches for.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) outside: Outside,
+    pub(super) names: Vec<String>,
+}
+
+impl ClientCertVerifier for Named {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let leaf = self.outside.verify(end_entity, intermediates, now, KeyUsage::client_auth())?;
+        if !self.names.is_empty() {
+            carries_one(&leaf, &self.names)?;
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &algorithms())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
     }
 }
 

@@ -37,7 +37,12 @@ impl End {
     /// Of itself.
     fn saying(words: &Workload, time: &TimeOfDay, leaf: &Leaf, ca: &Ca) -> Self {
         let identity = Arc::new(Identity::at(time.clone()));
-        let sessions = Sessions::new(Arc::clone(&identity), Arc::new(Telemetry::default()), words);
+        let sessions = Sessions::new(
+            Arc::clone(&identity),
+            Arc::new(Telemetry::default()),
+            words,
+            std::path::Path::new("").into(),
+        );
         let end = Self { identity, sessions };
         end.becomes(leaf, ca);
         end.trusts(&[ca]);

@@ -126,6 +126,7 @@ pub(crate) fn tcp_listener(name: &str, port: u16, cluster: &str) -> ir::Listener
         intake: Default::default(),
         ports: Default::default(),
         mtls: Default::default(),
+        tls: None,
         authorization: Default::default(),
         access_logs: Default::default(),
         protocol: ir::ListenerProtocol::Tcp(ir::TcpRoute {
@@ -147,6 +148,7 @@ fn http(name: &str, port: u16, routes: ir::RouteSource) -> ir::Listener {
         intake: Default::default(),
         ports: Default::default(),
         mtls: Default::default(),
+        tls: None,
         authorization: Default::default(),
         access_logs: Default::default(),
         protocol: ir::ListenerProtocol::Http(ir::HttpManager {

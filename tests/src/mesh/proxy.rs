@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{address, written};
 use crate::admin::ConfigDump;
 use crate::client::Call;
+use crate::exposition;
 use crate::process::Process;
 use crate::program::leno_proxy;
 use crate::wait::eventually;
@@ -215,6 +216,17 @@ impl Proxy {
     /// `/stats/prometheus`
     pub async fn metrics(&self) -> String {
         Call::get("http://admin/stats/prometheus").send(self.admin().await).await.text()
+    }
+
+    /// Waits until a metric has series with these labels, whose sum is this value.
+    pub async fn shows(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        eventually(&format!("{name}{labels:?} of {} is {value}", self.name), async || {
+            match exposition::figure(&exposition::samples(&self.metrics().await), name, labels) {
+                Some(found) if found == value => Ok(()),
+                found => Err(format!("{found:?}")),
+            }
+        })
+        .await;
     }
 
     /// Its directory: snapshot, ports, log.

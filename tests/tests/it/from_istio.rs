@@ -28,6 +28,15 @@ fn virtual_service(rest: &str) -> Written {
     (NETWORKING, "VirtualService", format!("{{hosts: [a.example.com], {rest}}}"))
 }
 
+fn ingress(tls: &str) -> Written {
+    let port = "{number: 9443, name: https, protocol: HTTPS}";
+    (
+        NETWORKING,
+        "Sidecar",
+        format!("{{ingress: [{{port: {port}, defaultEndpoint: '127.0.0.1:8080', tls: {{{tls}}}}}]}}"),
+    )
+}
+
 fn unknown(version: &'static [&'static str], kind: &'static str) -> Written {
     (version, kind, "{}".to_owned())
 }
@@ -115,17 +124,12 @@ fn lines() -> Vec<(&'static str, Vec<Written>)> {
                 destination_rule("{portLevelSettings: [{port: {number: 80}, tls: {mode: MUTUAL, credentialName: a}}]}"),
             ],
         ),
-        (
-            "`tls` of an `ingress` listener of a Sidecar",
-            vec![(
-                NETWORKING,
-                "Sidecar",
-                "{ingress: [{port: {number: 9443, name: https, protocol: HTTPS}, defaultEndpoint: '127.0.0.1:8080', \
-                tls: {mode: SIMPLE, serverCertificate: /a.pem, privateKey: /a.key}}]}"
-                    .to_owned(),
-            )],
-        ),
         ("`tls.caCrl`", vec![destination_rule("{tls: {mode: SIMPLE, caCertificates: /a.pem, caCrl: /a.crl}}")]),
+        (
+            "`tls` of an `ingress` listener beside the mesh's own TLS",
+            vec![ingress("mode: SIMPLE, serverCertificate: /a.pem, privateKey: /a.key")],
+        ),
+        ("the same, `mode: ISTIO_MUTUAL`", vec![ingress("mode: ISTIO_MUTUAL")]),
         (
             "AuthorizationPolicy `action: CUSTOM`",
             vec![authorization("{action: CUSTOM, provider: {name: a}, rules: [{}]}")],

@@ -5,6 +5,8 @@ use http::Method;
 use leno_tests::{Mesh, Outcome, eventually, free_port, mesh, origin, run_leno};
 use serde_json::Value;
 
+use crate::relay::all_can_be_asked;
+
 /// Each entry answers with a status of its own, so that a reply names the entry that it comes from.
 fn rules(first: u16) -> String {
     format!(
@@ -190,6 +192,38 @@ async fn who_cannot_be_asked_is_told_with_a_remedy_and_a_code() {
         let outcome = run_leno(words, "");
         assert!(outcome.code == 3 && outcome.stdout.is_empty(), "{words:?}: {outcome:?}");
         assert_eq!(outcome.stderr.trim_end().lines().count(), 1, "{}", outcome.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_certificate_of_a_proxy_is_shown_and_its_key_is_not() {
+    let app = origin("app").await;
+    let mesh = mesh().service("app", &[("v1", app.address())]).encrypted().start().await;
+    all_can_be_asked(&mesh).await;
+    let certificate = mesh.client.certs().await.unwrap()["certificate"].clone();
+    let file = mesh.client.state().join("svid.pem");
+    // It is in force before it is on disk.
+    let kept =
+        eventually("the key is kept", async || std::fs::read_to_string(&file).map_err(|why| why.to_string())).await;
+    let key: Vec<&str> = kept.lines().skip_while(|line| !line.contains("PRIVATE KEY")).skip(1).collect();
+    let until = certificate["valid_until"].as_str().expect("it has an end");
+    for way in ways(&mesh, "").await {
+        for form in ["table", "wide", "json", "yaml"] {
+            let shown = leno(&["config", "secrets", "-o", form], &way);
+            assert_eq!(shown.code, 0, "{}", shown.stderr);
+            assert!(!shown.stdout.contains("PRIVATE") && !shown.stdout.contains(key[0]), "{form}: {}", shown.stdout);
+            // A table has too little room for an identity in one line.
+            let id = if form == "table" { "sa/client" } else { "spiffe://cluster.local/ns/default/sa/client" };
+            for fact in [until, id] {
+                assert!(shown.stdout.contains(fact), "{fact} is not in {form}: {}", shown.stdout);
+            }
+        }
+        let json = json(&["config", "secrets"], &way);
+        assert_eq!(
+            (&json["certificate"]["id"], &json["certificate"]["serial"]),
+            (&certificate["id"], &certificate["serial"])
+        );
+        assert_eq!(json["certificate"]["is_valid"], true, "{json:#}");
     }
 }
 

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 
 use super::Spoken;
 use super::pb;
-use crate::ir::{MtlsMode, Port, ServerName};
+use crate::ir::{MtlsMode, Port, ServerName, ServerTls};
 use crate::xds::base;
 use crate::xds::node::Flavour;
 use crate::xds::refusal::{Problem, Result, Within, each, unsupported};
@@ -105,7 +105,16 @@ pub(super) enum Alpn {
 }
 
 /// The chains of a listener, of which each does what `chain` does.
-pub(super) fn to_xds(mtls: MtlsMode, inside: Inside, chain: FilterChain, flavour: &Flavour) -> Vec<FilterChain> {
+pub(super) fn to_xds(
+    (mtls, tls): (MtlsMode, Option<&ServerTls>),
+    inside: Inside,
+    chain: FilterChain,
+    flavour: &Flavour,
+) -> Vec<FilterChain> {
+    if let Some(tls) = tls {
+        let transport_socket = Some(tls::outside_to_xds(inside, tls));
+        return vec![FilterChain { transport_socket, ..taking(&chain, "tls", TLS, &[]) }];
+    }
     let mesh = |alpn: &[&str]| with_certificate(taking(&chain, "mtls", TLS, alpn), inside, flavour);
     let every_alpn = [MESH_BYTES, MESH_HTTP].concat();
     match (mtls, inside) {

@@ -2,9 +2,10 @@
 
 use super::callers::{self, Condition};
 use super::pb;
-use crate::ir::{AccessLogs, Authorization, Direction, HttpManager, StringMatch, TcpRoute};
+use crate::ir::{AccessLogs, Authorization, Direction, HttpManager, TcpRoute};
 use crate::xds::refusal::{Problem, Result, Within, is_true, unsupported};
-use crate::xds::{access_log, any, base, http_manager, rbac, tcp, tls};
+use crate::xds::tls::{self, Callers};
+use crate::xds::{access_log, any, base, http_manager, rbac, tcp};
 use pb::hcm::HttpConnectionManager;
 use pb::listener::{Filter, FilterChain, filter};
 use pb::protobuf::Any;
@@ -17,9 +18,8 @@ const TELEMETRY: [&str; 2] = ["stats.PluginConfig", "envoy.tcp.metadataexchange.
 pub(super) struct Chain {
     /// Whose connections it takes.
     pub(super) condition: Condition,
-    /// It ends TLS: conditions of which a caller with a certificate fulfils one; none: the roots decide. `None`: it takes
-    /// connections as they are.
-    pub(super) callers: Option<Vec<StringMatch>>,
+    /// It ends TLS, with these. `None`: it takes connections as they are.
+    pub(super) callers: Option<Callers>,
     pub(super) authorization: Authorization,
     pub(super) access_logs: AccessLogs,
     pub(super) spoken: Spoken,

@@ -26,7 +26,7 @@ use crate::ir::{
 };
 use crate::xds::node::Flavour;
 use crate::xds::refusal::{Problem, Result, Within};
-use crate::xds::tls::Inside;
+use crate::xds::tls::{Callers, Inside};
 use crate::xds::{base, rbac};
 use pb::listener::{FilterChain, FilterChainMatch};
 
@@ -102,7 +102,12 @@ impl Read {
         let taken = taken(&chain, place)?;
         let Chain { condition, callers, authorization, access_logs, spoken } = chain;
         self.access_logs.get_or_insert(access_logs);
-        for caller in callers.into_iter().flatten() {
+        if let Some(Callers::Outside(_)) = callers {
+            let reason =
+                "where each connection tells what it carries, TLS is ended with the certificate of the mesh alone";
+            return Err(Problem::new("transport_socket", reason));
+        }
+        for caller in callers.into_iter().flat_map(Callers::into_named) {
             if !self.callers.contains(&caller) {
                 self.callers.push(caller);
             }
@@ -162,6 +167,7 @@ impl Read {
         let detection = Detection::new(branches, http, tcp, connections);
         Ok(Folded {
             mtls,
+            tls: None,
             authorization: requests.unwrap_or_default(),
             access_logs: access_logs.unwrap_or_default(),
             protocol: ListenerProtocol::Detect(Box::new(detection)),

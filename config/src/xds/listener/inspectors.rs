@@ -31,10 +31,10 @@ pub(super) fn to_xds(listener: &Listener) -> Vec<ListenerFilter> {
     }
     let tls = ("envoy.filters.listener.tls_inspector", any::pack(&pb::tls_inspector::TlsInspector::default()));
     let http = ("envoy.filters.listener.http_inspector", any::pack(&pb::http_inspector::HttpInspector::default()));
-    let asks: [fn(MtlsMode, &ListenerProtocol) -> bool; 2] = [asks_for_tls, asks_for_http];
+    let asks: [fn(bool, &ListenerProtocol) -> bool; 2] = [asks_for_tls, asks_for_http];
     for ((name, config), asks) in [tls, http].into_iter().zip(asks) {
-        let own = asks(listener.mtls, &listener.protocol);
-        let of_port = |port: &CapturedPort| asks(port.mtls, &port.protocol);
+        let own = asks(listener.mtls != MtlsMode::Disable || listener.tls.is_some(), &listener.protocol);
+        let of_port = |port: &CapturedPort| asks(port.mtls != MtlsMode::Disable || port.tls.is_some(), &port.protocol);
         if own || listener.ports.values().any(of_port) {
             let content = listener.ports.iter().filter(|(_, port)| !of_port(port)).map(|(&port, _)| port);
             filters.push(ListenerFilter { filter_disabled: one_of(content), ..filter(name, config) });
@@ -44,16 +44,16 @@ pub(super) fn to_xds(listener: &Listener) -> Vec<ListenerFilter> {
 }
 
 /// Whether a chain is chosen by what the TLS inspector sees.
-fn asks_for_tls(mtls: MtlsMode, protocol: &ListenerProtocol) -> bool {
+fn asks_for_tls(ends_tls: bool, protocol: &ListenerProtocol) -> bool {
     let detects = match protocol {
         ListenerProtocol::Detect(_) => true,
         ListenerProtocol::Http(_) | ListenerProtocol::Tcp(_) => false,
     };
-    mtls != MtlsMode::Disable || detects
+    ends_tls || detects
 }
 
 /// Whether a chain is chosen by what the HTTP inspector sees.
-fn asks_for_http(_: MtlsMode, protocol: &ListenerProtocol) -> bool {
+fn asks_for_http(_: bool, protocol: &ListenerProtocol) -> bool {
     match protocol {
         ListenerProtocol::Detect(detection) => detection.http.is_some(),
         ListenerProtocol::Http(_) | ListenerProtocol::Tcp(_) => false,

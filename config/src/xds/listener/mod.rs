@@ -14,15 +14,18 @@ mod inspectors;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::node::Flavour;
 use super::pb;
 use super::refusal::{Problem, Result, Within, each, is_false, is_true, nonempty, required, unsupported};
 use super::scalar::{duration_to_xds, wrap_bool, wrap_u32};
+use super::tls::Callers;
 use super::{base, rbac};
 use crate::defaults::DETECTION_SILENCE;
 use crate::ir::{
-    AccessLogs, Authorization, CapturedPort, Direction, Intake, Listener, ListenerProtocol, MtlsMode, Port, RouteSource,
+    AccessLogs, Authorization, CapturedPort, Direction, Intake, Listener, ListenerProtocol, MtlsMode, Port,
+    RouteSource, ServerTls,
 };
 use callers::Place;
 use chain::{Chain, Spoken};
@@ -38,18 +41,21 @@ pub(super) fn to_xds(listener: &Listener, flavour: &Flavour) -> pb::listener::Li
         intake,
         ports,
         mtls,
+        tls,
         authorization,
         access_logs,
         protocol,
     } = listener;
     let mut filter_chains = Vec::new();
     for (&port, captured) in ports {
-        let CapturedPort { mtls, authorization, access_logs, protocol } = captured;
-        let way = Way { direction: *direction, mtls: *mtls, authorization, access_logs, protocol };
+        let CapturedPort { mtls, tls, authorization, access_logs, protocol } = captured;
+        let tls = tls.as_deref();
+        let way = Way { direction: *direction, mtls: *mtls, tls, authorization, access_logs, protocol };
         filter_chains
             .extend(way.to_xds(flavour).into_iter().map(|chain| of_port(chain, port, listener.port_name(port))));
     }
-    let way = Way { direction: *direction, mtls: *mtls, authorization, access_logs, protocol };
+    let tls = tls.as_deref();
+    let way = Way { direction: *direction, mtls: *mtls, tls, authorization, access_logs, protocol };
     filter_chains.extend(way.to_xds(flavour));
     let detects = listener.protocols().any(is_detected);
     let waits_in_vain = listener.modes().any(|mode| mode == MtlsMode::Permissive) || detects;
@@ -80,6 +86,7 @@ pub(super) fn to_xds(listener: &Listener, flavour: &Flavour) -> pb::listener::Li
 struct Way<'a> {
     direction: Direction,
     mtls: MtlsMode,
+    tls: Option<&'a ServerTls>,
     authorization: &'a Authorization,
     access_logs: &'a AccessLogs,
     protocol: &'a ListenerProtocol,
@@ -88,15 +95,15 @@ struct Way<'a> {
 impl Way<'_> {
     fn to_xds(&self, flavour: &Flavour) -> Vec<FilterChain> {
         use super::tls::Inside;
-        let Self { direction, mtls, authorization, access_logs, protocol } = *self;
+        let Self { direction, mtls, tls, authorization, access_logs, protocol } = *self;
         match protocol {
             ListenerProtocol::Http(manager) => {
                 let chain = chain::http_to_xds(manager, direction, authorization, access_logs);
-                callers::to_xds(mtls, Inside::Http, chain, flavour)
+                callers::to_xds((mtls, tls), Inside::Http, chain, flavour)
             }
             ListenerProtocol::Tcp(route) => {
                 let chain = chain::tcp_to_xds(route, authorization, access_logs);
-                callers::to_xds(mtls, Inside::Bytes, chain, flavour)
+                callers::to_xds((mtls, tls), Inside::Bytes, chain, flavour)
             }
             ListenerProtocol::Detect(detection) => detect::to_xds(detection, self, flavour),
         }
@@ -188,7 +195,7 @@ pub(super) fn from_xds(listener: pb::listener::Listener) -> Result<Listener> {
     let address = socket_from_xds(required("address", address)?).within("address")?;
     let additional_addresses = each("additional_addresses", additional_addresses, additional_from_xds)?;
     let (own, ports) = chains_from_xds(filter_chains, default_filter_chain, captures)?;
-    let Folded { mtls, authorization, access_logs, protocol } = own;
+    let Folded { mtls, tls, authorization, access_logs, protocol } = own;
     let listener = Listener {
         name,
         address,
@@ -197,6 +204,7 @@ pub(super) fn from_xds(listener: pb::listener::Listener) -> Result<Listener> {
         intake,
         ports,
         mtls,
+        tls,
         authorization,
         access_logs,
         protocol,
@@ -208,6 +216,7 @@ pub(super) fn from_xds(listener: pb::listener::Listener) -> Result<Listener> {
 /// What the chains of a listener, or of one of its ports, say together.
 struct Folded {
     mtls: MtlsMode,
+    tls: Option<Arc<ServerTls>>,
     authorization: Authorization,
     access_logs: AccessLogs,
     protocol: ListenerProtocol,
@@ -245,8 +254,8 @@ fn chains_from_xds(
         of_listener.push(Placed { field, place: Place::Default, chain });
     }
     let port = |(port, chains): (Port, Vec<Placed>)| {
-        let Folded { mtls, authorization, access_logs, protocol } = fold(chains)?;
-        Ok((port, CapturedPort { mtls, authorization, access_logs, protocol }))
+        let Folded { mtls, tls, authorization, access_logs, protocol } = fold(chains)?;
+        Ok((port, CapturedPort { mtls, tls, authorization, access_logs, protocol }))
     };
     let ports = of_ports.into_iter().map(port).collect::<Result<_>>()?;
     Ok((fold(of_listener)?, ports))
@@ -266,13 +275,17 @@ fn fold(chains: Vec<Placed>) -> Result<Folded> {
                       callers come in, so give each protocol a listener of its own";
         return Err(Problem::new(&other.field, reason));
     }
-    let mtls = callers::mode(&chains, callers::inside(&first.chain.spoken))?;
+    let tls = outside(&chains)?;
+    let mtls = match tls {
+        Some(_) => MtlsMode::Disable,
+        None => callers::mode(&chains, callers::inside(&first.chain.spoken))?,
+    };
     let mut named = Vec::new();
     let mut chains = chains.into_iter();
     let Some(Placed { chain, .. }) = chains.next() else { return Err(Problem::missing("filter_chains")) };
     let Chain { condition: _, callers, authorization: Authorization(mut filters), access_logs, spoken } = chain;
-    named.extend(callers.into_iter().flatten());
-    named.extend(chains.filter_map(|placed| placed.chain.callers).flatten());
+    named.extend(callers.into_iter().flat_map(Callers::into_named));
+    named.extend(chains.filter_map(|placed| placed.chain.callers).flat_map(Callers::into_named));
     if !named.is_empty() {
         filters.insert(0, rbac::only_callers(named));
     }
@@ -280,7 +293,23 @@ fn fold(chains: Vec<Placed>) -> Result<Folded> {
         Spoken::Http(manager) => ListenerProtocol::Http(manager),
         Spoken::Bytes(route) => ListenerProtocol::Tcp(route),
     };
-    Ok(Folded { mtls, authorization: Authorization(filters), access_logs, protocol })
+    Ok(Folded { mtls, tls, authorization: Authorization(filters), access_logs, protocol })
+}
+
+/// TLS for callers who are not of the mesh, which a listener has for all or for none.
+fn outside(chains: &[Placed]) -> Result<Option<Arc<ServerTls>>> {
+    let ended = |placed: &Placed| match &placed.chain.callers {
+        Some(Callers::Outside(tls)) => Some(Arc::clone(tls)),
+        Some(Callers::Mesh(_)) | None => None,
+    };
+    match (chains.iter().find_map(ended), chains) {
+        (Some(tls), [only]) if only.chain.condition.transport != callers::Transport::Clear => Ok(Some(tls)),
+        (Some(_), _) => {
+            let reason = "a listener that ends TLS with another certificate than the mesh's has one chain, for `tls`";
+            Err(Problem::new("filter_chains", reason))
+        }
+        (None, _) => Ok(None),
+    }
 }
 
 /// Whether callers with a certificate say by their ALPN what they speak (Istio under STRICT).

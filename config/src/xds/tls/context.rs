@@ -1,7 +1,7 @@
 //! Reading what both ends of a TLS connection say: certificates, and whom to believe.
 
 use super::{KUBERNETES, KUBERNETES_ROOTS, SYSTEM_ROOTS, pb, whole};
-use crate::ir::{ExternalTls, Secret, StringMatch, TlsVersion};
+use crate::ir::{Credential, ExternalTls, Secret, StringMatch, TlsVersion};
 use crate::xds::refusal::{Problem, Result, Within, each, required, unsupported};
 use crate::xds::validation::{self, Validation};
 use pb::core::DataSource;
@@ -26,8 +26,10 @@ pub(super) enum Side {
     /// An endpoint's: it has one of some names.
     #[default]
     Peer,
-    /// A caller's: a condition says which names may call.
+    /// A caller's: of the mesh, where a condition says which names may call, or of others, who have one of some names.
     Caller,
+    /// Nobody's.
+    Nobody,
 }
 
 /// What a context says, whichever kind of TLS it turns out to be.
@@ -159,7 +161,7 @@ fn certificate_secret_from_xds(found: &mut Found, secret: SdsSecretConfig) -> Re
     if name == Secret::OWN_CERTIFICATE {
         found.is_mesh = true;
     } else if let Some(credential) = name.strip_prefix(KUBERNETES) {
-        found.tls.credential = Some(credential.to_owned());
+        found.tls.credential = Some(credential_from_xds(credential, true)?);
     } else if let Some((certificate, key)) = name.strip_prefix(FILE_CERTIFICATE).and_then(|files| files.split_once('~'))
     {
         found.tls.certificate = Some(certificate.to_owned());
@@ -168,6 +170,13 @@ fn certificate_secret_from_xds(found: &mut Found, secret: SdsSecretConfig) -> Re
         return Err(unknown_secret(&name));
     }
     Ok(())
+}
+
+fn credential_from_xds(name: &str, is_shown: bool) -> Result<Credential> {
+    match Credential::is_name(name) {
+        true => Ok(Credential { name: name.to_owned(), is_shown }),
+        false => Err(Problem::new("name", format!("`{name}` is no name of a Kubernetes secret"))),
+    }
 }
 
 fn unknown_secret(name: &str) -> Problem {
@@ -179,6 +188,11 @@ fn unknown_secret(name: &str) -> Problem {
 fn validation_type_from_xds(found: &mut Found, validation: Option<ValidationContextType>) -> Result<()> {
     let mesh_certificate = found.is_mesh;
     let mesh_roots = match validation {
+        Some(_) if found.side == Side::Nobody && !found.is_mesh => {
+            let reason =
+                "nobody's certificate is verified that is not asked for: write `require_client_certificate: true`";
+            return Err(Problem::new("validation_context", reason));
+        }
         Some(ValidationContextType::ValidationContext(context)) => {
             validation_from_xds(found, context, true).within("validation_context")?;
             false
@@ -194,6 +208,7 @@ fn validation_type_from_xds(found: &mut Found, validation: Option<ValidationCont
             ValidationContextType::ValidationContextCertificateProvider(_)
             | ValidationContextType::ValidationContextCertificateProviderInstance(_),
         ) => return Err(Problem::unsupported("validation_context_certificate_provider")),
+        None if found.side == Side::Nobody => false,
         None => {
             return Err(Problem::new(
                 "validation_context",
@@ -232,7 +247,6 @@ fn combined_from_xds(found: &mut Found, combined: CombinedCertificateValidationC
 fn roots_secret_from_xds(found: &mut Found, secret: SdsSecretConfig) -> Result<bool> {
     // Where the secret comes from does not matter: its name says what it is.
     let SdsSecretConfig { name, sds_config: _ } = secret;
-    let credential = found.tls.credential.as_deref();
     if name == Secret::ROOTS {
         return Ok(true);
     }
@@ -242,9 +256,9 @@ fn roots_secret_from_xds(found: &mut Found, secret: SdsSecretConfig) -> Result<b
         return Ok(false);
     }
     let of_secret = name.strip_prefix(KUBERNETES).map(|name| name.strip_suffix(KUBERNETES_ROOTS).unwrap_or(name));
-    match (of_secret, credential) {
-        (Some(name), None) => found.tls.credential = Some(name.to_owned()),
-        (Some(name), Some(credential)) if name == credential => {}
+    match (of_secret, &found.tls.credential) {
+        (Some(name), None) => found.tls.credential = Some(credential_from_xds(name, false)?),
+        (Some(name), Some(credential)) if *name == credential.name => {}
         (Some(_), Some(_)) => return Err(Problem::new("name", "certificate and roots come from one secret")),
         (None, _) => return Err(unknown_secret(&name)),
     }
@@ -261,10 +275,14 @@ fn validation_from_xds(found: &mut Found, context: CertificateValidationContext,
         crl,
         trust_chain_verification,
         custom_validator_config,
-        // Nothing without a revocation list, which is refused.
-        only_verify_leaf_cert_crl: _,
+        only_verify_leaf_cert_crl,
     } = validation::from_xds(context)?;
-    unsupported(&[("crl", &crl), ("custom_validator_config", &custom_validator_config)])?;
+    unsupported(&[
+        // Without a list it says nothing.
+        ("only_verify_leaf_cert_crl", &(only_verify_leaf_cert_crl && crl.is_some())),
+        ("custom_validator_config", &custom_validator_config),
+    ])?;
+    found.tls.revoked = crl.map(file_from_xds).transpose().within("crl")?;
     found.tls.skip_verify = match TrustChainVerification::try_from(trust_chain_verification) {
         Ok(TrustChainVerification::VerifyTrustChain) => false,
         Ok(TrustChainVerification::AcceptUntrusted) => true,
@@ -276,7 +294,7 @@ fn validation_from_xds(found: &mut Found, context: CertificateValidationContext,
     }
     let roots = trusted_ca.map(file_from_xds).transpose().within("trusted_ca")?;
     found.tls.roots = roots.filter(|path| path != SYSTEM_ROOTS);
-    let side = found.side;
+    let side = if found.is_mesh { found.side } else { Side::Peer };
     let typed = each("match_typed_subject_alt_names", match_typed_subject_alt_names, |it| typed_from_xds(it, side))?;
     let any_type = each("match_subject_alt_names", match_subject_alt_names, |it| name_from_xds(it, side))?;
     for name in typed.into_iter().chain(any_type) {
@@ -293,7 +311,7 @@ fn typed_from_xds(name: SubjectAltNameMatcher, side: Side) -> Result<StringMatch
     unsupported(&[("oid", &oid)])?;
     match (SanType::try_from(san_type), side) {
         (Ok(SanType::Uri), _) | (Ok(SanType::Dns), Side::Peer) => {}
-        (_, Side::Peer) => return Err(Problem::new("san_type", "only DNS and URI are supported")),
+        (_, Side::Peer | Side::Nobody) => return Err(Problem::new("san_type", "only DNS and URI are supported")),
         (_, Side::Caller) => return Err(Problem::new("san_type", "a caller is known by its SPIFFE ID: only URI")),
     }
     name_from_xds(required("matcher", matcher)?, side).within("matcher")
@@ -302,9 +320,9 @@ fn typed_from_xds(name: SubjectAltNameMatcher, side: Side) -> Result<StringMatch
 fn name_from_xds(matcher: pb::matcher::StringMatcher, side: Side) -> Result<StringMatch> {
     let name = crate::xds::matcher::string_from_xds(matcher)?;
     match side {
-        Side::Peer if whole(&name).is_none() => {
+        Side::Peer | Side::Nobody if whole(&name).is_none() => {
             Err(Problem::new("", "Leno compares names of certificates as a whole: write `exact`"))
         }
-        Side::Peer | Side::Caller => Ok(name),
+        Side::Peer | Side::Caller | Side::Nobody => Ok(name),
     }
 }

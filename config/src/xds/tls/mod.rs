@@ -12,13 +12,13 @@ mod context;
 mod listener;
 mod mesh;
 
-pub(super) use listener::{Inside, from_xds as listener_from_xds, to_xds as listener_to_xds};
+pub(super) use listener::{Callers, Inside, from_xds as listener_from_xds, outside_to_xds, to_xds as listener_to_xds};
 
 use super::node::Flavour;
 use super::pb;
 use super::refusal::{Problem, Result, Within, required, unsupported};
 use super::{any, base};
-use crate::ir::{ExternalTls, MeshTls, StringMatch, TlsVersion, UpstreamProtocol, UpstreamTls};
+use crate::ir::{Credential, ExternalTls, MeshTls, StringMatch, TlsVersion, UpstreamProtocol, UpstreamTls};
 use context::{Found, Side};
 use pb::cluster::cluster::TransportSocketMatch;
 use pb::core::data_source::Specifier;
@@ -119,48 +119,29 @@ fn mesh_to_xds(mesh: &MeshTls, protocol: UpstreamProtocol, flavour: &Flavour) ->
 }
 
 fn external_to_xds(tls: &ExternalTls, protocol: UpstreamProtocol) -> TransportSocket {
-    let ExternalTls { sni, subject_alt_names, roots, certificate, key, credential, skip_verify, min_version } = tls;
+    let ExternalTls { sni, subject_alt_names, roots, revoked, certificate, key, credential, skip_verify, min_version } =
+        tls;
     let alpn: &[&str] = match protocol {
         UpstreamProtocol::Http1 => &["http/1.1"],
         UpstreamProtocol::Http2 => &["h2"],
         UpstreamProtocol::AsDownstream => &["h2", "http/1.1"],
         UpstreamProtocol::Tcp => &[],
     };
-    let verification =
-        if *skip_verify { TrustChainVerification::AcceptUntrusted } else { TrustChainVerification::VerifyTrustChain };
-    let from_secret = credential.is_some() && roots.is_none();
-    let validation = CertificateValidationContext {
-        trusted_ca: (!from_secret).then(|| file(roots.as_deref().unwrap_or(SYSTEM_ROOTS))),
-        match_typed_subject_alt_names: subject_alt_names.iter().map(|name| name_to_xds(name)).collect(),
-        trust_chain_verification: verification.into(),
-        ..Default::default()
-    };
-    let validation = match credential {
-        Some(name) if from_secret => {
-            ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-                default_validation_context: Some(validation),
-                validation_context_sds_secret_config: Some(secret(&format!("{KUBERNETES}{name}{KUBERNETES_ROOTS}"))),
-                ..Default::default()
-            })
-        }
-        Some(_) | None => ValidationContextType::ValidationContext(validation),
-    };
+    let validation =
+        validation_to_xds(roots.as_deref(), revoked.as_deref(), subject_alt_names, credential.as_ref(), *skip_verify);
     let own = TlsCertificate {
         certificate_chain: certificate.as_deref().map(file),
         private_key: key.as_deref().map(file),
         ..Default::default()
     };
-    let min_version = match min_version {
-        TlsVersion::Tls12 => TlsProtocol::TlSv12,
-        TlsVersion::Tls13 => TlsProtocol::TlSv13,
-    };
     context_to_xds(
         CommonTlsContext {
-            tls_params: Some(versions(min_version)),
+            tls_params: Some(versions(version_to_xds(*min_version))),
             tls_certificates: (certificate.is_some() || key.is_some()).then_some(own).into_iter().collect(),
             tls_certificate_sds_secret_configs: credential
                 .iter()
-                .map(|name| secret(&format!("{KUBERNETES}{name}")))
+                .filter(|credential| credential.is_shown)
+                .map(|credential| secret(&format!("{KUBERNETES}{}", credential.name)))
                 .collect(),
             validation_context_type: Some(validation),
             alpn_protocols: alpn.iter().map(|&name| name.to_owned()).collect(),
@@ -168,6 +149,43 @@ fn external_to_xds(tls: &ExternalTls, protocol: UpstreamProtocol) -> TransportSo
         },
         sni.as_deref().unwrap_or_default(),
     )
+}
+
+/// Whom to believe outside the mesh.
+fn validation_to_xds(
+    roots: Option<&str>,
+    revoked: Option<&str>,
+    names: &[String],
+    credential: Option<&Credential>,
+    skip_verify: bool,
+) -> ValidationContextType {
+    let verification =
+        if skip_verify { TrustChainVerification::AcceptUntrusted } else { TrustChainVerification::VerifyTrustChain };
+    let secret_with_roots = credential.filter(|_| roots.is_none());
+    let validation = CertificateValidationContext {
+        trusted_ca: secret_with_roots.is_none().then(|| file(roots.unwrap_or(SYSTEM_ROOTS))),
+        match_typed_subject_alt_names: names.iter().map(|name| name_to_xds(name)).collect(),
+        crl: revoked.map(file),
+        trust_chain_verification: verification.into(),
+        ..Default::default()
+    };
+    match secret_with_roots {
+        Some(Credential { name, is_shown: _ }) => {
+            ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(validation),
+                validation_context_sds_secret_config: Some(secret(&format!("{KUBERNETES}{name}{KUBERNETES_ROOTS}"))),
+                ..Default::default()
+            })
+        }
+        None => ValidationContextType::ValidationContext(validation),
+    }
+}
+
+fn version_to_xds(version: TlsVersion) -> TlsProtocol {
+    match version {
+        TlsVersion::Tls12 => TlsProtocol::TlSv12,
+        TlsVersion::Tls13 => TlsProtocol::TlSv13,
+    }
 }
 
 fn context_to_xds(common: CommonTlsContext, sni: &str) -> TransportSocket {

@@ -110,15 +110,14 @@ fn tls_contexts_that_would_let_others_in_are_refused() {
             callers_common(|it| it.tls_certificate_sds_secret_configs[0].name = "mine".to_owned()),
             "common_tls_context.tls_certificate_sds_secret_configs[0].name",
         ),
+        // Roots of the mesh for another certificate than the mesh's, and a secret that would be a file elsewhere.
         (
-            callers_common(|it| {
-                it.tls_certificate_sds_secret_configs[0].name = "kubernetes://gateway".to_owned();
-                it.validation_context_type =
-                    Some(tls::common_tls_context::ValidationContextType::ValidationContextSdsSecretConfig(
-                        tls::SdsSecretConfig { name: "kubernetes://gateway-cacert".to_owned(), sds_config: None },
-                    ));
-            }),
+            callers_common(|it| it.tls_certificate_sds_secret_configs[0].name = "kubernetes://gateway".to_owned()),
             "common_tls_context",
+        ),
+        (
+            callers_common(|it| it.tls_certificate_sds_secret_configs[0].name = "kubernetes://../gateway".to_owned()),
+            "common_tls_context.tls_certificate_sds_secret_configs[0].name",
         ),
         (callers_common(|it| it.validation_context_type = None), "common_tls_context.validation_context"),
         (

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use leno_proxy::version::VERSION;
 
-use super::proxies;
 use super::report::Section;
+use super::{lasting, proxies};
 use crate::ads::status::{ClearText, RulesStatus, Status};
 use crate::cli::ask::{Question, ask};
 use crate::cli::failure::Failure;
@@ -96,7 +96,7 @@ fn certificates(section: &mut Section, address: &str, metrics: &str, now: System
         match ends.duration_since(now) {
             Err(past) => section.fails(format!("{what} ended {} ago", age(past.duration())), next.as_str()),
             Ok(left) if left < soon => section.warns(format!("{what} ends in {}", age(left)), next.as_str()),
-            Ok(left) => section.ok(format!("{what} is good for {} days", left.as_secs() / 86_400)),
+            Ok(left) => section.ok(format!("{what} is good for {}", lasting(left))),
         }
     }
 }

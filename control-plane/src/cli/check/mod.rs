@@ -20,6 +20,7 @@ use anyhow::anyhow;
 use leno_config::rules::DurationText;
 
 use super::failure::Failure;
+use super::status::age;
 use report::{Form, Report, Section};
 
 /// Between two looks with `--wait`.
@@ -68,6 +69,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         (false, true) => ExitCode::FAILURE,
         (false, false) => ExitCode::SUCCESS,
     })
+}
+
+/// How long a certificate is good for: `23h59m`, and from two days on in whole days.
+fn lasting(left: Duration) -> String {
+    const DAY: u64 = 86_400;
+    match left.as_secs() {
+        seconds if seconds < 2 * DAY => age(left),
+        seconds => format!("{} days", seconds / DAY),
+    }
 }
 
 fn look(arguments: &Arguments) -> Result<Report, Failure> {

@@ -1,11 +1,12 @@
 //! Is one proxy well? By its admin interface alone, so that it can be asked on its own machine.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use leno_proxy::version::VERSION;
 use serde_json::Value;
 
+use super::lasting;
 use super::report::Section;
 use crate::cli::ask::{Question, ask_whom};
 use crate::cli::failure::Failure;
@@ -89,7 +90,7 @@ fn kind_of(section: &mut Section, label: &str, kind: &Value, next: &str, now: Sy
     if let Some(nack) = kind.pointer("/last_nack/text").and_then(Value::as_str) {
         let at = kind.pointer("/last_nack/at").and_then(Value::as_u64).unwrap_or_default();
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let ago = age(now.saturating_sub(std::time::Duration::from_millis(at)));
+        let ago = age(now.saturating_sub(Duration::from_millis(at)));
         section.warns(format!("{ago} ago it refused {label}: {nack}"), next);
     }
     let names = |key: &str| kind.get(key).and_then(Value::as_object).map_or(0, serde_json::Map::len);
@@ -103,7 +104,8 @@ fn certificate(section: &mut Section, certs: &Value, address: &str) {
     match certs.get("certificate").filter(|certificate| !certificate.is_null()) {
         Some(certificate) if certificate.get("is_valid").and_then(Value::as_bool) == Some(true) => {
             let days = certificate.get("days_left").and_then(Value::as_f64).unwrap_or_default();
-            section.ok(format!("its certificate is good for {days} days"));
+            let left = Duration::try_from_secs_f64(days * 86_400.0).unwrap_or_default();
+            section.ok(format!("its certificate is good for {}", lasting(left)));
         }
         Some(certificate) => {
             let until = certificate.get("valid_until").and_then(Value::as_str).unwrap_or("its end");

@@ -8,6 +8,12 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::cli::failure::Failure;
+use crate::cli::table::{Room, wrapped};
+
+/// Of the first line of a check, for its mark.
+const MARK: usize = 2;
+/// Of a command.
+const INDENT: usize = 4;
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -124,8 +130,10 @@ impl Report {
 
     pub(super) fn print(&self, form: Form) -> Result<(), Failure> {
         match form {
-            Form::Table => write!(anstream::stdout(), "{}", self.text(|_| true))?,
-            Form::Short => write!(anstream::stdout(), "{}", self.text(|outcome| outcome != Outcome::Ok))?,
+            Form::Table => write!(anstream::stdout(), "{}", self.text(Room::of_stdout(), |_| true))?,
+            Form::Short => {
+                write!(anstream::stdout(), "{}", self.text(Room::of_stdout(), |outcome| outcome != Outcome::Ok))?;
+            }
             Form::Json => Output::Json.print(self, |_| String::new())?,
             Form::Yaml => Output::Yaml.print(self, |_| String::new())?,
         }
@@ -133,7 +141,7 @@ impl Report {
     }
 
     /// The checks that are to be shown, below the name of their section, and one line about all of them.
-    fn text(&self, shows: impl Fn(Outcome) -> bool) -> String {
+    fn text(&self, room: Room, shows: impl Fn(Outcome) -> bool) -> String {
         let mut text = String::new();
         // Writing to a String does not fail.
         for section in &self.sections {
@@ -144,9 +152,15 @@ impl Report {
             let _ = writeln!(text, "{}\n{}", section.name, "-".repeat(section.name.chars().count()));
             for Check { outcome, what, next } in shown {
                 let (mark, style) = outcome.mark();
-                let _ = writeln!(text, "{style}{mark}{style:#} {}", on_one_line(what));
-                if let Some(next) = next {
-                    let _ = writeln!(text, "    {}", on_one_line(next));
+                for (at, line) in wrapped(&on_one_line(what), room.beside(MARK)).iter().enumerate() {
+                    let _ = match at {
+                        0 => writeln!(text, "{style}{mark}{style:#} {line}"),
+                        _ => writeln!(text, "{:MARK$}{line}", ""),
+                    };
+                }
+                let next = next.as_ref().map(|next| command(&on_one_line(next), room.beside(INDENT)));
+                for line in next.into_iter().flatten() {
+                    let _ = writeln!(text, "{:INDENT$}{line}", "");
                 }
             }
             text.push('\n');
@@ -161,6 +175,50 @@ impl Report {
         let _ = writeln!(text, "{style}{verdict}{style:#}: {failed} ×, {warnings} ‼, {ok} √");
         text
     }
+}
+
+/// A command in lines that fit, as a shell reads them together again: broken with `\` at spaces, never inside of quotes
+/// or a comment. What cannot be broken stays as long as it is.
+fn command(text: &str, width: usize) -> Vec<String> {
+    if text.chars().count() <= width {
+        return vec![text.to_owned()];
+    }
+    // For ` \` behind all but the last line.
+    let width = width.saturating_sub(2);
+    let mut lines = vec![String::new()];
+    for word in words(text) {
+        let used = lines.last().map_or(0, |line| line.chars().count());
+        if used > 0 && used + 1 + word.chars().count() > width {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
+        }
+    }
+    let last = lines.len() - 1;
+    lines.iter_mut().take(last).for_each(|line| line.push_str(" \\"));
+    lines
+}
+
+/// The parts of a command between which it may be broken.
+fn words(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let (mut begin, mut quote) = (0, None);
+    for (at, character) in text.char_indices() {
+        match (quote, character) {
+            (None, '\'' | '"') => quote = Some(character),
+            (None, '#') => break,
+            (None, ' ') => {
+                words.extend(text.get(begin..at).filter(|word| !word.is_empty()));
+                begin = at + 1;
+            }
+            (Some(open), character) if open == character => quote = None,
+            (None | Some(_), _) => {}
+        }
+    }
+    words.extend(text.get(begin..));
+    words
 }
 
 /// What a peer said has no say about the terminal.
@@ -200,13 +258,38 @@ the other
 
 Nothing fails: 0 ×, 1 ‼, 2 √
 ";
-        assert_eq!(plain(&report().text(|_| true)), expected);
+        assert_eq!(plain(&report().text(Room::Columns(80), |_| true)), expected);
     }
 
     #[test]
     fn the_short_form_leaves_out_what_is_well() {
         let expected = "one\n---\n‼ it is old\n    renew it\n\nNothing fails: 0 ×, 1 ‼, 2 √\n";
-        assert_eq!(plain(&report().text(|outcome| outcome != Outcome::Ok)), expected);
+        assert_eq!(plain(&report().text(Room::Columns(80), |outcome| outcome != Outcome::Ok)), expected);
+    }
+
+    #[test]
+    fn sentences_are_wrapped_and_commands_stay_commands() {
+        let mut section = Section::new("it");
+        section.fails("it refuses its listeners: no such port", "leno config listeners shop.default --address here");
+        let expected = "\
+it
+--
+× it refuses its listeners: no
+  such port
+    leno config listeners \\
+    shop.default --address \\
+    here
+
+Something fails: 1 ×, 0 ‼, 0 √
+";
+        assert_eq!(plain(&Report::new(vec![section]).text(Room::Columns(30), |_| true)), expected);
+        for (text, lines) in [
+            ("curl -s a", vec!["curl -s a"]),
+            ("grep 'a b c d' somewhere", vec!["grep \\", "'a b c d' \\", "somewhere"]),
+            ("a b c # why this is to be done", vec!["a b c \\", "# why this is to be done"]),
+        ] {
+            assert_eq!(command(text, 12), lines, "{text}");
+        }
     }
 
     #[test]
@@ -216,7 +299,7 @@ Nothing fails: 0 ×, 1 ‼, 2 √
         assert!(!section.is_clean());
         let report = Report::new(vec![section]);
         assert!(report.fails() && !report.is_unreachable());
-        assert!(plain(&report.text(|_| true)).contains("× it said  [2J no\n    type this\n"));
+        assert!(plain(&report.text(Room::Columns(80), |_| true)).contains("× it said  [2J no\n    type this\n"));
         let gone = Report::new(vec![Section::new("it").unreachable("nobody answers", "start it")]);
         assert!(gone.fails() && gone.is_unreachable());
     }

@@ -165,8 +165,8 @@ fn secrets_are_shown_without_keys() {
         shown(&["secrets"]),
         "\
 NAME     TYPE         VALID  NOT-AFTER             IDENTITY
-default  certificate  yes    2026-11-23T19:40:32Z  spiffe://cluster.local/ns/def
-                                                   ault/sa/shop
+default  certificate  yes    2026-11-23T19:40:32Z  spiffe://cluster.local/ns/
+                                                   default/sa/shop
 ROOTCA   root         NO     2026-11-19T19:40:31Z  cluster.local
 "
     );

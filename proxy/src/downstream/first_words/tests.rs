@@ -4,7 +4,7 @@ use crate::tls;
 /// The longest silence.
 const SILENCE: Duration = Duration::from_secs(10);
 
-const BOTH: Expected = Expected { http: true, mesh_tls: true };
+const BOTH: Expected = Expected { http: true, mesh_tls: true, names: false };
 
 /// A ClientHello as rustls writes it.
 pub(in crate::downstream) fn client_hello(name: &str, protocols: &[&[u8]]) -> Vec<u8> {

@@ -115,7 +115,7 @@ impl Proxy {
         let (given_up, opened) = Default::default();
         let figures =
             Figures { telemetry: Arc::clone(&telemetry), stats: Arc::clone(&stats), overload, given_up, opened };
-        let tls = Sessions::new(Arc::default(), telemetry, &Default::default());
+        let tls = Sessions::new(Arc::default(), telemetry, &Default::default(), std::path::Path::new("").into());
         let (whole, stage) = watch::channel(Stage::default());
         let worker = Worker::new(figures, Arc::new(Dns::from_system()), stage, Arc::default(), tls, Random::seeded(1));
         let resources = Arc::new(resources(endpoint, edit));

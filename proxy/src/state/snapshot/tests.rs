@@ -156,6 +156,7 @@ fn a_port_of_a_capturing_listener_is_a_listener_without_a_socket_that_a_push_lea
     };
     let port = ir::CapturedPort {
         mtls: ir::MtlsMode::Strict,
+        tls: None,
         authorization: ir::Authorization::default(),
         access_logs: ir::AccessLogs::default(),
         protocol: ir::ListenerProtocol::Tcp(route("app")),

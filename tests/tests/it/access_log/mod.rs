@@ -2,6 +2,7 @@
 //! never at the cost of a request.
 
 mod judge;
+mod keys;
 mod lines;
 mod places;
 mod sinks;

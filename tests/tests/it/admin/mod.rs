@@ -1,5 +1,6 @@
 //! The proxy's admin interface, on running proxies.
 
+mod clusters;
 mod pages;
 mod process;
 mod tap;

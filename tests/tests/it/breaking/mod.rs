@@ -1,6 +1,7 @@
 //! Circuit breaking, both meanings, and active health checks.
 
 mod ejection;
+mod figures;
 mod health;
 mod limits;
 

@@ -1,6 +1,7 @@
 //! Kubernetes, without a cluster: an API server of the harness, or a real one (`LENO_TEST_CLUSTER=1`).
 
 mod admission;
+mod anywhere;
 mod bookinfo;
 mod definitions;
 mod injecting;

@@ -1,6 +1,8 @@
 //! TLS to the outside, by a DestinationRule: SIMPLE and MUTUAL.
 
-use leno_tests::pki::{Authority, Leaf};
+use std::path::Path;
+
+use leno_tests::pki::{Authority, Identity, Leaf};
 use leno_tests::{Call, eventually, origin};
 
 use super::outbound::Endpoint;
@@ -86,4 +88,73 @@ async fn a_server_that_wants_to_know_us_gets_the_certificate_of_the_rule() {
     );
     rule(&stage, &endpoint, &mutual).await;
     assert_eq!(ask(&stage).await, (200, String::new()));
+}
+
+/// Puts a secret where a kubelet would mount it.
+fn mount(stage: &Stage, name: &str, own: Option<&Identity>, roots: &str) {
+    let directory = stage.directory.path().join("credentials").join(name);
+    std::fs::create_dir_all(&directory).expect("a directory");
+    if let Some(own) = own {
+        let (certificate, key) = own.write(&directory, "tls");
+        std::fs::rename(certificate, directory.join("tls.crt")).expect("the name that Kubernetes gives it");
+        std::fs::rename(key, directory.join("tls.key")).expect("the name that Kubernetes gives it");
+    }
+    put(&directory.join("ca.crt"), roots);
+}
+
+fn put(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("written");
+}
+
+#[tokio::test]
+async fn a_secret_beside_the_proxy_stands_for_files() {
+    let (app, endpoint, web) = (origin("app").await, Endpoint::start().await, Authority::new("web"));
+    let stage = Scene::new(app.address(), "").start().await;
+    endpoint.shows_and_wants(&web.issue(&of_server(HOST)), Some(&web), true);
+    rule(&stage, &endpoint, "{mode: MUTUAL, credentialName: web-tls}").await;
+    let (status, error) = ask(&stage).await;
+    assert_eq!(status, 503, "nothing is mounted");
+    assert!(error.contains("credentials/web-tls/"), "it says which file is missing: {error}");
+    let ours = Leaf { uris: vec![], dns: vec!["us.example.com".to_owned()], ..Leaf::of("spiffe://unused") };
+    mount(&stage, "web-tls", Some(&web.issue(&ours)), &web.pem());
+    assert_eq!(ask(&stage).await, (200, String::new()), "found without a restart");
+    endpoint.shows_and_wants(&web.issue(&of_server(HOST)), None, true);
+    mount(&stage, "roots-alone", None, &web.pem());
+    rule(&stage, &endpoint, "{mode: SIMPLE, credentialName: roots-alone}").await;
+    assert_eq!(ask(&stage).await, (200, String::new()), "SIMPLE takes the roots of it");
+    endpoint.shows_and_wants(&Authority::new("other").issue(&of_server(HOST)), None, true);
+    assert_eq!(ask(&stage).await.0, 503, "and no others");
+}
+
+#[tokio::test]
+async fn a_server_outside_that_was_revoked_is_not_believed() {
+    const REVOKED: u64 = 666;
+    let (app, endpoint, web) = (origin("app").await, Endpoint::start().await, Authority::new("web"));
+    let stage = Scene::new(app.address(), "").start().await;
+    let directory = stage.directory.path();
+    let (roots, list) = (directory.join("web.pem"), directory.join("web.crl"));
+    put(&roots, &web.pem());
+    put(&list, &web.revoke(&[REVOKED]));
+    let tls = format!("{{mode: SIMPLE, caCertificates: {}, caCrl: {}}}", roots.display(), list.display());
+    rule(&stage, &endpoint, &tls).await;
+    let between = web.intermediate("between");
+    let revoked = || Leaf { serial: REVOKED, ..of_server(HOST) };
+    let both = || web.revoke(&[REVOKED]) + &between.revoke(&[]);
+    // (what, certificate, lists, what the answer says; empty: it is believed)
+    let rows = [
+        ("not revoked", web.issue(&of_server(HOST)), web.revoke(&[REVOKED]), ""),
+        ("revoked", web.issue(&revoked()), web.revoke(&[REVOKED]), "revoked"),
+        ("revoked, and the list is renewed without it", web.issue(&revoked()), web.revoke(&[1]), ""),
+        ("no list of the authority between", between.issue(&of_server(HOST)), web.revoke(&[]), "needs a list of each"),
+        ("a list of each authority", between.issue(&of_server(HOST)), both(), ""),
+        ("a list that is out of date", web.issue(&of_server(HOST)), web.revoke_until(&[], -60), "out of date"),
+        ("a file without a list", web.issue(&of_server(HOST)), web.pem(), "no list of revoked certificates"),
+    ];
+    for (what, certificate, lists, words) in rows {
+        endpoint.shows_and_wants(&certificate, None, true);
+        put(&list, &lists);
+        let (status, error) = ask(&stage).await;
+        assert_eq!(status == 200, words.is_empty(), "{what}: {status} {error}");
+        assert!(error.contains(words), "{what}: {error}");
+    }
 }

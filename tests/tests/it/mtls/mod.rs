@@ -7,7 +7,9 @@ mod before;
 mod external;
 mod inbound;
 mod modes;
+mod named;
 mod outbound;
+mod outside;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -50,11 +52,15 @@ pub(crate) struct Scene<'a> {
     pub(crate) account: &'a str,
     /// Serial numbers that are revoked.
     pub(crate) revoked: &'a [u64],
+    /// `tls` of the inbound listener.
+    pub(crate) tls: Option<Value>,
+    /// A port toward services with TLS.
+    pub(crate) tls_port: Option<u16>,
 }
 
 impl<'a> Scene<'a> {
     pub(crate) fn new(app: SocketAddr, rules: &'a str) -> Self {
-        Self { app, protocol: "HTTP", rules, peers: &[], account: "reviews", revoked: &[] }
+        Self { app, protocol: "HTTP", rules, peers: &[], account: "reviews", revoked: &[], tls: None, tls_port: None }
     }
 
     pub(crate) async fn start(self) -> Stage {
@@ -84,6 +90,7 @@ impl<'a> Scene<'a> {
                 "revoked": file("revoked.pem", &root.revoke(self.revoked)),
             },
             "state": state,
+            "credentials": directory.path().join("credentials"),
             "admin": "127.0.0.1:0",
             "workers": 1,
             "drain": "1s",
@@ -96,6 +103,15 @@ impl<'a> Scene<'a> {
     }
 
     fn sidecar(&self, inbound: u16, outbound: u16) -> Value {
+        let egress = |number: u16, protocol: &str| {
+            json!({
+                "port": {"number": number, "protocol": protocol, "name": protocol.to_lowercase()},
+                "bind": "127.0.0.1",
+                "captureMode": "NONE",
+                "hosts": ["*/*"],
+            })
+        };
+        let tls = self.tls_port.map(|port| egress(port, "TLS"));
         document(
             "Sidecar",
             "shop",
@@ -105,13 +121,9 @@ impl<'a> Scene<'a> {
                     "port": {"number": inbound, "protocol": self.protocol, "name": self.protocol.to_lowercase()},
                     "bind": "127.0.0.1",
                     "defaultEndpoint": self.app.to_string(),
+                    "tls": self.tls,
                 }],
-                "egress": [{
-                    "port": {"number": outbound, "protocol": "HTTP", "name": "http"},
-                    "bind": "127.0.0.1",
-                    "captureMode": "NONE",
-                    "hosts": ["*/*"],
-                }],
+                "egress": Vec::from_iter([egress(outbound, "HTTP")].into_iter().chain(tls)),
             }),
         )
     }
