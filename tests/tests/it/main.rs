@@ -28,6 +28,7 @@ mod faults;
 mod figures;
 mod floods;
 mod foreign;
+mod from_istio;
 mod generated;
 mod grpc;
 mod identity;

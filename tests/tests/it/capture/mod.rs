@@ -7,7 +7,7 @@
 
 mod greeting;
 mod lifecycle;
-mod network;
+pub(crate) mod network;
 mod packets;
 mod whole;
 

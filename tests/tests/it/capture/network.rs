@@ -1,4 +1,4 @@
-//! Network namespaces as a cluster has them: a node that routes, and three pods that hang on it by a line each.
+//! Network namespaces as a cluster has them: a node that routes, and pods that hang on it by a line each.
 //!
 //! Everything is in namespaces of its own, so that tests with the same addresses run beside each other and nothing of
 //! this machine's network changes. A socket belongs to the namespace in which it was made: so a server of a pod is a
@@ -26,20 +26,28 @@ use tokio::task::JoinHandle;
 /// Begins the names of namespaces; then the process and a number.
 const PREFIX: &str = "leno-capture-";
 
+/// Of pods.
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
 /// A user and group that are nobody's.
 const APP: u32 = 1999;
 /// The proxy's, as in a pod.
-pub(super) const PROXY: u32 = 1337;
+pub(crate) const PROXY: u32 = 1337;
 
 /// A node and pods; they end with the value.
-pub(super) struct Network {
+pub(crate) struct Network {
     /// First the node, then the pods.
     names: Vec<String>,
 }
 
 impl Network {
-    /// Why there can be none, where that is so.
-    pub(super) fn new() -> Result<Self, String> {
+    /// With three pods. Why there can be none, where that is so.
+    pub(crate) fn new() -> Result<Self, String> {
+        Self::of(3)
+    }
+
+    /// With up to six pods.
+    pub(crate) fn of(pods: usize) -> Result<Self, String> {
         static SWEEP: Once = Once::new();
         SWEEP.call_once(sweep);
         if !rustix::process::geteuid().is_root() {
@@ -48,12 +56,12 @@ impl Network {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let stem = format!("{PREFIX}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let mut network = Self { names: Vec::new() };
-        for part in ["node", "a", "b", "c"] {
+        for part in ["node"].into_iter().chain(NAMES.into_iter().take(pods)) {
             let name = format!("{stem}-{part}");
             ip(&format!("netns add {name}"))?;
             network.names.push(name);
         }
-        let [node, pods @ ..] = network.names.as_slice() else { unreachable!("three were made") };
+        let [node, pods @ ..] = network.names.as_slice() else { unreachable!("the node was made") };
         ip(&format!("-n {node} link set lo up"))?;
         for (index, pod) in pods.iter().enumerate() {
             ip(&format!("-n {node} link add pod{index} type veth peer name eth0 netns {pod}"))?;
@@ -75,8 +83,13 @@ impl Network {
         Ok(network)
     }
 
-    /// Pod 0 is called a, pod 1 b, pod 2 c.
-    pub(super) fn pod(&self, index: usize) -> Pod {
+    /// A command that runs a program on the node, as root.
+    pub(crate) fn on_node(&self, program: &Path) -> Command {
+        within(&self.names[0], program)
+    }
+
+    /// Pod 0 is called a, pod 1 b, and so on.
+    pub(crate) fn pod(&self, index: usize) -> Pod {
         Pod { namespace: self.names[index + 1].clone(), index }
     }
 }
@@ -111,7 +124,7 @@ fn v6(index: usize) -> Ipv6Addr {
 
 /// As whom something is done in a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
+pub(crate) enum Who {
     /// The owner of the machine, who sets up.
     Root,
     /// User and group of the app.
@@ -124,46 +137,46 @@ pub(super) enum Who {
 
 /// One pod of a [`Network`].
 #[derive(Clone)]
-pub(super) struct Pod {
+pub(crate) struct Pod {
     namespace: String,
     index: usize,
 }
 
 impl Pod {
-    /// `a`, `b` or `c`.
-    pub(super) fn name(&self) -> &'static str {
-        ["a", "b", "c"][self.index]
+    /// `a`, `b`, `c` …
+    pub(crate) fn name(&self) -> &'static str {
+        NAMES[self.index]
     }
 
     /// Its address.
-    pub(super) fn v4(&self) -> Ipv4Addr {
+    pub(crate) fn v4(&self) -> Ipv4Addr {
         v4(self.index)
     }
 
     /// Its other address.
-    pub(super) fn v6(&self) -> Ipv6Addr {
+    pub(crate) fn v6(&self) -> Ipv6Addr {
         v6(self.index)
     }
 
     /// A command that runs a program in it, as root.
-    pub(super) fn command(&self, program: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path) -> Command {
         within(&self.namespace, program)
     }
 
     /// What a shell prints; fails the test when a command fails.
-    pub(super) fn shell(&self, script: &str) -> String {
+    pub(crate) fn shell(&self, script: &str) -> String {
         let output = self.command(Path::new("sh")).args(["-ec", script]).output().unwrap();
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// `leno-proxy redirect …` in it, as root.
-    pub(super) fn redirect(&self, arguments: &[&str]) -> Outcome {
+    pub(crate) fn redirect(&self, arguments: &[&str]) -> Outcome {
         finish(self.command(leno_proxy()).arg("redirect").args(arguments))
     }
 
     /// Starts a server that says its name and where the connection was going.
-    pub(super) fn serve(&self, name: &str, address: SocketAddr) -> Server {
+    pub(crate) fn serve(&self, name: &str, address: SocketAddr) -> Server {
         let listener = inside(&self.namespace, Who::Root, || listen(address));
         let listener = listener.unwrap_or_else(|error| panic!("{name} cannot listen at {address}: {error}"));
         let name = name.to_owned();
@@ -180,8 +193,26 @@ impl Pod {
         }))
     }
 
+    /// Passes connections to `at` in the pod on to `to` in the test's own network.
+    pub(crate) fn forward(&self, at: SocketAddr, to: SocketAddr) -> Server {
+        let listener = inside(&self.namespace, Who::Root, || listen(at));
+        let listener = listener.unwrap_or_else(|error| panic!("nobody can listen at {at}: {error}"));
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        Server(tokio::spawn(async move {
+            let mut lines = tokio::task::JoinSet::new();
+            while let Ok((mut near, _)) = listener.accept().await {
+                while lines.try_join_next().is_some() {}
+                lines.spawn(async move {
+                    let Ok(mut far) = tokio::net::TcpStream::connect(to).await else { return };
+                    // Whoever ends it has a reason.
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        }))
+    }
+
     /// Connects to `address`, from `source` where that matters: what the server there says.
-    pub(super) fn ask(&self, who: Who, source: Option<IpAddr>, address: SocketAddr) -> io::Result<String> {
+    pub(crate) fn ask(&self, who: Who, source: Option<IpAddr>, address: SocketAddr) -> io::Result<String> {
         inside(&self.namespace, who, || {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
             if let Some(source) = source {
@@ -196,7 +227,7 @@ impl Pod {
     }
 
     /// A socket for datagrams in it.
-    pub(super) fn datagrams(&self, address: SocketAddr) -> UdpSocket {
+    pub(crate) fn datagrams(&self, address: SocketAddr) -> UdpSocket {
         let socket = inside(&self.namespace, Who::Root, || UdpSocket::bind(address)).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
@@ -204,7 +235,7 @@ impl Pod {
 }
 
 /// A server of a pod, until it is dropped.
-pub(super) struct Server(JoinHandle<()>);
+pub(crate) struct Server(JoinHandle<()>);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -219,18 +250,18 @@ fn within(namespace: &str, program: &Path) -> Command {
 }
 
 /// Whether this machine has a program.
-pub(super) fn has(program: &str) -> bool {
+pub(crate) fn has(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
 /// Runs a command to its end.
-pub(super) fn finish(command: &mut Command) -> Outcome {
+pub(crate) fn finish(command: &mut Command) -> Outcome {
     outcome_of(command.stdin(Stdio::null()).output().unwrap())
 }
 
 /// The same with `input`.
-pub(super) fn run_with(command: &mut Command, input: &str) -> Outcome {
+pub(crate) fn run_with(command: &mut Command, input: &str) -> Outcome {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     outcome_of(child.wait_with_output().unwrap())

@@ -186,6 +186,22 @@ pub(super) fn objects(text: &str) -> Vec<Value> {
     objects.filter(|object| !object.is_null()).collect()
 }
 
+/// Lets the API server reach the webhooks, and waits until the leader has said whom to believe there.
+pub(super) async fn webhooks_work(server: &ApiServer, plane: &Replica) {
+    server.route_service("leno-system", "leno", 443, plane.webhook);
+    for (kind, name) in
+        [("MutatingWebhookConfiguration", "leno-injector"), ("ValidatingWebhookConfiguration", "leno-validator")]
+    {
+        eventually(&format!("the authority of {name} is known"), async || {
+            let now = server.get("admissionregistration.k8s.io/v1", kind, "", name).unwrap_or_default();
+            let all = now["webhooks"].as_array().cloned().unwrap_or_default();
+            let is_known = |webhook: &Value| webhook["clientConfig"]["caBundle"].is_string();
+            if !all.is_empty() && all.iter().all(is_known) { Ok(()) } else { Err(now.to_string()) }
+        })
+        .await;
+    }
+}
+
 /// A Service of a port.
 pub(super) async fn service(server: &ApiServer, namespace: &str, name: &str, port: u16) {
     let metadata = json!({"name": name, "namespace": namespace});

@@ -1,9 +1,12 @@
 //! Kubernetes, without a cluster: an API server of the harness, or a real one (`LENO_TEST_CLUSTER=1`).
 
 mod admission;
+mod anywhere;
+mod bookinfo;
 mod definitions;
 mod injecting;
 mod installed;
+mod kubelet;
 mod objects;
 mod outages;
 mod permissions;

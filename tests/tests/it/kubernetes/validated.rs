@@ -5,7 +5,7 @@ use leno_tests::api_server::{ApiServer, Cluster, path};
 use leno_tests::{Reply, eventually, feed, leno, workspace};
 use serde_json::{Value, json};
 
-use super::installed::{Installed, objects, service};
+use super::installed::{Installed, objects, service, webhooks_work};
 
 const AGENT: &str = "leno-tests/1";
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -13,18 +13,8 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// Lets the API server reach the validator, and waits until the leader has said whom to believe there.
 async fn guarded(installed: &Installed) -> Cluster {
-    let server = &installed.server;
-    server.route_service("leno-system", "leno", 443, installed.plane().webhook);
-    eventually("the validator's authority is known", async || {
-        let kind = "ValidatingWebhookConfiguration";
-        let now = server.get("admissionregistration.k8s.io/v1", kind, "", "leno-validator").unwrap_or_default();
-        match now["webhooks"][0]["clientConfig"]["caBundle"].as_str() {
-            Some(_) => Ok(()),
-            None => Err(now.to_string()),
-        }
-    })
-    .await;
-    Cluster::through(&server.kubeconfig())
+    webhooks_work(&installed.server, installed.plane()).await;
+    Cluster::through(&installed.server.kubeconfig())
 }
 
 /// The documents of the canary's example.
