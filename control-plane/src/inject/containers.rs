@@ -106,6 +106,9 @@ pub(super) fn proxy(
             { "name": STATE_VOLUME, "mountPath": "/var/lib/leno" },
         ],
     });
+    if let Some(mounts) = container.get_mut("volumeMounts").and_then(Value::as_array_mut) {
+        mounts.extend(knobs.volume_mounts.iter().cloned());
+    }
     match knobs.sidecar {
         Sidecar::Native => {
             set(&mut container, "restartPolicy", json!("Always"));
@@ -123,9 +126,9 @@ pub(super) fn proxy(
     container
 }
 
-/// The volumes of both.
-pub(super) fn volumes(settings: &Settings) -> Vec<Value> {
-    vec![
+/// The volumes of both, and what the pod wants for the sidecar beside them.
+pub(super) fn volumes(knobs: &Knobs, settings: &Settings) -> Vec<Value> {
+    let ours = vec![
         json!({
             "name": TOKEN_VOLUME,
             "projected": { "sources": [{ "serviceAccountToken": {
@@ -136,7 +139,8 @@ pub(super) fn volumes(settings: &Settings) -> Vec<Value> {
         }),
         json!({ "name": ROOT_VOLUME, "configMap": { "name": settings.root_config_map } }),
         json!({ "name": STATE_VOLUME, "emptyDir": { "medium": "Memory" } }),
-    ]
+    ];
+    [ours, knobs.volumes.clone()].concat()
 }
 
 /// As istio-iptables takes them; a list that is empty says so, lest a default of the program counts.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::marks::{Mark, Marks, Place};
 use super::names::{self, ISTIO_CONFIG, Knob};
@@ -31,6 +31,10 @@ pub(super) struct Knobs {
     pub(super) workers: Option<u32>,
     /// As `LENO_DRAIN`; `None`: the proxy's default.
     pub(super) drain: Option<String>,
+    /// Volumes for the sidecar alone, beside ours.
+    pub(super) volumes: Vec<Value>,
+    /// Where the sidecar has them, or others of the pod.
+    pub(super) volume_mounts: Vec<Value>,
 }
 
 /// Which traffic is redirected; lists as the flags of `leno-proxy redirect` take them.
@@ -78,6 +82,8 @@ impl Knobs {
             capture: reader.capture(),
             workers: reader.read(Knob::Workers, workers).or(config.workers).filter(|workers| *workers > 0),
             drain: reader.read(Knob::Drain, duration).or(config.drain),
+            volumes: reader.read(Knob::Volumes, volumes).unwrap_or_default(),
+            volume_mounts: reader.read(Knob::VolumeMounts, volume_mounts).unwrap_or_default(),
         };
         match reader.problems.is_empty() {
             true => Ok(knobs),
@@ -205,6 +211,34 @@ fn truth(text: &str) -> Result<bool, String> {
         "false" | "0" | "f" => Ok(false),
         _ => Err("is neither `true` nor `false`".to_owned()),
     }
+}
+
+/// A JSON object of volumes by their names, as Istio takes it: `{"web": {"secret": {"secretName": "web"}}}`.
+fn volumes(text: &str) -> Result<Vec<Value>, String> {
+    by_name(text, "no volume is without a source, as in {\"web\": {\"secret\": {\"secretName\": \"web\"}}}", |volume| {
+        volume.values().any(Value::is_object)
+    })
+}
+
+/// The same for mounts: `{"web": {"mountPath": "/etc/leno/credentials/web", "readOnly": true}}`.
+fn volume_mounts(text: &str) -> Result<Vec<Value>, String> {
+    by_name(text, "each mount needs an absolute `mountPath`", |mount| {
+        mount.get("mountPath").and_then(Value::as_str).is_some_and(|path| path.starts_with('/'))
+    })
+}
+
+/// The entries of an object, each with its key as `name`.
+fn by_name(text: &str, wanted: &str, is_whole: fn(&Map<String, Value>) -> bool) -> Result<Vec<Value>, String> {
+    let not_an_object = || "is not a JSON object by names of volumes".to_owned();
+    let entries = serde_json::from_str::<Map<String, Value>>(text).map_err(|_| not_an_object())?;
+    let entry = |(name, entry): (String, Value)| match entry {
+        Value::Object(mut entry) if is_whole(&entry) => {
+            entry.insert("name".to_owned(), name.into());
+            Ok(Value::Object(entry))
+        }
+        _ => Err(format!("is not whole: {wanted}")),
+    };
+    entries.into_iter().map(entry).collect()
 }
 
 fn image(text: &str) -> Result<String, String> {

@@ -121,7 +121,7 @@ fn put_in(
     };
     let spec = bare.get_mut("spec").and_then(Value::as_object_mut).ok_or(Problem::NoContainers)?;
     let app = app_container(spec)?;
-    taken(spec)?;
+    taken(spec, &knobs)?;
     warnings.extend(remarks(spec, &knobs, around));
     let rewritten = if knobs.rewrite_probes { probes::rewrite(spec, warnings) } else { probes::Rewritten::default() };
     let facts = AppFacts { probes: rewritten.asked, metrics: scrape.app };
@@ -150,7 +150,7 @@ fn add(
 ) -> Status {
     let init: Vec<Value> = containers::init(knobs, settings).into_iter().collect();
     let proxy = containers::proxy(knobs, settings, pod, around, facts);
-    let volumes = containers::volumes(settings);
+    let volumes = containers::volumes(knobs, settings);
     let hash = hash(&json!([init, proxy, volumes]));
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -197,14 +197,16 @@ fn app_container(spec: &Map<String, Value>) -> Result<String, Problem> {
 }
 
 /// A name of ours that somebody else has.
-fn taken(spec: &Map<String, Value>) -> Result<(), Vec<Problem>> {
+fn taken(spec: &Map<String, Value>, knobs: &Knobs) -> Result<(), Vec<Problem>> {
     let ours = |list: &str, what: &'static str, names: &[&str]| {
         let entries = spec.get(list).and_then(Value::as_array);
         let found = entries.into_iter().flatten().filter_map(name_of).filter(|name| names.contains(&name.as_str()));
         found.map(|name| Problem::Taken { what, name }).collect::<Vec<_>>()
     };
     let containers = [containers::INIT, containers::PROXY];
-    let volumes = [containers::TOKEN_VOLUME, containers::ROOT_VOLUME, containers::STATE_VOLUME];
+    let wanted = knobs.volumes.iter().filter_map(|volume| volume.get("name")?.as_str());
+    let own = [containers::TOKEN_VOLUME, containers::ROOT_VOLUME, containers::STATE_VOLUME];
+    let volumes: Vec<&str> = own.into_iter().chain(wanted).collect();
     let mut problems = ours("containers", "container", &containers);
     problems.extend(ours("initContainers", "container", &containers));
     problems.extend(ours("volumes", "volume", &volumes));

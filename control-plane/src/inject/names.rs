@@ -49,10 +49,12 @@ pub(super) enum Knob {
     ExcludeOutboundRanges,
     Workers,
     Drain,
+    Volumes,
+    VolumeMounts,
 }
 
 /// Each with our name, which wins, and Istio's, where Istio has one.
-pub(super) const KNOBS: [(Knob, &str, Option<&str>); 19] = [
+pub(super) const KNOBS: [(Knob, &str, Option<&str>); 21] = [
     (Knob::Image, "leno.mesh/proxy-image", Some("sidecar.istio.io/proxyImage")),
     (Knob::Cpu, "leno.mesh/proxy-cpu", Some("sidecar.istio.io/proxyCPU")),
     (Knob::CpuLimit, "leno.mesh/proxy-cpu-limit", Some("sidecar.istio.io/proxyCPULimit")),
@@ -96,10 +98,12 @@ pub(super) const KNOBS: [(Knob, &str, Option<&str>); 19] = [
     ),
     (Knob::Workers, "leno.mesh/workers", None),
     (Knob::Drain, "leno.mesh/drain", None),
+    (Knob::Volumes, "leno.mesh/volumes", Some("sidecar.istio.io/userVolume")),
+    (Knob::VolumeMounts, "leno.mesh/volume-mounts", Some("sidecar.istio.io/userVolumeMount")),
 ];
 
 /// What Istio reads and this injector does not: said once per pod, so that nobody relies on it.
-const NOT_HONOURED: [&str; 20] = [
+const NOT_HONOURED: [&str; 18] = [
     "sidecar.istio.io/agentLogLevel",
     "sidecar.istio.io/bootstrapOverride",
     "sidecar.istio.io/componentLogLevel",
@@ -110,8 +114,6 @@ const NOT_HONOURED: [&str; 20] = [
     "sidecar.istio.io/statsCompression",
     "sidecar.istio.io/statsHistogramBuckets",
     "sidecar.istio.io/statsInclusionPrefixes",
-    "sidecar.istio.io/userVolume",
-    "sidecar.istio.io/userVolumeMount",
     "traffic.sidecar.istio.io/excludeInterfaces",
     "traffic.sidecar.istio.io/kubevirtInterfaces",
     "status.sidecar.istio.io/port",

@@ -107,6 +107,9 @@ fn a_value_that_means_nothing_is_told_with_the_annotations_name() {
         ("proxy.istio.io/config", "[", "is not YAML"),
         ("proxy.istio.io/config", "text", "is not a mapping"),
         ("prometheus.io/scrape", "perhaps", "is neither `true` nor `false`"),
+        ("sidecar.istio.io/userVolume", "web", "is not a JSON object by names of volumes"),
+        ("sidecar.istio.io/userVolume", r#"{"web": {}}"#, "no volume is without a source"),
+        ("leno.mesh/volume-mounts", r#"{"web": {"mountPath": "web"}}"#, "an absolute `mountPath`"),
     ];
     for (key, value, wanted) in rows {
         let problems = inject_with(&annotated(&[(key, value)]), &settings()).expect_err(key).to_string();
@@ -129,7 +132,7 @@ fn names_that_nobody_reads_are_told_and_what_was_meant() {
             "traffic.sidecar.istio.io/excludeOutboundPort",
             Some("did you mean `traffic.sidecar.istio.io/excludeOutboundPorts`?"),
         ),
-        ("sidecar.istio.io/userVolume", Some("is not honoured")),
+        ("sidecar.istio.io/bootstrapOverride", Some("is not honoured")),
         ("leno.mesh/drain", None),
         ("my.company/inject", None),
         ("kubectl.kubernetes.io/restartedAt", None),
@@ -144,6 +147,31 @@ fn names_that_nobody_reads_are_told_and_what_was_meant() {
     }
     let skipped = annotated(&[("leno.mesh/inject", "disabled"), ("leno.mesh/injekt", "x")]);
     assert_eq!(inject_with(&skipped, &settings()).expect("valid").warnings.len(), 1, "also where nothing is injected");
+}
+
+#[test]
+fn the_sidecar_gets_volumes_of_its_own_and_a_name_that_is_taken_is_refused() {
+    let annotations = [
+        ("sidecar.istio.io/userVolume", r#"{"web-tls": {"secret": {"secretName": "web"}}}"#),
+        (
+            "sidecar.istio.io/userVolumeMount",
+            r#"{"web-tls": {"mountPath": "/etc/leno/credentials/web", "readOnly": true}}"#,
+        ),
+    ];
+    let injected = injected(&annotated(&annotations));
+    let spec = &injected["spec"];
+    let named = |list: &serde_json::Value| {
+        list.as_array().into_iter().flatten().find(|entry| entry["name"] == "web-tls").cloned()
+    };
+    assert_eq!(named(&spec["volumes"]), Some(json!({"name": "web-tls", "secret": {"secretName": "web"}})));
+    let proxy = spec["initContainers"].as_array().expect("containers").iter().find(|it| it["name"] == "leno-proxy");
+    let mount = json!({"name": "web-tls", "mountPath": "/etc/leno/credentials/web", "readOnly": true});
+    assert_eq!(proxy.and_then(|proxy| named(&proxy["volumeMounts"])), Some(mount));
+    assert!(named(&spec["containers"][0]["volumeMounts"]).is_none(), "the app has nothing of it");
+    let mut taken = annotated(&annotations);
+    taken["spec"]["volumes"] = json!([{"name": "web-tls", "emptyDir": {}}]);
+    let problem = inject_with(&taken, &settings()).expect_err("two of one name").to_string();
+    assert!(problem.contains("web-tls"), "{problem}");
 }
 
 #[test]
