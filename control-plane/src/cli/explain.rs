@@ -137,7 +137,7 @@ fn by_rules(arguments: &RequestArguments) -> anyhow::Result<String> {
     };
     let request = request(arguments)?;
     let verdict = by_rules::verdict(&mesh, &node, &credentials, request);
-    arguments.output.render(&verdict, |_| text::render(&arguments.asked(), &text::caller(&node), &verdict))
+    arguments.output.render(&verdict, |room| text::render(&arguments.asked(), &text::caller(&node), &verdict, room))
 }
 
 /// By what a running proxy holds.
@@ -153,7 +153,7 @@ fn by_proxy(arguments: &RequestArguments, way: &Way) -> Result<String, Failure> 
     let mesh = documents.as_ref().map(|documents| Mesh::new(documents));
     running::find_places(&mut verdict, mesh.as_ref(), &way.address);
     let caller = format!("the app of {proxy}, by what it holds now");
-    Ok(arguments.output.render(&verdict, |_| text::render(&arguments.asked(), &caller, &verdict))?)
+    Ok(arguments.output.render(&verdict, |room| text::render(&arguments.asked(), &caller, &verdict, room))?)
 }
 
 impl RequestArguments {

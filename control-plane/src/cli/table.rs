@@ -334,21 +334,26 @@ pub(crate) fn below(sentence: &str, room: Room) -> String {
     lines.iter().enumerate().map(line).collect()
 }
 
-/// The text in lines that fit, broken at spaces where there are any.
+/// How many columns a text takes on a terminal, which shows nothing of what colours it.
+fn columns(text: &str) -> usize {
+    anstream::adapter::strip_str(text).map(|shown| shown.chars().count()).sum()
+}
+
+/// The text in lines that fit, broken at spaces where there are any. It may be coloured.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
+        let (taken, used) = (columns(word), lines.last().map_or(0, |line| columns(line)));
         let mut word: Vec<char> = word.chars().collect();
-        let used = lines.last().map_or(0, |line| line.chars().count());
         let space = usize::from(used > 0);
-        if used > 0 && used + space + word.len() > width {
+        if used > 0 && used + space + taken > width {
             lines.push(String::new());
         } else if let Some(line) = lines.last_mut().filter(|_| space > 0) {
             line.push(' ');
         }
         // A word that is longer than a line is broken at a joint, or anywhere.
-        while word.len() > width {
+        while taken > width && word.len() > width {
             let joint = word.iter().take(width).rposition(|character| JOINTS.contains(*character)).filter(|at| *at > 0);
             let rest = word.split_off(joint.map_or(width, |at| at + 1));
             if let Some(line) = lines.last_mut() {
@@ -436,6 +441,12 @@ reviews  path with…  VirtualService
                      productpage-v1
 ";
         assert_eq!(plain(&table.render(Room::Columns(35))), expected);
+    }
+
+    #[test]
+    fn colours_take_no_room() {
+        let text = format!("{0}one two{0:#} three", Style::new().bold());
+        assert_eq!(wrapped(&text, 7).iter().map(|line| plain(line)).collect::<Vec<_>>(), ["one two", "three"]);
     }
 
     #[test]

@@ -83,6 +83,8 @@ async fn tables_and_reports_of_a_mesh_fit_a_narrow_terminal() {
     for kind in ["listeners", "routes", "clusters", "endpoints", "secrets", "all"] {
         fits(&[&["config", kind][..], &of_proxy].concat());
     }
+    let explained = fits(&["explain", "GET", "http://reviews/", "--proxy", &admin]);
+    assert!(explained.contains("retries   2 on ") && explained.contains("80 %"), "{explained}");
     fits(&[&["check"][..], &of_mesh].concat());
     fits(&[&["check"][..], &of_proxy].concat());
 

@@ -89,7 +89,7 @@ fn explained_with(more: &str, words: &[&str]) -> (String, serde_json::Value) {
         let answer = by_rules(&arguments(&words, file)).unwrap().replace(file, "rules.yaml");
         anstream::adapter::strip_str(&answer).to_string()
     };
-    (answer("text"), serde_json::from_str(&answer("json")).unwrap())
+    (answer("wide"), serde_json::from_str(&answer("json")).unwrap())
 }
 
 fn arguments(words: &[&str], file: &str) -> RequestArguments {

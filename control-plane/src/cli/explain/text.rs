@@ -7,18 +7,22 @@ use leno_config::ir::{AbortStatus, Balance, Fraction, HashPolicy, HeaderOps, Mtl
 use leno_config::node::Node;
 use leno_proxy::explain::{Access, Lost, Policy, Retries, RulePlace, Share, Token, Verdict, words};
 
+use crate::cli::table::{Room, wrapped};
+
 const STRONG: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// Every line of what is said about the winner begins with its subject, in a column of this width.
 const SUBJECT: usize = 10;
+/// Before it.
+const INDENT: usize = 2;
 
 /// The whole answer, with colours; whoever prints it takes them out where they do not belong.
-pub(super) fn render(asked: &str, caller: &str, verdict: &Verdict) -> String {
+pub(super) fn render(asked: &str, caller: &str, verdict: &Verdict, room: Room) -> String {
     let mut text = format!("{}\nfrom {caller}\n\n", styled(STRONG, asked));
     for (subject, line) in lines(verdict) {
-        let _ = writeln!(text, "  {subject:SUBJECT$}{line}");
+        said(&mut text, subject, &line, room);
     }
     if !verdict.lost.is_empty() {
         let title =
@@ -27,10 +31,19 @@ pub(super) fn render(asked: &str, caller: &str, verdict: &Verdict) -> String {
         let places: Vec<_> = verdict.lost.iter().map(|lost| place(&lost.rule)).collect();
         let width = places.iter().map(String::len).max().unwrap_or_default();
         for (lost, place) in verdict.lost.iter().zip(places) {
-            let _ = writeln!(text, "  {:SUBJECT$}{place:width$}  {}", entry(verdict, lost), lost.reason);
+            said(&mut text, &entry(verdict, lost), &format!("{place:width$}  {}", lost.reason), room);
         }
     }
     text
+}
+
+/// A sentence beside its subject, in as many lines as it needs.
+fn said(text: &mut String, subject: &str, sentence: &str, room: Room) {
+    for (at, line) in wrapped(sentence, room.beside(INDENT + SUBJECT)).iter().enumerate() {
+        let subject = if at == 0 { subject } else { "" };
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{}", format!("{:INDENT$}{subject:SUBJECT$}{line}", "").trim_end());
+    }
 }
 
 fn styled(style: Style, text: &str) -> String {

@@ -249,7 +249,8 @@ fn authorization_is_explained_as_its_readme_says() {
     ];
     for (words, path, expected) in rows {
         let url = format!("http://shop.example.com{path}");
-        let said = run_leno(&[&["explain", "-f", "examples/authorization/rules"], words, &[&url]].concat(), "");
+        let said =
+            run_leno(&[&["explain", "-o", "wide", "-f", "examples/authorization/rules"], words, &[&url]].concat(), "");
         assert!(said.stdout.contains(expected), "{words:?} {path}:\n{}{}", said.stdout, said.stderr);
     }
 }
@@ -306,7 +307,7 @@ fn jwt_is_explained_as_its_readme_says() {
     ];
     for (path, words, expected) in rows {
         let url = format!("http://shop.example.com{path}");
-        let said = run_leno(&[&["explain", "GET", &url, "-f", "examples/jwt/rules"], words].concat(), "");
+        let said = run_leno(&[&["explain", "-o", "wide", "GET", &url, "-f", "examples/jwt/rules"], words].concat(), "");
         assert!(said.stdout.contains(expected), "{path}:\n{}{}", said.stdout, said.stderr);
     }
 }
