@@ -138,7 +138,7 @@ fn the_rule_behind_a_way_is_found_in_the_list_it_stands_in() {
     let ListenerProtocol::Detect(detection) = &resources.listeners["10.96.0.1_443"].protocol else { panic!("by name") };
     let origin = detection.branches()[0].route.origin.as_ref().expect("a rule");
     let line = |index| mesh.place_of(&Origin { index, ..origin.clone() }).expect("a file").line;
-    assert_eq!((origin.index, line(1), line(2)), (1, line(0) + 1, line(0) + 2), "`http`, `tls` and `tcp`, a line each");
+    assert_eq!((origin.index, line(1), line(2)), (1, line(0) + 1, line(0) + 3), "`tls` has two lines");
 }
 
 #[test]

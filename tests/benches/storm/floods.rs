@@ -1,4 +1,7 @@
 //! How long a caller in good faith waits beside each flood of HTTP/2: the attacker comes again as often as it is closed.
+//!
+//! Attacker, caller and sidecar share a machine. What the same attack on another sidecar costs the caller is the price of that
+//! sharing; the rest is what the flood does to its neighbours within one sidecar.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -41,41 +44,50 @@ fn attacks() -> Vec<Attack> {
 }
 
 pub(super) async fn run() {
-    println!("| flood | 99 of 100 within | beside nobody | ratio | closed after | closed by `http2_control` |");
-    println!("|---|--:|--:|--:|--:|--:|");
-    let bench = Bench::start().await;
+    println!(
+        "| flood | 99 of 100 within | beside nobody | beside it at another sidecar | ratio to that | closed after | closed by `http2_control` |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|");
+    let (bench, another) = (Bench::start().await, Bench::start().await);
     let _ = measure(bench.address()).await;
-    for (name, begins, repeats) in attacks() {
+    for attack in attacks() {
         let alone = measure(bench.address()).await;
+        let (elsewhere, _) = beside(&bench, another.address(), &attack).await;
         let reached = async || {
             let metrics = bench.shop.proxy.metrics().await;
             metric(&metrics, "leno_downstream_limit_total", &["limit=\"http2_control\""])
         };
         let before = reached().await;
-        let to = bench.address();
-        let attacker = tokio::spawn(async move {
-            let (mut longest, mut open) = (Duration::ZERO, None);
-            let until = Instant::now() + MEASURED;
-            while Instant::now() < until {
-                match Box::pin(flood(to, &begins, repeats, until)).await {
-                    (lived, true) => longest = longest.max(lived),
-                    (lived, false) => open = Some(lived),
-                }
-            }
-            (longest, open)
-        });
-        let beside = measure(bench.address()).await;
-        let (longest, open) = attacker.await.expect("it ends");
-        // The last one may have begun a moment before the end.
-        let longest = match open.filter(|open| *open > longest) {
-            Some(open) => format!("{longest:.1?}, one open after {open:.1?}"),
-            None => format!("{longest:.1?}"),
-        };
-        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+        let (here, lived) = beside(&bench, bench.address(), &attack).await;
+        let (name, ratio) = (attack.0, here.as_secs_f64() / elsewhere.as_secs_f64());
         let closed = reached().await - before;
-        println!("| {name} | {beside:.1?} | {alone:.1?} | {ratio:.2} | {longest} | {closed} |");
+        println!("| {name} | {here:.1?} | {alone:.1?} | {elsewhere:.1?} | {ratio:.2} | {lived} | {closed} |");
     }
     println!();
+}
+
+/// How long a caller waits while `flooded` is attacked, and how long a connection of the attacker lives.
+async fn beside(bench: &Bench, flooded: SocketAddr, (_, begins, repeats): &Attack) -> (Duration, String) {
+    let (begins, repeats) = (begins.clone(), *repeats);
+    let attacker = tokio::spawn(async move {
+        let (mut longest, mut open) = (Duration::ZERO, None);
+        let until = Instant::now() + MEASURED;
+        while Instant::now() < until {
+            match Box::pin(flood(flooded, &begins, repeats, until)).await {
+                (lived, true) => longest = longest.max(lived),
+                (lived, false) => open = Some(lived),
+            }
+        }
+        (longest, open)
+    });
+    let waited = measure(bench.address()).await;
+    let (longest, open) = attacker.await.expect("it ends");
+    // The last one may have begun a moment before the end.
+    let lived = match open.filter(|open| *open > longest) {
+        Some(open) => format!("{longest:.1?}, one open after {open:.1?}"),
+        None => format!("{longest:.1?}"),
+    };
+    (waited, lived)
 }
 
 /// How long a connection lives that floods, and whether the sidecar ended it.
