@@ -17,6 +17,9 @@ impl Backoff {
     /// See [`Backoff::FIRST`].
     pub const LONGEST: Duration = Duration::from_secs(10);
 
+    /// The highest ceiling after a stream that had been answered.
+    pub const ANSWERED: Duration = Duration::from_secs(1);
+
     /// The first ceiling is `first`, the last `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, ceiling: first.min(longest) }
@@ -33,11 +36,14 @@ impl Backoff {
     }
 
     /// A stream ended that had been answered and lived for `lived`. It was a good one if it lived longer than the
-    /// current ceiling: a server that accepts, answers and falls over must not be met without any delay.
+    /// current ceiling: a server that accepts, answers and falls over must not be met without any delay. But it was there,
+    /// and whoever answers is not waited for as long as one who has been gone for minutes: after [`Backoff::ANSWERED`] at
+    /// the latest it is tried again.
     pub fn after_answered_stream(&mut self, lived: Duration) {
-        if lived >= self.ceiling {
-            self.ceiling = self.first.min(self.longest);
-        }
+        self.ceiling = match lived >= self.ceiling {
+            true => self.first.min(self.longest),
+            false => self.ceiling.min(Self::ANSWERED),
+        };
     }
 }
 
@@ -68,14 +74,15 @@ mod tests {
     }
 
     #[test]
-    fn a_good_stream_starts_it_anew_and_a_short_one_does_not() {
+    fn a_good_stream_starts_it_anew_and_a_short_one_in_part() {
         let mut backoff = Backoff::default();
         for _ in 0..8 {
             backoff.next(0);
         }
         backoff.after_answered_stream(Duration::from_secs(9));
-        assert_eq!(backoff.next(ALMOST_ONE).as_millis(), 10_000);
-        backoff.after_answered_stream(Duration::from_secs(11));
+        assert_eq!(backoff.next(ALMOST_ONE).as_millis(), 1000);
+        assert_eq!(backoff.next(ALMOST_ONE).as_millis(), 2000);
+        backoff.after_answered_stream(Duration::from_secs(5));
         assert_eq!(backoff.next(ALMOST_ONE).as_millis(), 250);
     }
 }
